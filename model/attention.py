@@ -1,0 +1,81 @@
+"""Attention: which positions a query may look at, and the weighted sum over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CAUSAL = "causal"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the queries of a pass may look at: keys from slot `first` on, and of those the ones under `mask`.
+
+    `mask` is true where a query may look, (batch, 1, length, slots); CAUSAL; or none when it may look everywhere.
+    """
+
+    mask: Tensor | str | None
+    first: int = 0
+
+
+def sight(positions: Tensor, starts: list[int], slots: int, window: int | None, *, uniform: bool) -> Sight:
+    """What queries at `positions` (batch, length) see of `slots` keys, the first of each row at position `starts`.
+
+    `uniform` rows have equal positions and starts. A query sees itself and what is before it, `window` in all.
+    """
+    length = positions.shape[1]
+    if uniform and length == 1:
+        return Sight(None, 0 if window is None else max(0, slots - window))
+    if uniform and length == slots and (window is None or slots <= window):
+        return Sight(CAUSAL)
+    offsets = torch.tensor(starts, device=positions.device)[:, None]
+    keys = (offsets + torch.arange(slots, device=positions.device))[:, None]  # (batch, 1, slots)
+    queries = positions[:, :, None]
+    mask = keys <= queries
+    if window is not None:
+        mask &= keys > queries - window
+    return Sight(mask[:, None])
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, seen: Sight, scale: float | None = None, softcap: float | None = None
+) -> Tensor:
+    """Attention of (batch, heads, length, d) over (batch, kv_heads, slots, d), query heads sharing key-value heads.
+
+    Without a `scale` the products are divided by sqrt(d); `softcap` bounds them by cap * tanh(x / cap).
+    """
+    batch, heads, length, head_dim = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    mask = seen.mask
+    if seen.first:
+        key, value = key[:, :, seen.first :], value[:, :, seen.first :]
+    if isinstance(mask, str):
+        if softcap is None:
+            key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
+    # The queries of a group become extra rows of one attention, so that the cache is never copied.
+    query = query.reshape(batch, kv_heads, group * length, head_dim)
+    if mask is not None:
+        mask = mask.repeat(1, 1, group, 1)
+    if softcap is None:
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    else:
+        mixed = capped_attention(query, key, value, mask, head_dim**-0.5 if scale is None else scale, softcap)
+    return mixed.view(batch, heads, length, head_dim)
+
+
+def capped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    """Attention whose products are bounded before the softmax (Gemma 2, arXiv 2408.00118), in float32."""
+    products = query.float() @ key.float().transpose(2, 3) * scale
+    products = softcap * torch.tanh(products / softcap)
+    if mask is not None:
+        products = products.masked_fill(~mask, -torch.inf)
+    return products.softmax(dim=-1).to(value.dtype) @ value

@@ -1,0 +1,145 @@
+"""A checkpoint folder, from its headers and small files: what it holds, and whether that fits. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from model.config import ModelConfig, read_json, token_ids
+from model.errors import CheckpointError
+from model.headers import TensorInfo, read_header
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# Tables and causal masks that old checkpoints store and nobody reads
+RECOMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder, its configuration and headers read, no weights loaded."""
+
+    folder: Path
+    config: ModelConfig
+    generation_config: Mapping[str, Any]
+    tensors: tuple[TensorInfo, ...]
+
+    @staticmethod
+    def open(folder: Path) -> Checkpoint:
+        """Read the small files and the headers. Raises CheckpointError or ConfigError."""
+        _refuse_other_formats(folder)
+        generation = folder / "generation_config.json"
+        return Checkpoint(
+            folder=folder,
+            config=ModelConfig.from_file(folder / "config.json"),
+            generation_config=read_json(generation) if generation.is_file() else {},
+            tensors=tuple(info for file, names in _shards(folder).items() for info in _headers(file, names)),
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(info.size for info in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(info.nbytes for info in self.tensors)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Parameters per dtype, by the usual names."""
+        counts: dict[str, int] = {}
+        for info in self.tensors:
+            name = DTYPES.get(info.dtype, info.dtype)
+            counts[name] = counts.get(name, 0) + info.size
+        return counts
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """End tokens that generation_config.json and config.json name."""
+        named = token_ids(self.generation_config, "eos_token_id", "generation_config.json")
+        return tuple(dict.fromkeys((*named, *self.config.eos_token_ids)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over config.json, every tensor's name, dtype and shape, and both ends (4 KiB) of each file."""
+        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
+        for info in sorted(self.tensors, key=lambda info: info.name):
+            digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())
+        for file in sorted({info.file for info in self.tensors}):
+            with file.open("rb") as opened:
+                header = int.from_bytes(opened.read(8), "little")
+                opened.seek(8 + header)
+                digest.update(opened.read(4096))
+                opened.seek(-min(4096, file.stat().st_size), 2)
+                digest.update(opened.read(4096))
+        return digest.hexdigest()
+
+    def audit(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises CheckpointError for missing, unexpected or wrongly shaped tensors, and dtypes that cannot be run."""
+        found = {info.name: info for info in self.tensors if not RECOMPUTED.search(info.name)}
+        wrong = {
+            "missing": [name for name in expected if name not in found],
+            "unexpected": [name for name in found if name not in expected],
+            "wrong shape": [
+                f"{name} is {list(found[name].shape)}, expected {list(shape)}"
+                for name, shape in expected.items()
+                if name in found and found[name].shape != shape
+            ],
+            "unsupported dtype": [
+                f"{info.name} is {info.dtype}" for info in found.values() if info.dtype not in DTYPES
+            ],
+        }
+        complaints = [f"{kind}: {_shorten(names)}" for kind, names in wrong.items() if names]
+        if complaints:
+            raise CheckpointError(f"{self.folder}: the weights do not fit config.json; {'; '.join(complaints)}")
+
+
+def _refuse_other_formats(folder: Path) -> None:
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such folder; -m takes a checkpoint folder in Hugging Face's layout")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; -m takes a checkpoint folder in Hugging Face's layout")
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder}: a LoRA adapter, not a whole model; merge it into its base model first")
+
+
+def _shards(folder: Path) -> dict[Path, frozenset[str] | None]:
+    """Each weight file with the tensors expected in it (None: whatever it holds)."""
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{folder / INDEX}: no weight_map")
+        shards: dict[Path, set[str]] = {}
+        for name, file in weight_map.items():
+            if not isinstance(file, str) or file != Path(file).name or file in ("", ".", ".."):
+                raise CheckpointError(
+                    f"{folder / INDEX}: {_shorten([name])} points to {file!r}, which is not a file of this folder"
+                )
+            shards.setdefault(folder / file, set()).add(name)
+        return {file: frozenset(names) for file, names in shards.items()}
+    if (folder / SINGLE).is_file():
+        return {folder / SINGLE: None}
+    other = next((p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
+    found = f" (it holds {other}, which this program does not read)" if other else ""
+    raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{found}")
+
+
+def _headers(file: Path, names: frozenset[str] | None) -> list[TensorInfo]:
+    infos = read_header(file)
+    if names is not None:
+        absent = sorted(names - {info.name for info in infos})
+        if absent:
+            raise CheckpointError(f"{file}: the index places {_shorten(absent)} here, but the file does not hold it")
+        infos = [info for info in infos if info.name in names]
+    return infos
+
+
+def _shorten(names: list[str], limit: int = 4) -> str:
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

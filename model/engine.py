@@ -1,0 +1,150 @@
+"""What decoding needs of a model, and the engine that runs one with torch on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from model.checkpoint import Checkpoint
+from model.errors import CheckpointError, EngineError, ParameterError, first_line
+from model.headers import TensorInfo
+from model.kv_cache import KVCache
+from model.layouts import EMBEDDING, HEAD, stored_tensors
+from model.transformer import Transformer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Watch = Callable[[Iterator[tuple[str, Tensor]]], Iterator[tuple[str, Tensor]]]  # a filter over weights being read
+
+
+class Engine(Protocol):
+    """The one protocol that decoding talks to."""
+
+    @property
+    def limit(self) -> int:
+        """Positions that fit in the context."""
+
+    def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
+        """An empty cache for `rows` sequences of at most `planned_length` positions (None: the limit).
+
+        Some ropes choose their factors by that length; it is no bound.
+        """
+
+    def forward(
+        self, token_ids: Tensor, cache: KVCache | None, *, last: bool = True, planned_length: int | None = None
+    ) -> Tensor:
+        """Logits (rows, 1, vocab) after the last of `token_ids` (rows, length), or of all of them, on the CPU.
+
+        With a cache, the ids continue its rows and are added to it, and the planned length is the cache's; without
+        one and without `planned_length` it is the number of ids.
+        """
+
+
+class LocalEngine:
+    """A transformer in this process."""
+
+    def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype):
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+
+    @property
+    def limit(self) -> int:
+        return self.model.config.max_positions
+
+    def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
+        return KVCache(
+            self.model.config,
+            rows=rows,
+            limit=self.limit,
+            dtype=self.dtype,
+            device=self.device,
+            planned_length=planned_length,
+        )
+
+    def forward(
+        self, token_ids: Tensor, cache: KVCache | None, *, last: bool = True, planned_length: int | None = None
+    ) -> Tensor:
+        try:
+            with torch.inference_mode():
+                logits = self.model(token_ids.to(self.device), cache, last=last, planned_length=planned_length)
+                return logits.float().cpu()
+        except torch.OutOfMemoryError:
+            raise EngineError(f"{self.device} is out of memory; try a shorter prompt or --device cpu") from None
+
+
+def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str, watch: Watch | None = None) -> LocalEngine:
+    """Build the model without memory, audit the headers, then put the mapped weights in place.
+
+    Weights whose dtype is already right stay memory-mapped on a CPU. `watch` sees each tensor as it is read.
+    Raises CheckpointError, ParameterError.
+    """
+    target = pick_device(device)
+    layers, tensors = checkpoint.config.num_layers, len(checkpoint.tensors)
+    if layers > tensors:  # an absurd number must not even be built without memory
+        raise CheckpointError(
+            f"{checkpoint.folder}: the weights do not fit config.json; {layers} layers, but only {tensors} tensors"
+        )
+    with torch.device("meta"):
+        model = Transformer(checkpoint.config)
+    tied = checkpoint.config.tie_word_embeddings
+    present = {info.name for info in checkpoint.tensors}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    layout = {stored.name: stored for stored in stored_tensors(checkpoint.config, shapes, present)}
+    if tied:
+        layout = {name: stored for name, stored in layout.items() if HEAD not in stored.parts or name in present}
+    checkpoint.audit({name: stored.shape for name, stored in layout.items()})
+    reading = read_weights(checkpoint, layout.keys(), DTYPES[dtype], target)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in watch(reading) if watch is not None else reading:
+        weights.update(layout[name].cut(tensor))
+    if tied:
+        embedding = weights[EMBEDDING]
+        if not torch.equal(weights.setdefault(HEAD, embedding), embedding):
+            raise CheckpointError(f"{checkpoint.folder}: config.json ties the head to the embedding, but they differ")
+        weights[HEAD] = embedding
+    model.load_state_dict(weights, assign=True)
+    return LocalEngine(model.eval().requires_grad_(False), target, DTYPES[dtype])
+
+
+def read_weights(
+    checkpoint: Checkpoint, names: Collection[str], dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of these names, in the order of the files."""
+    by_file: dict[Path, list[TensorInfo]] = {}
+    for info in checkpoint.tensors:
+        if info.name not in names:
+            continue
+        by_file.setdefault(info.file, []).append(info)
+    for file, infos in by_file.items():
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for info in infos:
+                    yield info.name, opened.get_tensor(info.name).to(device=device, dtype=dtype)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: damaged or incomplete ({first_line(error)})") from None
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; auto takes cuda, then mps, then the CPU. Raises ParameterError."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in present.items() if there)
+    if not present.get(name, False):
+        raise ParameterError(
+            f"device {name} is not there; this machine has {', '.join(d for d, p in present.items() if p)}"
+        )
+    return torch.device(name)
+
+
+def set_threads(count: int | None) -> int:
+    """Use `count` CPU threads (None: torch's own choice) and say how many there are."""
+    if count is not None:
+        torch.set_num_threads(min(count, 4 * (os.cpu_count() or 1)))
+    return torch.get_num_threads()

@@ -1,0 +1,42 @@
+"""The errors a user can cause, each with a message that says what to do."""
+
+
+class TokenglassError(Exception):
+    """Something the user gave cannot be used; the message is one line and says what to do."""
+
+
+class ConfigError(TokenglassError):
+    """config.json is missing, malformed, or asks for something that is not implemented."""
+
+
+class CheckpointError(TokenglassError):
+    """The weights are missing, damaged, or do not fit the config."""
+
+
+class TokenizerError(TokenglassError):
+    """tokenizer.json is missing, malformed, or does not fit the model."""
+
+
+class GGUFError(TokenglassError):
+    """A GGUF file is damaged, incomplete, or holds something that cannot be imported."""
+
+
+class StoreError(TokenglassError):
+    """A model's name is not known, or it cannot be fetched, kept or removed."""
+
+
+class PromptError(TokenglassError):
+    """The prompt is empty or does not fit in the context."""
+
+
+class ParameterError(TokenglassError):
+    """A sampling or generation parameter is out of range."""
+
+
+class EngineError(TokenglassError):
+    """The model computed something that cannot be sampled from, or a device or the memory is not there."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, for a message of one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,97 @@
+"""The fields of an untrusted config.json, one typed question at a time."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from model.errors import ConfigError
+
+MAX_INTEGER = 2**53  # what a float still holds exactly
+
+
+class Fields:
+    """A JSON object that answers with the type asked for, and remembers what it was asked.
+
+    `where` begins each message. A field that is null counts as absent. Every answer raises ConfigError where the
+    field is absent without a default, or has another type.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], where: str = "config.json"):
+        self.raw = raw
+        self.where = where
+        self.asked: set[str] = set()
+
+    def get(self, key: str) -> Any:
+        self.asked.add(key)
+        return self.raw.get(key)
+
+    def wrong(self, key: str, expected: str) -> ConfigError:
+        return ConfigError(f"{self.where}: {key} is {shown(self.raw.get(key))}; expected {expected}")
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.wrong(key, "a whole number")
+        if abs(value) > MAX_INTEGER:
+            raise ConfigError(f"{self.where}: {key} is too large a number")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, "a number")
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{self.where}: {key} is too large a number") from None
+
+    def number_or_none(self, key: str) -> float | None:
+        return None if self.get(key) is None else self.number(key)
+
+    def boolean(self, key: str, default: bool = False) -> bool:
+        value = self.get(key)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str) -> str:
+        value = self.get(key)
+        value = default if value is None else value
+        if not isinstance(value, str):
+            raise self.wrong(key, "a string")
+        return value
+
+    def part(self, key: str) -> Fields:
+        """The object in a field; an empty one where it is absent."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise self.wrong(key, "an object")
+        return Fields(value or {}, f"{self.where}: {key}")
+
+    def items(self, key: str, length: int) -> tuple[Any, ...] | None:
+        """A list with one item per layer or per pair of dimensions."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != length:
+            raise self.wrong(key, f"a list of {length}")
+        return tuple(value)
+
+    def numbers(self, key: str, length: int) -> tuple[float, ...]:
+        values = self.items(key, length)
+        if values is None or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+            raise self.wrong(key, f"a list of {length} numbers")
+        try:
+            return tuple(map(float, values))
+        except OverflowError:
+            raise ConfigError(f"{self.where}: {key} holds too large a number") from None
+
+
+def shown(value: Any) -> str:
+    """A value in a message, of bounded length."""
+    return reprlib.repr(value)
