@@ -1,0 +1,133 @@
+"""The records that every view, trace and tool shares. No torch here: numbers, text and bytes only.
+
+`None` always means "not reported": by a forced token, by a remote server, by a run without a cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["prefill", "decode", "draft", "verify", "denoise", "jacobi"]
+Status = Literal["sampled", "accepted", "rejected", "revealed", "masked", "guessed", "forced", "pruned"]
+Reason = Literal["eos", "stop", "length", "context", "time", "interrupt", "constraint", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token the model considered. `prob` is final: 0 when a processor, named in `removed_by`, cut it."""
+
+    token_id: int
+    piece: bytes
+    logprob: float  # raw: log-softmax of the logits, natural logarithm
+    prob: float | None
+    removed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One position decided: the token, how likely the model and the sampler found it, and what else there was.
+
+    `candidates` are the most probable by raw probability, in that order, and always the chosen one.
+    """
+
+    position: int
+    token_id: int | None
+    piece: bytes
+    logprob: float | None  # raw, natural logarithm
+    prob: float | None  # final
+    rank: int | None  # raw, 1 is the most probable
+    entropy: float | None  # raw, over the whole vocabulary, bits
+    draw: float | None  # the uniform number used; None when greedy
+    candidates: tuple[Candidate, ...] = ()
+    status: Status = "sampled"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """What the cache of one sequence holds, in positions and in bytes of the real tensors."""
+
+    length: int
+    limit: int
+    allocated: int
+    nbytes_used: int
+    nbytes_held: int
+    bytes_per_token: int
+    evicted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The stretch of positions that a parallel step works on."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One sequence's part in one forward pass. `text` is what became printable now."""
+
+    index: int
+    forward: int  # number of the pass; batch mates share it
+    sequence: int
+    phase: Phase
+    num_input_tokens: int  # positions computed in this pass
+    choices: tuple[Choice, ...]
+    text: str
+    cache: CacheUsage | None  # None: generated without a cache
+    seconds: float
+    parent: int | None = None
+    rewound_to: int | None = None
+    block: Block | None = None
+    flow: tuple[dict[str, float | str | None], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the steps of one sequence. Times are in seconds."""
+
+    new_tokens: int = 0
+    forwards: int = 0
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+    positions_computed: int = 0
+
+    def plus(self, step: Step) -> Totals:
+        """These totals and one more step."""
+        settled = sum(choice.token_id is not None and choice.status != "rejected" for choice in step.choices)
+        prefill = step.phase == "prefill"
+        return Totals(
+            new_tokens=self.new_tokens + settled,
+            forwards=self.forwards + 1,
+            prefill_tokens=self.prefill_tokens + (step.num_input_tokens if prefill else 0),
+            prefill_seconds=self.prefill_seconds + (step.seconds if prefill else 0.0),
+            decode_tokens=self.decode_tokens + (0 if prefill else settled),
+            decode_seconds=self.decode_seconds + (0.0 if prefill else step.seconds),
+            positions_computed=self.positions_computed + step.num_input_tokens,
+        )
+
+    @property
+    def prefill_rate(self) -> float | None:
+        """Prompt tokens per second."""
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds else None
+
+    @property
+    def decode_rate(self) -> float | None:
+        """New tokens per second, the first one (made by the prefill) not counted."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of one sequence; `text` is what was still held back."""
+
+    sequence: int
+    reason: Reason
+    text: str
+    totals: Totals
+
+
+Record = Step | Finish
