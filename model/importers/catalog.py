@@ -1,0 +1,33 @@
+"""The models that can be pulled by a short name, from weights/catalog.toml. No torch here."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+CATALOG = Path(__file__).parent.parent.parent / "weights" / "catalog.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A model inside a Python package. Sizes are in bytes."""
+
+    name: str
+    title: str
+    about: str
+    licence: str
+    author: str
+    package: str  # as pip takes it: name==version
+    sha256: str  # of the wheel
+    size: int  # of the wheel
+    disk: int  # of the checkpoint once imported
+    member: str  # the GGUF file in the wheel
+    member_sha256: str
+    member_size: int
+
+
+def read_catalog(path: Path = CATALOG) -> dict[str, CatalogEntry]:
+    """The entries by name."""
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {name: CatalogEntry(name=name, **fields) for name, fields in content.items()}

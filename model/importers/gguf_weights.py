@@ -1,0 +1,154 @@
+"""GGUF tensors dequantised into one safetensors file, a few rows at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.errors import GGUFError, first_line
+from model.importers.gguf_architectures import ROPE_FACTORS, Architecture
+from model.importers.gguf_file import GGUFFile, GGUFTensor
+from model.importers.partial import Progress
+
+CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CHUNK = 2**22  # values dequantised at once
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A tensor to be written: where it comes from and what it becomes."""
+
+    name: str
+    source: GGUFTensor
+    nbytes_stored: int
+    dtype: str
+    heads: int | None  # where rows of a head are interleaved: the number of heads
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.source.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * DTYPES[self.dtype].itemsize
+
+
+def library() -> Any:
+    """The gguf library. Raises GGUFError where it is not installed."""
+    try:
+        import gguf
+    except ImportError:
+        raise GGUFError('GGUF files need the extra "gguf"; pip install "tokenglass[gguf]"') from None
+    return gguf
+
+
+def plan(file: GGUFFile, kind: Architecture, heads: dict[str, int], dtype: str) -> tuple[Weight, ...]:
+    """What to write for every tensor of the file, each checked to lie in it. Raises GGUFError.
+
+    dtype auto keeps float16 and bfloat16 as they are and makes float32 of the rest, so that nothing is rounded.
+    `heads` counts the heads of each interleaved part.
+    """
+    weights, unknown = [], []
+    for tensor in file.tensors:
+        name = kind.name(tensor.name)
+        if name is not None:
+            part = kind.part(tensor.name)
+            stored = {"F16": "float16", "BF16": "bfloat16"}.get(type_name(tensor), "float32")
+            weights.append(
+                Weight(
+                    name,
+                    tensor,
+                    nbytes_stored(tensor),
+                    stored if dtype == "auto" else dtype,
+                    heads[part] if part in kind.interleaved else None,
+                )
+            )
+        elif tensor.name != ROPE_FACTORS:
+            unknown.append(tensor.name)
+    if unknown:
+        raise GGUFError(f"tensors that {kind.model_type} does not have: {', '.join(unknown[:4])!s:.200}")
+    size = file.path.stat().st_size
+    ends = max((weight.source.offset + weight.nbytes_stored for weight in weights), default=0)
+    if ends > size or sum(weight.nbytes_stored for weight in weights) > size:
+        raise GGUFError(f"damaged or incomplete (its tensors end at byte {ends:,}, the file at {size:,})")
+    return tuple(weights)
+
+
+def main_dtype(weights: tuple[Weight, ...]) -> str:
+    """The dtype that most values are stored in."""
+    totals = {dtype: sum(w.size for w in weights if w.dtype == dtype) for dtype in DTYPES}
+    return max(totals, key=lambda dtype: totals[dtype])
+
+
+def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Iterator[Progress]:
+    """Write the safetensors file; memory is bounded by one chunk. Raises GGUFError.
+
+    Format: github.com/huggingface/safetensors
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    total = 0
+    for weight in weights:
+        header[weight.name] = {
+            "dtype": CODES[weight.dtype],
+            "shape": weight.source.shape,
+            "data_offsets": (total, total + weight.nbytes),
+        }
+        total += weight.nbytes
+    free = shutil.disk_usage(path.parent).free
+    if total > free:
+        raise GGUFError(f"the weights take {total:,} bytes and the disk of {path.parent} has {free:,}; make room first")
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as out:
+        out.write(len(head).to_bytes(8, "little") + head)
+        for weight in weights:
+            for values in read_values(file, weight.source, weight.nbytes_stored, weight.heads):
+                out.write(values.to(DTYPES[weight.dtype]).view(torch.uint8).numpy().tobytes())
+                yield Progress("importing", out.tell() - 8 - len(head), total)
+
+
+def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | None = None) -> Iterator[torch.Tensor]:
+    """A tensor's values in float32, a few whole rows at a time, in Hugging Face's order. Raises GGUFError."""
+    import numpy as np  # comes with the extra
+
+    rows, length = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    stored = np.memmap(file.path, np.uint8, "r", tensor.offset, (rows, nbytes // rows))
+    order = np.arange(rows)
+    if heads is not None:  # (head, half, 2) in the file, (head, 2, half) in the checkpoint
+        if rows % (2 * heads):
+            raise GGUFError(f"{tensor.name} has {rows} rows, which {heads} heads cannot share")
+        order = order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
+    step = max(1, CHUNK // length)
+    for start in range(0, rows, step):
+        try:
+            with np.errstate(all="ignore"):
+                values = library().dequantize(
+                    stored[order[start : start + step]], library().GGMLQuantizationType(tensor.type)
+                )
+        except (NotImplementedError, ValueError, ArithmeticError) as error:
+            raise GGUFError(f"{tensor.name}: cannot be dequantised ({first_line(error)})") from None
+        yield torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def type_name(tensor: GGUFTensor) -> str:
+    """ggml's name for a tensor's type, such as Q4_1. Raises GGUFError."""
+    try:
+        return str(library().GGMLQuantizationType(tensor.type).name)
+    except ValueError:
+        raise GGUFError(f"{tensor.name} is of type {tensor.type}, which the gguf library does not know") from None
+
+
+def nbytes_stored(tensor: GGUFTensor) -> int:
+    """Bytes that a tensor takes in the file. Raises GGUFError."""
+    block, nbytes = library().GGML_QUANT_SIZES[library().GGMLQuantizationType[type_name(tensor)]]
+    if tensor.shape[-1] % block:
+        raise GGUFError(f"{tensor.name} has rows of {tensor.shape[-1]}, not a multiple of {block}")
+    return math.prod(tensor.shape) // block * nbytes
