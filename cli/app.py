@@ -1,0 +1,115 @@
+"""The Typer apps, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from cli.commands.generate import generate, print_version
+from cli.options import Version
+from cli.say import say
+from model.errors import ParameterError, PromptError, TokenglassError
+
+DONE, ERROR, USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def tokenglass_app() -> typer.Typer:
+    """`tokenglass COMMAND`."""
+    from cli.commands.chat import chat
+    from cli.commands.import_ import import_
+    from cli.commands.inspect import inspect
+    from cli.commands.models import models_app
+    from cli.commands.pull import pull
+    from cli.commands.tokens import tokens
+
+    app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
+    app.callback()(about)
+    for command in (generate, chat, inspect, tokens):
+        app.command()(command)
+    app.command("pull")(pull)
+    app.add_typer(models_app(), name="models")
+    app.command("import")(import_)
+    return app
+
+
+def about(context: typer.Context, version: Version = False) -> None:
+    """See a language model choose every word."""
+    if version:
+        print_version()
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(USAGE)
+
+
+def generate_app() -> typer.Typer:
+    """`generate`, the same as `tokenglass generate`; the other commands are not even imported."""
+    app = typer.Typer(context_settings=HELP, rich_markup_mode="rich")
+    app.command()(generate)
+    return app
+
+
+def run(app: typer.Typer, name: str) -> NoReturn:
+    """Run an app on this process's arguments and leave with its exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(prog_name=name, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Exception as error:
+        if debug:
+            import traceback
+
+            say("".join(traceback.format_exception(error)).rstrip())
+        code, message = explain(error)
+        if message:
+            say(f"{name}: {message}")
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except SystemExit as exit_:  # Typer leaves with 1 where a pipe closed; a shell expects 141
+        code = CLOSED_PIPE if isinstance(exit_.__context__, BrokenPipeError) else exit_.code
+    leave(code if isinstance(code, int) else DONE)
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the one line for an error; an empty line says nothing."""
+    code, message = ERROR, f"internal error: {type(error).__name__}: {error}; --debug shows where"
+    match error:
+        case BrokenPipeError():
+            code, message = CLOSED_PIPE, ""
+        case typer.TyperException():
+            context = getattr(error, "ctx", None)
+            where = f"; see {context.command_path} --help" if context else ""
+            code, message = USAGE, error.format_message().rstrip(".") + where
+        case typer.Abort():
+            code, message = INTERRUPTED, ""
+        case PromptError() | ParameterError():
+            code, message = USAGE, str(error)
+        case TokenglassError():
+            message = str(error)
+        case MemoryError():
+            message = "not enough memory for this model and context"
+        case OSError():
+            about = f"{error.filename}: " if error.filename else ""
+            message = f"{about}{error.strerror or error}"
+    return code, one_line(message)
+
+
+def one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; what a closed pipe no longer takes is dropped without a word."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)

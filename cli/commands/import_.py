@@ -1,0 +1,34 @@
+"""import: a GGUF file as an ordinary checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import options
+from cli.say import say
+
+File = Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A GGUF file.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")]
+Stored = Annotated[
+    options.Dtype,
+    typer.Option("--dtype", help="auto loses nothing: quantised becomes float32, float16 and bfloat16 stay."),
+]
+
+
+def import_(
+    file: File,
+    folder: Folder,
+    dtype: Stored = options.Dtype.auto,
+    debug: options.Debug = False,
+) -> None:
+    """Turn a GGUF file into a checkpoint folder in Hugging Face's layout: weights, config, tokenizer, template."""
+    from cli.text import nbytes
+    from cli.work import work
+    from model.importers.gguf import import_gguf
+    from model.store import size_of
+
+    work(import_gguf(file, folder, dtype=dtype.value))
+    say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}")

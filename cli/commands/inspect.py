@@ -1,0 +1,125 @@
+"""inspect: what a checkpoint is, from its headers and config alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli import options
+from cli.terminal import make_console
+from cli.text import count, nbytes
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+    from model.config import ModelConfig
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        envvar="TOKENGLASS_MODEL",
+        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
+    ),
+]
+
+
+def inspect(
+    model: Name = None,
+    as_json: options.Json = False,
+    color: options.Color = options.ColorWhen.auto,
+    debug: options.Debug = False,
+) -> None:
+    """Show a checkpoint's architecture, size and cache needs. No weights are loaded."""
+    from cli.model_folder import model_folder
+    from model.checkpoint import Checkpoint
+
+    facts = describe(Checkpoint.open(model_folder(model)))
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in in_words(facts):
+        table.add_row(name, value)
+    make_console(sys.stdout, color=color.value).print(table)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The facts, by the names that JSON uses. Bytes per token of cache are for the checkpoint's own dtype."""
+    config = checkpoint.config
+    return {
+        "model": str(checkpoint.folder),
+        "model_type": config.model_type,
+        "parameters": checkpoint.num_parameters,
+        "tensors": len(checkpoint.tensors),
+        "files": sorted({info.file.name for info in checkpoint.tensors}),
+        "dtypes": checkpoint.dtypes,
+        "nbytes": checkpoint.nbytes,
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "context": config.max_positions,
+        "layer_kinds": layer_kinds(config),
+        "learned_positions": config.learned_positions,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "eos_token_ids": list(checkpoint.eos_token_ids),
+        "cache_dtype": config.dtype,
+        "cache_bytes_per_token": config.cache_bytes_per_token(config.dtype),
+        "cache_bytes_full": config.cache_bytes(config.max_positions, config.dtype),
+        "fingerprint": checkpoint.fingerprint,
+    }
+
+
+def layer_kinds(config: ModelConfig) -> list[dict[str, Any]]:
+    """How many layers there are of each kind: their rope (null: no rotary positions) and sliding window, if any."""
+    return [
+        {
+            "layers": number,
+            "window": kind.window,
+            "rope_type": kind.rope.kind if kind.rope is not None else None,
+            "rope_theta": kind.rope.theta if kind.rope is not None else None,
+            "rotary_dim": kind.rope.dim if kind.rope is not None else 0,
+        }
+        for kind, number in Counter(config.layers).items()
+    ]
+
+
+def kind_in_words(kind: dict[str, Any], learned: bool) -> str:
+    """One kind of layer, as in "5 of them: rotary (base 10,000), window of 512"."""
+    plain = "learned positions" if learned else "no positions"
+    scaling = "" if kind["rope_type"] in ("default", None) else f", {kind['rope_type']} scaling"
+    rope = f"rotary (base {kind['rope_theta']:,.10g}{scaling})" if kind["rope_type"] else plain
+    window = f"a window of {kind['window']:,}" if kind["window"] else "sees everything before"
+    return f"{kind['layers']} with {rope}, {window}"
+
+
+def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same facts as rows for people."""
+    dtypes = ", ".join(f"{name} ({count(size)})" for name, size in facts["dtypes"].items())
+    shared = facts["heads"] // facts["kv_heads"]
+    grouped = f" (each shared by {shared})" if shared > 1 else ""
+    per_token, full = nbytes(facts["cache_bytes_per_token"]), nbytes(facts["cache_bytes_full"])
+    return [
+        ("model", facts["model"]),
+        ("family", facts["model_type"]),
+        ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
+        ("stored as", f"{dtypes}, {nbytes(facts['nbytes'])} in {', '.join(facts['files'])}"),
+        ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),
+        ("attention", f"{facts['heads']} heads of {facts['head_dim']}, {facts['kv_heads']} key-value heads{grouped}"),
+        ("positions", "; ".join(kind_in_words(kind, facts["learned_positions"]) for kind in facts["layer_kinds"])),
+        ("vocabulary", f"{facts['vocab_size']:,}, head {'tied' if facts['tie_word_embeddings'] else 'not tied'}"),
+        ("ends with", ", ".join(f"token {token_id}" for token_id in facts["eos_token_ids"]) or "no end token named"),
+        ("context", f"{facts['context']:,} positions"),
+        ("cache", f"{per_token} per token in {facts['cache_dtype']}, {full} when full"),
+        ("fingerprint", facts["fingerprint"][:16]),
+    ]

