@@ -1,0 +1,29 @@
+"""Fixtures that several test files share; the parts themselves are in tiny.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import tiny
+from hypothesis import settings
+
+from model.tokenizer import Tokenizer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched in a test
+settings.register_profile("tokenglass", deadline=None, derandomize=True)
+settings.load_profile("tokenglass")
+
+
+@pytest.fixture(scope="session")
+def saved_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with a byte-level tokenizer. Read only: copy it before a change."""
+    folder = tiny.save_llama(tmp_path_factory.mktemp("tiny-llama"))
+    tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(tiny.byte_level_tokenizer())

@@ -1,0 +1,163 @@
+"""A run made by hand, with no model: its records, and a program that shows them on a real terminal.
+
+`python tests/scripted_run.py --delay 0.01 --panel slim` plays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cli.interrupts import soft_interrupt
+from cli.terminal import make_console, supports_live
+from cli.views.live import LiveView
+from cli.views.plain import PlainView
+from cli.views.view import View
+from model.errors import EngineError
+from model.steps import CacheUsage, Candidate, Choice, Finish, Record, Step, Totals
+from model.trace import SCHEMA_VERSION, Run
+
+PROMPT = "Once upon a time"
+STORY = (
+    ",", " there", " was", " a", " little", " fox", " who", " lived", " in", " the", " forest", ".", " Every", " day",
+    ",", " he", " ran", " to", " the", " river", " to", " look", " at", " the", " big", ",", " blue", " sky", ".",
+    "\n", "\n", "One", " day", ",", " he", " saw", " a", " bird", " with", " a", " broken", " wing", ".", " \"", "Can",
+    " you", " help", " me", "?\"", " asked", " the", " bird", ".",
+)  # fmt: skip
+OTHERS = (" forest", " woods", " big", " river", " house", "\n", "\t", " 日本", "é", " 👩‍👩‍👧")
+RAW = (0.312, 0.14, 0.091, 0.044, 0.039)
+FINAL = (0.532, 0.232, 0.145, 0.065)
+
+
+def run(prompt: str = PROMPT, prompt_tokens: int = 5, **parameters: object) -> Run:
+    settings = {"temperature": 0.8, "top_k": 4, "max_new_tokens": 256, **parameters}
+    return Run(
+        version=SCHEMA_VERSION,
+        model="tale",
+        model_fingerprint="0" * 16,
+        tokenizer_fingerprint="0" * 16,
+        prompt=prompt,
+        prompt_ids=tuple(range(prompt_tokens)),
+        parameters=settings,
+        seed=1,
+        dtype="float32",
+        device="cpu",
+        threads=1,
+        versions={},
+    )
+
+
+def choice(piece: bytes, index: int = 0) -> Choice:
+    """One of several made-up distributions in turn: the first, the second, or a token beyond the shown ones."""
+    place = (0, 0, 1, 0, 5, 2)[index % 6]
+    others = [text.encode() for text in OTHERS if text.encode() != piece][index % 3 :][:5]
+    pieces = [*others[:place], piece, *others[place:]][: max(5, place + 1)]
+    raw, final = (*RAW, 0.004), (*FINAL, 0.0, 0.021)
+    candidates = tuple(
+        Candidate(300 + k, token, math.log(raw[k]), final[k], "top-k" if k == 4 else None)
+        for k, token in enumerate(pieces)
+    )
+    return Choice(
+        position=5 + index,
+        token_id=300 + place,
+        piece=piece,
+        logprob=math.log(raw[place]),
+        prob=final[place],
+        rank=place + 1 if place < 5 else 37,
+        entropy=(0.4, 3.2, 2.1, 4.4, 6.3, 1.7)[index % 6],
+        draw=(0.37, 0.12, 0.61, 0.04, 0.99, 0.83)[index % 6],
+        candidates=candidates,
+    )
+
+
+def usage(length: int) -> CacheUsage:
+    held = -(-length // 64) * 64
+    return CacheUsage(length, 1024, held, length * 3072, held * 3072, 3072, 0)
+
+
+def steps(pieces: Sequence[str], prompt_tokens: int = 5, chunk: int = 256, *, cached: bool = True) -> Iterator[Step]:
+    """A prefill in chunks, then one token a step."""
+    done = index = 0
+    while done < prompt_tokens - chunk:
+        done += chunk
+        yield Step(index, index, 0, "prefill", chunk, (), "", usage(done), 0.01)
+        index += 1
+    for number, piece in enumerate(pieces):
+        length = prompt_tokens + number
+        inputs = (prompt_tokens - done if number == 0 else 1) if cached else length
+        phase = "prefill" if number == 0 else "decode"
+        seconds = 0.004 if number == 0 else 0.0005
+        cache = usage(length) if cached else None
+        yield Step(index, index, 0, phase, inputs, (choice(piece.encode(), number),), piece, cache, seconds)
+        index += 1
+
+
+def records(
+    pieces: Sequence[str] = STORY,
+    prompt_tokens: int = 5,
+    *,
+    cached: bool = True,
+    fail_after: int | None = None,
+    delay: float = 0.0,
+    interrupt: threading.Event | None = None,
+) -> Iterator[Record]:
+    """The steps and a Finish; `fail_after` so many steps an EngineError, as the real loop has it."""
+    totals = Totals()
+    for step in steps(pieces, prompt_tokens, cached=cached):
+        if interrupt is not None and interrupt.is_set():
+            yield Finish(0, "interrupt", "", totals)
+            return
+        if fail_after is not None and totals.new_tokens >= fail_after:
+            yield Finish(0, "error", "", totals)
+            raise EngineError("the engine broke")
+        time.sleep(delay)
+        totals = totals.plus(step)
+        yield step
+    yield Finish(0, "eos", "", totals)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--panel", default="full")
+    parser.add_argument("--color-by", default="none")
+    parser.add_argument("--color", default="auto")
+    parser.add_argument("--pause", action="store_true")
+    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--fail-after", type=int)
+    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--prompt-tokens", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--pieces", help="a Python literal: the texts of the tokens")
+    given = parser.parse_args()
+    pieces = __import__("ast").literal_eval(given.pieces) if given.pieces else STORY
+    console = make_console(sys.stdout, color=given.color)
+    with soft_interrupt() as interrupt:
+        view: View = PlainView(console)
+        if supports_live(sys.stdout, sys.stderr):
+            view = LiveView(console, given.panel, given.color_by, given.pause, interrupt)
+        stream = records(
+            list(pieces) * given.repeat,
+            given.prompt_tokens,
+            cached=not given.no_cache,
+            fail_after=given.fail_after,
+            delay=given.delay,
+            interrupt=interrupt,
+        )
+        try:
+            finish = view.show(run(given.prompt, given.prompt_tokens), stream)
+        except EngineError as error:
+            print(f"scripted: {error}", file=sys.stderr)
+            sys.exit(1)
+    print(f"reason {finish.reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Decoding with a cache gives the logits of computing everything again, whatever is done to its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from torch import Tensor
+
+from model.errors import PromptError
+from model.kv_cache import CacheTail, KVCache
+
+MODEL = tiny.random_transformer()
+TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
+    monkeypatch.setattr("model.kv_cache.FIRST_ALLOCATION", 4)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def new_cache(rows: int = 1, limit: int = 64, dtype: torch.dtype = torch.float32) -> KVCache:
+    return KVCache(tiny.CONFIG, rows=rows, limit=limit, dtype=dtype, device=CPU)
+
+
+def recomputed(ids: list[int], count: int = 1) -> Tensor:
+    """Logits (count, vocab) after the last `count` of these ids, without a cache."""
+    return MODEL(torch.tensor([ids]))[0, -count:]
+
+
+def close(cached: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(cached, expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=30)
+@given(chunks=st.lists(st.lists(TOKENS, min_size=1, max_size=9), min_size=1, max_size=7))
+def test_any_chunks_give_the_logits_of_the_whole(chunks: list[list[int]]) -> None:
+    cache = new_cache()
+    cached = torch.cat([MODEL(torch.tensor([chunk]), cache)[0] for chunk in chunks])
+    whole = [token_id for chunk in chunks for token_id in chunk]
+    close(cached, recomputed(whole, len(whole)))
+    assert cache.lengths == [len(whole)]
+
+
+@settings(max_examples=30)
+@given(
+    prompts=st.lists(st.lists(TOKENS, min_size=1, max_size=12), min_size=2, max_size=4),
+    count=st.integers(1, 5),
+    data=st.data(),
+)
+def test_rows_of_different_lengths_give_what_each_gives_alone(
+    prompts: list[list[int]], count: int, data: st.DataObject
+) -> None:
+    batch = new_cache(rows=len(prompts))
+    for row, prompt in enumerate(prompts):
+        alone = new_cache()
+        MODEL(torch.tensor([prompt]), alone)
+        batch.attach(row, alone.detach(0, 0))
+    more = [data.draw(st.lists(TOKENS, min_size=count, max_size=count)) for _ in prompts]
+    cached = MODEL(torch.tensor(more), batch)
+    for row, (prompt, new) in enumerate(zip(prompts, more, strict=True)):
+        close(cached[row], recomputed(prompt + new, count))
+
+
+class Rows(RuleBasedStateMachine):
+    """Every operation on a cache, beside the plain lists of ids that its rows should stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tails: list[tuple[list[int], CacheTail]] = []  # with the whole row each was cut from
+
+    @initialize(rows=st.integers(1, 3), data=st.data())
+    def begin(self, rows: int, data: st.DataObject) -> None:
+        self.cache = new_cache(rows=rows)
+        self.rows: list[list[int]] = [[] for _ in range(rows)]
+        self.forward(data.draw(st.integers(1, 6)), data)
+
+    @precondition(lambda self: self.rows and max(map(len, self.rows)) <= 40)
+    @rule(count=st.integers(1, 4), data=st.data())
+    def forward(self, count: int, data: st.DataObject) -> None:
+        new = [data.draw(st.lists(TOKENS, min_size=count, max_size=count)) for _ in self.rows]
+        cached = MODEL(torch.tensor(new), self.cache)
+        for row, ids in enumerate(new):
+            self.rows[row] = self.rows[row] + ids
+            close(cached[row], recomputed(self.rows[row], count))
+
+    @rule(data=st.data())
+    def truncate(self, data: st.DataObject) -> None:
+        row, length = self.draw_cut(data)
+        self.cache.truncate(row, length)
+        self.rows[row] = self.rows[row][:length]
+
+    @rule(data=st.data())
+    def select(self, data: st.DataObject) -> None:
+        kept = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
+        self.cache.select(kept)
+        self.rows = [list(self.rows[row]) for row in kept]
+
+    @rule(data=st.data())
+    def detach(self, data: st.DataObject) -> None:
+        row, start = self.draw_cut(data)
+        tail = self.cache.detach(row, start)
+        assert (tail.start, tail.length) == (start, len(self.rows[row]) - start)
+        self.tails.append((self.rows[row], tail))
+        self.rows[row] = self.rows[row][:start]
+
+    @precondition(lambda self: self.fitting())
+    @rule(data=st.data())
+    def attach(self, data: st.DataObject) -> None:
+        row, whole, tail = data.draw(st.sampled_from(self.fitting()))
+        self.cache.truncate(row, tail.start)
+        self.cache.attach(row, tail)
+        self.rows[row] = list(whole)
+
+    @invariant()
+    def lengths_are_those_of_the_lists(self) -> None:
+        assert self.cache.lengths == [len(ids) for ids in self.rows]
+
+    def draw_cut(self, data: st.DataObject) -> tuple[int, int]:
+        row = data.draw(st.integers(0, len(self.rows) - 1))
+        return row, data.draw(st.integers(0, len(self.rows[row])))
+
+    def fitting(self) -> list[tuple[int, list[int], CacheTail]]:
+        """Rows that begin with the prefix a tail was cut from."""
+        return [
+            (row, whole, tail)
+            for row, ids in enumerate(self.rows)
+            for whole, tail in self.tails
+            if ids[: tail.start] == whole[: tail.start]
+        ]
+
+
+TestRows = Rows.TestCase
+TestRows.settings = settings(max_examples=60, stateful_step_count=20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_usage_tells_the_bytes_of_the_real_tensors(dtype: torch.dtype) -> None:
+    model = tiny.random_transformer().to(dtype)
+    cache = new_cache(rows=2, dtype=dtype)
+    model(torch.tensor([[1, 2, 3, 4, 5]] * 2), cache)
+    cache.truncate(1, 2)
+    held = sum(tensor.untyped_storage().nbytes() for tensor in (*cache.keys, *cache.values))
+    usages = [cache.usage(row) for row in (0, 1)]
+    assert sum(usage.nbytes_held for usage in usages) == held
+    assert [usage.length for usage in usages] == [5, 2]
+    for row, usage in enumerate(usages):
+        written = [tensor[row, :, : usage.length] for tensor in (*cache.keys, *cache.values)]
+        assert usage.nbytes_used == sum(part.numel() * part.element_size() for part in written)
+        assert usage.nbytes_used == usage.length * usage.bytes_per_token
+        assert usage.nbytes_held == usage.allocated * usage.bytes_per_token
+        assert (usage.limit, usage.evicted) == (64, 0)
+
+
+def test_bytes_per_token_is_what_the_config_promises() -> None:
+    assert new_cache().usage().bytes_per_token == tiny.CONFIG.cache_bytes_per_token("float32")
+
+
+def test_storage_grows_in_steps_and_never_beyond_the_limit() -> None:
+    cache = new_cache(limit=10)
+    allocated = []
+    for token_id in range(10):
+        MODEL(torch.tensor([[token_id]]), cache)
+        allocated.append(cache.allocated)
+    assert allocated == [4, 4, 4, 4, 8, 8, 8, 8, 10, 10]
+
+
+def test_more_positions_than_the_limit_are_refused_and_the_cache_stays_usable() -> None:
+    cache = new_cache(limit=6)
+    MODEL(torch.tensor([[1, 2, 3, 4]]), cache)
+    with pytest.raises(PromptError, match="7 positions do not fit in a context of 6"):
+        MODEL(torch.tensor([[5, 6, 7]]), cache)
+    close(MODEL(torch.tensor([[5, 6]]), cache)[0], recomputed([1, 2, 3, 4, 5, 6], 2))
+
+
+def test_a_tail_beyond_the_limit_is_refused() -> None:
+    long = new_cache(limit=16)
+    MODEL(torch.arange(12)[None], long)
+    with pytest.raises(ValueError, match="does not fit"):
+        new_cache(limit=8).attach(0, long.detach(0, 0))
+
+
+def test_a_forward_pass_that_fails_leaves_the_cache_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = new_cache()
+    MODEL(torch.tensor([[1, 2, 3]]), cache)
+
+    def fail(x: Tensor) -> Tensor:
+        raise RuntimeError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MODEL.model.layers[1].mlp, "forward", fail)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            MODEL(torch.tensor([[9, 9]]), cache)
+    close(MODEL(torch.tensor([[4]]), cache)[0], recomputed([1, 2, 3, 4]))
+
+
+def test_truncating_to_more_than_there_is_is_refused() -> None:
+    cache = new_cache()
+    MODEL(torch.tensor([[1, 2, 3]]), cache)
+    for length in (-1, 4):
+        with pytest.raises(ValueError, match="cannot truncate a row of 3 positions"):
+            cache.truncate(0, length)
+
+
+def test_a_tail_fits_only_behind_the_prefix_it_was_cut_from() -> None:
+    cache = new_cache()
+    MODEL(torch.tensor([[1, 2, 3]]), cache)
+    tail = cache.detach(0, 2)
+    cache.truncate(0, 1)
+    with pytest.raises(ValueError, match="a tail from position 2 does not fit a row of 1"):
+        cache.attach(0, tail)

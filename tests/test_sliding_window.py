@@ -1,0 +1,186 @@
+"""Sliding-window layers hold their window and slack, and no operation on the cache ever changes a logit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from torch import Tensor
+
+from model.errors import ConfigError
+from model.kv_cache import CacheTail, KVCache
+from model.layer_kinds import LayerKind
+from model.rope_config import Rope
+
+WINDOW, SLACK = 5, 3
+ROPE = Rope(theta=10000.0, dim=8)
+SLIDING, FULL = LayerKind(ROPE, WINDOW), LayerKind(ROPE)
+MIXED = tiny.random_transformer(replace(tiny.CONFIG, layers=(SLIDING, FULL, SLIDING)))
+ALL = tiny.random_transformer(replace(tiny.CONFIG, layers=(SLIDING, SLIDING)))
+TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
+
+
+@pytest.fixture(autouse=True)
+def small_and_unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("model.kv_cache.FIRST_ALLOCATION", 4)
+    monkeypatch.setattr("model.kv_cache.SLACK", SLACK)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def new_cache(model: torch.nn.Module = MIXED, rows: int = 1, limit: int = 200) -> KVCache:
+    return KVCache(model.config, rows=rows, limit=limit, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def close(cached: Tensor, ids: list[int], model: torch.nn.Module = MIXED) -> None:
+    """The cached logits (count, vocab) are those after the last of these ids, computed without a cache."""
+    torch.testing.assert_close(cached, model(torch.tensor([ids]))[0, -len(cached) :], rtol=0, atol=1e-4)
+
+
+@settings(max_examples=40)
+@given(chunks=st.lists(st.integers(1, 20), min_size=1, max_size=12), model=st.sampled_from([MIXED, ALL]))
+def test_any_chunks_give_the_logits_of_the_whole(chunks: list[int], model: torch.nn.Module) -> None:
+    ids = torch.randint(tiny.VOCAB_SIZE, (2, sum(chunks)), generator=torch.Generator().manual_seed(1))
+    cache = new_cache(model, rows=2, limit=300)
+    cached = torch.cat([model(part, cache) for part in ids.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(cached, model(ids), rtol=0, atol=1e-4)
+
+
+class Rows(RuleBasedStateMachine):
+    """Every operation, beside the plain lists of ids that the rows should stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tails: list[tuple[list[int], CacheTail]] = []  # with the whole row each was cut from
+
+    @initialize(rows=st.integers(1, 3), data=st.data())
+    def begin(self, rows: int, data: st.DataObject) -> None:
+        self.cache = new_cache(rows=rows)
+        self.rows: list[list[int]] = [[] for _ in range(rows)]
+        self.forward(data.draw(st.integers(1, 20)), data)
+
+    @precondition(lambda self: self.rows and max(map(len, self.rows)) <= 120)
+    @rule(count=st.integers(1, 9), data=st.data())
+    def forward(self, count: int, data: st.DataObject) -> None:
+        new = [data.draw(st.lists(TOKENS, min_size=count, max_size=count)) for _ in self.rows]
+        cached = MIXED(torch.tensor(new), self.cache)
+        for row, ids in enumerate(new):
+            self.rows[row] = self.rows[row] + ids
+            close(cached[row], self.rows[row])
+
+    @rule(data=st.data())
+    def truncate(self, data: st.DataObject) -> None:
+        row = data.draw(st.integers(0, len(self.rows) - 1))
+        length = data.draw(st.integers(0, len(self.rows[row])))
+        held = self.cache.usage(row).length - self.cache.usage(row).evicted
+        kept = self.cache.truncate(row, length)
+        assert kept in (0, length)
+        if len(self.rows[row]) - length <= held - WINDOW + 1:  # within the slack
+            assert kept == length
+        self.rows[row] = self.rows[row][:kept]
+
+    @rule(data=st.data())
+    def select(self, data: st.DataObject) -> None:
+        kept = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
+        self.cache.select(kept)
+        self.rows = [list(self.rows[row]) for row in kept]
+
+    @rule(data=st.data())
+    def detach(self, data: st.DataObject) -> None:
+        row = data.draw(st.integers(0, len(self.rows) - 1))
+        start = data.draw(st.integers(0, len(self.rows[row])))
+        tail = self.cache.detach(row, start)
+        assert (tail.start, tail.length) == (start, len(self.rows[row]) - start)
+        self.tails.append((self.rows[row], tail))
+        self.rows[row] = self.rows[row][: self.cache.lengths[row]]
+
+    @precondition(lambda self: self.fitting())
+    @rule(data=st.data())
+    def attach(self, data: st.DataObject) -> None:
+        row, whole, tail = data.draw(st.sampled_from(self.fitting()))
+        kept = self.cache.truncate(row, tail.start)
+        self.rows[row] = self.rows[row][:kept]
+        if kept == tail.start:
+            self.cache.attach(row, tail)
+            self.rows[row] = list(whole)
+
+    @invariant()
+    def usage_is_true(self) -> None:
+        assert self.cache.lengths == [len(ids) for ids in self.rows]
+        for row, ids in enumerate(self.rows):
+            usage = self.cache.usage(row)
+            per_layer = usage.bytes_per_token // 3
+            assert usage.nbytes_used == per_layer * (len(ids) + 2 * (len(ids) - usage.evicted))
+            assert usage.evicted <= max(0, len(ids) - WINDOW + 1)
+
+    def fitting(self) -> list[tuple[int, list[int], CacheTail]]:
+        """Rows that begin with the prefix a tail was cut from."""
+        return [
+            (row, whole, tail)
+            for row, ids in enumerate(self.rows)
+            for whole, tail in self.tails
+            if ids[: tail.start] == whole[: tail.start]
+        ]
+
+
+TestRows = Rows.TestCase
+TestRows.settings = settings(max_examples=50, stateful_step_count=20)
+
+
+def test_a_window_keeps_its_size_and_says_what_it_let_go() -> None:
+    cache = new_cache()
+    for token in range(60):
+        MIXED(torch.tensor([[token]]), cache)
+        usage = cache.usage()
+        assert cache.keys[0].shape[2] <= WINDOW + 2 * SLACK
+        assert usage.length - usage.evicted >= min(token + 1, WINDOW - 1 + SLACK)
+    assert (usage.length, usage.bytes_per_token) == (60, MIXED.config.cache_bytes_per_token("float32"))
+    assert usage.evicted > 60 - WINDOW - 2 * SLACK
+    assert usage.nbytes_held == sum(t.numel() * t.element_size() for t in (*cache.keys, *cache.values))
+
+
+def test_a_long_chunk_is_held_only_until_the_next_pass() -> None:
+    cache = new_cache(ALL)
+    ALL(torch.arange(100)[None], cache)
+    close(ALL(torch.tensor([[7]]), cache)[0], [*range(100), 7], ALL)
+    assert cache.allocated == WINDOW + 2 * SLACK
+
+
+def test_short_rewinds_are_free_and_a_deep_one_says_that_the_prefix_is_gone() -> None:
+    ids = list(range(50))
+    for depth in range(1, SLACK + 1):
+        cache = new_cache()
+        for token in ids:
+            MIXED(torch.tensor([[token]]), cache)
+        assert cache.truncate(0, 50 - depth) == 50 - depth
+        close(MIXED(torch.tensor([[99]]), cache)[0], [*ids[:-depth], 99])
+    assert cache.truncate(0, 10) == 0
+    assert (cache.lengths, cache.usage().evicted) == ([0], 0)
+    close(MIXED(torch.tensor([ids[:11]]), cache)[0], ids[:11])
+
+
+def test_a_window_hides_what_is_before_it() -> None:
+    ids = torch.arange(30)[None]
+    other = ids.clone()
+    other[0, 30 - 2 * (WINDOW - 1) - 2] = 99  # two layers see two windows back
+    assert torch.equal(ALL(ids, last=True), ALL(other, last=True))
+    assert not torch.equal(MIXED(ids, last=True), MIXED(other, last=True))
+
+
+def test_the_config_knows_what_a_full_cache_takes() -> None:
+    config = replace(tiny.CONFIG, layers=(LayerKind(ROPE, 10), FULL))
+    per_layer = config.cache_bytes_per_token("float32") // 2
+    assert config.cache_bytes(50, "float32") == per_layer * 100
+    assert config.cache_bytes(250, "float32") == per_layer * (250 + 10 + 2 * 64)
+
+
+def test_windows_of_two_sizes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sliding windows of different sizes"):
+        replace(tiny.CONFIG, layers=(SLIDING, LayerKind(ROPE, WINDOW + 1)))

@@ -1,0 +1,221 @@
+"""Records survive the trace; whatever else a trace file holds is refused with its line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.steps import Block, CacheUsage, Candidate, Choice, Finish, Phase, Reason, Status, Step, Totals
+from model.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
+
+NUMBER = st.integers(0, 2**63)
+FLOAT = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text()  # no lone surrogates: they are not UTF-8
+PIECE = st.binary(max_size=6) | st.text(max_size=3).map(str.encode)
+SIMPLE = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | FLOAT | TEXT
+
+candidates = st.builds(
+    Candidate,
+    token_id=NUMBER,
+    piece=PIECE,
+    logprob=FLOAT,
+    prob=st.none() | FLOAT,
+    removed_by=st.none() | TEXT,
+)
+choices = st.builds(
+    Choice,
+    position=NUMBER,
+    token_id=st.none() | NUMBER,
+    piece=PIECE,
+    logprob=st.none() | FLOAT,
+    prob=st.none() | FLOAT,
+    rank=st.none() | NUMBER,
+    entropy=st.none() | FLOAT,
+    draw=st.none() | FLOAT,
+    candidates=st.lists(candidates, max_size=3).map(tuple),
+    status=st.sampled_from(get_args(Status)),
+)
+caches = st.builds(CacheUsage, *[NUMBER] * len(dataclasses.fields(CacheUsage)))
+flows = st.lists(st.dictionaries(TEXT, FLOAT | TEXT | st.none(), max_size=2), max_size=2).map(tuple)
+steps = st.builds(
+    Step,
+    index=NUMBER,
+    forward=NUMBER,
+    sequence=NUMBER,
+    phase=st.sampled_from(get_args(Phase)),
+    num_input_tokens=NUMBER,
+    choices=st.lists(choices, max_size=3).map(tuple),
+    text=TEXT,
+    cache=st.none() | caches,
+    seconds=FLOAT,
+    parent=st.none() | NUMBER,
+    rewound_to=st.none() | NUMBER,
+    block=st.none() | st.builds(Block, NUMBER, NUMBER),
+    flow=st.none() | flows,
+)
+totals = st.builds(Totals, NUMBER, NUMBER, NUMBER, FLOAT, NUMBER, FLOAT, NUMBER)
+finishes = st.builds(Finish, NUMBER, st.sampled_from(get_args(Reason)), TEXT, totals)
+runs = st.builds(
+    Run,
+    version=st.just(SCHEMA_VERSION),
+    model=TEXT,
+    model_fingerprint=TEXT,
+    tokenizer_fingerprint=TEXT,
+    prompt=TEXT,
+    prompt_ids=st.lists(NUMBER, max_size=4).map(tuple),
+    parameters=st.dictionaries(TEXT, SIMPLE | st.lists(SIMPLE, max_size=2), max_size=3),
+    seed=NUMBER,
+    dtype=TEXT,
+    device=TEXT,
+    threads=NUMBER,
+    versions=st.dictionaries(TEXT, TEXT, max_size=2),
+)
+records = steps | finishes | runs
+
+CANDIDATE = Candidate(3, b" fox", -1.5, 0.25)
+CHOICE = Choice(7, 3, b" fox", -1.5, 0.25, 2, 3.5, 0.125, (CANDIDATE,))
+STEP = Step(0, 0, 0, "decode", 1, (CHOICE,), " fox", CacheUsage(8, 64, 64, 8, 64, 1, 0), 0.5)
+RUN = Run(SCHEMA_VERSION, "tiny", "a", "b", "The", (1, 2), {"top_k": 5}, 1, "float32", "cpu", 2, {"torch": "2"})
+
+
+@given(record=records)
+def test_a_record_survives_its_line(record: Run | Step | Finish) -> None:
+    line = to_line(record)
+    assert "\n" not in line
+    assert from_line(line) == record
+    json.loads(line, parse_constant=pytest.fail)  # neither NaN nor Infinity
+
+
+@settings(max_examples=40)
+@given(records=st.lists(records, max_size=4))
+def test_a_whole_trace_survives(records: list[Run | Step | Finish]) -> None:
+    assert list(read([to_line(record) + "\n" for record in records])) == records
+
+
+def test_a_piece_that_is_not_utf8_has_its_bytes_beside_it() -> None:
+    broken = dataclasses.replace(STEP, choices=(dataclasses.replace(CHOICE, piece=b"\xe6\x97"),))
+    (choice,) = json.loads(to_line(broken))["choices"]
+    assert (choice["piece"], choice["bytes"]) == ("\ufffd", [0xE6, 0x97])
+    assert "bytes" not in choice["candidates"][0]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_null(number: float) -> None:
+    odd = dataclasses.replace(CANDIDATE, logprob=number, prob=number)
+    line = to_line(dataclasses.replace(STEP, choices=(dataclasses.replace(CHOICE, candidates=(odd,)),)))
+    content = json.loads(line)["choices"][0]["candidates"][0]
+    assert (content["logprob"], content["prob"]) == (None, None)
+    (candidate,) = from_line(line).choices[0].candidates
+    assert math.isnan(candidate.logprob)
+    assert candidate.prob is None
+
+
+def changed(record: Run | Step | Finish, **fields: Any) -> str:
+    return json.dumps({**json.loads(to_line(record)), **fields})
+
+
+def test_unknown_fields_are_ignored_everywhere() -> None:
+    choice = {**json.loads(to_line(STEP))["choices"][0], "new": 1}
+    assert from_line(changed(STEP, choices=[choice], newer={"a": []})) == STEP
+    assert from_line(changed(RUN, newer=1)) == RUN
+
+
+def test_fields_with_a_default_may_be_left_out() -> None:
+    content = json.loads(to_line(STEP))
+    for field in ("parent", "rewound_to", "block", "flow"):
+        del content[field]
+    assert from_line(json.dumps(content)) == STEP
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, "1", None, [1]])
+def test_an_unknown_version_is_refused_whatever_else_it_holds(version: object) -> None:
+    with pytest.raises(TraceError, match="is unknown; this program reads version 1"):
+        from_line(json.dumps({"record": "run", "version": version, "entirely": "different"}))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "not a JSON line"),
+        ("garbage", "not a JSON line"),
+        ("[" * 100_000, "not a JSON line"),
+        ("[]", "unknown record None"),
+        ("{}", "unknown record None"),
+        ('{"record": "dance"}', "unknown record 'dance'; expected run, step, finish"),
+        ('{"record": ["step"]}', "unknown record"),
+        ('{"record": "finish"}', "Finish without sequence, reason, text, totals"),
+        (changed(STEP, index="0"), "Step.index is '0', which does not fit"),
+        (changed(STEP, index=True), "Step.index is True"),
+        (changed(STEP, phase="dreaming"), "Step.phase is 'dreaming'"),
+        (changed(STEP, choices=5), "Step.choices is 5"),
+        (changed(STEP, choices=[5]), "expected an object for Choice, found int"),
+        (changed(STEP, cache=[]), "expected an object for CacheUsage, found list"),
+        (changed(STEP, flow=[{"a": []}]), "Step.flow is"),
+        (changed(STEP, choices=[{**json.loads(to_line(STEP))["choices"][0], "piece": 3}]), "piece is 3; expected text"),
+        (changed(RUN, prompt_ids=["1"]), "Run.prompt_ids is '1'"),
+        (changed(RUN, versions={"a": 1}), "Run.versions is 1"),
+    ],
+)
+def test_a_line_that_is_not_a_record_is_refused_with_its_number(line: str, message: str) -> None:
+    with pytest.raises(TraceError, match=message) as caught:
+        list(read([to_line(RUN), line]))
+    assert str(caught.value).startswith("line 2: trace: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    record=st.sampled_from([STEP, RUN, Finish(0, "eos", "", Totals())]),
+    changes=st.dictionaries(
+        st.sampled_from([*(f.name for kind in (Step, Run, Finish) for f in dataclasses.fields(kind))]), JSON, max_size=3
+    ),
+)
+def test_any_json_line_is_read_or_refused(record: Run | Step | Finish, changes: dict[str, Any]) -> None:
+    try:
+        found = from_line(changed(record, **changes))
+    except TraceError:
+        return
+    assert type(found) is type(record)
+
+
+@settings(max_examples=40)
+@given(parts=st.lists(steps, max_size=4))
+def test_totals_are_sums_over_the_steps(parts: list[Step]) -> None:
+    total = Totals()
+    for step in parts:
+        total = total.plus(step)
+    settled = [sum(c.token_id is not None and c.status != "rejected" for c in step.choices) for step in parts]
+    prefills = [step for step in parts if step.phase == "prefill"]
+    assert total.forwards == len(parts)
+    assert total.new_tokens == sum(settled)
+    assert total.positions_computed == sum(step.num_input_tokens for step in parts)
+    assert total.prefill_tokens == sum(step.num_input_tokens for step in prefills)
+    assert total.decode_tokens == sum(n for n, step in zip(settled, parts, strict=True) if step.phase != "prefill")
+
+
+def test_rates_are_tokens_over_seconds_and_nothing_is_invented_without_time() -> None:
+    prefill = dataclasses.replace(STEP, phase="prefill", num_input_tokens=30, seconds=2.0)
+    totals = Totals().plus(prefill).plus(STEP).plus(STEP)
+    assert (totals.prefill_rate, totals.decode_rate) == (15.0, 2.0)
+    assert (Totals().prefill_rate, Totals().decode_rate) == (None, None)
+
+
+def test_records_parameters_and_the_draw_do_not_import_torch() -> None:
+    modules = "steps, trace, errors, config, store, sampling.parameters, sampling.draw, decoding.request"
+    imports = ", ".join(f"model.{name}" for name in modules.split(", "))
+    code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

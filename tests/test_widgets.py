@@ -1,0 +1,214 @@
+"""What the widgets and the terminal's sink do with numbers, tokens and untrusted text."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+import scripted_run
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cli.terminal import make_console, supports_live, visible, visible_piece
+from cli.widgets.cache_bar import CacheBar
+from cli.widgets.candidates import CandidateTable
+from cli.widgets.draw_strip import DrawStrip, stretches
+from cli.widgets.lines import ChosenLine, SpeedLine
+from cli.widgets.token_text import LEVELS, LEVELS_WITHOUT_COLOR, token_style
+from cli.widgets.widget import ASCII, UNICODE, Row, Widget, bar, curve, percent
+from model.steps import CacheUsage, Candidate, Choice, Totals
+
+BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@given(st.text(st.characters() | st.sampled_from(BIDI + "\x1b\x9b\x7f\r")))
+def test_visible_text_has_nothing_that_a_terminal_would_obey(text: str) -> None:
+    for shown in (visible(text), visible(text, ascii_only=True)):
+        assert not any(ord(char) < 0x20 and char not in "\n\t" for char in shown)
+        assert not any(0x7F <= ord(char) < 0xA0 or char in BIDI for char in shown)
+        shown.encode()
+    assert visible(text, ascii_only=True).isascii()
+
+
+@pytest.mark.parametrize("text", ["नमस्ते", "می‌خواهم", "👩‍👩‍👧‍👦", "e\u0301", "שלום\u200f", "日本語", "tab\tline\n"])
+def test_scripts_and_emoji_that_need_zero_width_characters_stay_as_they_are(text: str) -> None:
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", "␛[2J"),
+        ("a\rb", "a␍b"),
+        ("\x7f", "␡"),
+        ("\x9b", "‹U+009B›"),
+        ("\u202e", "‹U+202E›"),
+        ("\ud800", "\ufffd"),
+    ],
+)
+def test_control_characters_are_drawn_instead_of_obeyed(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("piece", "shown", "in_ascii"),
+    [
+        (b" forest", "·forest", '" forest"'),
+        (b"\n\n", "↵↵", '"\\n\\n"'),
+        (b"\t", "⇥", '"\\t"'),
+        (b"", "‹empty›", '""'),
+        ("日本".encode(), "日本", '"\\u65e5\\u672c"'),
+        (b"\xe2\x82", "‹E2 82›", '"\\xe2\\x82"'),
+        (b"a\xff", "a‹FF›", '"a\\xff"'),
+        (b"\x1b[", "␛[", '"\\x1b["'),
+        ("\u200d".encode(), "‹U+200D›", '"\\u200d"'),
+        ("\u00a0".encode(), "‹U+00A0›", '"\\xa0"'),
+        ("·".encode(), "‹U+00B7›", '"\\xb7"'),
+        ("\u0301".encode(), "◌\u0301", '"\\u0301"'),
+        (b'"', '"', '"\\""'),
+        (b"it's", "it's", '"it\'s"'),
+    ],
+)
+def test_a_piece_shows_every_byte_without_doubt(piece: bytes, shown: str, in_ascii: str) -> None:
+    assert visible_piece(piece) == shown
+    assert visible_piece(piece, ascii_only=True) == in_ascii
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(0.312, "31.2 %"), (0, "0.0 %"), (1, "100 %"), (0.0001, "<0.1 %"), (0.99999, ">99.9 %"), (None, "–")],
+)
+def test_a_percentage_never_rounds_to_nothing_or_to_all(share: float | None, told: str) -> None:
+    assert percent(share) == told
+
+
+def test_bars_are_in_eighths_and_never_empty_for_more_than_nothing() -> None:
+    assert bar(0.5, 4, UNICODE) == "██"
+    assert bar(0.53125, 4, UNICODE) == "██▏"
+    assert bar(1e-9, 4, UNICODE) == "▏"
+    assert bar(0, 4, UNICODE) == ""
+    assert bar(2, 4, ASCII) == "####"
+
+
+def test_a_curve_ends_with_the_newest_value_and_is_as_wide_as_told() -> None:
+    assert curve([1, 2, 3, 4], 16, UNICODE) == "▃▅▆█"
+    assert len(curve(range(1000), 16, UNICODE)) == 16
+    assert curve([0, 0], 16, UNICODE) == "▁▁"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_columns_stay_aligned_whatever_the_cells_of_the_tokens(width: int) -> None:
+    pieces = [" 日本語".encode(), "👍".encode(), b"plain", "e\u0301".encode(), b"x" * 99, b"\xe2"]
+    candidates = tuple(Candidate(k, piece, math.log(0.1), 0.2) for k, piece in enumerate(pieces))
+    choice = replace(scripted_run.choice(b"plain"), candidates=candidates)
+
+    rows = CandidateTable(choice, heading=False, together=False).rows(width, UNICODE)
+
+    starts = {cells_before(row, "20.0 %") for row in rows}
+    assert len(starts) == 1
+
+
+def test_what_is_not_reported_is_said_so() -> None:
+    forced = Choice(3, 7, b"x", None, None, None, None, None)
+
+    told = text_of(ChosenLine(forced), 200)
+
+    assert told.count("not reported") == 3
+    assert "raw – → final –" in told
+    assert "no draw (greedy)" in text_of(ChosenLine(forced, greedy=True), 200)
+    assert "prefill not reported" in text_of(SpeedLine(Totals(prefill_tokens=3)), 80)
+    assert DrawStrip(forced).rows(80, UNICODE) == []
+
+
+def test_the_strip_is_only_drawn_where_the_draw_falls_in_the_chosen_tokens_stretch() -> None:
+    choice = scripted_run.choice(b" fox", 2)
+
+    assert "▼" in text_of(DrawStrip(choice), 80)
+    assert DrawStrip(replace(choice, draw=0.01)).rows(80, UNICODE) == []
+    ends = [stretch.end for stretch in stretches(choice)]
+    assert ends == sorted(ends)
+    assert ends[-1] == 1
+
+
+def test_the_cache_bar_tells_bytes_positions_and_what_was_evicted() -> None:
+    usage = CacheUsage(512, 1024, 1024, 2048, 4096, 4, 7)
+
+    told = text_of(CacheBar(usage, (1, 2), Totals()), 200)
+
+    for words in (
+        "██████████░░░░░░░░░░",
+        "512 of 1,024 positions",
+        "2.0 KiB used, 4.0 KiB held",
+        "+4 B per token",
+        "7 evicted",
+    ):
+        assert words in told
+
+
+@pytest.mark.parametrize(("prob", "entropy"), [(0.9, 0.1), (0.3, 2.0), (0.1, 4.0), (0.01, 7.0)])
+def test_surprise_has_a_style_with_colour_and_without(prob: float, entropy: float) -> None:
+    choice = replace(scripted_run.choice(b"x"), prob=prob, entropy=entropy)
+    level = [0.9, 0.3, 0.1, 0.01].index(prob)
+
+    assert token_style(choice, "probability", colors=True) == LEVELS[level]
+    assert token_style(choice, "entropy", colors=True) == LEVELS[level]
+    assert token_style(choice, "entropy", colors=False) == LEVELS_WITHOUT_COLOR[level]
+    assert len(set(LEVELS_WITHOUT_COLOR)) == 4
+
+
+@pytest.mark.parametrize(
+    ("color", "environ", "colored"),
+    [
+        ("auto", {"TERM": "xterm"}, False),
+        ("auto", {"TERM": "xterm", "FORCE_COLOR": "1"}, True),
+        ("auto", {"TERM": "xterm", "FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ("always", {"TERM": "xterm", "NO_COLOR": "1"}, True),
+        ("always", {"TERM": "dumb"}, True),
+        ("always", {}, True),
+        ("never", {"TERM": "xterm", "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colour_in_a_pipe_comes_only_where_it_is_asked_for(color: str, environ: dict[str, str], colored: bool) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    console = make_console(stream, color=color, environ=environ)
+
+    console.print("word", style="red")
+
+    stream.flush()
+    assert (b"\x1b[31m" in stream.buffer.getvalue()) is colored
+
+
+def test_what_an_encoding_cannot_say_is_written_as_an_escape() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+
+    make_console(stream, color="never", environ={}).print("日é")
+
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\\u65e5\\xe9\n"
+
+
+def test_a_closed_or_absent_stream_has_no_live_view() -> None:
+    closed = io.StringIO()
+    closed.close()
+
+    assert not supports_live(None, None, {"TERM": "xterm"})
+    assert not supports_live(closed, closed, {"TERM": "xterm"})
+
+
+def text_of(widget: Widget, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, legacy_windows=False, _environ={}).print(widget)
+    return out.getvalue()
+
+
+def cells_before(row: Row, words: str) -> int:
+    """Cells left of the segment that holds the words."""
+    used = 0
+    for segment in row:
+        if words in segment.text:
+            return used
+        used += segment.cell_length
+    raise AssertionError(row)
