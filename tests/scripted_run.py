@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import threading
 import time
@@ -107,6 +108,7 @@ def records(
     fail_after: int | None = None,
     delay: float = 0.0,
     interrupt: threading.Event | None = None,
+    hold: Hold | None = None,
 ) -> Iterator[Record]:
     """The steps and a Finish; `fail_after` so many steps an EngineError, as the real loop has it."""
     totals = Totals()
@@ -118,9 +120,30 @@ def records(
             yield Finish(0, "error", "", totals)
             raise EngineError("the engine broke")
         time.sleep(delay)
+        if hold is not None:
+            hold.at(totals.new_tokens)
         totals = totals.plus(step)
         yield step
     yield Finish(0, "eos", "", totals)
+
+
+class Hold:
+    """Stops at these tokens, says so in a file, and goes on when the terminal's size has changed.
+
+    A frame that is on its way while a terminal wraps its text anew lands where nobody can foresee.
+    """
+
+    def __init__(self, tokens: Sequence[int], file: Path):
+        self._tokens = tokens
+        self._file = file
+
+    def at(self, token: int) -> None:
+        if token not in self._tokens:
+            return
+        size = os.get_terminal_size()
+        self._file.write_text(str(token), encoding="utf-8")
+        while os.get_terminal_size() == size:
+            time.sleep(0.01)
 
 
 def main() -> None:
@@ -135,6 +158,8 @@ def main() -> None:
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--prompt-tokens", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--hold", type=int, nargs="*", default=())
+    parser.add_argument("--hold-file", type=Path)
     parser.add_argument("--pieces", help="a Python literal: the texts of the tokens")
     given = parser.parse_args()
     pieces = __import__("ast").literal_eval(given.pieces) if given.pieces else STORY
@@ -150,6 +175,7 @@ def main() -> None:
             fail_after=given.fail_after,
             delay=given.delay,
             interrupt=interrupt,
+            hold=Hold(given.hold, given.hold_file) if given.hold else None,
         )
         try:
             finish = view.show(run(given.prompt, given.prompt_tokens), stream)

@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pexpect
@@ -57,6 +57,13 @@ class Terminal:
         self.output += part
         self.stream.feed(part)
         return True
+
+    def drain(self) -> None:
+        """Take all there is until nothing more comes."""
+        before = None
+        while before != len(self.output):
+            before = len(self.output)
+            self.read()
 
     def wait_for(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
@@ -103,6 +110,15 @@ class Terminal:
 
 def command(arguments: str) -> str:
     return f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPT))} {arguments}"
+
+
+def hold_at(tokens: Sequence[int], held: Path) -> str:
+    """Arguments that make the script wait at these tokens until it is resized."""
+    return f"--hold {' '.join(map(str, tokens))} --hold-file {shlex.quote(str(held))}"
+
+
+def is_held(held: Path, token: int) -> bool:
+    return held.exists() and held.read_text(encoding="utf-8") == str(token)
 
 
 def newest_token(shown: str) -> int:
@@ -235,11 +251,13 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_goes_on() -> None:
     assert_restored(terminal)
 
 
-def test_resizing_while_it_runs_leaves_one_panel_and_no_garbage() -> None:
+def test_resizing_between_frames_leaves_one_panel_and_no_garbage(tmp_path: Path) -> None:
     """Growing only: pyte drops the top lines of a screen that shrinks. tmux, below, shrinks too."""
-    terminal = Terminal("--repeat 8 --delay 0.01", 60, 24)
+    held = tmp_path / "held"
+    terminal = Terminal(f"--repeat 8 --delay 0.01 {hold_at((20, 60, 100), held)}", 60, 24)
     for token, (columns, lines) in ((20, (100, 30)), (60, (120, 40)), (100, (130, 50))):
-        terminal.wait_for_token(token)
+        terminal.wait_for(lambda token=token: is_held(held, token))
+        terminal.drain()
         terminal.resize(columns, lines)
 
     assert terminal.finish() == 0
@@ -384,9 +402,10 @@ def test_wide_characters_that_meet_the_right_edge_are_copied_whole(tmux: Callabl
     assert copied.startswith(scripted_run.PROMPT + "".join(pieces) * 20 + "\n")
 
 
-def test_resizing_in_tmux_which_wraps_anew_keeps_the_text_and_one_panel(tmux: Callable[..., str]) -> None:
-    start_in_tmux(tmux, "--repeat 8 --delay 0.01", 80, 24)
-    resize_in_turn(tmux, (100, 24), (97, 12), (94, 30), (120, 24))
+def test_resizing_in_tmux_which_wraps_anew_keeps_the_text_and_one_panel(
+    tmux: Callable[..., str], tmp_path: Path
+) -> None:
+    resize_in_turn(tmux, tmp_path / "held", (100, 24), (97, 12), (94, 30), (120, 24))
 
     copied = wait_for_copy(tmux, lambda copied: "reason eos" in copied)
 
@@ -394,10 +413,9 @@ def test_resizing_in_tmux_which_wraps_anew_keeps_the_text_and_one_panel(tmux: Ca
     assert copied.count("chosen ") == 1
 
 
-def test_halving_a_tmux_pane_goes_on_with_the_text_and_a_whole_panel(tmux: Callable[..., str]) -> None:
+def test_halving_a_tmux_pane_goes_on_with_the_text_and_a_whole_panel(tmux: Callable[..., str], tmp_path: Path) -> None:
     """tmux may push the place where the text ends into its history, and old panel lines with it: they stay there."""
-    start_in_tmux(tmux, "--repeat 8 --delay 0.01", 80, 24)
-    resize_in_turn(tmux, (40, 24), (80, 24), (31, 24))
+    resize_in_turn(tmux, tmp_path / "held", (40, 24), (80, 24), (31, 24))
 
     copied = wait_for_copy(tmux, lambda copied: "reason eos" in copied)
 
@@ -408,10 +426,13 @@ def test_halving_a_tmux_pane_goes_on_with_the_text_and_a_whole_panel(tmux: Calla
     assert [label for label in ("chosen", "cache", "speed", "end") if panel.count(f" {label} ") != 1] == []
 
 
-def resize_in_turn(tmux: Callable[..., str], *sizes: tuple[int, int]) -> None:
-    """One after the other, with 30 tokens in between."""
-    for turn, (columns, lines) in enumerate(sizes):
-        wait_for_copy(tmux, lambda copied, turn=turn: newest_token(copied) >= 20 + 30 * turn)
+def resize_in_turn(tmux: Callable[..., str], held: Path, *sizes: tuple[int, int]) -> None:
+    """A run that is resized between two frames, one size after the other, with 30 tokens in between."""
+    tokens = [20 + 30 * turn for turn in range(len(sizes))]
+    start_in_tmux(tmux, f"--repeat 8 --delay 0.01 {hold_at(tokens, held)}", 80, 24)
+    for token, (columns, lines) in zip(tokens, sizes, strict=True):
+        wait_for_copy(tmux, lambda _, token=token: is_held(held, token))
+        time.sleep(0.2)  # tmux takes what was written before it
         tmux("resize-window", "-t", "run", "-x", str(columns), "-y", str(lines))
 
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 Action = Callable[[], None]
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM})  # a terminal that takes no more bytes must not hold these up
 
 
 class Signals:
-    """Acts on signals between frames; one that comes a second time within a frame is acted on at once."""
+    """Acts on signals between frames; one that ends the program is acted on at once when it comes a second time."""
 
     def __init__(self) -> None:
         self._actions: dict[int, Action] = {}
@@ -51,7 +52,9 @@ class Signals:
                 self._actions[self._waiting.pop(0)]()
 
     def _on(self, number: int, _frame: FrameType | None) -> None:
-        if self._busy and number not in self._waiting:
+        if not self._busy:
+            self._actions[number]()
+        elif number not in self._waiting:
             self._waiting.append(number)
-        else:
+        elif number in ENDING:
             self._actions[number]()
