@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.segment import Segment
 
 from cli.terminal import visible
-from cli.views.flow import advance, hold_back
+from cli.views.wrapping import advance, hold_back
 from cli.views.live import LiveView
 from cli.views.region import Region
 from cli.widgets.panel import Panel, Progress, panel_height

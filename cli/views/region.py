@@ -14,7 +14,7 @@ from rich.console import COLOR_SYSTEMS, Console
 from rich.segment import Segment
 
 from cli.terminal import size, visible
-from cli.views.flow import advance, hold_back, render
+from cli.views.wrapping import advance, hold_back, render
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # terminals that know it show a frame at once
