@@ -22,22 +22,41 @@ class Sight:
     first: int = 0
 
 
-def sight(positions: Tensor, starts: list[int], slots: int, window: int | None, *, uniform: bool) -> Sight:
+def sight(
+    positions: Tensor,
+    starts: list[int],
+    slots: int,
+    window: int | None,
+    *,
+    uniform: bool,
+    block: int = 0,
+    hide: Tensor | None = None,
+) -> Sight:
     """What queries at `positions` (batch, length) see of `slots` keys, the first of each row at position `starts`.
 
-    `uniform` rows have equal positions and starts. A query sees itself and what is before it, `window` in all.
+    `uniform` rows have equal positions and starts. A query sees itself and what is before it, `window` in all. The
+    last `block` queries see each other as well, whatever their order. `hide` (batch, positions) is true where the
+    queries of a row may not look.
     """
     length = positions.shape[1]
-    if uniform and length == 1:
-        return Sight(None, 0 if window is None else max(0, slots - window))
-    if uniform and length == slots and (window is None or slots <= window):
-        return Sight(CAUSAL)
+    if uniform and hide is None:
+        if length == 1:
+            return Sight(None, 0 if window is None else max(0, slots - window))
+        if length == block and window is None:
+            return Sight(None)
+        if length == slots and block <= 1 and (window is None or slots <= window):
+            return Sight(CAUSAL)
     offsets = torch.tensor(starts, device=positions.device)[:, None]
-    keys = (offsets + torch.arange(slots, device=positions.device))[:, None]  # (batch, 1, slots)
-    queries = positions[:, :, None]
-    mask = keys <= queries
+    keys = offsets + torch.arange(slots, device=positions.device)  # (batch, slots)
+    last = positions.clone()
+    if block:
+        last[:, -block:] = positions[:, -1:]
+    mask = keys[:, None] <= last[:, :, None]
     if window is not None:
-        mask &= keys > queries - window
+        mask &= keys[:, None] > positions[:, :, None] - window
+    if hide is not None:
+        hidden = hide.gather(1, keys.clamp(max=hide.shape[1] - 1)) & (keys < hide.shape[1])
+        mask &= ~hidden[:, None]
     return Sight(mask[:, None])
 
 

@@ -37,12 +37,18 @@ class Engine(Protocol):
         """
 
     def forward(
-        self, token_ids: Tensor, cache: KVCache | None, *, last: bool = True, planned_length: int | None = None
+        self,
+        token_ids: Tensor,
+        cache: KVCache | None,
+        *,
+        last: bool = True,
+        planned_length: int | None = None,
+        block: int = 0,
     ) -> Tensor:
         """Logits (rows, 1, vocab) after the last of `token_ids` (rows, length), or of all of them, on the CPU.
 
         With a cache, the ids continue its rows and are added to it, and the planned length is the cache's; without
-        one and without `planned_length` it is the number of ids.
+        one and without `planned_length` it is the number of ids. The last `block` ids see each other.
         """
 
 
@@ -69,11 +75,19 @@ class LocalEngine:
         )
 
     def forward(
-        self, token_ids: Tensor, cache: KVCache | None, *, last: bool = True, planned_length: int | None = None
+        self,
+        token_ids: Tensor,
+        cache: KVCache | None,
+        *,
+        last: bool = True,
+        planned_length: int | None = None,
+        block: int = 0,
     ) -> Tensor:
         try:
             with torch.inference_mode():
-                logits = self.model(token_ids.to(self.device), cache, last=last, planned_length=planned_length)
+                logits = self.model(
+                    token_ids.to(self.device), cache, last=last, planned_length=planned_length, block=block
+                )
                 return logits.float().cpu()
         except torch.OutOfMemoryError:
             raise EngineError(f"{self.device} is out of memory; try a shorter prompt or --device cpu") from None

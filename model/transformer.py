@@ -147,8 +147,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, kind) for kind in config.layers)
         self.norm = Norm(config, config.hidden_size)
 
-    def forward(self, token_ids: Tensor, cache: KVCache | None, planned_length: int | None = None) -> Tensor:
-        view = PassView(token_ids, cache, planned_length)
+    def forward(self, token_ids: Tensor, view: PassView) -> Tensor:
         x = self.embed_tokens(token_ids)
         if self.config.learned_positions:
             x = x + self.embed_positions(view.positions)
@@ -156,8 +155,6 @@ class Decoder(nn.Module):
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
         for layer, block in enumerate(self.layers):
             x = block(x, layer, view)
-        if cache is not None:
-            cache.advance(token_ids.shape[1])
         return self.norm(x)
 
 
@@ -184,14 +181,19 @@ class Transformer(nn.Module):
         *,
         last: bool = False,
         planned_length: int | None = None,
+        block: int = 0,
+        hide: Tensor | None = None,
     ) -> Tensor:
         """Logits (batch, length, vocab), or (batch, 1, vocab) with `last`.
 
         With a cache, `token_ids` continue every row of it, and their keys and values are added to it.
         `planned_length` is the length the whole run may reach, by which some ropes choose their factors; without it,
-        the length of `token_ids`. A cache brings its own.
+        the length of `token_ids`. A cache brings its own. The last `block` ids form a block whose positions see each
+        other, whatever their order. `hide` (batch, positions) is true where the ids of a row may not look.
         """
-        hidden = self.model(token_ids, cache, planned_length)
+        hidden = self.model(token_ids, PassView(token_ids, cache, planned_length, block, hide))
+        if cache is not None:
+            cache.advance(token_ids.shape[1])
         logits = self.lm_head(hidden[:, -1:] if last else hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -200,9 +202,18 @@ class Transformer(nn.Module):
 class PassView:
     """What the layers of one forward pass share: positions, rotary tables, and what may be looked at."""
 
-    def __init__(self, token_ids: Tensor, cache: KVCache | None, planned_length: int | None):
+    def __init__(
+        self,
+        token_ids: Tensor,
+        cache: KVCache | None,
+        planned_length: int | None,
+        block: int = 0,
+        hide: Tensor | None = None,
+    ):
         batch, length = token_ids.shape
         self.cache = cache
+        self.block = block
+        self.hide = hide
         self.length = length
         self.tables: dict[Rope, tuple[Tensor, Tensor]] = {}
         self.sights: dict[int | None, Sight] = {}
@@ -225,5 +236,7 @@ class PassView:
             starts, slots, uniform = [0] * len(self.positions), self.length, True
             if self.cache is not None:
                 starts, slots, uniform = self.cache.read_by(window, self.length)
-            self.sights[window] = sight(self.positions, starts, slots, window, uniform=uniform)
+            self.sights[window] = sight(
+                self.positions, starts, slots, window, uniform=uniform, block=self.block, hide=self.hide
+            )
         return self.sights[window]

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.segment import Segment
 
 from cli.terminal import visible
-from cli.views.wrapping import advance, hold_back
 from cli.views.live import LiveView
 from cli.views.region import Region
+from cli.views.wrapping import advance, hold_back
 from cli.widgets.panel import Panel, Progress, panel_height
 from cli.widgets.widget import ASCII, UNICODE, glyphs_of
 from model.steps import Finish, Totals
