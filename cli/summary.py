@@ -44,10 +44,17 @@ def in_words(reason: Reason, totals: Totals) -> str:
     }[reason]
 
 
+OFF = {
+    **dict.fromkeys(("top_k", "min_p", "top_n_sigma", "presence_penalty", "frequency_penalty"), 0),
+    **dict.fromkeys(("no_repeat_ngram_size", "dry_multiplier", "xtc_probability"), 0),
+    **dict.fromkeys(("top_p", "typical_p", "repetition_penalty", "guidance_scale"), 1),
+}
+
+
 def settings(parameters: dict[str, Any]) -> tuple[str, ...]:
     """The sampling settings that are on."""
+    on = [f"{name} {parameters[name]:g}" for name, off in OFF.items() if parameters.get(name, off) != off]
     if parameters["temperature"] == 0:
-        return ("temperature 0 (greedy)",)
-    off = {"top_k": 0, "top_p": 1, "min_p": 0}
-    on = (f"{name} {parameters[name]:g}" for name, value in off.items() if parameters[name] != value)
+        moving = [told for told in on if told.split("_")[0] not in ("top", "min", "typical", "xtc")]
+        return ("temperature 0 (greedy)", *moving)
     return (f"temperature {parameters['temperature']:g}", *on)

@@ -79,10 +79,13 @@ class ChatTemplate:
             raise TemplateError(f"the chat template made {len(text):,} characters, more than {MAX_TEXT:,}")
         return text
 
-    def encode(self, messages: tuple[Message, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
-        """Token ids of the rendered conversation: the template's special tokens are control, a message's are text."""
+    def encode(self, messages: tuple[Message, ...], tokenizer: Tokenizer, begun: str = "") -> tuple[int, ...]:
+        """Token ids of the rendered conversation, and of an answer that is `begun` already.
+
+        The template's special tokens are control, a message's and the answer's are text.
+        """
         guarded = tuple(Message(m.role, guard(m.content, tokenizer.special_tokens)) for m in messages)
-        parts = self.render(guarded).split(MARK)
+        parts = (self.render(guarded) + guard(begun, tokenizer.special_tokens)).split(MARK)
         return tuple(token_id for part in parts for token_id in tokenizer.encode_bare(part))
 
 

@@ -39,6 +39,7 @@ class ModelConfig:
     tie_word_embeddings: bool
     dtype: str
     eos_token_ids: tuple[int, ...] = ()
+    mask_token_id: int | None = None  # what stands for a token to be filled in, where the model learned that
     # rms_float multiplies by the weight before it rounds to the dtype; rms_plus_one does so too, by 1 + weight
     norm: Literal["rms", "rms_float", "rms_plus_one", "layer"] = "rms"
     pre_norm: bool = True  # normalise what enters attention and MLP
@@ -81,6 +82,10 @@ class ModelConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"config.json: {name} is {value}; expected a positive number")
+        if self.mask_token_id is not None and self.mask_token_id >= self.vocab_size:
+            raise ConfigError(
+                f"config.json: mask_token_id is {shown(self.mask_token_id)}; the vocabulary ends at {self.vocab_size - 1:,}"
+            )
         if len({kind.window for kind in self.layers} - {None}) > 1:
             raise ConfigError("config.json: sliding windows of different sizes are not supported")
 
@@ -139,6 +144,7 @@ class ModelConfig:
             tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
             dtype=_dtype(raw),
             eos_token_ids=token_ids(raw, "eos_token_id", "config.json"),
+            mask_token_id=next(iter(token_ids(raw, "mask_token_id", "config.json")), None),
             **switches,
         )
 

@@ -53,6 +53,8 @@ class Conversation:
         for record in decode(self.engine, self.tokenizer, request, interrupt, self.cache):
             said.append(record.text)
             if isinstance(record, Step):
+                if record.rewound_to is not None:
+                    del self.cached_ids[record.rewound_to :]
                 self.cached_ids += [choice.token_id for choice in record.choices if choice.token_id is not None]
             elif isinstance(record, Finish) and record.reason != "error":
                 self.messages += (Message("user", text), Message("assistant", "".join(said)))

@@ -37,6 +37,10 @@ class EngineError(TokenglassError):
     """The model computed something that cannot be sampled from, or a device or the memory is not there."""
 
 
+class NothingPossible(TokenglassError):  # noqa: N818  (a finish reason, more than an error)
+    """Constraints and processors together leave no token to choose."""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, for a message of one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,13 +15,18 @@ Reason = Literal["eos", "stop", "length", "context", "time", "interrupt", "const
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token the model considered. `prob` is final: 0 when a processor, named in `removed_by`, cut it."""
+    """A token the model considered. `prob` is final: 0 when a processor, named in `removed_by`, cut it.
+
+    `moved` are the processors that changed its score while it was possible, in their order, each with the change in
+    log score (natural logarithm, relative to the score before it; a constant added to all tokens is no change).
+    """
 
     token_id: int
     piece: bytes
     logprob: float  # raw: log-softmax of the logits, natural logarithm
     prob: float | None
     removed_by: str | None = None
+    moved: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the steps of one sequence. Times are in seconds."""
+    """Sums over the steps of one sequence. Times are in seconds.
+
+    Tokens that a rewind took back are counted apart; they are no new tokens, but the time they took counts.
+    """
 
     new_tokens: int = 0
     forwards: int = 0
@@ -94,19 +102,25 @@ class Totals:
     decode_tokens: int = 0
     decode_seconds: float = 0.0
     positions_computed: int = 0
+    rewound_tokens: int = 0
+    length: int = 0  # of the whole sequence, once it has a new token
 
     def plus(self, step: Step) -> Totals:
         """These totals and one more step."""
-        settled = sum(choice.token_id is not None and choice.status != "rejected" for choice in step.choices)
+        dropped = ("rejected", "guessed", "pruned")
+        settled = [c for c in step.choices if c.token_id is not None and c.status not in dropped]
+        back = 0 if step.rewound_to is None else max(0, self.length - step.rewound_to)
         prefill = step.phase == "prefill"
         return Totals(
-            new_tokens=self.new_tokens + settled,
+            new_tokens=self.new_tokens + len(settled) - back,
             forwards=self.forwards + 1,
             prefill_tokens=self.prefill_tokens + (step.num_input_tokens if prefill else 0),
             prefill_seconds=self.prefill_seconds + (step.seconds if prefill else 0.0),
-            decode_tokens=self.decode_tokens + (0 if prefill else settled),
+            decode_tokens=self.decode_tokens + (0 if prefill else len(settled) - back),
             decode_seconds=self.decode_seconds + (0.0 if prefill else step.seconds),
             positions_computed=self.positions_computed + step.num_input_tokens,
+            rewound_tokens=self.rewound_tokens + back,
+            length=settled[-1].position + 1 if settled else self.length - back,
         )
 
     @property
@@ -122,12 +136,16 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of one sequence; `text` is what was still held back."""
+    """The end of one sequence; `text` is what was still held back.
+
+    `score` ranks a beam: the sum of its log-probabilities over its number of new tokens to the length penalty.
+    """
 
     sequence: int
     reason: Reason
     text: str
     totals: Totals
+    score: float | None = None
 
 
 Record = Step | Finish

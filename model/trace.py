@@ -16,6 +16,7 @@ from model.errors import TokenglassError
 from model.steps import Finish, Step
 
 SCHEMA_VERSION = 1
+PAIRS = tuple[tuple[str, float], ...]  # an object in JSON, absent where empty
 
 
 class TraceError(TokenglassError):
@@ -79,7 +80,10 @@ def to_dict(record: Any) -> dict[str, Any]:
     kind: Any = type(record)
     for field in _fields(kind):
         value = getattr(record, field)
-        if isinstance(value, bytes):
+        if _hints(kind)[field] == PAIRS:
+            if value:
+                content[field] = {name: _to_json(number) for name, number in value}
+        elif isinstance(value, bytes):
             content[field] = value.decode("utf-8", "replace")
             if content[field].encode() != value:
                 content["bytes"] = list(value)
@@ -142,7 +146,10 @@ def _from_json(hint: Any, value: Any, name: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         return _from_union(arguments, value, name)
     fits, convert = True, value
-    if origin is typing.Literal:
+    if hint == PAIRS:
+        fits = isinstance(value, dict)
+        convert = tuple((key, _from_json(float, item, name)) for key, item in value.items()) if fits else value
+    elif origin is typing.Literal:
         fits = value in arguments
     elif origin is tuple and isinstance(value, list):
         convert = tuple(_from_json(arguments[0], item, name) for item in value)

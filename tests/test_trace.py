@@ -29,6 +29,7 @@ candidates = st.builds(
     logprob=FLOAT,
     prob=st.none() | FLOAT,
     removed_by=st.none() | TEXT,
+    moved=st.dictionaries(TEXT, FLOAT, max_size=2).map(lambda moved: tuple(moved.items())),
 )
 choices = st.builds(
     Choice,
@@ -105,6 +106,17 @@ def test_a_piece_that_is_not_utf8_has_its_bytes_beside_it() -> None:
     (choice,) = json.loads(to_line(broken))["choices"]
     assert (choice["piece"], choice["bytes"]) == ("\ufffd", [0xE6, 0x97])
     assert "bytes" not in choice["candidates"][0]
+
+
+def test_what_moved_a_candidate_is_an_object_and_absent_where_nothing_did() -> None:
+    moved = dataclasses.replace(CANDIDATE, moved=(("repetition-penalty", -0.25), ("dry", -1.5)))
+    line = to_line(dataclasses.replace(STEP, choices=(dataclasses.replace(CHOICE, candidates=(CANDIDATE, moved)),)))
+    first, second = json.loads(line)["choices"][0]["candidates"]
+    assert "moved" not in first
+    assert second["moved"] == {"repetition-penalty": -0.25, "dry": -1.5}
+    assert from_line(line).choices[0].candidates == (CANDIDATE, moved)
+    with pytest.raises(TraceError, match=r"Candidate\.moved is \[1\], which does not fit"):
+        from_line(line.replace('{"repetition-penalty": -0.25, "dry": -1.5}', "[1]"))
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -195,10 +207,12 @@ def test_any_json_line_is_read_or_refused(record: Run | Step | Finish, changes: 
 @settings(max_examples=40)
 @given(parts=st.lists(steps, max_size=4))
 def test_totals_are_sums_over_the_steps(parts: list[Step]) -> None:
+    parts = [dataclasses.replace(step, rewound_to=None) for step in parts]
     total = Totals()
     for step in parts:
         total = total.plus(step)
-    settled = [sum(c.token_id is not None and c.status != "rejected" for c in step.choices) for step in parts]
+    open_ended = ("rejected", "guessed", "pruned")
+    settled = [sum(c.token_id is not None and c.status not in open_ended for c in step.choices) for step in parts]
     prefills = [step for step in parts if step.phase == "prefill"]
     assert total.forwards == len(parts)
     assert total.new_tokens == sum(settled)

@@ -111,6 +111,29 @@ def test_columns_stay_aligned_whatever_the_cells_of_the_tokens(width: int) -> No
     assert len(starts) == 1
 
 
+@pytest.mark.parametrize(
+    ("width", "moved", "told"),
+    [
+        (120, (("repetition-penalty", -0.26),), "−0.26 repetition-penalty"),
+        (120, (("logit-bias", 2.0), ("dry", -0.1)), "+2.00 logit-bias +1"),
+        (100, (("repetition-penalty", -0.26),), "repetition-penalty"),
+        (70, (("repetition-penalty", -0.26),), ""),
+        (120, (), ""),
+    ],
+)
+def test_what_moved_a_candidate_most_is_told_where_there_is_room(
+    width: int, moved: tuple[tuple[str, float], ...], told: str
+) -> None:
+    candidate = Candidate(1, b" fox", math.log(0.1), 0.01, moved=moved)
+    choice = replace(scripted_run.choice(b"plain"), candidates=(candidate,))
+
+    (row,) = CandidateTable(choice, heading=False, together=False).rows(width, UNICODE)
+
+    text = "".join(segment.text for segment in row)
+    assert text.partition(" 1.0 %")[2].strip(" ▏▎▍▌▋▊▉█") == told
+    assert len(text) <= width
+
+
 def test_what_is_not_reported_is_said_so() -> None:
     forced = Choice(3, 7, b"x", None, None, None, None, None)
 

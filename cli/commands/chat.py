@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import options
+from cli.options.common import Debug
+from cli.options.control import ControlOptions, MaxNewTokens
+from cli.options.groups import flat
+from cli.options.model import ModelOptions
+from cli.options.prompt import System
+from cli.options.sampling import SamplingOptions
+from cli.options.view import Panel, PanelSize, ViewOptions
 from cli.say import say
 from model.errors import TokenglassError
 
@@ -17,25 +23,24 @@ if TYPE_CHECKING:
 HELP = "/clear forgets the conversation, /save FILE writes it as JSON, /help shows this; Ctrl-D ends"
 
 
+@dataclass(frozen=True, slots=True)
+class ChatControlOptions(ControlOptions):
+    max_new_tokens: MaxNewTokens = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ChatViewOptions(ViewOptions):
+    panel: Panel = PanelSize.slim
+
+
+@flat
 def chat(
-    model: options.ModelName = None,
-    system: options.System = None,
-    max_new_tokens: options.MaxNewTokens = 512,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    seed: options.Seed = None,
-    view: options.View = options.ViewName.auto,
-    top: options.Top = 5,
-    panel: options.Panel = options.PanelSize.slim,
-    color_by: options.ColorByOption = options.ColorBy.none,
-    stats: options.Stats = False,
-    color: options.Color = options.ColorWhen.auto,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    device: options.DeviceOption = options.Device.auto,
-    threads: options.Threads = None,
-    debug: options.Debug = False,
+    control: ChatControlOptions,
+    sampling: SamplingOptions,
+    view: ChatViewOptions,
+    model: ModelOptions,
+    system: System = None,
+    debug: Debug = False,
 ) -> None:
     """Talk with a chat model, turn by turn.
 
@@ -44,28 +49,20 @@ def chat(
     """
     from cli import session
     from cli.interrupts import soft_interrupt
-    from cli.model_folder import model_folder
-    from cli.progress import loading_bar
+    from cli.request import build_request, fit
     from cli.summary import summary
     from model.chat import ChatTemplate, Message
     from model.conversation import Conversation
-    from model.decoding.request import Request
-    from model.engine import set_threads
-    from model.loading import load_model
 
-    name = session.settle_view(view, jsonl=False)
-    used_threads = set_threads(threads)
-    loaded = load_model(
-        model_folder(model), dtype=dtype, device=device, watch=loading_bar, length=lambda _: max_new_tokens
-    )
+    name = session.settle_view(view)
+    loaded, threads = session.load(model, lambda _: control.max_new_tokens)
     opening = () if system is None else (Message("system", system),)
     template = ChatTemplate.from_folder(loaded.checkpoint.folder)
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
-    sampling = session.choose_sampling(loaded, temperature, top_k, top_p, min_p)
-    seed = secrets.randbits(32) if seed is None else seed
+    settings = build_request(loaded, (0,), control, sampling, model, view.top)
     interactive = sys.stdin is not None and sys.stdin.isatty()
     if interactive:
-        say(f"{loaded.name}, seed {seed}. {HELP}")
+        say(f"{loaded.name}, seed {settings.seed}. {HELP}")
     while (line := read_line(interactive)) is not None:
         if line.startswith("/"):
             say(obey(line, conversation))
@@ -73,32 +70,23 @@ def chat(
         if not line.strip():
             continue
         try:
-            prompt_ids = conversation.prompt_ids(line)
-            request = Request(
-                prompt_ids=session.fit(loaded, prompt_ids, max_new_tokens, None),
-                seed=seed,
-                sampling=sampling,
-                max_new_tokens=max_new_tokens,
-                eos_token_ids=loaded.eos_token_ids,
-                top=top,
-            )
+            prompt_ids = fit(loaded, conversation.prompt_ids(line), settings.max_new_tokens, None)
         except TokenglassError as error:
             if not interactive:
                 raise
             say(f"{error}; /clear begins anew")
             continue
+        request = replace(settings, prompt_ids=prompt_ids)
         reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.engine.limit))
-        run = session.describe(loaded, "", request, used_threads)
+        run = session.describe(loaded, "", request, threads)
         with soft_interrupt() as interrupt:
-            shown = session.make_view(
-                name, color=color, echo=False, panel=panel, color_by=color_by, pause=False, interrupt=interrupt
-            )
+            shown = session.make_view(name, view, interrupt)
             finish = shown.show(run, conversation.answer(line, request, interrupt))
         if not sys.stdout.isatty():
             print(flush=True)  # one answer after another
-        if interactive or stats:
+        if interactive or view.stats:
             say(f"({reused:,} of {len(request.prompt_ids):,} prompt positions reused)")
-        if stats:
+        if view.stats:
             say(summary(run, finish))
 
 

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import secrets
-
 import typer
 
-from cli import options
+from cli.options.common import Debug, Version
+from cli.options.control import ControlOptions
+from cli.options.groups import flat
+from cli.options.mode import ModeOptions
+from cli.options.model import ModelOptions
+from cli.options.prompt import PromptOptions
+from cli.options.sampling import SamplingOptions
+from cli.options.search import SearchOptions
+from cli.options.view import ViewOptions
 from cli.say import say
 
 INTERRUPTED = 130
 
 
+@flat
 def generate(
-    prompt: options.Prompt = None,
-    max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    seed: options.Seed = None,
-    view: options.View = options.ViewName.auto,
-    jsonl: options.Jsonl = False,
-    top: options.Top = 5,
-    panel: options.Panel = options.PanelSize.full,
-    color_by: options.ColorByOption = options.ColorBy.none,
-    pause: options.Pause = False,
-    stats: options.Stats = False,
-    color: options.Color = options.ColorWhen.auto,
-    prompt_file: options.PromptFile = None,
-    keep_newline: options.KeepNewline = False,
-    truncate_side: options.Truncate = None,
-    echo: options.Echo = False,
-    chat: options.Chat = False,
-    system: options.System = None,
-    model: options.ModelName = None,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    device: options.DeviceOption = options.Device.auto,
-    threads: options.Threads = None,
-    no_cache: options.NoCache = False,
-    prefill_chunk: options.PrefillChunk = 256,
-    debug: options.Debug = False,
-    version: options.Version = False,
+    prompt: PromptOptions,
+    control: ControlOptions,
+    sampling: SamplingOptions,
+    search: SearchOptions,
+    mode: ModeOptions,
+    view: ViewOptions,
+    model: ModelOptions,
+    debug: Debug = False,
+    version: Version = False,
 ) -> None:
     """Continue a prompt, one token at a time, and see every choice.
 
@@ -51,46 +38,26 @@ def generate(
         print_version()
         return
     from cli import session
+    from cli.decoder import records_of
     from cli.interrupts import soft_interrupt
-    from cli.model_folder import model_folder
-    from cli.progress import loading_bar
     from cli.prompt import read_prompt
+    from cli.request import build_request, encode, fit, guided, healed
     from cli.summary import summary
-    from model.decoding.request import Request
 
-    text = read_prompt(prompt or [], prompt_file, keep_newline=keep_newline)
-    name = session.settle_view(view, jsonl=jsonl)
-    # torch is imported from here on, once everything that needs no model is known to be right
-    from model.decoding.autoregressive import decode
-    from model.engine import set_threads
-    from model.loading import load_model
-
-    used_threads = set_threads(threads)
-    loaded = load_model(
-        model_folder(model),
-        dtype=dtype,
-        device=device,
-        watch=loading_bar,
-        length=lambda tokenizer: len(tokenizer.encode(text)) + max_new_tokens,
-    )
-    prompt_ids = session.encode(loaded, text, chat=chat, system=system, messages=not prompt)
-    request = Request(
-        prompt_ids=session.fit(loaded, prompt_ids, max_new_tokens, truncate_side),
-        seed=secrets.randbits(32) if seed is None else seed,
-        sampling=session.choose_sampling(loaded, temperature, top_k, top_p, min_p),
-        max_new_tokens=max_new_tokens,
-        eos_token_ids=loaded.eos_token_ids,
-        top=top,
-        prefill_chunk=prefill_chunk,
-        use_cache=not no_cache,
-    )
-    run = session.describe(loaded, f"{text}\n" if chat else text, request, used_threads)
+    text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
+    name = session.settle_view(view)
+    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + control.max_new_tokens)
+    prompt_ids = fit(loaded, encode(loaded, text, prompt), control.max_new_tokens, prompt.truncate)
+    request = build_request(loaded, prompt_ids, control, sampling, model, view.top)
+    request = guided(request, loaded, prompt, search)
+    if prompt.heal:
+        request = healed(request, loaded.tokenizer)
+    shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
+    run = session.describe(loaded, shown_prompt, request, threads)
     with soft_interrupt() as interrupt:
-        shown = session.make_view(
-            name, color=color, echo=echo, panel=panel, color_by=color_by, pause=pause, interrupt=interrupt
-        )
-        finish = shown.show(run, decode(loaded.engine, loaded.tokenizer, request, interrupt))
-    if stats:
+        shown = session.make_view(name, view, interrupt, echo=prompt.echo)
+        finish = shown.show(run, records_of(loaded, request, mode, search, interrupt))
+    if view.stats:
         say(summary(run, finish))
     if finish.reason == "interrupt":
         raise typer.Exit(INTERRUPTED)

@@ -69,6 +69,8 @@ class Session:
         self._unshown: list[Segment] = [Segment(run.prompt, DIM)]
         self._totals = Totals()
         self._choice: Choice | None = None
+        self._step: Step | None = None
+        self._block: list[Choice] = []  # settled by earlier passes over the same block
         self._cache: CacheUsage | None = None
         self._history: list[float] = []
         self._finish: Finish | None = None
@@ -126,8 +128,12 @@ class Session:
         self._totals = self._totals.plus(step)
         self._cache = step.cache
         self._history.append(step.num_input_tokens if step.cache is None else step.cache.nbytes_used)
+        if self._step is not None and self._step.block is not None:
+            again = step.block is not None and step.block.start == self._step.block.start
+            self._block = [*self._block, *settled(self._step)] if again else []
+        self._step = step
         if step.choices:
-            self._choice = step.choices[-1]
+            self._choice = next(reversed(settled(step)), self._choice)
         if step.text:
             style = None
             if self._view.color_by != "none" and self._choice is not None:
@@ -145,7 +151,16 @@ class Session:
     def _rows(self) -> list[Row]:
         """The panel, never lower than before: what is below the text does not jump."""
         width, height = size(self._view.console)
-        progress = Progress(self._run, self._totals, self._choice, self._cache, self._history, self._finish)
+        progress = Progress(
+            self._run,
+            self._totals,
+            self._choice,
+            self._cache,
+            self._history,
+            self._finish,
+            self._step,
+            self._block,
+        )
         panel = Panel(
             progress,
             self._view.panel,
@@ -183,3 +198,8 @@ class Session:
                 self._highlighted = (at + (1 if key == "j" else -1)) % count
                 self._draw()
         self._highlighted = None
+
+
+def settled(step: Step) -> list[Choice]:
+    """The choices of a step that stand."""
+    return [c for c in step.choices if c.token_id is not None and c.status not in ("rejected", "guessed", "pruned")]

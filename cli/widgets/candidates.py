@@ -100,8 +100,25 @@ class CandidateTable(Widget):
             return row
         row.append(cell(percent(candidate.prob, glyphs), NUMBER, style, right=True))
         if columns.final_bar:
-            row += [Segment(" "), Segment(bar(candidate.prob or 0, columns.final_bar, glyphs), fill)]
+            filled = bar(candidate.prob or 0, columns.final_bar, glyphs)
+            row += [
+                Segment(" "),
+                Segment(filled, fill),
+                *self.moves(candidate, columns.final_bar - len(filled), glyphs),
+            ]
         return row
+
+    def moves(self, candidate: Candidate, room: int, glyphs: Glyphs) -> Row:
+        """What moved it most and by how much, in the room beside its bar: number and name, the name, or nothing."""
+        if not candidate.moved:
+            return []
+        name, change = max(candidate.moved, key=lambda move: abs(move[1]))
+        more = f" +{len(candidate.moved) - 1}" if len(candidate.moved) > 1 else ""
+        number = f"{change:+.2f}" if glyphs.ascii_only else f"{change:+.2f}".replace("-", "−")
+        for told in (f" {number} {name}{more}", f" {name}"):
+            if len(told) <= room:
+                return [Segment(told, DIM)]
+        return []
 
     def why(self, candidate: Candidate, room: int) -> str:
         """What removed it; temperature removes nothing but at 0, where only the first is left."""

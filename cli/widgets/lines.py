@@ -43,6 +43,10 @@ class ChosenLine(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         choice = self.choice
+        if choice.status == "forced":
+            piece = visible_piece(choice.piece, ascii_only=glyphs.ascii_only)
+            told = [[Segment(piece, CHOSEN + BOLD)], [Segment("forced: the constraint leaves no other", DIM)]]
+            return labelled("chosen", told, width, glyphs)
         raw = percent(None if choice.logprob is None else math.exp(choice.logprob), glyphs)
         final = percent(choice.prob, glyphs)
         narrow = width < 60

@@ -9,13 +9,14 @@ from typing import Literal
 from rich.segment import Segment
 
 from cli.terminal import MIN_HEIGHT, MIN_WIDTH, visible_piece
+from cli.widgets.block import LABELS, BlockLines
 from cli.widgets.cache_bar import CacheBar
 from cli.widgets.candidates import CandidateTable
 from cli.widgets.draw_strip import DrawStrip
 from cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
 from cli.widgets.token_text import ColorBy, Legend
 from cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
-from model.steps import CacheUsage, Choice, Finish, Totals
+from model.steps import CacheUsage, Choice, Finish, Step, Totals
 from model.trace import Run
 
 Size = Literal["full", "slim", "off"]
@@ -32,6 +33,13 @@ class Progress:
     cache: CacheUsage | None = None
     history: Sequence[float] = ()
     finish: Finish | None = None
+    step: Step | None = None  # the newest
+    settled: Sequence[Choice] = ()  # of the block that it works on, by earlier passes
+
+    @property
+    def has_block(self) -> bool:
+        """Whether the newest step worked on several positions."""
+        return self.step is not None and self.step.phase in LABELS and self.step.choices != ()
 
     @property
     def greedy(self) -> bool:
@@ -42,7 +50,9 @@ class Progress:
         limit = self.run.parameters.get("max_new_tokens")
         if self.choice is None:
             return "reading the prompt"
-        return f"token {self.totals.new_tokens:,}" + (f" of {limit:,}" if isinstance(limit, int) else "")
+        title = f"token {self.totals.new_tokens:,}" + (f" of {limit:,}" if isinstance(limit, int) else "")
+        back = self.totals.rewound_tokens
+        return title + (f", {back:,} taken back" if back else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,9 @@ class Panel(Widget):
             table = CandidateTable(choice, limit, detail >= 6, detail >= 4, self.highlighted)
             rows += table.rows(width, glyphs) if limit else placeholder(detail)
             rows += strip
+            if progress.has_block and progress.step is not None and detail >= 1:
+                block = BlockLines(progress.step.phase, progress.step.choices, progress.settled, 1 + detail // 3)
+                rows += block.rows(width, glyphs)
         if detail >= 2 and choice is not None:
             rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 5).rows(width, glyphs)
         if detail >= 3 and choice is not None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from model.decoding.guidance import Negative
+from model.decoding.recorder import Recorder
 from model.decoding.request import Request, check_length
+from model.decoding.sequence import Decision, Sequence
 from model.engine import Engine
 from model.errors import TokenglassError
 from model.kv_cache import KVCache
-from model.sampling.sampler import Sampler
-from model.steps import Choice, Finish, Phase, Reason, Record, Step, Totals
-from model.tokenizer import StreamingDetokenizer, Tokenizer
+from model.steps import Phase, Reason, Record
+from model.tokenizer import Tokenizer
 
 
 class Interrupt(Protocol):
@@ -34,69 +34,48 @@ def decode(
     a later pass yields a Finish with reason "error" first.
     """
     check_length(request.prompt_ids, engine.limit)
-    sampler = Sampler(request.sampling, request.seed, tokenizer.piece, request.top)
-    detokenizer = StreamingDetokenizer(tokenizer, request.prompt_ids)
+    sequence = Sequence(tokenizer, request, engine.limit)
     planned_length = request.planned_length(engine.limit)
     if cache is None and request.use_cache:
         cache = engine.new_cache(planned_length=planned_length)
-    token_ids = list(request.prompt_ids)
-    totals = Totals()
-    reason: Reason | None = None
+    negative = Negative(engine, request) if request.negative_ids else None
+    recorder = Recorder()
     try:
-        while reason is None:
-            if interrupt.is_set():
-                reason = "interrupt"
+        while sequence.reason is None:
+            sequence.reason = asked_to_stop(request, interrupt, recorder.start())
+            if sequence.reason is not None:
                 break
-            started = time.perf_counter()
-            inputs = next_inputs(token_ids, cache, request.prefill_chunk)
+            rewound_to, sequence.rewound_to = sequence.rewound_to, None
+            inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
             logits = engine.forward(torch.tensor([inputs]), cache, planned_length=planned_length)
-            choices: tuple[Choice, ...] = ()
-            text = ""
-            phase: Phase = "prefill" if totals.new_tokens == 0 else "decode"
-            if cache is None or cache.lengths[0] == len(token_ids):
-                choice = sampler.choose(last_row(logits), position=len(token_ids))
-                choices = (choice,)
-                assert choice.token_id is not None
-                reason = reason_to_stop(choice.token_id, len(token_ids) + 1, request, engine.limit)
-                if reason != "eos":
-                    text = detokenizer.add(choice.token_id)
-                token_ids.append(choice.token_id)
-            step = Step(
-                index=totals.forwards,
-                forward=totals.forwards,
-                sequence=0,
-                phase=phase,
-                num_input_tokens=len(inputs),
-                choices=choices,
-                text=text,
-                cache=cache.usage() if cache is not None else None,
-                seconds=time.perf_counter() - started,
-            )
-            totals = totals.plus(step)
-            yield step
+            phase: Phase = "decode" if sequence.has_begun else "prefill"
+            decision = Decision((), "")
+            if cache is None or cache.lengths[0] == len(sequence.token_ids):
+                beside = None if negative is None else negative.logits(sequence)
+                decision = sequence.decide(logits[0, -1], beside)
+            yield recorder.step(phase, len(inputs), cache, decision.choices, decision.text, rewound_to=rewound_to)
     except TokenglassError:
-        yield Finish(0, "error", detokenizer.flush(), totals)
+        yield recorder.finish("error", sequence.flush())
         raise
-    yield Finish(0, reason, detokenizer.flush(), totals)
+    text = sequence.flush()
+    yield recorder.finish(sequence.reason, text)
+
+
+def asked_to_stop(request: Request, interrupt: Interrupt, seconds: float) -> Reason | None:
+    """Why a run ends before its next pass."""
+    if interrupt.is_set():
+        return "interrupt"
+    return "time" if request.max_seconds is not None and seconds >= request.max_seconds else None
 
 
 def next_inputs(token_ids: list[int], cache: KVCache | None, chunk: int) -> list[int]:
-    """The ids to compute next: what the cache does not hold yet, at most a chunk; without a cache, all of them."""
+    """The ids to compute next: what the cache does not hold yet, at most a chunk; without a cache, all of them.
+
+    The last id is always computed: its logits are the next token's. A cache that holds more is cut back.
+    """
     if cache is None:
         return token_ids[:]
+    if cache.lengths[0] >= len(token_ids):
+        cache.truncate(0, len(token_ids) - 1)
     done = cache.lengths[0]
     return token_ids[done : done + chunk]
-
-
-def last_row(logits: Tensor) -> Tensor:
-    """(1, 1, vocab) to (vocab,)."""
-    return logits[0, -1]
-
-
-def reason_to_stop(token_id: int, length: int, request: Request, limit: int) -> Reason | None:
-    """Why a sequence that has just reached `length` tokens with `token_id` ends here, or None."""
-    if token_id in request.eos_token_ids:
-        return "eos"
-    if length - len(request.prompt_ids) >= request.max_new_tokens:
-        return "length"
-    return "context" if length >= limit else None

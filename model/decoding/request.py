@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from model.errors import ParameterError, PromptError
 from model.sampling.parameters import SamplingParameters
+
+if TYPE_CHECKING:
+    from model.sampling.constraints import Constraint
 
 TruncateSide = Literal["left", "right", "middle"]
 
@@ -20,6 +23,14 @@ class Request:
     sampling: SamplingParameters = field(default_factory=SamplingParameters)
     max_new_tokens: int = 256
     eos_token_ids: frozenset[int] = frozenset()
+    min_new_tokens: int = 0
+    ignore_eos: bool = False
+    max_seconds: float | None = None
+    stops: tuple[str, ...] = ()
+    bans: tuple[str, ...] = ()
+    constraint: Constraint | None = None
+    healed: bytes = b""  # what the last token of the prompt said, which is to be said anew
+    negative_ids: tuple[int, ...] = ()
     top: int = 5  # candidates recorded per choice
     prefill_chunk: int = 256  # positions per prefill pass
     use_cache: bool = True
@@ -29,6 +40,16 @@ class Request:
             raise PromptError("the prompt is empty; give at least one word")
         if self.max_new_tokens < 1:
             raise ParameterError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ParameterError(
+                f"min_new_tokens is {self.min_new_tokens}, more than max_new_tokens, {self.max_new_tokens}"
+            )
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ParameterError(f"max_seconds is {self.max_seconds}; expected more than 0")
+        if "" in (*self.stops, *self.bans):
+            raise ParameterError("a stop or a ban is empty; give it at least one character")
+        if self.healed and self.constraint is not None:
+            raise ParameterError("healing and a constraint both decide how the text begins; leave one out")
         if not 0 <= self.seed < 2**64:
             raise ParameterError(f"seed is {self.seed}; expected between 0 and 2^64 - 1")
         if self.prefill_chunk < 1:

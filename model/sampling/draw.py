@@ -6,6 +6,7 @@ import hashlib
 import struct
 
 TOKEN_STREAM = 0
+XTC_STREAM = 1
 
 
 def uniform(seed: int, position: int, *, stream: int = TOKEN_STREAM, attempt: int = 0) -> float:

@@ -3,77 +3,153 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from model.errors import ParameterError
 
+SAMPLERS = (
+    "logit-bias",
+    "repetition-penalty",
+    "presence-penalty",
+    "frequency-penalty",
+    "dry",
+    "no-repeat-ngram",
+    "temperature",
+    "top-n-sigma",
+    "top-k",
+    "top-p",
+    "min-p",
+    "typical-p",
+    "xtc",
+)
+"""The default order: what moves single tokens, then temperature, then what truncates (as transformers has it)."""
+
+MOST = sys.float_info.max
+TINY = math.ulp(0.0)  # the least number above 0
+RANGES: dict[str, tuple[float, float, str]] = {
+    "temperature": (0, MOST, "0 (greedy) or more"),
+    "top_k": (0, MOST, "0 (off) or more"),
+    "top_p": (TINY, 1, "more than 0, at most 1 (off)"),
+    "min_p": (0, 1, "between 0 (off) and 1"),
+    "typical_p": (TINY, 1, "more than 0, at most 1 (off)"),
+    "top_n_sigma": (0, MOST, "0 (off) or more"),
+    "repetition_penalty": (1e-3, 1e3, "between 0.001 and 1000; 1 is off, more discourages"),
+    "presence_penalty": (-1e3, 1e3, "between -1000 and 1000; 0 is off, more discourages"),
+    "frequency_penalty": (-1e3, 1e3, "between -1000 and 1000; 0 is off, more discourages"),
+    "penalty_window": (0, MOST, "0 (all tokens) or more"),
+    "no_repeat_ngram_size": (0, MOST, "0 (off) or more"),
+    "dry_multiplier": (0, 1e3, "between 0 (off) and 1000"),
+    "dry_base": (1, 1e3, "between 1 and 1000"),
+    "dry_allowed_length": (1, MOST, "1 or more"),
+    "xtc_probability": (0, 1, "between 0 (off) and 1"),
+    "xtc_threshold": (TINY, 1, "more than 0, at most 1 (more than 0.5 never cuts)"),
+    "guidance_scale": (-1e3, 1e3, "between -1000 and 1000; 1 is off"),
+}
+WHOLE = frozenset({"top_k", "penalty_window", "no_repeat_ngram_size", "dry_allowed_length"})
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParameters:
-    """Temperature 0 takes the most probable token; top_k 0, top_p 1 and min_p 0 are off."""
+    """What each processor is set to, and their order. Raises ParameterError for a value out of its range.
+
+    `penalty_window` is how many of the last tokens the three penalties and DRY look at, 0 for all. The repetition
+    penalty, no-repeat n-grams and DRY count the prompt (as transformers does); presence and frequency count new
+    tokens only. `logit_bias` holds (token ids, what is added to each). Temperature 0 takes the most probable token.
+    """
 
     temperature: float = 0.8
     top_k: int = 0
     top_p: float = 0.95
     min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_window: int = 0
+    no_repeat_ngram_size: int = 0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_sequence_breakers: tuple[int, ...] = ()
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    logit_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
+    guidance_scale: float = 1.0
+    samplers: tuple[str, ...] = SAMPLERS
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ParameterError(f"temperature is {self.temperature}; expected 0 (greedy) or more")
-        if self.top_k < 0:
-            raise ParameterError(f"top_k is {self.top_k}; expected 0 (off) or more")
-        if not 0 < self.top_p <= 1:
-            raise ParameterError(f"top_p is {self.top_p}; expected more than 0, at most 1 (off)")
-        if not 0 <= self.min_p <= 1:
-            raise ParameterError(f"min_p is {self.min_p}; expected between 0 (off) and 1")
+        for name, (least, most, expected) in RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ParameterError(f"{name} is {value}; expected {expected}")
+        for token_ids, bias in self.logit_bias:
+            if not abs(bias) <= 1e3:
+                raise ParameterError(f"logit_bias is {bias}; expected between -1000 and 1000")
+            if not token_ids or min(token_ids) < 0:
+                raise ParameterError(f"logit_bias names the token ids {list(token_ids)}; expected 0 or more, and one")
+        unknown = [name for name in self.samplers if name not in SAMPLERS]
+        doubled = [name for name in SAMPLERS if self.samplers.count(name) > 1]
+        for wrong, names in (("unknown", unknown), ("given twice", doubled)):
+            if names:
+                raise ParameterError(f"samplers: {names[0]!r} is {wrong}; expected each once of {', '.join(SAMPLERS)}")
 
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
 
 
-NEUTRAL = {
-    "repetition_penalty": (1, 1.0),
+DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+REPEATS = ("repetition_penalty", "no_repeat_ngram_size")
+NEUTRAL: dict[str, tuple[object, ...]] = {
     "encoder_repetition_penalty": (1, 1.0),
-    "no_repeat_ngram_size": (0,),
-    "typical_p": (1, 1.0),
     "epsilon_cutoff": (0, 0.0),
     "eta_cutoff": (0, 0.0),
+    "top_h": (),
     "num_beams": (1,),
     "penalty_alpha": (0, 0.0),
     "guidance_scale": (1, 1.0),
+    "sequence_bias": ([], {}),
+    "bad_words_ids": ([],),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
 }
 
 
 def defaults_from(generation_config: Mapping[str, Any]) -> SamplingParameters:
     """What a checkpoint's generation_config.json recommends, or this program's defaults if it says nothing.
 
-    A file that names a sampling field, or do_sample, is followed whole: what it leaves out is off.
-    Raises ParameterError.
+    A file that names how to draw, or do_sample, is followed whole: what it leaves out is off. What it says of
+    repetition is followed in any case. Raises ParameterError.
     """
-    names = ("temperature", "top_k", "top_p", "min_p")
-    named = {name: generation_config[name] for name in names if generation_config.get(name) is not None}
+    drawn, repeats = (named(generation_config, names) for names in (DRAWN, REPEATS))
     do_sample = generation_config.get("do_sample")
     if do_sample is False:
-        return SamplingParameters(temperature=0.0, top_p=1.0)
-    if not named and do_sample is None:
-        return SamplingParameters()
-    for name, value in named.items():
-        whole = name == "top_k"
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise ParameterError(f"generation_config.json: {name} is {value!r}; expected a number")
-        if abs(value) > 2**63:
-            raise ParameterError(f"generation_config.json: {name} is too large a number")
+        drawn = {"temperature": 0.0, "top_p": 1.0}
+    elif drawn or do_sample is not None:
+        drawn = {"temperature": 1.0, "top_p": 1.0, **drawn}
     try:
-        return SamplingParameters(**{"temperature": 1.0, "top_p": 1.0, **named})
+        return SamplingParameters(**drawn, **repeats)
     except ParameterError as error:
         raise ParameterError(f"generation_config.json: {error}") from None
 
 
+def named(generation_config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that are given. Raises ParameterError for one that is no number."""
+    values = {name: generation_config[name] for name in names if generation_config.get(name) is not None}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int if name in WHOLE else int | float):
+            raise ParameterError(f"generation_config.json: {name} is {value!r}; expected a number")
+        if abs(value) > 2**63:
+            raise ParameterError(f"generation_config.json: {name} is too large a number")
+    return values
+
+
 def not_applied(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that would change the text and are not implemented: to be told, never silently dropped."""
+    """Fields that would change the text and are not followed: to be told, never silently dropped."""
     return {
         name: generation_config[name]
         for name, neutral in NEUTRAL.items()

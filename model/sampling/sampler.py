@@ -1,133 +1,193 @@
-"""From logits to a Choice: raw distribution, processors with provenance, the draw."""
+"""From logits to a Choice: raw distribution, masks, processors with provenance, the draw."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from model.errors import EngineError
+from model.sampling.chain import GREEDY, build_chain
+from model.sampling.context import Context
 from model.sampling.draw import uniform
 from model.sampling.parameters import SamplingParameters
-from model.sampling.processors import PREFIX, Processor, default_chain
+from model.sampling.provenance import Change, Floats, Ints
+from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
-
-GREEDY = "temperature"  # temperature 0 leaves the whole mass to one token
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """One position's distribution over the whole vocabulary."""
+
+    raw: Floats  # (vocab,) log-softmax of the logits
+    final: Floats  # (vocab,) probabilities after masks and processors
+
+
 class Sampler:
-    """Picks one token per position; a pure function of the logits, the seed and the position."""
+    """Picks one token per position; a pure function of the logits and the context."""
 
-    parameters: SamplingParameters
-    seed: int
-    piece: Callable[[int], bytes]
-    top: int = 5
+    __slots__ = ("chain", "parameters", "piece", "top")
 
-    @property
-    def chain(self) -> tuple[Processor, ...]:
-        return default_chain(self.parameters)
+    def __init__(self, parameters: SamplingParameters, piece: Callable[[int], bytes], top: int = 5):
+        """`piece` gives the bytes of a token id; `top` candidates are recorded per choice."""
+        self.parameters = parameters
+        self.piece = piece
+        self.top = top
+        self.chain = build_chain(parameters)
 
-    def choose(self, logits: Tensor, position: int, attempt: int = 0) -> Choice:
-        """The token for `position` from its logits (vocab,). Raises EngineError where they hold no distribution."""
-        raw = raw_logprobs(logits)
-        top_ids = most_probable(raw, self.top)
-        removed: dict[int, str] = {}
-        if self.parameters.is_greedy:
-            token_id = int((raw == raw.max()).nonzero()[0])
-            draw = None
-            final = torch.zeros_like(raw)
-            final[token_id] = 1.0
-            removed = {other: GREEDY for other in top_ids.tolist() if other != token_id}
-        else:
-            scores = raw
-            for processor in self.chain:
-                scores = processor(scores)
-                for gone in top_ids[scores[top_ids].isneginf()].tolist():
-                    removed.setdefault(gone, processor.name)
-            draw = uniform(self.seed, position, attempt=attempt)
-            token_id = inverse_cdf(scores, draw)
-            final = (scores - scores.logsumexp(-1)).exp()
-        shown = top_ids.tolist()
-        if token_id not in shown:
-            shown.append(token_id)
+    def choose(self, logits: Any, context: Context) -> Choice:
+        """The next token from its logits (vocab,), a tensor or an array.
+
+        Raises EngineError where they hold no distribution, NothingPossible where masks and processors leave nothing,
+        ParameterError where a processor lacks what it needs.
+        """
+        raw = Raw(as_array(logits))
+        scores = self._scores(raw, context)
+        most_probable = scores.token_ids
+        self._process(scores)
+        draw = None
+        token_id = int(scores.token_ids[0])
+        if not self.parameters.is_greedy:
+            draw = uniform(context.seed, context.position, attempt=context.attempt)
+            token_id = drawn(scores, draw)
+        candidates = self._candidates(raw, scores, scores.watched, token_id)
+        chosen = next((candidate for candidate in candidates if candidate.token_id == token_id), None)
+        if chosen is None:
+            (chosen,) = self._candidates(raw, scores, np.array([token_id]), token_id)
+            candidates += (chosen,)
+        place = (most_probable == token_id).nonzero()[0]
         return Choice(
-            position=position,
+            position=context.position,
             token_id=token_id,
-            piece=self.piece(token_id),
-            logprob=float(raw[token_id]),
-            prob=float(final[token_id]),
-            rank=rank(raw, token_id),
-            entropy=entropy_bits(raw),
+            piece=chosen.piece,
+            logprob=chosen.logprob,
+            prob=chosen.prob,
+            rank=int(place[0]) + 1 if len(place) else raw.rank(token_id),
+            entropy=raw.entropy,
             draw=draw,
-            candidates=tuple(
-                Candidate(i, self.piece(i), float(raw[i]), float(final[i]), removed.get(i)) for i in shown
-            ),
+            candidates=candidates,
+        )
+
+    def distribution(self, logits: Any, context: Context) -> Distribution:
+        """Raw and final distribution over the whole vocabulary. Raises what `choose` raises."""
+        raw = Raw(as_array(logits))
+        scores = self._scores(raw, context)
+        self._process(scores)
+        final = np.zeros(scores.size)
+        if self.parameters.is_greedy:
+            final[scores.token_ids[0]] = 1.0
+        elif scores.is_complete:
+            final[scores.token_ids] = scores.probs
+        else:
+            final = np.exp(scores.whole - scores.peak) / scores.mass
+        return Distribution(raw.logits - raw.total, final)
+
+    def _scores(self, raw: Raw, context: Context) -> Scores:
+        return Scores(raw.logits, context, self.top)
+
+    def _process(self, scores: Scores) -> None:
+        for mask in scores.context.masks:
+            scores.mask(mask)
+        for processor in self.chain:
+            processor(scores)
+
+    def _candidates(self, raw: Raw, scores: Scores, shown: Ints, token_id: int) -> tuple[Candidate, ...]:
+        is_greedy = self.parameters.is_greedy
+        probs = [float(i == token_id) for i in shown] if is_greedy else final_probs(scores, shown)
+        logprobs = (raw.logits[shown] - raw.total).tolist()
+        told = provenance(scores.changes, shown)
+        return tuple(
+            Candidate(i, self.piece(i), logprob, prob, cut or (GREEDY if is_greedy and not prob else None), moved)
+            for i, logprob, prob, (cut, moved) in zip(shown.tolist(), logprobs, probs, told, strict=True)
         )
 
 
-def most_probable(raw: Tensor, count: int) -> Tensor:
-    """The ids of the `count` most probable tokens, ties by token id."""
-    if count < 1:
-        return torch.empty(0, dtype=torch.long)
-    floor = raw.topk(min(count, len(raw))).values[-1]
-    ids = (raw >= floor).nonzero()[:, 0]
-    return ids[raw[ids].sort(stable=True, descending=True).indices][:count]
+class Raw:
+    """Logits (vocab,) in float64 at temperature 1, before any processor."""
+
+    __slots__ = ("entropy", "logits", "total")
+
+    def __init__(self, logits: Floats):
+        """Raises EngineError for NaN, infinity, or nothing possible."""
+        peak = float(logits.max())
+        if not math.isfinite(peak):
+            raise EngineError(
+                "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
+                "or the dtype too narrow: try --dtype float32"
+            )
+        below = logits - peak
+        weights = np.exp(below)
+        mass = float(weights.sum())
+        with np.errstate(invalid="ignore"):  # impossible tokens: 0 times minus infinity
+            mean = float(np.einsum("i,i->", weights, below)) / mass
+        if math.isnan(mean):
+            mean = float(np.einsum("i,i->", weights, np.maximum(below, -1e3))) / mass
+        self.logits = logits
+        self.total = peak + math.log(mass)  # log of the sum of exp(logits)
+        self.entropy = (math.log(mass) - mean) / math.log(2)  # over the whole vocabulary, in bits (Shannon 1948)
+
+    def rank(self, token_id: int) -> int:
+        """1 for the most probable token; of equally probable ones the lower id comes first."""
+        own = self.logits[token_id]
+        return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
 
 
-def raw_logprobs(logits: Tensor) -> Tensor:
-    """Log-softmax in float64 at temperature 1. Raises EngineError for NaN, infinity, or nothing possible."""
-    raw = logits.double().log_softmax(-1)
-    if bool(raw.isnan().any()):
-        raise EngineError(
-            "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
-            "or the dtype too narrow: try --dtype float32"
-        )
-    return raw
+def as_array(logits: Any) -> Floats:
+    """Logits as float64 on the CPU; a torch tensor of any dtype and device, or an array."""
+    if hasattr(logits, "detach"):
+        logits = logits.detach().cpu().double().numpy()
+    return np.asarray(logits, np.float64)
 
 
-def entropy_bits(raw: Tensor) -> float:
-    """Entropy of the raw distribution over the whole vocabulary, in bits (Shannon 1948)."""
-    return float(torch.special.entr(raw.exp()).sum()) / math.log(2)
-
-
-def rank(raw: Tensor, token_id: int) -> int:
-    """1 for the most probable token; of equally probable ones the lower id comes first."""
-    own = raw[token_id]
-    return 1 + int((raw > own).sum()) + int((raw[:token_id] == own).sum())
-
-
-def inverse_cdf(scores: Tensor, draw: float) -> int:
+def drawn(scores: Scores, draw: float) -> int:
     """The token whose stretch of the cumulative distribution holds `draw`.
 
-    Stretches lie in order of final probability, ties by token id, and are summed in float64. A prefix of that order
-    is tried before a full sort; it is cut where a tie could continue beyond it.
+    Stretches lie in order of final probability, ties by token id. The head is tried first; what lies on its border
+    may have a tie outside.
     """
-    scores = scores.double()
-    total = scores.logsumexp(-1)
-    size = len(scores)
-    if size > PREFIX:
-        floor = scores.topk(PREFIX).values[-1]
-        certain = (scores > floor).nonzero()[:, 0]  # in order of token id, at most PREFIX - 1
-        found = find_stretch(scores[certain], total, draw)
-        if found is not None:
-            return int(certain[found])
-    found = find_stretch(scores, total, draw)
+    while True:
+        probs = scores.probs
+        place = int(probs.cumsum().searchsorted(draw, side="right"))
+        is_sure = place < len(probs) and (scores.is_complete or probs[place] > probs[-1])
+        if is_sure and np.count_nonzero(probs == probs[place]) == 1:
+            return int(scores.token_ids[place])
+        if is_sure or scores.is_complete:
+            return int(inverse_cdf(scores.token_ids, probs, draw))
+        scores.widen()
+
+
+def inverse_cdf(token_ids: Ints, probs: Floats, draws: float | Floats) -> Ints:
+    """The tokens whose stretches hold `draws`, for probabilities (n,) in any order that sum to 1."""
+    order = np.lexsort((token_ids, -probs))
+    places = probs[order].cumsum().searchsorted(draws, side="right")
     # Rounding may leave the sum just below 1: the last possible token owns what is missing.
-    return found if found is not None else int(last_possible(scores))
+    return token_ids[order[np.minimum(places, np.count_nonzero(probs) - 1)]]
 
 
-def find_stretch(scores: Tensor, total: Tensor, draw: float) -> int | None:
-    """Index into `scores` of the stretch that holds `draw`, or None when it lies beyond them all."""
-    values, order = scores.sort(stable=True, descending=True)
-    ends = (values - total).exp().cumsum(-1)
-    index = int(torch.searchsorted(ends, draw, right=True))
-    return int(order[index]) if index < len(order) and values[index] > -math.inf else None
+def final_probs(scores: Scores, shown: Ints) -> list[float]:
+    """The final probability of each of these tokens."""
+    if not scores.is_complete:
+        return (np.exp(scores.whole[shown] - scores.peak) / scores.mass).tolist()
+    return ((shown[:, None] == scores.token_ids) * scores.probs).sum(1).tolist()
 
 
-def last_possible(scores: Tensor) -> Tensor:
-    values, order = scores.sort(stable=True, descending=True)
-    return order[int((values > -math.inf).sum()) - 1]
+Told = tuple[str | None, tuple[tuple[str, float], ...]]
+
+
+def provenance(changes: Sequence[Change], shown: Ints) -> list[Told]:
+    """For each of these tokens what cut it, and what moved it by how much before that."""
+    cut: list[str | None] = [None] * len(shown)
+    moved: list[tuple[tuple[str, float], ...]] = [()] * len(shown)
+    for change in changes:
+        for place, amount in enumerate(change.of(shown)):
+            if not amount or cut[place] is not None:
+                continue
+            if amount == -math.inf:
+                cut[place] = change.name
+            else:
+                moved[place] += ((change.name, amount),)
+    return list(zip(cut, moved, strict=True))

@@ -1,0 +1,92 @@
+"""The way of decoding that the options ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cli.model_folder import model_folder
+from cli.options.mode import DraftBy, Mode, ModeOptions
+from cli.options.search import SearchOptions
+from model.errors import ParameterError
+
+if TYPE_CHECKING:
+    import threading
+
+    from model.decoding.drafts import Drafter
+    from model.decoding.request import Request
+    from model.decoding.reveal import ParallelParameters
+    from model.kv_cache import KVCache
+    from model.loading import LoadedModel
+    from model.steps import Record
+
+
+def records_of(
+    loaded: LoadedModel, request: Request, mode: ModeOptions, search: SearchOptions, interrupt: threading.Event
+) -> Iterator[Record]:
+    """The records of a run. Raises ParameterError for options that exclude each other."""
+    engine, tokenizer = loaded.engine, loaded.tokenizer
+    several = [name for name, count in (("--beams", search.beams), ("--num-samples", search.num_samples)) if count > 1]
+    if several and mode.mode is not Mode.autoregressive:
+        raise ParameterError(f"{several[0]} and --mode {mode.mode} exclude each other")
+    if search.beams > 1:
+        from model.decoding.beam_search import BeamParameters
+        from model.decoding.beams import decode_beams
+
+        beams = BeamParameters(search.beams, search.length_penalty, search.early_stopping)
+        return decode_beams(engine, tokenizer, request, interrupt, beams)
+    if search.num_samples > 1:
+        from model.decoding.samples import decode_samples
+
+        return decode_samples(engine, tokenizer, request, interrupt, search.num_samples)
+    if mode.mode is Mode.autoregressive:
+        from model.decoding.autoregressive import decode
+
+        return decode(engine, tokenizer, request, interrupt)
+    if mode.mode is Mode.parallel:
+        from model.decoding.parallel import decode_parallel
+
+        mask_id = loaded.checkpoint.config.mask_token_id
+        return decode_parallel(engine, tokenizer, request, interrupt, parallel_parameters(mode), mask_id)
+    if not request.use_cache:
+        raise ParameterError(f"--mode {mode.mode} verifies guesses over the cache; leave out --no-cache")
+    from model.decoding.speculative import decode_jacobi, decode_speculative
+
+    cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
+    if mode.mode is Mode.jacobi:
+        return decode_jacobi(engine, tokenizer, request, interrupt, cache, mode.block_size)
+    drafter = make_drafter(loaded, request, mode, cache)
+    return decode_speculative(engine, tokenizer, request, interrupt, cache, drafter, mode.draft_length)
+
+
+def parallel_parameters(mode: ModeOptions) -> ParallelParameters:
+    """The one rule that was given; a threshold of 0.9 where none was."""
+    from model.decoding.reveal import ParallelParameters
+
+    rules = {
+        "reveal": mode.reveal,
+        "passes": mode.passes,
+        "threshold": mode.threshold,
+        "entropy_bound": mode.entropy_bound,
+    }
+    if all(value is None for value in rules.values()):
+        rules["threshold"] = 0.9
+    return ParallelParameters(block_size=mode.block_size, **rules)  # type: ignore[arg-type]
+
+
+def make_drafter(loaded: LoadedModel, request: Request, mode: ModeOptions, cache: KVCache) -> Drafter:
+    """Where guesses come from. Raises ParameterError."""
+    from model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
+
+    if mode.draft is DraftBy.parallel:
+        return ParallelDrafter(loaded.engine, cache, loaded.checkpoint.config.mask_token_id)
+    if mode.draft is DraftBy.model or mode.draft_model is not None:
+        if mode.draft_model is None:
+            raise ParameterError("--draft model needs --draft-model MODEL")
+        from model.loading import load_model
+
+        other = load_model(model_folder(mode.draft_model), backend="auto")
+        if other.tokenizer_fingerprint != loaded.tokenizer_fingerprint:
+            raise ParameterError(f"{other.name} has another tokenizer than {loaded.name}; its guesses cannot be read")
+        return ModelDrafter(other.engine, len(request.prompt_ids))
+    return NgramDrafter()

@@ -1,0 +1,54 @@
+"""Options about where the text ends, and what it may and must say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Control"
+
+
+def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
+    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
+
+
+MaxNewTokens = Annotated[int, option("-n", "--max-new-tokens", min=1, help="Stop after this many new tokens.")]
+MinNewTokens = Annotated[int, option("--min-new-tokens", min=0, help="No end token before this many new tokens.")]
+IgnoreEos = Annotated[bool, option("--ignore-eos", help="Never draw an end token.")]
+MaxTime = Annotated[
+    float | None, option("--max-time", min=0, metavar="SECONDS", help="Stop after this long, the prompt included.")
+]
+Stop = Annotated[list[str] | None, option("--stop", metavar="TEXT", help="End before this text (repeatable).")]
+Ban = Annotated[
+    list[str] | None,
+    option("--ban", metavar="TEXT", help="Never write this: go back to where it began, draw anew (repeatable)."),
+]
+Regex = Annotated[str | None, option("--regex", metavar="REGEX", help="The whole text matches this.")]
+JsonSchema = Annotated[
+    str | None, option("--json-schema", metavar="FILE|TEXT", help="The text is JSON that fits this schema.")
+]
+AnyJson = Annotated[bool, option("--json", help="The text is JSON.")]
+ChoiceOption = Annotated[
+    list[str] | None, option("--choice", metavar="TEXT", help="The text is one of these (repeatable).")
+]
+Grammar = Annotated[
+    Path | None, option("--grammar", metavar="FILE", help="The text fits this grammar (Lark's syntax).")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlOptions:
+    max_new_tokens: MaxNewTokens = 256
+    min_new_tokens: MinNewTokens = 0
+    ignore_eos: IgnoreEos = False
+    max_time: MaxTime = None
+    stop: Stop = None
+    ban: Ban = None
+    regex: Regex = None
+    json_schema: JsonSchema = None
+    any_json: AnyJson = False
+    choice: ChoiceOption = None
+    grammar: Grammar = None

@@ -1,0 +1,64 @@
+"""Options about the way of decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Mode"
+
+
+class Mode(StrEnum):
+    autoregressive = "autoregressive"
+    parallel = "parallel"
+    speculative = "speculative"
+    jacobi = "jacobi"
+
+
+class DraftBy(StrEnum):
+    ngram = "ngram"
+    parallel = "parallel"
+    model = "model"
+
+
+def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
+    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
+
+
+ModeOption = Annotated[
+    Mode,
+    option(
+        "--mode",
+        help="parallel fills blocks of masks; speculative and jacobi give the autoregressive text in fewer passes.",
+    ),
+]
+BlockSize = Annotated[int, option("--block-size", min=1, help="Positions of a parallel or jacobi block.")]
+Reveal = Annotated[int | None, option("--reveal", min=1, help="Reveal this many positions in each pass.")]
+Threshold = Annotated[
+    float | None, option("--threshold", min=0, max=1, help="Reveal what is at least this probable (0.9).")
+]
+EntropyBound = Annotated[
+    float | None, option("--entropy-bound", min=0, help="Reveal as long as their entropy stays below this (0.1).")
+]
+Passes = Annotated[int | None, option("--passes", min=1, help="Fill a block in this many passes; 1 is all at once.")]
+Draft = Annotated[DraftBy, option("--draft", help="Where speculative guesses come from.")]
+DraftModel = Annotated[
+    str | None, option("--draft-model", metavar="MODEL", help="A smaller model with the same tokenizer.")
+]
+DraftLength = Annotated[int, option("--draft-length", min=1, help="Guesses to verify in one pass.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ModeOptions:
+    mode: ModeOption = Mode.autoregressive
+    block_size: BlockSize = 16
+    reveal: Reveal = None
+    threshold: Threshold = None
+    entropy_bound: EntropyBound = None
+    passes: Passes = None
+    draft: Draft = DraftBy.ngram
+    draft_model: DraftModel = None
+    draft_length: DraftLength = 8

@@ -1,0 +1,82 @@
+"""Options about the model and how it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+PANEL = "Model"
+
+
+class Dtype(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Quantize(StrEnum):
+    none = "none"
+    int8 = "int8"
+    int4 = "int4"
+
+
+class Backend(StrEnum):
+    auto = "auto"
+    native = "native"
+    torch = "torch"
+
+
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        envvar="TOKENGLASS_MODEL",
+        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
+        rich_help_panel=PANEL,
+    ),
+]
+DtypeOption = Annotated[
+    Dtype,
+    typer.Option("--dtype", help="auto: float32 for tale on a CPU, else the checkpoint's.", rich_help_panel=PANEL),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto: cuda, mps, cpu.", rich_help_panel=PANEL)]
+QuantizeOption = Annotated[
+    Quantize,
+    typer.Option("--quantize", help="Weights in 8 or 4 bits: faster, a little less exact.", rich_help_panel=PANEL),
+]
+BackendOption = Annotated[
+    Backend,
+    typer.Option("--backend", help="auto: this program's own kernels on a CPU, else torch.", rich_help_panel=PANEL),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", rich_help_panel=PANEL)]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Recompute every position at every step.", rich_help_panel=PANEL)
+]
+PrefillChunk = Annotated[
+    int, typer.Option("--prefill-chunk", min=1, help="Prompt positions per pass.", rich_help_panel=PANEL)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    model: ModelName = None
+    dtype: DtypeOption = Dtype.auto
+    device: DeviceOption = Device.auto
+    quantize: QuantizeOption = Quantize.none
+    backend: BackendOption = Backend.auto
+    threads: Threads = None
+    no_cache: NoCache = False
+    prefill_chunk: PrefillChunk = 256

@@ -1,0 +1,98 @@
+"""Options about the distribution that a token is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Sampling"
+
+
+def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
+    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
+
+
+Temperature = Annotated[float | None, option("-t", "--temperature", min=0, help="0 is greedy, higher is bolder.")]
+TopK = Annotated[int | None, option("--top-k", min=0, help="Keep the k most probable tokens; 0 is off.")]
+TopP = Annotated[
+    float | None, option("--top-p", min=0, max=1, help="Keep the best tokens that hold p together; 1 is off.")
+]
+MinP = Annotated[
+    float | None, option("--min-p", min=0, max=1, help="Keep tokens p times as probable as the best; 0 is off.")
+]
+TypicalP = Annotated[
+    float | None,
+    option("--typical-p", min=0, max=1, help="Keep the tokens nearest to the expected surprise; 1 is off."),
+]
+TopNSigma = Annotated[
+    float | None, option("--top-n-sigma", min=0, help="Keep logits within n deviations of the best; 0 is off.")
+]
+RepetitionPenalty = Annotated[
+    float | None, option("--repetition-penalty", min=0, help="Divide the logits of tokens already there; 1 is off.")
+]
+PresencePenalty = Annotated[
+    float | None, option("--presence-penalty", help="Take this from the logits of tokens already there; 0 is off.")
+]
+FrequencyPenalty = Annotated[
+    float | None, option("--frequency-penalty", help="Take this once for each time a token is there; 0 is off.")
+]
+PenaltyWindow = Annotated[
+    int | None, option("--penalty-window", min=0, help="Penalties look at the last n tokens; 0 is all.")
+]
+NoRepeatNgram = Annotated[
+    int | None, option("--no-repeat-ngram", min=0, help="No run of n tokens comes twice; 0 is off.")
+]
+DryMultiplier = Annotated[
+    float | None, option("--dry-multiplier", min=0, help="Penalise what would extend a repetition (DRY); 0 is off.")
+]
+DryBase = Annotated[float | None, option("--dry-base", min=1, help="DRY grows by this with each repeated token.")]
+DryAllowedLength = Annotated[
+    int | None, option("--dry-allowed-length", min=1, help="Repetitions up to this length are free.")
+]
+DryBreaker = Annotated[
+    list[str] | None, option("--dry-breaker", metavar="TEXT", help="No repetition reaches across it (repeatable).")
+]
+XtcProbability = Annotated[
+    float | None, option("--xtc-probability", min=0, max=1, help="How often the top choices are left out; 0 is off.")
+]
+XtcThreshold = Annotated[
+    float | None, option("--xtc-threshold", min=0, max=1, help="Top choices are those above this probability.")
+]
+LogitBias = Annotated[
+    list[str] | None,
+    option("--logit-bias", metavar="TOKEN=N", help="Add N to a token, by its text or its id (repeatable)."),
+]
+Samplers = Annotated[
+    str | None, option("--samplers", metavar="A,B,C", help="The order of the processors; what is left out is off.")
+]
+ShowChain = Annotated[bool, option("--show-chain", help="Print the processors with their values, and go on.")]
+Seed = Annotated[int | None, option("--seed", min=0, max=2**64 - 1, help="Same seed, same text; else chosen and told.")]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """None: the checkpoint's default, or off."""
+
+    temperature: Temperature = None
+    top_k: TopK = None
+    top_p: TopP = None
+    min_p: MinP = None
+    typical_p: TypicalP = None
+    top_n_sigma: TopNSigma = None
+    repetition_penalty: RepetitionPenalty = None
+    presence_penalty: PresencePenalty = None
+    frequency_penalty: FrequencyPenalty = None
+    penalty_window: PenaltyWindow = None
+    no_repeat_ngram: NoRepeatNgram = None
+    dry_multiplier: DryMultiplier = None
+    dry_base: DryBase = None
+    dry_allowed_length: DryAllowedLength = None
+    dry_breaker: DryBreaker = None
+    xtc_probability: XtcProbability = None
+    xtc_threshold: XtcThreshold = None
+    logit_bias: LogitBias = None
+    samplers: Samplers = None
+    show_chain: ShowChain = False
+    seed: Seed = None

@@ -1,0 +1,36 @@
+"""Options about several texts at once, and about the way of decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Search"
+
+
+def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
+    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
+
+
+NumSamples = Annotated[int, option("--num-samples", min=1, help="Write this many texts from one prefill.")]
+Beams = Annotated[int, option("--beams", min=1, help="Keep the n most probable texts at each step (greedy search).")]
+LengthPenalty = Annotated[
+    float, option("--length-penalty", help="A beam's sum of logprobs is divided by its length to this power.")
+]
+EarlyStopping = Annotated[bool, option("--early-stopping", help="End with as many finished beams as --beams.")]
+Negative = Annotated[
+    str | None, option("--negative", metavar="TEXT", help="Guide away from this prompt (with --guidance).")
+]
+Guidance = Annotated[float, option("--guidance", min=1, help="How far from the negative prompt; 1 is off.")]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    num_samples: NumSamples = 1
+    beams: Beams = 1
+    length_penalty: LengthPenalty = 1.0
+    early_stopping: EarlyStopping = False
+    negative: Negative = None
+    guidance: Guidance = 1.0

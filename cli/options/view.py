@@ -1,0 +1,64 @@
+"""Options about what is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+PANEL = "What is shown"
+
+
+class ViewName(StrEnum):
+    auto = "auto"
+    live = "live"
+    plain = "plain"
+    jsonl = "jsonl"
+
+
+class ColorWhen(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class PanelSize(StrEnum):
+    full = "full"
+    slim = "slim"
+    off = "off"
+
+
+class ColorBy(StrEnum):
+    none = "none"
+    probability = "probability"
+    entropy = "entropy"
+
+
+View = Annotated[
+    ViewName, typer.Option("--view", help="auto is live on a terminal, else plain.", rich_help_panel=PANEL)
+]
+Jsonl = Annotated[bool, typer.Option("--jsonl", help="The same as --view jsonl.", rich_help_panel=PANEL)]
+Top = Annotated[int, typer.Option("--top", min=0, max=1000, help="Candidates shown per step.", rich_help_panel=PANEL)]
+Panel = Annotated[PanelSize, typer.Option("--panel", help="Size of the live panel.", rich_help_panel=PANEL)]
+ColorByOption = Annotated[
+    ColorBy, typer.Option("--color-by", help="Colour the live text by this.", rich_help_panel=PANEL)
+]
+Pause = Annotated[bool, typer.Option("--pause", help="One step per key press.", rich_help_panel=PANEL)]
+Stats = Annotated[
+    bool, typer.Option("--stats", help="Print a summary on stderr, also in pipes.", rich_help_panel=PANEL)
+]
+Color = Annotated[ColorWhen, typer.Option("--color", help="When to use colour.", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    view: View = ViewName.auto
+    jsonl: Jsonl = False
+    top: Top = 5
+    panel: Panel = PanelSize.full
+    color_by: ColorByOption = ColorBy.none
+    pause: Pause = False
+    stats: Stats = False
+    color: Color = ColorWhen.auto

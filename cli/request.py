@@ -1,0 +1,154 @@
+"""From the options of a command to the request that decoding is given."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cli.options.control import ControlOptions
+from cli.options.model import ModelOptions
+from cli.options.prompt import PromptOptions, Side
+from cli.options.sampling import SamplingOptions
+from cli.options.search import SearchOptions
+from cli.say import say
+from model.decoding.request import Request, check_length, truncate
+from model.errors import ParameterError, PromptError
+from model.sampling.parameters import SamplingParameters, defaults_from, not_applied
+
+if TYPE_CHECKING:
+    from model.loading import LoadedModel
+    from model.tokenizer import Tokenizer
+
+SAME = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "repetition_penalty", "presence_penalty"),
+    *("frequency_penalty", "penalty_window", "dry_multiplier", "dry_base", "dry_allowed_length"),
+    *("xtc_probability", "xtc_threshold"),
+)  # options whose names are those of the parameters
+
+DRY_BREAKERS = ("\n", ":", '"', "*")  # those of DRY's first description
+
+
+def build_request(
+    loaded: LoadedModel,
+    prompt_ids: tuple[int, ...],
+    control: ControlOptions,
+    sampling: SamplingOptions,
+    model: ModelOptions,
+    top: int,
+) -> Request:
+    """What the options ask for. Raises ParameterError."""
+    from cli.constraint import read_constraint
+
+    return Request(
+        prompt_ids=prompt_ids,
+        seed=secrets.randbits(32) if sampling.seed is None else sampling.seed,
+        sampling=sampling_parameters(loaded, sampling),
+        max_new_tokens=control.max_new_tokens,
+        min_new_tokens=control.min_new_tokens,
+        ignore_eos=control.ignore_eos,
+        max_seconds=control.max_time,
+        stops=tuple(control.stop or ()),
+        bans=tuple(control.ban or ()),
+        constraint=read_constraint(control),
+        eos_token_ids=loaded.eos_token_ids,
+        top=top,
+        prefill_chunk=model.prefill_chunk,
+        use_cache=not model.no_cache,
+    )
+
+
+def healed(request: Request, tokenizer: Tokenizer) -> Request:
+    """The request with its prompt's last token to be chosen anew."""
+    from model.decoding.healing import heal
+
+    prompt_ids, piece = heal(tokenizer, request.prompt_ids)
+    return replace(request, prompt_ids=prompt_ids, healed=piece)
+
+
+def guided(request: Request, loaded: LoadedModel, prompt: PromptOptions, search: SearchOptions) -> Request:
+    """The request with a negative prompt beside its own, where one is given. Raises ParameterError."""
+    if search.negative is None:
+        if search.guidance != 1:
+            raise ParameterError("--guidance needs a prompt to be guided away from; add --negative TEXT")
+        return request
+    if search.guidance == 1:
+        raise ParameterError("--negative does nothing at --guidance 1; try --guidance 1.5")
+    negative_ids = encode(loaded, search.negative, replace(prompt, prompt=[search.negative]))
+    return replace(
+        request, negative_ids=negative_ids, sampling=replace(request.sampling, guidance_scale=search.guidance)
+    )
+
+
+def encode(loaded: LoadedModel, text: str, prompt: PromptOptions) -> tuple[int, ...]:
+    """The prompt's token ids; with --chat, of a conversation: one message, or on stdin a JSON list.
+
+    Raises PromptError, ParameterError, TemplateError.
+    """
+    if not text:
+        raise PromptError("the prompt is empty; give at least one character")
+    if not prompt.chat:
+        for name, value in (("--system", prompt.system), ("--prefill-response", prompt.prefill_response)):
+            if value is not None:
+                raise ParameterError(f"{name} is part of a chat; add --chat")
+        return loaded.tokenizer.encode(text)
+    from model.chat import ChatTemplate, Message, parse_messages
+
+    is_list = not prompt.prompt and text.lstrip().startswith("[")
+    said = parse_messages(text) if is_list else (Message("user", text),)
+    opening = () if prompt.system is None else (Message("system", prompt.system),)
+    template = ChatTemplate.from_folder(loaded.checkpoint.folder)
+    return template.encode((*opening, *said), loaded.tokenizer, begun=prompt.prefill_response or "")
+
+
+def fit(loaded: LoadedModel, prompt_ids: tuple[int, ...], max_new_tokens: int, side: Side | None) -> tuple[int, ...]:
+    """Token ids cut to the context only where that was asked for. Raises PromptError."""
+    limit = loaded.engine.limit
+    if side is not None:
+        room = max(limit - max_new_tokens, limit // 2)
+        prompt_ids = truncate(prompt_ids, room, side.value, keep=len(loaded.tokenizer.start_ids))
+    check_length(prompt_ids, limit)
+    return prompt_ids
+
+
+def sampling_parameters(loaded: LoadedModel, options: SamplingOptions) -> SamplingParameters:
+    """The checkpoint's defaults, overridden by what was given; what is not applied is told. Raises ParameterError."""
+    from model.sampling.chain import describe_chain
+    from model.sampling.repeats import breakers_of
+
+    generation_config = loaded.checkpoint.generation_config
+    for name, value in not_applied(generation_config).items():
+        say(f"note: generation_config.json asks for {name} {value}, which is not applied")
+    given: dict[str, Any] = {name: getattr(options, name) for name in SAME}
+    given["no_repeat_ngram_size"] = options.no_repeat_ngram
+    if options.dry_multiplier:
+        breakers = DRY_BREAKERS if options.dry_breaker is None else options.dry_breaker
+        given["dry_sequence_breakers"] = breakers_of(breakers, loaded.tokenizer)
+    if options.logit_bias:
+        given["logit_bias"] = tuple(read_bias(item, loaded.tokenizer) for item in options.logit_bias)
+    if options.samplers is not None:
+        given["samplers"] = tuple(name.strip() for name in options.samplers.split(",") if name.strip())
+    parameters = replace(defaults_from(generation_config), **{k: v for k, v in given.items() if v is not None})
+    if options.show_chain:
+        for name, settings in describe_chain(parameters):
+            say(f"{name:<19} {settings}")
+    return parameters
+
+
+def read_bias(item: str, tokenizer: Tokenizer) -> tuple[tuple[int, ...], float]:
+    """TEXT=N or id:NUMBER=N as token ids and what is added to them. Raises ParameterError."""
+    from model.sampling.penalties import single_token_forms
+
+    name, equals, number = item.rpartition("=")
+    try:
+        bias = float(number)
+    except ValueError:
+        equals = ""
+    if not equals or not name:
+        raise ParameterError(f"--logit-bias {item!r}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5")
+    if name.startswith("id:") and name[3:].isdecimal():
+        token_id = int(name[3:])
+        if token_id >= tokenizer.vocab_size:
+            raise ParameterError(f"--logit-bias {item!r}: the vocabulary ends at id {tokenizer.vocab_size - 1:,}")
+        return (token_id,), bias
+    return single_token_forms(name, tokenizer), bias

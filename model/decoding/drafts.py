@@ -1,0 +1,120 @@
+"""Guesses of the next tokens that cost less than the model: what a verifying pass may accept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from model.decoding.sequence import Sequence
+from model.engine import Engine
+from model.errors import NothingPossible, ParameterError
+from model.kv_cache import KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Guessed ids, and the positions that were computed for them (0: no pass of a model)."""
+
+    token_ids: tuple[int, ...]
+    num_input_tokens: int = 0
+
+
+class Drafter(Protocol):
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        """At most `count` guesses of what follows the sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class NgramDrafter:
+    """What followed the last tokens when they came before (prompt lookup, Saxena 2023; Yang et al. 2023, arXiv
+    2304.04487): the longest run of at most `longest` tokens, its latest place."""
+
+    longest: int = 4
+
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        return Draft(tuple(following(sequence.token_ids, self.longest, count)))
+
+
+def following(token_ids: Ids[int], longest: int, count: int) -> Ids[int]:
+    """The ids behind the latest earlier place of the longest run that the ids end with."""
+    size = len(token_ids)
+    for length in range(min(longest, size - 1), 0, -1):
+        run = token_ids[size - length :]
+        for start in range(size - length - 1, -1, -1):
+            if token_ids[start] == run[0] and token_ids[start : start + length] == run:
+                return token_ids[start + length : start + length + count]
+    return ()
+
+
+class ParallelDrafter:
+    """The model's own guess of a whole block, from one pass over masks (Set Block Decoding, arXiv 2509.04185)."""
+
+    def __init__(self, engine: Engine, cache: KVCache, mask_id: int | None):
+        """`cache` is that of the sequence. Raises ParameterError for a model without a mask token."""
+        if mask_id is None:
+            raise ParameterError("this checkpoint has no mask token to draft with; try --draft ngram")
+        self._engine = engine
+        self._cache = cache
+        self._mask_id = mask_id
+
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        done = self._cache.lengths[0]
+        inputs = [*sequence.token_ids[done:], *[self._mask_id] * (count - 1)]
+        logits = self._engine.forward(torch.tensor([inputs]), self._cache, last=False, block=count)
+        self._cache.truncate(0, done)
+        guesses: list[int] = []
+        for row in logits[0, -count:]:
+            if not guess(sequence, row, guesses):
+                break
+        return Draft(tuple(guesses), len(inputs))
+
+
+class ModelDrafter:
+    """A smaller model with the same tokenizer writes on (Leviathan et al. 2023, arXiv 2211.17192).
+
+    It draws with the numbers that the sequence will draw with, so that equal distributions give equal tokens.
+    """
+
+    def __init__(self, engine: Engine, prompt_length: int):
+        """Raises ParameterError for a prompt beyond the model's context."""
+        if prompt_length >= engine.limit:
+            raise ParameterError(f"the draft model's context holds {engine.limit:,} tokens, less than the prompt")
+        self._engine = engine
+        self._cache = engine.new_cache()
+        self._cached: list[int] = []
+
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        count = min(count, self._engine.limit - len(sequence.token_ids) - 1)
+        if count < 1:
+            return Draft(())
+        shared = 0
+        for cached, token_id in zip(self._cached, sequence.token_ids[:-1], strict=False):
+            if cached != token_id:
+                break
+            shared += 1
+        kept = self._cache.truncate(0, min(shared, self._cache.lengths[0]))
+        self._cached = list(sequence.token_ids)
+        inputs, computed, guesses = sequence.token_ids[kept:], 0, list[int]()
+        while len(guesses) < count:
+            computed += len(inputs)
+            logits = self._engine.forward(torch.tensor([inputs]), self._cache)
+            if not guess(sequence, logits[0, -1], guesses):
+                break
+            inputs = guesses[-1:]
+        self._cached += guesses[:-1]
+        return Draft(tuple(guesses), computed)
+
+
+def guess(sequence: Sequence, logits: torch.Tensor, guesses: list[int]) -> bool:
+    """Add what the sampler would take from these logits behind the guesses; whether there was something."""
+    try:
+        choice = sequence.choose(logits, ahead=guesses)
+    except NothingPossible:
+        return False
+    if choice.token_id is None:
+        return False
+    guesses.append(choice.token_id)
+    return True

@@ -1,0 +1,59 @@
+"""The negative prompt beside the prompt: what the model would say there, to be guided away from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Several
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from model.decoding.request import Request, check_length
+from model.decoding.sequence import Sequence
+from model.engine import Engine
+
+
+class Negative:
+    """The same new tokens behind another prompt (Sanchez et al. 2023, arXiv 2306.17806).
+
+    Raises PromptError where the negative prompt does not fit in the context.
+    """
+
+    def __init__(self, engine: Engine, request: Request):
+        check_length(request.negative_ids, engine.limit)
+        self._engine = engine
+        self._request = request
+        planned_length = min(len(request.negative_ids) + request.max_new_tokens, engine.limit)
+        self._cache = engine.new_cache(planned_length=planned_length)
+
+    def logits(self, sequence: Sequence) -> Tensor:
+        """Logits (vocab,) for the next token behind the negative prompt; only what is new is computed."""
+        return self.rows([sequence.token_ids])[0]
+
+    def rows(self, texts: Several[Several[int]]) -> Tensor:
+        """Logits (rows, vocab) for texts of one length, prompt included, each continuing what its row had."""
+        prompt_length = len(self._request.prompt_ids)
+        token_ids = torch.tensor([[*self._request.negative_ids, *text[prompt_length:]] for text in texts])
+        length = token_ids.shape[1]
+        for row, held in enumerate(self._cache.lengths):
+            if held >= length:
+                self._cache.truncate(row, length - 1)
+        while (done := self._cache.lengths[0]) < length:
+            logits = self._engine.forward(token_ids[:, done : done + self._request.prefill_chunk], self._cache)
+        return logits[:, -1]
+
+    def select(self, rows: Several[int]) -> None:
+        """Go on with these rows, in this order."""
+        self._cache.select(rows)
+
+    def copy(self) -> Negative:
+        """Another that has computed as much."""
+        twin = copy(self)
+        twin._cache = copy(self._cache)
+        twin._cache.select(range(self._cache.rows))
+        return twin
+
+
+def room(engine: Engine, request: Request) -> int:
+    """Positions that a text may reach, prompt included, so that it fits behind the negative prompt as well."""
+    return engine.limit - max(0, len(request.negative_ids) - len(request.prompt_ids))

@@ -1,0 +1,63 @@
+"""Token healing: the prompt's last token is chosen anew, so that a word cut by the prompt's edge can go on.
+
+A prompt that ends in the middle of a word ends in a token that the model saw rarely there (Lundberg 2023, "The Art of
+Prompt Design: Prompt Boundaries and Token Healing").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.sampling.context import Mask
+from model.tokenizer import Tokenizer
+
+
+def heal(tokenizer: Tokenizer, prompt_ids: tuple[int, ...]) -> tuple[tuple[int, ...], bytes]:
+    """The prompt without its last token, and that token's bytes, where a longer token begins with them.
+
+    Otherwise, and where the last token is the only one, special, or ends inside a character: the prompt as it is.
+    """
+    *kept, last = prompt_ids
+    piece = tokenizer.piece(last)
+    whole, rest = tokenizer.decode(prompt_ids), tokenizer.decode(kept)
+    said = decoded(piece)
+    if len(kept) <= len(tokenizer.start_ids) or tokenizer.is_hidden(last) or said is None or rest + said != whole:
+        return prompt_ids, b""
+    longer = any(
+        other.startswith(piece) and len(other) > len(piece)
+        for other in map(tokenizer.piece, range(tokenizer.vocab_size))
+    )
+    return (tuple(kept), piece) if longer else (prompt_ids, b"")
+
+
+def decoded(piece: bytes) -> str | None:
+    """Its text, or None where it is no whole characters."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+class Healing:
+    """Lets only tokens through that spell out the healed bytes, until they are there."""
+
+    def __init__(self, tokenizer: Tokenizer, healed: bytes):
+        self._tokenizer = tokenizer
+        self._healed = healed
+        self._pieces = [
+            b"" if tokenizer.is_hidden(token_id) else tokenizer.piece(token_id)
+            for token_id in range(tokenizer.vocab_size)
+        ]
+
+    def mask(self, new_ids: Sequence[int]) -> Mask | None:
+        """What may come after these new tokens; None when all of it is spelt out."""
+        said = 0
+        for token_id in new_ids:
+            said += len(self._pieces[token_id])
+            if said >= len(self._healed):
+                return None
+        missing = self._healed[said:]
+        allowed = [bool(piece) and (piece.startswith(missing) or missing.startswith(piece)) for piece in self._pieces]
+        return Mask("heal", np.array(allowed))

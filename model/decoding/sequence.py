@@ -1,0 +1,203 @@
+"""One text being written: the tokens decided so far, what may come next, and what of it may be printed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model.decoding.gate import Gate
+from model.decoding.healing import Healing
+from model.decoding.request import Request
+from model.errors import NothingPossible
+from model.sampling.context import Context, Mask
+from model.sampling.sampler import Sampler
+from model.steps import Choice, Reason
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.sampling.constraints import ConstraintState
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided at once: the choices, and the text that may be printed now."""
+
+    choices: tuple[Choice, ...]
+    text: str
+
+
+@dataclass(slots=True)
+class Retries:
+    """Tokens that led to a banned phrase, by position; a position is drawn afresh as often as it was taken back."""
+
+    avoided: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def take_back(self, position: int, token_id: int) -> None:
+        """What was tried behind the position was tried after another token, and is forgotten."""
+        self.avoided = {place: ids for place, ids in self.avoided.items() if place <= position}
+        self.avoided[position] = (*self.avoided.get(position, ()), token_id)
+
+
+class Sequence:
+    """Decides token after token from logits; it knows no engine and no cache.
+
+    `limit` is the context's. `seed` and `number` differ between the samples of one request. Raises ParameterError
+    for a request that contradicts itself.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        request: Request,
+        limit: int,
+        *,
+        number: int = 0,
+        seed: int | None = None,
+    ):
+        self.number = number
+        self.seed = request.seed if seed is None else seed
+        self.token_ids = list(request.prompt_ids)
+        self.reason: Reason | None = None
+        self.rewound_to: int | None = None  # length cut back to by the last decision
+        self._request = request
+        self._limit = limit
+        self._tokenizer = tokenizer
+        self._sampler = Sampler(request.sampling, tokenizer.piece, request.top)
+        self.has_begun = False  # whether a token was ever decided
+        self._healing = Healing(tokenizer, request.healed) if request.healed else None
+        healed = len(request.healed.decode("utf-8", "replace"))
+        self._gate = Gate(tokenizer, request.prompt_ids, request.stops, request.bans, healed)
+        self._retries = Retries()
+        self._constraint: ConstraintState | None = None
+        if request.constraint is not None:
+            self._constraint = request.constraint.begin(tokenizer, request.eos_token_ids)
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.token_ids) - len(self._request.prompt_ids)
+
+    def decide(self, logits: Tensor, negative: Tensor | None = None) -> Decision:
+        """Take the next token, and those that then have to follow. Sets `reason` where the text ends.
+
+        `logits` (vocab,) are those after the last token; a token that has to come needs none. Raises EngineError.
+        """
+        self.rewound_to = None
+        choices, text = [], ""
+        forced = self._forced()
+        if not forced:
+            try:
+                choice = self.choose(logits, negative)
+            except NothingPossible:
+                self.reason = "constraint"
+                return Decision((), "")
+            choices.append(choice)
+            text = self.append(choice)
+            forced = self._forced() if self.rewound_to is None else []
+        for token_id in forced:
+            if self.reason is not None or self.rewound_to is not None:
+                break
+            choices.append(self._forced_choice(token_id))
+            text += self.append(choices[-1])
+        return Decision(tuple(choices), text)
+
+    def choose(self, logits: Tensor, negative: Tensor | None = None, ahead: Ids = ()) -> Choice:
+        """The token that the sampler takes next, or behind the tokens `ahead`; nothing changes.
+
+        Raises EngineError, NothingPossible.
+        """
+        return self._sampler.choose(logits, self.context(negative, ahead))
+
+    def context(self, negative: Tensor | None = None, ahead: Ids = ()) -> Context:
+        """What the processors may know at the next position, or behind the tokens `ahead`."""
+        token_ids = [*self.token_ids, *ahead] if ahead else self.token_ids
+        avoided = self._retries.avoided.get(len(token_ids), ())
+        return Context(
+            token_ids=token_ids,
+            prompt_length=len(self._request.prompt_ids),
+            seed=self.seed,
+            attempt=len(avoided),
+            masks=self._masks(avoided),
+            negative=None if negative is None else negative.numpy(),
+        )
+
+    def flush(self) -> str:
+        """The text that was held back."""
+        text = self._gate.flush()
+        if self._gate.stopped:
+            self.reason = "stop"
+        return text
+
+    def _masks(self, avoided: tuple[int, ...]) -> tuple[Mask, ...]:
+        request, masks = self._request, []
+        if self._healing is not None:
+            mask = self._healing.mask(self.token_ids[len(request.prompt_ids) :])
+            masks += [] if mask is None else [mask]
+        if self._constraint is not None:
+            masks.append(self._constraint.mask())
+        if avoided:
+            masks.append(Mask("ban", removed=avoided))
+        if request.ignore_eos:
+            masks.append(Mask("ignore-eos", removed=tuple(request.eos_token_ids)))
+        elif self.new_tokens < request.min_new_tokens:
+            masks.append(Mask("min-new-tokens", removed=tuple(request.eos_token_ids)))
+        return tuple(masks)
+
+    def append(self, choice: Choice) -> str:
+        """Add a decided token; the text that may be printed now."""
+        token_id = choice.token_id
+        assert token_id is not None
+        self.has_begun = True
+        self.token_ids.append(token_id)
+        if self._constraint is not None:
+            self._constraint.advance(token_id)
+        self.reason = reason_to_stop(token_id, len(self.token_ids), self._request, self._limit)
+        if self.reason == "eos":
+            return ""
+        text = self._gate.add(token_id)
+        if self._gate.banned_from is not None:
+            self._take_back(self._gate.banned_from)
+        elif self._gate.stopped:
+            self.reason = "stop"
+        return text
+
+    def _take_back(self, kept: int) -> None:
+        """Only the first `kept` new tokens stand; the one behind them will be another."""
+        length = len(self._request.prompt_ids) + kept
+        self._retries.take_back(length, self.token_ids[length])
+        if self._constraint is not None:
+            self._constraint.rewind(len(self.token_ids) - length)
+        del self.token_ids[length:]
+        self._gate.rewind(kept)
+        self.reason, self.rewound_to = None, length
+
+    def _forced(self) -> Collection[int]:
+        """Tokens that the constraint leaves no choice about, where nothing else has a say."""
+        if self._constraint is None or self.reason is not None or self._retries.avoided:
+            return []
+        return self._constraint.forced()
+
+    def _forced_choice(self, token_id: int) -> Choice:
+        return Choice(
+            position=len(self.token_ids),
+            token_id=token_id,
+            piece=self._tokenizer.piece(token_id),
+            logprob=None,
+            prob=None,
+            rank=None,
+            entropy=None,
+            draw=None,
+            status="forced",
+        )
+
+
+def reason_to_stop(token_id: int, length: int, request: Request, limit: int) -> Reason | None:
+    """Why a sequence that has just reached `length` tokens with `token_id` ends here, or None."""
+    if token_id in request.eos_token_ids:
+        return "eos"
+    if length - len(request.prompt_ids) >= request.max_new_tokens:
+        return "length"
+    return "context" if length >= limit else None

@@ -1,0 +1,170 @@
+"""Guessed tokens verified in one pass: exactly the autoregressive text, in fewer passes where the guesses are good.
+
+Every verified position is decided by the sampler itself, with the number that is drawn for that position in any case;
+a guess is accepted where it is that token (so the text does not depend on the guesses). Leviathan et al. 2023, arXiv
+2211.17192; Jacobi decoding: Santilli et al. 2023, arXiv 2305.10427.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from model.decoding.autoregressive import Interrupt, asked_to_stop, next_inputs
+from model.decoding.drafts import Draft, Drafter, guess
+from model.decoding.recorder import Recorder
+from model.decoding.request import Request, check_length
+from model.decoding.sequence import Decision, Sequence
+from model.engine import Engine
+from model.errors import ParameterError, TokenglassError
+from model.kv_cache import KVCache
+from model.steps import Choice, Phase, Record
+from model.tokenizer import Tokenizer
+
+
+def decode_speculative(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    request: Request,
+    interrupt: Interrupt,
+    cache: KVCache,
+    drafter: Drafter,
+    count: int = 8,
+) -> Iterator[Record]:
+    """Prefill, then `count` guesses and one verifying pass at a time. `cache` is empty or holds a part of the prompt.
+
+    A step of phase draft holds the guesses where making them took a pass; a step of phase verify holds the choices:
+    accepted guesses, the sampler's own token behind them, and the guess that was rejected for it. Raises as `decode`.
+    """
+    yield from verified(engine, tokenizer, request, interrupt, cache, drafter, count, "verify")
+
+
+def decode_jacobi(
+    engine: Engine, tokenizer: Tokenizer, request: Request, interrupt: Interrupt, cache: KVCache, count: int = 16
+) -> Iterator[Record]:
+    """Fixed-point iteration: each pass guesses `count` tokens anew from its guesses before; those that no longer change
+    are the text. Works on any model. Raises as `decode`."""
+    yield from verified(engine, tokenizer, request, interrupt, cache, JacobiDrafter(), count, "jacobi")
+
+
+class JacobiDrafter:
+    """The guesses of the last pass; at first, and where they have run out, the last token again and again."""
+
+    def __init__(self) -> None:
+        self.guesses: list[int] = []
+
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        known = self.guesses[:count]
+        return Draft((*known, *[sequence.token_ids[-1]] * (count - len(known))))
+
+    def improve(self, sequence: Sequence, rows: Tensor, settled: int, drafts: tuple[int, ...]) -> None:
+        """New guesses for what lies behind the settled tokens, from the rows (positions, vocab) of the same pass."""
+        self.guesses = []
+        for row in range(settled, len(rows)):
+            before = len(self.guesses)
+            assumed = [*drafts[settled:row]]  # what this row was computed from
+            found: list[int] = assumed[:]
+            if not guess(sequence, rows[row], found) or len(self.guesses) != before:
+                break
+            self.guesses.append(found[-1])
+
+
+def verified(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    request: Request,
+    interrupt: Interrupt,
+    cache: KVCache,
+    drafter: Drafter,
+    count: int,
+    phase: Phase,
+) -> Iterator[Record]:
+    check_length(request.prompt_ids, engine.limit)
+    if request.negative_ids:
+        raise ParameterError("a negative prompt needs a pass for each token; leave it out, or use autoregressive mode")
+    if count < 1:
+        raise ParameterError(f"the number of guesses is {count}; expected at least 1")
+    sequence = Sequence(tokenizer, request, engine.limit)
+    recorder = Recorder()
+    try:
+        while sequence.reason is None:
+            sequence.reason = asked_to_stop(request, interrupt, recorder.start())
+            if sequence.reason is not None:
+                break
+            rewound_to, sequence.rewound_to = sequence.rewound_to, None
+            inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
+            draft = Draft(())
+            reached = cache.lengths[0] + len(inputs) == len(sequence.token_ids)
+            if reached and sequence.has_begun:
+                room = min(count, request.planned_length(engine.limit) - len(sequence.token_ids) - 1)
+                draft = drafter.draft(sequence, room) if room > 0 else draft
+                if draft.num_input_tokens:
+                    yield recorder.step("draft", draft.num_input_tokens, cache, guessed(sequence, tokenizer, draft))
+                    recorder.start()
+            logits = engine.forward(torch.tensor([[*inputs, *draft.token_ids]]), cache, last=not draft.token_ids)
+            begun, decision = sequence.has_begun, Decision((), "")
+            if reached:
+                rows = logits[0, len(inputs) - 1 :] if draft.token_ids else logits[0]
+                decision = verify(sequence, tokenizer, draft.token_ids, rows, drafter)
+            num = len(inputs) + len(draft.token_ids)
+            current: Phase = phase if begun else "prefill"
+            yield recorder.step(current, num, cache, decision.choices, decision.text, rewound_to=rewound_to)
+    except TokenglassError:
+        yield recorder.finish("error", sequence.flush())
+        raise
+    text = sequence.flush()
+    yield recorder.finish(sequence.reason, text)
+
+
+def verify(
+    sequence: Sequence, tokenizer: Tokenizer, drafts: tuple[int, ...], rows: Tensor, drafter: Drafter
+) -> Decision:
+    """Decide from rows (guesses + 1, vocab) for as long as the guesses hold."""
+    choices: list[Choice] = []
+    text, start = "", len(sequence.token_ids)
+    while sequence.reason is None and sequence.rewound_to is None:
+        settled = len(sequence.token_ids) - start
+        if tuple(sequence.token_ids[start:]) != drafts[:settled] or settled >= len(rows):
+            break
+        decision = sequence.decide(rows[settled])
+        text += decision.text
+        for choice in decision.choices:
+            place = choice.position - start
+            wanted = drafts[place] if place < len(drafts) else None
+            holds = wanted == choice.token_id and choice.status == "sampled"
+            choices.append(replace(choice, status="accepted") if holds else choice)
+            if wanted is not None and wanted != choice.token_id:
+                choices.insert(-1, rejected(choice, wanted, tokenizer))
+        if not decision.choices:
+            break
+    if isinstance(drafter, JacobiDrafter):
+        drafter.improve(sequence, rows, len(sequence.token_ids) - start, drafts)
+    return Decision(tuple(choices), text)
+
+
+def rejected(chosen: Choice, token_id: int, tokenizer: Tokenizer) -> Choice:
+    """The guess that was not taken at this place, with its numbers where it was among the candidates."""
+    known = next((c for c in chosen.candidates if c.token_id == token_id), None)
+    return Choice(
+        position=chosen.position,
+        token_id=token_id,
+        piece=tokenizer.piece(token_id),
+        logprob=None if known is None else known.logprob,
+        prob=None if known is None else known.prob,
+        rank=None,
+        entropy=chosen.entropy,
+        draw=None,
+        status="rejected",
+    )
+
+
+def guessed(sequence: Sequence, tokenizer: Tokenizer, draft: Draft) -> tuple[Choice, ...]:
+    """A draft's tokens, of which nothing is known yet."""
+    start = len(sequence.token_ids)
+    return tuple(
+        Choice(start + place, token_id, tokenizer.piece(token_id), None, None, None, None, None, status="guessed")
+        for place, token_id in enumerate(draft.token_ids)
+    )

@@ -1,0 +1,81 @@
+"""Processors against repeated sequences. Both count the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from model.sampling.processor import Processor
+from model.sampling.provenance import Ints
+from model.sampling.scores import Scores
+from model.tokenizer import Tokenizer
+
+LONGEST = 50  # tokens that a repeated sequence is followed back
+
+
+@dataclass(frozen=True, slots=True)
+class NoRepeatNgram(Processor):
+    """Cut every token that would complete an n-gram that occurred (Paulus et al. 2017, arXiv 1705.04304)."""
+
+    size: int
+    name: ClassVar[str] = "no-repeat-ngram"
+
+    def __call__(self, scores: Scores) -> None:
+        text = scores.text
+        if len(text) < self.size:
+            return
+        ends = np.arange(self.size - 1, len(text))  # places of the last token of each n-gram
+        for back in range(1, self.size):
+            ends = ends[text[ends - back] == text[-back]]
+        forbidden = text[ends]
+        scores.remove(self.name, forbidden[forbidden < scores.size])
+
+
+@dataclass(frozen=True, slots=True)
+class DRY(Processor):
+    """Subtract multiplier * base ** (length - allowed_length) from a token that would prolong a repeated sequence.
+
+    `length` is that of the longest end of the text that occurred before this token; no sequence goes across a breaker.
+    "Don't repeat yourself", by p-e-w: github.com/oobabooga/text-generation-webui/pull/5677.
+    """
+
+    multiplier: float
+    base: float
+    allowed_length: int
+    sequence_breakers: tuple[int, ...] = ()
+    window: int = 0
+    name: ClassVar[str] = "dry"
+
+    def __call__(self, scores: Scores) -> None:
+        lengths = self.lengths(scores.text[-self.window :] if self.window else scores.text)
+        lengths = {k: n for k, n in lengths.items() if n >= self.allowed_length and k < scores.size}
+        repeated = np.array(list(lengths), np.int64)
+        penalty = self.multiplier * self.base ** (np.array(list(lengths.values())) - float(self.allowed_length))
+        scores.edit(self.name, repeated, scores.whole[repeated] - penalty)
+
+    def lengths(self, text: Ints) -> dict[int, int]:
+        """For each token that followed an earlier occurrence of the text's end: the longest such end."""
+        end = text[: -LONGEST - 1 : -1]  # from the last token back
+        longest = len(end)
+        if self.sequence_breakers:
+            breaks = (back for back, token_id in enumerate(end.tolist()) if token_id in self.sequence_breakers)
+            longest = next(breaks, longest)
+        places = np.flatnonzero(text[:-1] == text[-1:]) + 1  # of what may come again
+        before = places[:, None] - np.arange(1, longest + 1)  # (places, longest); negative: before the text
+        equal = (text[before] == end[:longest]) & (before >= 0)
+        lengths = np.logical_and.accumulate(equal, axis=1).sum(1)
+        found: dict[int, int] = {}
+        for token_id, length in zip(text[places].tolist(), lengths.tolist(), strict=True):
+            if length and token_id not in self.sequence_breakers:
+                found[token_id] = max(length, found.get(token_id, 0))
+        return found
+
+
+def breakers_of(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the tokens that hold one of these texts."""
+    wanted = [text.encode() for text in texts]
+    pieces = ((token_id, tokenizer.piece(token_id)) for token_id in range(tokenizer.vocab_size))
+    return tuple(token_id for token_id, piece in pieces if any(text in piece for text in wanted))

@@ -1,0 +1,55 @@
+"""Processors that change every token's score."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from model.errors import ParameterError
+from model.sampling.processor import Processor
+from model.sampling.provenance import Floats
+from model.sampling.scores import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature(Processor):
+    """Divide by the temperature: below 1 sharpens, above 1 flattens."""
+
+    temperature: float
+    name: ClassVar[str] = "temperature"
+
+    def __call__(self, scores: Scores) -> None:
+        if self.temperature != 1:
+            scores.divide(self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance(Processor):
+    """Away from the negative prompt: scale * (log p - log n) + log n (Sanchez et al. 2023, arXiv 2306.17806).
+
+    n are the probabilities under the negative prompt. A token is moved by (scale - 1) * (log p - log n); one that is
+    impossible under the negative prompt is left as it is. Raises ParameterError where there is no negative prompt.
+    """
+
+    scale: float
+    name: ClassVar[str] = "guidance"
+
+    def __call__(self, scores: Scores) -> None:
+        if scores.context.negative is None:
+            raise ParameterError("guidance needs a negative prompt to go away from; give one, or scale 1")
+        logprobs = scores.whole - scores.peak - math.log(scores.mass)
+        negative = log_softmax(np.asarray(scores.context.negative, np.float64))
+        is_possible = (logprobs > -math.inf) & (negative > -math.inf)
+        change = np.zeros(scores.size)
+        np.subtract(logprobs, negative, out=change, where=is_possible)
+        change *= self.scale - 1
+        scores.reweigh(self.name, logprobs + change, change)
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Logarithms of probabilities, of logits (vocab,) that hold a finite maximum."""
+    below = logits - logits.max()
+    return below - math.log(float(np.exp(below).sum()))

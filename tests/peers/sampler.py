@@ -1,0 +1,86 @@
+"""What a choice costs: raw distribution, chain, draw, rank, entropy and candidates, on a model's own logits.
+
+    python tests/peers/sampler.py [MODEL] [--tokens 64] [--runs 9]
+
+The best of several interleaved runs per token, in processor time of the thread; medians over the tokens are printed.
+A full sort and an exponential of the same logits stand beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from model.loading import load_model
+from model.sampling.context import Context
+from model.sampling.parameters import SamplingParameters
+from model.sampling.sampler import Sampler
+from model.store import resolve
+
+TEXT = """Once upon a time there was a little fox who lived in the forest. One day the fox went to the river to look
+for something to eat, and there it met a bear. The bear was big and brown, and it had a fish. "Good morning, little
+fox," said the bear. "Good morning, big bear," said the fox. "What do you have there?" """
+
+MOVED = {
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.2,
+    "frequency_penalty": 0.1,
+    "dry_multiplier": 0.8,
+    "no_repeat_ngram_size": 4,
+    "logit_bias": (((5, 9), 1.0),),
+}
+CHAINS = {
+    "greedy, top 5": (SamplingParameters(0.0), 5),
+    "default (temperature, top-p), top 5": (SamplingParameters(), 5),
+    "temperature 1 alone, top 5": (SamplingParameters(1.0, top_p=1.0), 5),
+    "ten processors, top 10": (SamplingParameters(0.8, 50, 0.95, 0.02, **MOVED), 10),
+    "ten, typical-p for top-k, top 10": (SamplingParameters(0.8, 0, 0.95, 0.02, 0.9, **MOVED), 10),
+    "all thirteen, top 10": (SamplingParameters(0.8, 50, 0.95, 0.02, 0.9, 3.0, xtc_probability=0.5, **MOVED), 10),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a checkpoint folder or a name; absent, the bundled model")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=9)
+    options = parser.parse_args()
+    rows, token_ids, piece = logits_of(options.model, options.tokens)
+    work: dict[str, Callable[[torch.Tensor, Context], object]] = {
+        name: Sampler(parameters, piece, top).choose for name, (parameters, top) in CHAINS.items()
+    }
+    work["(a full sort)"] = lambda row, _: np.argsort(row.double().numpy())
+    work["(one exponential)"] = lambda row, _: np.exp(row.double().numpy())
+    best = {name: [float("inf")] * len(rows) for name in work}
+    for _ in range(options.runs):
+        for index, row in enumerate(rows):
+            where = Context(token_ids[: len(token_ids) - len(rows) + index + 1], 16, seed=1)
+            for name, run in work.items():
+                started = time.thread_time()
+                run(row, where)
+                best[name][index] = min(best[name][index], time.thread_time() - started)
+    print(f"vocabulary {len(rows[0]):,}, {len(rows)} tokens after a text of {len(token_ids) - len(rows)}")
+    for name, seconds in best.items():
+        median, most = statistics.median(seconds) * 1e3, max(seconds) * 1e3
+        print(f"{name:38} median {median:6.3f} ms   most {most:6.3f} ms")
+
+
+def logits_of(name: str | None, count: int) -> tuple[list[torch.Tensor], list[int], Callable[[int], bytes]]:
+    """The logits (vocab,) at the last `count` places of a text, its ids, and the pieces."""
+    loaded = load_model(resolve(name), device="cpu")
+    token_ids = list(loaded.tokenizer.encode(TEXT))
+    cache = loaded.engine.new_cache(planned_length=len(token_ids))
+    rows = []
+    with torch.inference_mode():
+        for token_id in token_ids:
+            rows.append(loaded.engine.forward(torch.tensor([[token_id]]), cache)[0, -1].float())
+    return rows[-count:], token_ids, loaded.tokenizer.piece
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Every logits processor by its definition over the whole vocabulary, slow and plain: what the fast ones must equal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.sampling.context import Context
+from model.sampling.draw import uniform
+from model.sampling.parameters import SamplingParameters
+
+
+class NothingLeftError(Exception):
+    """Every token was cut, the last by the one it names."""
+
+
+@dataclass
+class Plain:
+    """Scores (vocab,) and what was done to them; `margin` is how near a decision was to falling the other way."""
+
+    scores: np.ndarray
+    context: Context
+    p: SamplingParameters
+    margin: float = math.inf
+    log: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def run(self) -> np.ndarray:
+        """The final distribution (vocab,)."""
+        for mask in self.context.masks:
+            allowed = np.ones(len(self.scores), bool) if mask.allowed is None else mask.allowed.copy()
+            allowed[list(mask.removed)] = False
+            self.change(mask.name, np.where(allowed, self.scores, -math.inf))
+        for name in self.p.samplers:
+            new = getattr(self, name.replace("-", "_"))()
+            if name != "temperature":
+                self.change(name, new)
+            self.scores = new
+        if self.p.is_greedy:
+            return (np.arange(len(self.scores)) == self.scores.argmax()).astype(float)
+        return self.probs()
+
+    def change(self, name: str, new: np.ndarray) -> None:
+        if new.max() == -math.inf:
+            raise NothingLeftError(name)
+        self.log.append((name, self.scores, new))
+        self.scores = new
+
+    def removed_by(self, token_id: int) -> str | None:
+        cut = (name for name, before, after in self.log if before[token_id] > -math.inf == after[token_id])
+        return next(cut, None)
+
+    def moved(self, token_id: int) -> dict[str, float]:
+        return {
+            name: after[token_id] - before[token_id]
+            for name, before, after in self.log
+            if after[token_id] != before[token_id] and after[token_id] > -math.inf
+        }
+
+    def probs(self) -> np.ndarray:
+        weights = np.exp(self.scores - self.scores.max())
+        return weights / math.fsum(weights)
+
+    def order(self) -> list[int]:
+        """Ids from the most probable down, ties by id."""
+        return sorted(range(len(self.scores)), key=lambda token_id: (-self.scores[token_id], token_id))
+
+    def only(self, kept: np.ndarray) -> np.ndarray:
+        return np.where(kept, self.scores, -math.inf)
+
+    def near(self, values: np.ndarray, border: float) -> None:
+        distances = np.abs(np.asarray(values) - border)
+        self.margin = min(self.margin, *distances.tolist(), math.inf)
+
+    def text(self, *, new_only: bool = False) -> list[int]:
+        """The tokens that penalties look at."""
+        text = list(self.context.token_ids)
+        start = self.context.prompt_length if new_only else 0
+        return text[max(start, len(text) - self.p.penalty_window if self.p.penalty_window else 0) :]
+
+    def logit_bias(self) -> np.ndarray:
+        new = self.scores.copy()
+        for token_ids, bias in self.p.logit_bias:
+            for token_id in token_ids:
+                new[token_id] += bias
+        return new
+
+    def repetition_penalty(self) -> np.ndarray:
+        new = self.scores.copy()
+        for token_id in set(self.text()):
+            new[token_id] *= self.p.repetition_penalty if new[token_id] < 0 else 1 / self.p.repetition_penalty
+        return new
+
+    def presence_penalty(self) -> np.ndarray:
+        new = self.scores.copy()
+        for token_id in set(self.text(new_only=True)):
+            new[token_id] -= self.p.presence_penalty
+        return new
+
+    def frequency_penalty(self) -> np.ndarray:
+        new = self.scores.copy()
+        for token_id in self.text(new_only=True):
+            new[token_id] -= self.p.frequency_penalty
+        return new
+
+    def dry(self) -> np.ndarray:
+        new, text = self.scores.copy(), self.text()
+        breakers, longest = self.p.dry_sequence_breakers, {}
+        for place in range(1, len(text)):
+            length = 0
+            while length < min(place, 50) and text[place - 1 - length] == text[-1 - length] not in breakers:
+                length += 1
+            if text[place] not in breakers:
+                longest[text[place]] = max(length, longest.get(text[place], 0))
+        for token_id, length in longest.items():
+            if length >= self.p.dry_allowed_length:
+                new[token_id] -= self.p.dry_multiplier * self.p.dry_base ** (length - self.p.dry_allowed_length)
+        return new
+
+    def no_repeat_ngram(self) -> np.ndarray:
+        new, text, size = self.scores.copy(), list(self.context.token_ids), self.p.no_repeat_ngram_size
+        if size and len(text) >= size:
+            for start in range(len(text) - size + 1):
+                if text[start : start + size - 1] == text[len(text) - size + 1 :]:
+                    new[text[start + size - 1]] = -math.inf
+        return new
+
+    def temperature(self) -> np.ndarray:
+        return self.scores if self.p.is_greedy else (self.scores - self.scores.max()) / self.p.temperature
+
+    def top_n_sigma(self) -> np.ndarray:
+        if not self.p.top_n_sigma or self.p.is_greedy:
+            return self.scores
+        possible = self.scores[self.scores > -math.inf]
+        least = self.scores.max() - self.p.top_n_sigma * possible.std()
+        self.near(possible, least)
+        return self.only(self.scores >= least)
+
+    def top_k(self) -> np.ndarray:
+        if not self.p.top_k or self.p.is_greedy:
+            return self.scores
+        return self.only(self.scores >= sorted(self.scores, reverse=True)[: self.p.top_k][-1])
+
+    def top_p(self) -> np.ndarray:
+        if self.p.top_p == 1 or self.p.is_greedy:
+            return self.scores
+        probs, kept, mass = self.probs(), np.zeros(len(self.scores), bool), 0.0
+        for token_id in self.order():
+            self.near([mass], self.p.top_p)
+            if mass >= self.p.top_p:
+                break
+            kept[token_id] = True
+            mass += probs[token_id]
+        return self.only(kept)
+
+    def min_p(self) -> np.ndarray:
+        if not self.p.min_p or self.p.is_greedy:
+            return self.scores
+        probs = self.probs()
+        ratios = probs / probs.max()
+        if self.p.min_p < 1:
+            self.near(ratios, self.p.min_p)
+        return self.only(ratios >= self.p.min_p)
+
+    def typical_p(self) -> np.ndarray:
+        if self.p.typical_p == 1 or self.p.is_greedy:
+            return self.scores
+        probs = self.probs()
+        possible = probs > 0
+        surprise = np.full(len(probs), math.inf)
+        surprise[possible] = -np.log(probs[possible])
+        distance = np.abs(surprise - math.fsum(probs[possible] * surprise[possible]))
+        mass = 0.0
+        for token_id in sorted(np.flatnonzero(possible), key=lambda token_id: (distance[token_id], token_id)):
+            widest = distance[token_id]
+            mass += probs[token_id]
+            self.near([mass], self.p.typical_p)
+            if mass >= self.p.typical_p:
+                break
+        others = np.abs(distance - widest)
+        self.near(others[others > 0], 0.0)
+        return self.only((distance <= widest) & possible)
+
+    def xtc(self) -> np.ndarray:
+        key = (self.context.seed, self.context.position)
+        if self.p.is_greedy or uniform(*key, stream=1, attempt=self.context.attempt) >= self.p.xtc_probability:
+            return self.scores
+        probs = self.probs()
+        self.near(probs, self.p.xtc_threshold)
+        reaching = [token_id for token_id in self.order() if probs[token_id] >= self.p.xtc_threshold]
+        kept = np.ones(len(probs), bool)
+        kept[reaching[:-1]] = False
+        return self.only(kept)

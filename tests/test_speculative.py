@@ -1,0 +1,176 @@
+"""Guesses change how many passes a text takes, never the text."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.decoding.autoregressive import decode
+from model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, ParallelDrafter, following
+from model.decoding.request import Request
+from model.decoding.sequence import Sequence
+from model.decoding.speculative import decode_jacobi, decode_speculative
+from model.engine import Engine
+from model.errors import ParameterError
+from model.loading import load_model
+from model.sampling.parameters import SamplingParameters
+from model.steps import Finish, Record, Step
+from model.tokenizer import Tokenizer
+
+EOS = 0
+
+
+class Oracle:
+    """Guesses what is told, right or wrong."""
+
+    def __init__(self, token_ids: list[int], prompt_length: int):
+        self.token_ids = token_ids
+        self.prompt_length = prompt_length
+
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        done = len(sequence.token_ids) - self.prompt_length
+        return Draft(tuple(self.token_ids[done : done + count]))
+
+
+@pytest.fixture(scope="module")
+def engine(saved_checkpoint: Path) -> Engine:
+    return load_model(saved_checkpoint).engine
+
+
+def ended(records: Iterator[Record]) -> tuple[list[Step], Finish]:
+    *steps, finish = records
+    assert isinstance(finish, Finish)
+    return [step for step in steps if isinstance(step, Step)], finish
+
+
+def text_of(steps: list[Step], finish: Finish) -> str:
+    return "".join(step.text for step in steps) + finish.text
+
+
+def settled(steps: list[Step], prompt_length: int) -> list[int]:
+    ids: list[int] = []
+    for step in steps:
+        if step.rewound_to is not None:
+            del ids[step.rewound_to - prompt_length :]
+        ids += [c.token_id for c in step.choices if c.status not in ("rejected", "guessed") and c.token_id is not None]
+    return ids
+
+
+DRAFTERS: dict[str, Callable[[Engine, Any, Request], Any]] = {
+    "ngram": lambda engine, cache, request: NgramDrafter(),
+    "parallel": lambda engine, cache, request: ParallelDrafter(engine, cache, mask_id=1),
+    "the model itself": lambda engine, cache, request: ModelDrafter(engine, len(request.prompt_ids)),
+    "jacobi": lambda engine, cache, request: None,
+}
+
+
+@pytest.mark.parametrize("name", DRAFTERS)
+@settings(max_examples=15)
+@given(data=st.data())
+def test_the_text_and_the_choices_are_those_of_one_token_at_a_time(
+    name: str, data: st.DataObject, engine: Engine, tokenizer: Tokenizer
+) -> None:
+    request = Request(
+        prompt_ids=tokenizer.encode(data.draw(st.sampled_from(["The fox", "The fox and the fox", "a a a a a"]))),
+        seed=data.draw(st.integers(0, 9)),
+        sampling=data.draw(
+            st.sampled_from(
+                [
+                    SamplingParameters(temperature=0),
+                    SamplingParameters(temperature=0.7, top_k=3, top_p=1),
+                    SamplingParameters(temperature=0, repetition_penalty=1.5),
+                ]
+            )
+        ),
+        max_new_tokens=data.draw(st.integers(1, 25)),
+        eos_token_ids=frozenset({EOS}),
+        stops=data.draw(st.sampled_from([(), ("e",)])),
+        bans=data.draw(st.sampled_from([(), ("a",)])),
+        prefill_chunk=3,
+    )
+    expected, end = ended(decode(engine, tokenizer, request, threading.Event()))
+
+    cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
+    count = data.draw(st.integers(1, 6))
+    if name == "jacobi":
+        records = decode_jacobi(engine, tokenizer, request, threading.Event(), cache, count)
+    else:
+        drafter = DRAFTERS[name](engine, cache, request)
+        records = decode_speculative(engine, tokenizer, request, threading.Event(), cache, drafter, count)
+    steps, finish = ended(records)
+
+    size = len(request.prompt_ids)
+    assert (settled(steps, size), text_of(steps, finish), finish.reason) == (
+        settled(expected, size),
+        text_of(expected, end),
+        end.reason,
+    )
+    assert finish.totals.new_tokens == end.totals.new_tokens
+    verifying = [step for step in steps if step.phase in ("verify", "jacobi")]
+    assert len(verifying) <= sum(step.phase == "decode" for step in expected)
+
+
+def test_right_guesses_are_accepted_all_at_once_with_one_token_more(engine: Engine, tokenizer: Tokenizer) -> None:
+    prompt = tokenizer.encode("The fox")
+    request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=21)
+    ids = settled(ended(decode(engine, tokenizer, request, threading.Event()))[0], len(prompt))
+
+    cache = engine.new_cache()
+    drafter = Oracle(ids, len(prompt))
+    steps, _ = ended(decode_speculative(engine, tokenizer, request, threading.Event(), cache, drafter, 4))
+
+    assert [len(step.choices) for step in steps] == [1, 5, 5, 5, 5]
+    assert [[c.status for c in step.choices] for step in steps[1:]] == [["accepted"] * 4 + ["sampled"]] * 4
+    assert [step.num_input_tokens for step in steps[1:]] == [5] * 4
+
+
+def test_a_wrong_guess_is_shown_before_the_token_that_was_taken(engine: Engine, tokenizer: Tokenizer) -> None:
+    prompt = tokenizer.encode("The fox")
+    request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=6)
+    ids = settled(ended(decode(engine, tokenizer, request, threading.Event()))[0], len(prompt))
+    wrong = [*ids[:2], ids[2] + 1, *ids[3:]]
+
+    cache = engine.new_cache()
+    drafter = Oracle(wrong, len(prompt))
+    steps, _ = ended(decode_speculative(engine, tokenizer, request, threading.Event(), cache, drafter, 3))
+
+    assert [(c.status, c.token_id) for c in steps[1].choices] == [
+        ("accepted", ids[1]),
+        ("rejected", ids[2] + 1),
+        ("sampled", ids[2]),
+    ]
+    assert steps[1].choices[1].position == steps[1].choices[2].position
+    assert cache.lengths[0] <= len(prompt) + len(ids)
+
+
+@given(ids=st.lists(st.integers(0, 3), min_size=1, max_size=12), longest=st.integers(1, 4), count=st.integers(1, 5))
+def test_an_ngram_guess_follows_the_longest_and_latest_earlier_place(ids: list[int], longest: int, count: int) -> None:
+    found = list(following(ids, longest, count))
+    lengths = [
+        (length, start)
+        for length in range(1, min(longest, len(ids) - 1) + 1)
+        for start in range(len(ids) - length)
+        if ids[start : start + length] == ids[-length:]
+    ]
+    if not lengths:
+        assert found == []
+    else:
+        length, start = max(lengths)
+        assert found == ids[start + length : start + length + count]
+
+
+def test_what_cannot_be_done_is_refused(engine: Engine, tokenizer: Tokenizer) -> None:
+    with pytest.raises(ParameterError, match="mask token"):
+        ParallelDrafter(engine, engine.new_cache(), None)
+    with pytest.raises(ParameterError, match="context"):
+        ModelDrafter(engine, engine.limit)
+    request = Request((5, 6), 1, negative_ids=(5,))
+    with pytest.raises(ParameterError, match="negative"):
+        list(decode_jacobi(engine, tokenizer, request, threading.Event(), engine.new_cache()))
