@@ -1,0 +1,105 @@
+"""pick: choose every token by hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options.common import Debug
+from cli.options.control import ControlOptions, IgnoreEos, MaxNewTokens
+from cli.options.groups import flat
+from cli.options.model import ModelOptions
+from cli.options.prompt import Chat, KeepNewline, PrefillResponse, Prompt, PromptFile, PromptOptions, System, Truncate
+from cli.options.sampling import SamplingOptions
+from cli.options.view import PANEL, Color, ColorWhen
+from model.errors import ParameterError
+
+INTERRUPTED = 130
+
+Save = Annotated[
+    Path | None,
+    typer.Option("--save", metavar="FILE", help="Where s saves the tree, as JSON; else a name is chosen and shown."),
+]
+Top = Annotated[int, typer.Option("--top", min=1, max=1000, help="Candidates to choose from.", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True, slots=True)
+class PickPromptOptions:
+    prompt: Prompt = None
+    prompt_file: PromptFile = None
+    keep_newline: KeepNewline = False
+    truncate: Truncate = None
+    chat: Chat = False
+    system: System = None
+    prefill_response: PrefillResponse = None
+
+
+@flat
+def pick(
+    prompt: PickPromptOptions,
+    sampling: SamplingOptions,
+    model: ModelOptions,
+    max_new_tokens: MaxNewTokens = 256,
+    ignore_eos: IgnoreEos = False,
+    save: Save = None,
+    top: Top = 9,
+    color: Color = ColorWhen.auto,
+    debug: Debug = False,
+) -> None:
+    """Choose every token by hand, go back, branch.
+
+    Number keys pick a candidate, Enter lets the sampler draw, Backspace goes back, ? names every key. The text is
+    printed when you quit. It needs a terminal, and a POSIX system.
+    """
+    check_terminal()
+    if model.no_cache:
+        raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
+    if save is not None and save.exists():
+        raise ParameterError(f"--save {save}: is there already; give another name")
+    from cli import session
+    from cli.interrupts import soft_interrupt
+    from cli.prompt import read_prompt
+    from cli.request import build_request, encode, fit
+    from cli.terminal import make_console
+
+    given = PromptOptions(
+        prompt=prompt.prompt, chat=prompt.chat, system=prompt.system, prefill_response=prompt.prefill_response
+    )
+    text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
+    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + max_new_tokens)
+    from cli.views.pick import PickView
+    from cli.views.picking import Picking
+    from model.decoding.branches import Branches
+
+    prompt_ids = fit(loaded, encode(loaded, text, given), max_new_tokens, prompt.truncate)
+    control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
+    request = build_request(loaded, prompt_ids, control, sampling, model, top)
+    run = session.describe(
+        loaded, f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text, request, threads
+    )
+    branches = Branches(loaded.engine, loaded.tokenizer, request)
+    picking = Picking(branches, run, most=max_new_tokens, save_to=save)
+    console = make_console(sys.stdout, color=color.value)
+    with soft_interrupt() as interrupt:
+        PickView(console, picking, interrupt).show()
+        if interrupt.is_set():
+            raise typer.Exit(INTERRUPTED)
+
+
+def check_terminal() -> None:
+    """Raises ParameterError where there is none to choose on."""
+    from cli.terminal import is_terminal
+
+    if os.name != "posix":
+        raise ParameterError("pick reads keys as POSIX terminals send them, and this system has none; try generate")
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+        raise ParameterError("pick needs a terminal on stdin and stdout; in a pipe, use generate")
+    if os.environ.get("TERM", "").lower() in ("", "dumb", "unknown"):
+        raise ParameterError(
+            f"pick draws a whole screen, and TERM is {os.environ.get('TERM') or 'not set'}; use generate"
+        )

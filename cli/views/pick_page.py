@@ -1,0 +1,190 @@
+"""One screen of choosing by hand, from what is known to rows of a width and a height."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+
+from cli.terminal import MIN_HEIGHT, MIN_WIDTH, visible
+from cli.text import nbytes
+from cli.widgets.lines import PrefillBar, Rule, note
+from cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
+from cli.widgets.tree import TreeTable, Twig
+from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop
+from model.trace import Run
+
+if TYPE_CHECKING:
+    from model.decoding.branches import Branches, Node
+
+Cursor = tuple[int, int]  # column, row
+WIDEST = 140
+TYPED = Style(underline=True, bold=True)
+TYPING = (("enter", "take it"), ("esc", "do not"), ("bksp", "delete"))
+TOO_SMALL = ("too small:", "enlarge the", "terminal; q quits")
+ENDS = {"eos": "the text ended (eos); bksp goes back", "context": "the context is full; bksp goes back"}
+TREE = (("up down", "look"), ("enter", "go there"), ("esc", "stay"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The rows of the tree, and the node at the end of each."""
+
+    twigs: tuple[Twig, ...]
+    nodes: tuple[Node, ...]
+    highlighted: int
+
+    @staticmethod
+    def of(branches: Branches, prompt: str) -> Tree:
+        """A row for the prompt and for each stretch up to a fork, a mark, an end, or the place that is shown."""
+        here = branches.here
+        rows = [(branches.root, twig(branches, branches.root, prompt, (), forked=False))]
+        waiting = ways_on(branches.root, ())
+        while waiting:
+            first, lines, forked = waiting.pop()
+            end = first
+            while len(end.children) == 1 and not end.marked and end is not here:
+                (end,) = end.children.values()
+            before = "" if first.parent is None else branches.text(first.parent)
+            rows.append((end, twig(branches, end, branches.text(end)[len(before) :], lines, forked=forked)))
+            waiting += ways_on(end, lines)
+        nodes = tuple(node for node, _ in rows)
+        return Tree(tuple(shown for _, shown in rows), nodes, nodes.index(here))
+
+
+def twig(branches: Branches, end: Node, text: str, lines: tuple[bool, ...], *, forked: bool) -> Twig:
+    per_token, here = end.logprob_per_token, end is branches.here
+    return Twig(text, end.depth, end.logprob, per_token, lines, forked, end.marked, here)
+
+
+def ways_on(node: Node, lines: tuple[bool, ...]) -> list[tuple[Node, tuple[bool, ...], bool]]:
+    """The first node of each way on, the last one first, with the lines before it."""
+    ways = list(node.children.values())
+    if len(ways) < 2:
+        return [(way, lines, False) for way in ways]
+    return [(way, (*lines, number < len(ways) - 1), True) for number, way in enumerate(ways)][::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that a screen tells; `length` is how far a computation of several passes has come."""
+
+    run: Run
+    branches: Branches
+    highlighted: int | None = None
+    typed: str | None = None
+    tree: Tree | None = None
+    explains: bool = False
+    runs: bool = False
+    message: str = ""
+    length: int | None = None
+
+    def rows(self, width: int, height: int, glyphs: Glyphs, console: Console) -> tuple[list[Row], Cursor | None]:
+        """At most `height` rows of at most `width` cells, and the cursor at the text's end."""
+        if width < MIN_WIDTH or height < MIN_HEIGHT:
+            return [[Segment(line[:width])] for line in TOO_SMALL[:height]], None
+        if self.explains:
+            table = KeyTable().rows(width, glyphs)
+            return [*table[: height - 1], *KeyLine((("any key", "goes back"),)).rows(width, glyphs)], None
+        if self.tree is not None:
+            return self.tree_rows(self.tree, width, height, glyphs), None
+        below = self.below(min(width, WIDEST), height - max(2, height // 3), glyphs)
+        text = self.text_rows(width, height - len(below), glyphs, console)
+        cursor = (min(width - 1, sum(segment.cell_length for segment in text[-1])), len(text) - 1)
+        text += [[] for _ in range(height - len(below) - len(text))]
+        return [*text, *below], None if self.runs else cursor
+
+    def text_rows(self, width: int, height: int, glyphs: Glyphs, console: Console) -> list[Row]:
+        """The end of the text, wrapped between words; the prompt dimmed, the newest token marked."""
+        here = self.branches.here
+        text = self.branches.text(here)
+        before = self.branches.text(here.parent) if here.parent is not None else ""
+        new = text.removeprefix(before)
+        parts = [
+            (self.run.prompt, DIM),
+            (text[: len(text) - len(new)], PLAIN),
+            (new, CHOSEN),
+            (self.typed or "", TYPED),
+        ]
+        rows: list[Row] = []
+        for line in reversed(paragraphs([(visible(part, ascii_only=glyphs.ascii_only), how) for part, how in parts])):
+            wrapped = line.wrap(console, width, overflow="fold")
+            rows = [*(list(part.render(console)) for part in wrapped or [line]), *rows]
+            if len(rows) >= height:
+                break
+        return rows[-height:]
+
+    def below(self, width: int, room: int, glyphs: Glyphs) -> list[Row]:
+        """What stands under the text, in at most `room` rows: what matters least is left out first."""
+        here = self.branches.here
+        title = "running on" if self.runs else f"token {here.depth + 1:,}"
+        if here.parent is None and here.offer is None:
+            title = "reading the prompt"
+        rows: list[Row] = Rule(title, note(self.run.model, self.run.seed)).rows(width, glyphs)
+        keys = self.key_row(width, glyphs)
+        wanted = min(9, int(self.run.parameters["top"]))
+        spare = room - len(rows) - len(keys) - min(wanted, 4)
+        told = [self.told(width, glyphs)] if spare >= 1 else []
+        last = LastToken(here.choice).rows(width, glyphs) if spare >= 2 else []
+        heading, together = spare >= 3, spare >= 4 + wanted - min(wanted, 4)
+        limit = room - len(rows) - len(keys) - len(told) - len(last) - heading - together
+        limit = max(1, min(limit, int(self.run.parameters["top"])))
+        table = self.table(limit, heading, together).rows(width, glyphs) if here.offer is not None else []
+        table += [[] for _ in range(limit + heading + together - len(table))]
+        return [*rows, *table, *last, *told, *keys]
+
+    def table(self, limit: int, heading: bool, together: bool) -> NumberedCandidates:
+        here = self.branches.here
+        assert here.offer is not None
+        taken = None if here.ahead is None else here.ahead.token_id
+        choice = replace(here.offer, token_id=taken, candidates=self.branches.candidates())
+        return NumberedCandidates(choice, limit, heading, together, self.highlighted)
+
+    def told(self, width: int, glyphs: Glyphs) -> Row:
+        """What just happened, or else the numbers of the text."""
+        here = self.branches.here
+        if self.length is not None and self.length < len(self.run.prompt_ids) + here.depth:
+            return PrefillBar(self.length, len(self.run.prompt_ids) + here.depth).rows(width, glyphs)[0]
+        reason = self.branches.ended(here)
+        message = self.message
+        if self.typed is not None:
+            count = len(self.branches.tokens_for(self.typed)) if self.typed else 0
+            message = f"typed: {tokens(count)}" if count else "type what comes next; a new word begins with a space"
+        elif reason is not None and not message:
+            message = ENDS[reason]
+        if message:
+            return crop([Segment(f" {visible(message, ascii_only=glyphs.ascii_only)}", CHOSEN)], width, glyphs)
+        count = sum(node.is_branch for node in self.branches.nodes())
+        return TextNumbers(here.depth, here.logprob, here.logprob_per_token, count, here.marked).rows(width, glyphs)[0]
+
+    def key_row(self, width: int, glyphs: Glyphs) -> list[Row]:
+        keys: Sequence[tuple[str, str]] = KEYS
+        if self.runs:
+            keys = (("any key", "stops"),)
+        elif self.typed is not None:
+            keys = TYPING
+        elif self.highlighted is not None:
+            keys = tuple((key, "take" if key == "enter" else word) for key, word in KEYS)
+        return KeyLine(keys).rows(width, glyphs)
+
+    def tree_rows(self, tree: Tree, width: int, height: int, glyphs: Glyphs) -> list[Row]:
+        cache = self.branches.cache
+        sizes = f"cache {nbytes(cache.nbytes - cache.nbytes_of_tails)} + branches {nbytes(cache.nbytes_of_tails)}"
+        rule = Rule("the tree of branches", sizes).rows(width, glyphs)
+        table = TreeTable(tree.twigs, tree.highlighted, height - 3).rows(min(width, WIDEST), glyphs)
+        rows = [*rule, *table]
+        return [*rows, *([] for _ in range(height - 1 - len(rows))), *KeyLine(TREE).rows(width, glyphs)]
+
+
+def tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count:,} tokens"
+
+
+def paragraphs(parts: Sequence[tuple[str, Style]]) -> list[Text]:
+    """The lines that newlines make."""
+    return list(Text.assemble(*parts, end="").split("\n", allow_blank=True))

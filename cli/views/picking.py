@@ -1,0 +1,190 @@
+"""What each key does while a text is chosen by hand; no terminal here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.views.pick_page import ENDS, Page, Tree, tokens
+from model.errors import NothingPossible
+from model.trace import Run
+
+if TYPE_CHECKING:
+    from model.decoding.branches import Branches
+
+
+class Picking:
+    """A tree of texts, where the user is in it, and what the page shows. Raises EngineError.
+
+    What computes is an iterator: it yields the length of the cache after each pass, and works while it is consumed.
+    """
+
+    def __init__(self, branches: Branches, run: Run, *, most: int, save_to: Path | None):
+        """`most` tokens are written by one run of the sampler."""
+        self.page = Page(run, branches)
+        self.done = False
+        self._branches = branches
+        self._run = run
+        self._most = most
+        self._save_to = save_to
+        self._saved: Path | None = None
+        self._written = 0  # by the run that goes on
+
+    def text(self) -> tuple[str, str]:
+        """The prompt, and what was chosen behind it."""
+        return self._run.prompt, self._branches.text(self._branches.here)
+
+    def begin(self) -> Iterator[int]:
+        """Read the prompt."""
+        return self._told(self._branches.look())
+
+    def obey(self, key: str) -> Iterator[int]:
+        """Do what a key means now."""
+        self._show(message="")
+        if self.page.explains:
+            self._show(explains=False)
+        elif self.page.tree is not None:
+            yield from self._in_tree(key, self.page.tree)
+        elif self.page.typed is not None:
+            yield from self._type(key, self.page.typed)
+        elif key in ("up", "down", "escape"):
+            self._highlight({"up": -1, "down": 1}.get(key))
+        elif key in ("backspace", "left", "right"):
+            self._move(forward=key == "right")
+        elif key == "enter" or key in "123456789":
+            self._take(self.page.highlighted if key == "enter" else int(key) - 1)
+        else:
+            self._command(key)
+        yield from self._told(self._branches.look())
+
+    def run_on(self) -> Iterator[int]:
+        """One more token by the sampler, if the run goes on."""
+        if not self._can_go_on():
+            self._show(runs=False)
+        elif self._written >= self._most:
+            self._show(runs=False, message=f"{tokens(self._most)} written, as -n has it; a goes on")
+        else:
+            self._branches.draw()
+            self._written += 1
+            yield from self._told(self._branches.look())
+
+    def stop(self) -> None:
+        """End a run of the sampler."""
+        self._show(runs=False, message=f"stopped after {tokens(self._written)}")
+
+    def _show(self, **changes: Any) -> None:
+        self.page = replace(self.page, **changes)
+
+    def _told(self, passes: Iterable[int]) -> Iterator[int]:
+        """The same passes; what is unusual about them is told."""
+        try:
+            for length in passes:
+                again = self._branches.cache.recomputed
+                if again:
+                    self._show(message=f"the sliding window had let go of it: {again:,} positions are computed again")
+                yield length
+        except NothingPossible as error:
+            self._show(message=str(error))
+
+    def _command(self, key: str) -> None:
+        """A letter, while candidates are shown."""
+        match key:
+            case "/" | "i":
+                self._show(typed="" if self._can_go_on() else None, highlighted=None)
+            case "a":
+                self._written = 0
+                self._show(runs=True, highlighted=None)
+            case "b":
+                self._mark()
+            case "t":
+                self._show(tree=Tree.of(self._branches, self._run.prompt), highlighted=None)
+            case "s":
+                self._save()
+            case "?":
+                self._show(explains=True)
+            case "q":
+                self.done = True
+
+    def _highlight(self, step: int | None) -> None:
+        """The next candidate up or down, round the ends; or none."""
+        shown, at = len(self._branches.candidates()), self.page.highlighted
+        if step is None or not shown:
+            self._show(highlighted=None)
+        else:
+            first = 0 if step > 0 else shown - 1
+            self._show(highlighted=first if at is None else (at + step) % shown)
+
+    def _take(self, candidate: int | None) -> None:
+        """A candidate, or what the sampler draws."""
+        if not self._can_go_on() or (candidate or 0) >= len(self._branches.candidates()):
+            return
+        if candidate is None:
+            self._branches.draw()
+        else:
+            self._branches.pick(candidate)
+        self._show(highlighted=None)
+
+    def _move(self, *, forward: bool) -> None:
+        moved = self._branches.forward() if forward else self._branches.back()
+        otherwise = "no way on was taken from here yet" if forward else "this is where the prompt ends"
+        self._show(highlighted=None, message="" if moved else otherwise)
+
+    def _type(self, key: str, typed: str) -> Iterator[int]:
+        """A key while text is typed."""
+        if key == "escape" or (key == "backspace" and not typed):
+            self._show(typed=None)
+        elif key == "backspace":
+            self._show(typed=typed[:-1])
+        elif key == "enter":
+            self._show(typed=None)
+            yield from self._told(self._branches.force(self._branches.tokens_for(typed) if typed else ()))
+        elif len(key) == 1:
+            self._show(typed=typed + key)
+
+    def _in_tree(self, key: str, tree: Tree) -> Iterator[int]:
+        """A key while the tree is shown."""
+        if key in ("up", "down"):
+            step = 1 if key == "down" else -1
+            self._show(tree=replace(tree, highlighted=(tree.highlighted + step) % len(tree.nodes)))
+        elif key in ("escape", "t", "q", "enter"):
+            self._show(tree=None)
+            if key == "enter":
+                self._branches.switch(tree.nodes[tree.highlighted])
+        yield from ()
+
+    def _can_go_on(self) -> bool:
+        """Whether there is something to choose; if not, why is told."""
+        if self._branches.here.offer is not None:
+            return True
+        reason = self._branches.ended(self._branches.here)
+        self._show(message=ENDS[reason] if reason is not None else "the sampler's settings leave no token here")
+        return False
+
+    def _mark(self) -> None:
+        here = self._branches.here
+        here.marked = not here.marked and here.depth > 0
+        told = "a branch is marked here; go back and choose another way, t shows the tree"
+        if not here.marked:
+            told = "no longer marked" if here.depth else "a branch begins with the first new token"
+        self._show(message=told)
+
+    def _save(self) -> None:
+        from model.decoding.branch_file import as_json, write
+
+        path = self._saved or self._save_to or free_name(self._run.seed)
+        try:
+            write(as_json(self._branches, self._run), path, new=self._saved is None)
+        except OSError as error:
+            self._show(message=f"not saved: {path}: {error.strerror}")
+            return
+        self._saved = path
+        self._show(message=f"saved to {path}")
+
+
+def free_name(seed: int) -> Path:
+    """A name that no file here has."""
+    names = (Path(f"tokenglass-pick-{seed}{f'-{number}' if number else ''}.json") for number in count())
+    return next(name for name in names if not name.exists())

@@ -1,0 +1,130 @@
+"""What choosing by hand shows: numbered candidates, the numbers of the text so far, and what the keys do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.segment import Segment
+
+from cli.terminal import visible_piece
+from cli.widgets.candidates import CandidateTable, Columns, heading
+from cli.widgets.widget import BOLD, CHOSEN, DIM, Glyphs, Row, Widget, cell, crop, labelled, percent
+from model.steps import Choice
+
+KEYS = (
+    *(("1-9", "pick"), ("enter", "draw"), ("bksp", "back"), ("/", "type"), ("a", "run")),
+    *(("b", "mark"), ("t", "tree"), ("s", "save"), ("q", "quit")),
+)
+EXPLAINED = (
+    ("1-9", "pick a candidate"),
+    ("up down", "look; enter picks it"),
+    ("enter", "draw; afresh after going back"),
+    ("bksp left", "one token back"),
+    ("right", "forward, as last gone"),
+    ("/ or i", "type what comes next"),
+    ("a", "run on until any key"),
+    ("b t", "mark a branch; see the tree"),
+    ("s q", "save as JSON; quit"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedCandidates(Widget):
+    """At most `limit` rows of the candidates of `choice`; the one it holds is the way that was taken from here."""
+
+    choice: Choice
+    limit: int
+    heading: bool = True
+    together: bool = True
+    highlighted: int | None = None
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        candidates = self.choice.candidates
+        first = 0 if self.highlighted is None else max(0, self.highlighted - self.limit + 1)
+        shown = range(first, min(len(candidates), first + self.limit))
+        columns = Columns.fitting(width - 1)
+        columns = replace(columns, rank=0, piece=columns.piece + columns.rank)
+        table = CandidateTable(self.choice, highlighted=self.highlighted)
+        rows: list[Row] = [[self.number(index, glyphs), *table.row(index, columns, glyphs)[1:]] for index in shown]
+        if self.heading and columns.raw:
+            rows.insert(0, [Segment(" "), *heading(columns)])
+        if self.together and shown:
+            rows.append([Segment(" "), *table.sums([candidates[index] for index in shown], columns, glyphs)])
+        return rows
+
+    def number(self, index: int, glyphs: Glyphs) -> Segment:
+        pointer = (">" if glyphs.ascii_only else "❯") if index == self.highlighted else " "
+        taken = self.choice.candidates[index].token_id == self.choice.token_id
+        return Segment(f"{pointer}{index + 1 if index < 9 else ' '}{glyphs.marker if taken else ' '} ", BOLD)
+
+
+@dataclass(frozen=True, slots=True)
+class LastToken(Widget):
+    """The token before the cursor: how it came, and how probable it was."""
+
+    choice: Choice | None
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        choice = self.choice
+        if choice is None:
+            return labelled("last", [[Segment("the prompt ends here", DIM)]], width, glyphs)[:1]
+        raw = percent(None if choice.logprob is None else math.exp(choice.logprob), glyphs)
+        taken = next((other for other in choice.candidates if other.token_id == choice.token_id), None)
+        final = percent(choice.prob, glyphs)
+        if taken is not None and taken.removed_by is not None:
+            final = f"cut by {taken.removed_by}"
+        words = [f"{raw} {glyphs.arrow} {final}"]
+        if choice.status == "forced":
+            words.append("by hand")
+        else:
+            words.append("greedy" if choice.draw is None else f"draw {choice.draw:.2f}")
+        words += [] if choice.rank is None else [f"rank {choice.rank:,}"]
+        piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
+        return labelled("last", [piece, *([Segment(word)] for word in words)], width, glyphs, gap=2)[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class TextNumbers(Widget):
+    """The whole text's log-probability, and how many branches there are."""
+
+    tokens: int
+    logprob: float
+    per_token: float | None
+    branches: int
+    marked: bool
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        words = [f"{self.tokens:,} new"]
+        words += [] if self.per_token is None else [f"logprob {self.logprob:.2f}", f"{self.per_token:.2f} a token"]
+        words += [] if not self.branches else [f"branches {self.branches:,}"]
+        words += ["marked"] if self.marked else []
+        return labelled("text", [[Segment(word)] for word in words], width, glyphs, gap=2)[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine(Widget):
+    """Keys and what they do in one line; where there is no room, the first lose their words."""
+
+    keys: Sequence[tuple[str, str]]
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        for bare in range(len(self.keys) + 1):
+            row: Row = []
+            for number, (key, word) in enumerate(self.keys):
+                told = number >= bare
+                row += [Segment(("  " if told and row else " ") + key, BOLD), Segment(f" {word}" if told else "", DIM)]
+            if bare:
+                row += [Segment("  ?", BOLD), Segment(" keys", DIM)]
+            if sum(segment.cell_length for segment in row) <= width:
+                break
+        return [crop(row, width, glyphs)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTable(Widget):
+    """Every key in a line of its own."""
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        return [crop([cell(f" {key}", 11, BOLD), Segment(words)], width, glyphs) for key, words in EXPLAINED]

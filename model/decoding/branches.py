@@ -1,0 +1,246 @@
+"""A tree of texts behind one prompt, chosen token by token: by the sampler, by hand, and otherwise after going back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from model.decoding.path_cache import PathCache
+from model.decoding.request import Request, check_length
+from model.engine import Engine
+from model.sampling.context import Context, Mask
+from model.sampling.sampler import Raw, Sampler, as_array
+from model.steps import Candidate, Choice, Reason
+from model.tokenizer import REPLACEMENT, Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WINDOW = 32  # last tokens of the prompt that decide how the first new ones are written
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A token at its place in the tree, and the ways on from there; the root is where the prompt ends.
+
+    `offer` is what the sampler takes next: the candidates, and the token it will draw. That record is all that is kept
+    of the logits. `draws` counts the tokens drawn from here, so that each return draws afresh.
+    """
+
+    choice: Choice | None = None
+    parent: Node | None = None
+    depth: int = 0  # new tokens up to here
+    logprob: float = 0.0  # raw, their sum
+    children: dict[int, Node] = field(default_factory=dict)
+    ahead: Node | None = None  # the way on that was taken last
+    offer: Choice | None = None
+    draws: int = 0
+    marked: bool = False
+
+    @property
+    def token_id(self) -> int:
+        assert self.choice is not None, "the root has no token of its own"
+        assert self.choice.token_id is not None
+        return self.choice.token_id
+
+    @property
+    def logprob_per_token(self) -> float | None:
+        return self.logprob / self.depth if self.depth else None
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether a text ends here, or was marked here."""
+        return self.marked or (not self.children and self.depth > 0)
+
+    def path(self) -> tuple[Node, ...]:
+        """The nodes from the first new token to this one."""
+        nodes, node = [], self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return tuple(reversed(nodes))
+
+
+class Branches:
+    """The tree, and `here`, the place in it. Nothing that was chosen is lost by going back.
+
+    Moving computes nothing; `look` then computes what the place still lacks. With the same seed, `draw` alone takes
+    the tokens that `decode` takes. Raises PromptError for a prompt that fills the context.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, request: Request):
+        check_length(request.prompt_ids, engine.limit)
+        self.root = self.here = Node()
+        self.cache: PathCache[Node] = PathCache(engine, request)
+        self._tokenizer = tokenizer
+        self._request = request
+        self._limit = engine.limit
+        self._sampler = Sampler(request.sampling, tokenizer.piece, request.top)
+        self._looked_at: Node | None = None  # the place whose logits are at hand
+        self._logits: Tensor
+
+    def look(self) -> Iterator[int]:
+        """Make the offer of this place where there is none yet; the length of the cache after each pass.
+
+        Raises EngineError, and NothingPossible where processors leave no token.
+        """
+        if self.here.offer is None and self.ended(self.here) is None:
+            yield from self._compute(self.here)
+            self._renew(self.here)
+
+    def draw(self) -> Node:
+        """Take what the sampler draws; the next draw from here will be another."""
+        node, offer = self.here, self._offer()
+        node.draws += 1
+        child = self._go_on(node, offer)
+        self._renew(node)
+        return child
+
+    def pick(self, index: int) -> Node:
+        """Take a candidate by hand. Raises IndexError."""
+        return self._force(self.candidates()[index].token_id)
+
+    def force(self, token_ids: Sequence[int]) -> Iterator[int]:
+        """Take these tokens, whatever the sampler thinks of them; the length of the cache after each pass.
+
+        Each keeps its real logprob. It ends early where the text does. Raises what `look` raises.
+        """
+        for token_id in token_ids:
+            yield from self.look()
+            if self.ended(self.here) is not None:
+                return
+            if all(candidate.token_id != token_id for candidate in self.candidates()):
+                yield from self._compute(self.here)
+            self._force(token_id)
+
+    def back(self) -> bool:
+        """One token back, where there is one."""
+        if self.here.parent is None:
+            return False
+        self.here = self.here.parent
+        return True
+
+    def forward(self) -> bool:
+        """On along the way that was taken last, where there is one."""
+        if self.here.ahead is None:
+            return False
+        self.here = self.here.ahead
+        return True
+
+    def switch(self, node: Node) -> None:
+        """Go to any place of the tree; going back from there and forward again keeps to its path."""
+        self.here = node
+        while node.parent is not None:
+            node.parent.ahead = node
+            node = node.parent
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The most probable next tokens; what the sampler will draw is among them only if it is one of these."""
+        offer = self.here.offer
+        return () if offer is None else offer.candidates[: self._request.top]
+
+    def ended(self, node: Node) -> Reason | None:
+        """Why the text cannot go on from there, or None."""
+        if node.choice is not None and node.token_id in self._request.eos_token_ids:
+            return "eos"
+        return "context" if len(self._request.prompt_ids) + node.depth >= self._limit else None
+
+    def text(self, node: Node) -> str:
+        """The new text up to there; an incomplete character at its end is U+FFFD."""
+        edge = self._request.prompt_ids[-WINDOW:]
+        known, whole = (
+            self._tokenizer.decode(ids) for ids in (edge, (*edge, *(place.token_id for place in node.path())))
+        )
+        if not whole.startswith(known):  # the prompt ends inside a character
+            known = known.rstrip(REPLACEMENT)
+        return whole[len(known) :]
+
+    def tokens_for(self, text: str) -> tuple[int, ...]:
+        """The tokens that add exactly this text here; some tokenizers would begin it with a space by themselves."""
+        before = [*self._request.prompt_ids[-WINDOW:], *(place.token_id for place in self.here.path())][-WINDOW:]
+        known, plain = self._tokenizer.decode(before), self._tokenizer.encode_bare(text)
+        edge = self._tokenizer.encode_bare("\n")
+        behind_edge = self._tokenizer.encode_bare("\n" + text)
+        ways = [plain, behind_edge[len(edge) :]] if behind_edge[: len(edge)] == edge else [plain]
+        return next((ids for ids in ways if self._tokenizer.decode((*before, *ids)) == known + text), plain)
+
+    def nodes(self) -> Iterator[Node]:
+        """The whole tree, each node before what follows it."""
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(node.children.values())
+
+    def _compute(self, node: Node) -> Iterator[int]:
+        """The logits of a place, where they are not at hand."""
+        if self._looked_at is node:
+            return
+        self._looked_at = None
+        for logits in self.cache.follow(node.path()):
+            self._logits = logits
+            yield self.cache.length
+        self._looked_at = node
+
+    def _renew(self, node: Node) -> None:
+        """The offer for the next draw, where the logits are at hand; else it is made when somebody looks."""
+        node.offer = None
+        if self._looked_at is node:
+            node.offer = self._sampler.choose(self._logits, self._context(node))
+
+    def _context(self, node: Node) -> Context:
+        prompt_ids = self._request.prompt_ids
+        return Context(
+            token_ids=[*prompt_ids, *(place.token_id for place in node.path())],
+            prompt_length=len(prompt_ids),
+            seed=self._request.seed,
+            attempt=node.draws,
+            masks=self._masks(node),
+        )
+
+    def _masks(self, node: Node) -> tuple[Mask, ...]:
+        ends = tuple(self._request.eos_token_ids)
+        if self._request.ignore_eos:
+            return (Mask("ignore-eos", removed=ends),)
+        return (Mask("min-new-tokens", removed=ends),) if node.depth < self._request.min_new_tokens else ()
+
+    def _offer(self) -> Choice:
+        assert self.here.offer is not None, "look first"
+        return self.here.offer
+
+    def _force(self, token_id: int) -> Node:
+        offer, shown = self._offer(), self.candidates()
+        rank = next((k for k, candidate in enumerate(shown, start=1) if candidate.token_id == token_id), None)
+        if rank is None:  # its record comes with all candidates up to it
+            rank = Raw(as_array(self._logits)).rank(token_id)
+            told = Sampler(self._request.sampling, self._tokenizer.piece, rank)
+            candidates = told.choose(self._logits, self._context(self.here)).candidates
+            taken = next(candidate for candidate in candidates if candidate.token_id == token_id)
+            shown = (*shown, taken)
+        else:
+            taken = shown[rank - 1]
+        choice = replace(
+            offer,
+            token_id=token_id,
+            piece=taken.piece,
+            logprob=taken.logprob,
+            prob=taken.prob,
+            rank=rank,
+            draw=None,
+            candidates=shown,
+            status="forced",
+        )
+        return self._go_on(self.here, choice)
+
+    def _go_on(self, node: Node, choice: Choice) -> Node:
+        """To the token of this choice; a way that is there already is taken again."""
+        assert choice.token_id is not None
+        assert choice.logprob is not None
+        child = node.children.get(choice.token_id)
+        if child is None:
+            child = Node(choice, node, node.depth + 1, node.logprob + choice.logprob)
+            node.children[choice.token_id] = child
+        child.choice = choice
+        node.ahead = self.here = child
+        return child
