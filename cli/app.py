@@ -20,16 +20,21 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 def tokenglass_app() -> typer.Typer:
     """`tokenglass COMMAND`."""
+    from cli.commands.bench import bench
     from cli.commands.chat import chat
+    from cli.commands.check import check
+    from cli.commands.flow import flow
     from cli.commands.import_ import import_
     from cli.commands.inspect import inspect
     from cli.commands.models import models_app
+    from cli.commands.pick import pick
     from cli.commands.pull import pull
+    from cli.commands.quantize import quantize
     from cli.commands.tokens import tokens
 
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
-    for command in (generate, chat, inspect, tokens):
+    for command in (generate, chat, pick, flow, check, bench, inspect, tokens, quantize):
         app.command()(command)
     app.command("pull")(pull)
     app.add_typer(models_app(), name="models")

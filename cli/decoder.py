@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cli.model_folder import model_folder
 from cli.options.mode import DraftBy, Mode, ModeOptions
 from cli.options.search import SearchOptions
+from cli.several import decode_several
 from model.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -29,16 +30,8 @@ def records_of(
     several = [name for name, count in (("--beams", search.beams), ("--num-samples", search.num_samples)) if count > 1]
     if several and mode.mode is not Mode.autoregressive:
         raise ParameterError(f"{several[0]} and --mode {mode.mode} exclude each other")
-    if search.beams > 1:
-        from model.decoding.beam_search import BeamParameters
-        from model.decoding.beams import decode_beams
-
-        beams = BeamParameters(search.beams, search.length_penalty, search.early_stopping)
-        return decode_beams(engine, tokenizer, request, interrupt, beams)
-    if search.num_samples > 1:
-        from model.decoding.samples import decode_samples
-
-        return decode_samples(engine, tokenizer, request, interrupt, search.num_samples)
+    if several:
+        return decode_several(loaded, request, interrupt, search)
     if mode.mode is Mode.autoregressive:
         from model.decoding.autoregressive import decode
 

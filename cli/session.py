@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.model_folder import model_folder
 from cli.options.model import ModelOptions
@@ -83,8 +83,8 @@ def make_view(name: ViewName, options: ViewOptions, interrupt: threading.Event, 
     return PipeView(sys.stdout.buffer, echo)
 
 
-def describe(loaded: LoadedModel, text: str, request: Request, threads: int) -> Run:
-    """Everything the run depends on, as the trace tells it."""
+def describe(loaded: LoadedModel, text: str, request: Request, threads: int, **about: Any) -> Run:
+    """Everything the run depends on, as the trace tells it; `about` are further parameters."""
     return Run(
         version=SCHEMA_VERSION,
         model=loaded.name,
@@ -98,6 +98,9 @@ def describe(loaded: LoadedModel, text: str, request: Request, threads: int) -> 
             "constraint": None if request.constraint is None else request.constraint.name,
             "healed": request.healed.decode("utf-8", "replace"),
             "eos_token_ids": sorted(request.eos_token_ids),
+            "quantize": loaded.quantize,
+            "backend": loaded.backend,
+            **about,
         },
         seed=request.seed,
         dtype=loaded.dtype,

@@ -16,13 +16,23 @@ def summary(run: Run, finish: Finish) -> str:
         speed("decode", totals.decode_tokens, totals.decode_seconds, totals.decode_rate),
         f"{totals.positions_computed:,} positions computed",
     )
-    setting = (f"{run.model} {run.dtype} on {run.device}", f"{run.threads} threads", *settings(run.parameters))
+    weights = run.parameters.get("quantize", "none")
+    kind = run.dtype if weights == "none" else weights
+    backend = run.parameters.get("backend")
+    where = run.device if backend is None else f"{run.device} ({backend})"
+    setting = (f"{run.model} {kind} on {where}", f"{run.threads} threads", *settings(run.parameters))
     lines = (
         ", ".join(speeds),
         f"{totals.new_tokens:,} new tokens, finished by {finish.reason}: {in_words(finish.reason, totals)}",
-        ", ".join((*setting, f"seed {run.seed}")),
+        ", ".join((*setting, seeds(run))),
     )
     return "\n".join(lines)
+
+
+def seeds(run: Run) -> str:
+    """The seed, or those of the samples: each gives its text alone, too."""
+    derived = run.parameters.get("seeds")
+    return f"seeds {', '.join(map(str, derived))}" if derived else f"seed {run.seed}"
 
 
 def speed(name: str, tokens: int, seconds: float, rate: float | None) -> str:

@@ -26,6 +26,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._byte_level = backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
+        self._byte_fallback = backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__()
         self._bytes_of_char = {char: byte for byte, char in enumerate(byte_alphabet())}
         self._added = backend.get_added_tokens_decoder()
         self.start_ids = self._start_ids()
@@ -78,7 +79,7 @@ class Tokenizer:
         if self._byte_level:
             known = [self._bytes_of_char.get(char) for char in token]
             return bytes(byte for byte in known if byte is not None) if None not in known else token.encode()
-        if is_byte_token(token):
+        if self._byte_fallback and is_byte_token(token):
             return bytes([int(token[3:5], 16)])
         return token.replace("▁", " ").encode()
 

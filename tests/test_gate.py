@@ -137,3 +137,15 @@ def test_healed_characters_are_not_printed_again(saved_checkpoint: Path) -> None
     gate = Gate(tokenizer, prompt, stops=("fo",), healed=2)
     printed = "".join(gate.add(token_id) for token_id in tokenizer.encode_bare(" fat"))
     assert printed + gate.flush() == "at"
+
+
+def test_what_stands_before_a_phrase_that_is_taken_back_may_begin_another() -> None:
+    """ "a", "a" complete nothing; then "ca" takes back from the "c", and "ab" may still begin with the "a" before."""
+    tokenizer = byte_tokenizer()
+    a, b, c = (tokens_of(text, [False])[0] for text in "abc")
+    gate = Gate(tokenizer, (), (), ("ab", "ca"))
+    printed = gate.add(a) + gate.add(c) + gate.add(a)
+    assert gate.banned_from == 1
+    gate.rewind(1)
+    printed += gate.add(b)
+    assert (printed, gate.banned_from) == ("", 0)

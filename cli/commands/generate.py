@@ -42,6 +42,8 @@ def generate(
     from cli.interrupts import soft_interrupt
     from cli.prompt import read_prompt
     from cli.request import build_request, encode, fit, guided, healed
+    from cli.several import about as several_settings
+    from cli.several import is_several, settled, several_view
     from cli.summary import summary
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
@@ -52,10 +54,18 @@ def generate(
     request = guided(request, loaded, prompt, search)
     if prompt.heal:
         request = healed(request, loaded.tokenizer)
+    about = {"mode": mode.mode.value}
+    several = is_several(search)
+    if several:
+        request = settled(request, search, view)
+        about |= several_settings(request, search)
     shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
-    run = session.describe(loaded, shown_prompt, request, threads)
+    run = session.describe(loaded, shown_prompt, request, threads, **about)
     with soft_interrupt() as interrupt:
-        shown = session.make_view(name, view, interrupt, echo=prompt.echo)
+        if several:
+            shown = several_view(name, view, search, interrupt, echo=prompt.echo)
+        else:
+            shown = session.make_view(name, view, interrupt, echo=prompt.echo)
         finish = shown.show(run, records_of(loaded, request, mode, search, interrupt))
     if view.stats:
         say(summary(run, finish))

@@ -30,7 +30,7 @@ Regex = Annotated[str | None, option("--regex", metavar="REGEX", help="The whole
 JsonSchema = Annotated[
     str | None, option("--json-schema", metavar="FILE|TEXT", help="The text is JSON that fits this schema.")
 ]
-AnyJson = Annotated[bool, option("--json", help="The text is JSON.")]
+AnyJson = Annotated[bool, option("--json", help="The text is JSON: an object or an array.")]
 ChoiceOption = Annotated[
     list[str] | None, option("--choice", metavar="TEXT", help="The text is one of these (repeatable).")
 ]

@@ -76,14 +76,13 @@ class Gate:
         stop, ban = (first_end(self._text, phrases, before, self._healed) for phrases in (self._stops, self._bans))
         if ban is not None and (stop is None or ban[1] <= stop[1]):
             self.banned_from = self._token_at(ban[0])
-            return self._ends[self.banned_from]
-        if stop is not None:
+        elif stop is not None:
             self.stopped = True
             return stop[0]
-        held = begins(self._text, self._bans)
-        if held < len(self._text):
-            held = self._ends[self._token_at(held)]
-        return min(held, begins(self._text, self._stops))
+        held = len(self._text) if self.banned_from is None else self._ends[self.banned_from]
+        while (earlier := begins(self._text[:held], self._bans)) < held:  # where it is taken back to, another may begin
+            held = self._ends[self._token_at(earlier)]
+        return begins(self._text[:held], self._stops)
 
     def _token_at(self, place: int) -> int:
         """How many tokens come before the one in which this character begins, halves of it included."""

@@ -178,7 +178,12 @@ class Sequence:
         """Tokens that the constraint leaves no choice about, where nothing else has a say."""
         if self._constraint is None or self.reason is not None or self._retries.avoided:
             return []
-        return self._constraint.forced()
+        forced, request = self._constraint.forced(), self._request
+        if forced and forced[-1] in request.eos_token_ids:
+            before = self.new_tokens + len(forced) - 1
+            if request.ignore_eos or before < request.min_new_tokens:  # it may not come: what follows is impossible
+                forced.pop()
+        return forced
 
     def _forced_choice(self, token_id: int) -> Choice:
         return Choice(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from model.errors import ParameterError, first_line
 
+LOWER = ("minimum", "exclusiveMinimum")
+BOUNDS = (*LOWER, "maximum", "exclusiveMaximum")
+SURE = 2**53  # up to here float64 holds every whole number
 ANY_JSON = '{"type": ["object", "array"]}'
 JSON_OPTIONS: dict[str, Any] = {
     "item_separator": ", ",
@@ -48,7 +52,7 @@ def checked(source: str) -> str:
             schema = {} if schema else {"enum": []}
         if not isinstance(schema, dict):
             raise ParameterError('json-schema: expected a JSON object, such as {"type": "object"}')
-        refuse_counted_keys(schema)
+        refuse_unsure(schema)
         return json.dumps(schema)
     except ValueError as error:
         raise ParameterError(f"json-schema: is not JSON ({first_line(error)})") from None
@@ -56,15 +60,36 @@ def checked(source: str) -> str:
         raise ParameterError("json-schema: is nested too deeply") from None
 
 
-def refuse_counted_keys(schema: object) -> None:
-    """Nothing keeps the model from writing a key of its own choice twice, so a number of them cannot be promised."""
-    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        refuse_counted_keys(part)
-    least = schema.get("minProperties") if isinstance(schema, dict) else None
-    if isinstance(schema, dict) and isinstance(least, int | float):
-        required = schema.get("required")
-        if least > max(1, len(required) if isinstance(required, list) else 0):
-            raise ParameterError("json-schema: minProperties above 1 is not supported; name the keys as required")
+def refuse_unsure(part: object) -> None:
+    """Refuse what a text could fail although llguidance lets it through. Raises ParameterError.
+
+    It reads numbers as float64 and not to the last bit, lets an exclusive whole bound itself through where the other
+    is less than 1 away, and keeps no account of keys of the model's own choice, of which one may come twice.
+    """
+    if isinstance(part, int) and abs(part) > SURE:
+        raise ParameterError("json-schema: a whole number beyond 2^53 cannot be told from its neighbours")
+    if isinstance(part, float) and math.isfinite(part) and float(f"{part:.15g}") != part:
+        raise ParameterError("json-schema: a number of more than 15 digits cannot be told from its neighbours")
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    for each in inner:
+        refuse_unsure(each)
+    if not isinstance(part, dict):
+        return
+    bounds = {name: part[name] for name in BOUNDS if is_number(part.get(name))}
+    least = max((bounds[name] for name in bounds if name in LOWER), default=-math.inf)
+    most = min((bounds[name] for name in bounds if name not in LOWER), default=math.inf)
+    if most - least < 1 and any(bounds[name] % 1 == 0 for name in bounds if name.startswith("exclusive")):
+        raise ParameterError(
+            "json-schema: exclusive bounds less than 1 apart are not supported; use minimum and maximum"
+        )
+    required = part.get("required")
+    named = len(required) if isinstance(required, list) else 0
+    if is_number(part.get("minProperties")) and part["minProperties"] > max(1, named):
+        raise ParameterError("json-schema: minProperties above 1 is not supported; name the keys as required")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def reason(error: str) -> str:
