@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from model.steps import Finish, Reason, Totals
+from model.steps import Finish, Reason
 from model.trace import Run
 
 
@@ -23,7 +23,7 @@ def summary(run: Run, finish: Finish) -> str:
     setting = (f"{run.model} {kind} on {where}", f"{run.threads} threads", *settings(run.parameters))
     lines = (
         ", ".join(speeds),
-        f"{totals.new_tokens:,} new tokens, finished by {finish.reason}: {in_words(finish.reason, totals)}",
+        f"{totals.new_tokens:,} new tokens, finished by {finish.reason}: {in_words(finish.reason)}",
         ", ".join((*setting, seeds(run))),
     )
     return "\n".join(lines)
@@ -40,12 +40,12 @@ def speed(name: str, tokens: int, seconds: float, rate: float | None) -> str:
     return f"{name} {tokens:,} tokens in {seconds:.2f} s{told}"
 
 
-def in_words(reason: Reason, totals: Totals) -> str:
+def in_words(reason: Reason) -> str:
     """Why a run ended."""
     return {
         "eos": "the model chose to end",
         "stop": "a stop string came",
-        "length": f"{totals.new_tokens:,} new tokens were asked for",
+        "length": "as many new tokens came as were asked for",
         "context": "the context is full",
         "time": "the time is up",
         "interrupt": "stopped by hand",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import typer
 
 from cli.options.common import Debug, Version
@@ -12,7 +15,7 @@ from cli.options.model import ModelOptions
 from cli.options.prompt import PromptOptions
 from cli.options.sampling import SamplingOptions
 from cli.options.search import SearchOptions
-from cli.options.view import ViewOptions
+from cli.options.view import ViewName, ViewOptions
 from cli.say import say
 
 INTERRUPTED = 130
@@ -54,13 +57,15 @@ def generate(
     request = guided(request, loaded, prompt, search)
     if prompt.heal:
         request = healed(request, loaded.tokenizer)
-    about = {"mode": mode.mode.value}
+    about: dict[str, Any] = {"mode": mode.mode.value}
     several = is_several(search)
     if several:
         request = settled(request, search, view)
         about |= several_settings(request, search)
     shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
     run = session.describe(loaded, shown_prompt, request, threads, **about)
+    if "seeds" in about and name is ViewName.plain and not sys.stdout.isatty():
+        say("seeds " + ", ".join(map(str, about["seeds"])))
     with soft_interrupt() as interrupt:
         if several:
             shown = several_view(name, view, search, interrupt, echo=prompt.echo)

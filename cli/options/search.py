@@ -14,7 +14,14 @@ def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer'
     return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
 
 
-NumSamples = Annotated[int, option("--num-samples", min=1, help="Write this many texts from one prefill.")]
+NumSamples = Annotated[
+    int,
+    option(
+        "--num-samples",
+        min=1,
+        help="Write this many texts from one prefill, or the best so many beams; a pipe gets a newline between two.",
+    ),
+]
 Beams = Annotated[int, option("--beams", min=1, help="Keep the n most probable texts at each step (greedy search).")]
 LengthPenalty = Annotated[
     float, option("--length-penalty", help="A beam's sum of logprobs is divided by its length to this power.")

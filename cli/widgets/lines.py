@@ -136,7 +136,7 @@ class EndLine(Widget):
     finish: Finish
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        words = in_words(self.finish.reason, self.finish.totals)
+        words = in_words(self.finish.reason)
         return labelled(
             "end", [[Segment(words, BOLD)], [Segment(f"({self.finish.reason})", DIM)]], width, glyphs, gap=1
         )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from model.decoding.guidance import Negative
+from model.decoding.guidance import Negative, room
 from model.decoding.recorder import Recorder
 from model.decoding.request import Request, check_length
 from model.decoding.sequence import Decision, Sequence
@@ -34,7 +34,7 @@ def decode(
     a later pass yields a Finish with reason "error" first.
     """
     check_length(request.prompt_ids, engine.limit)
-    sequence = Sequence(tokenizer, request, engine.limit)
+    sequence = Sequence(tokenizer, request, room(engine, request))
     planned_length = request.planned_length(engine.limit)
     if cache is None and request.use_cache:
         cache = engine.new_cache(planned_length=planned_length)

@@ -1,0 +1,106 @@
+"""Several texts as they grow: a row each with its end in sight, those that were given up struck through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.cells import get_character_cell_size
+from rich.segment import Segment
+from rich.style import Style
+
+from cli.terminal import visible
+from cli.widgets.lines import PrefillBar, Rule, note
+from cli.widgets.panel import WIDEST
+from cli.widgets.texts import State, Text, Texts
+from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled
+
+STYLES: dict[State, Style] = {"running": PLAIN, "ended": CHOSEN, "pruned": Style(dim=True, strike=True)}
+TOKENS = 120  # whose text is looked at for the end of a row
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralPanel(Widget):
+    """At most `height` rows: running texts first, then those that ended, then those that were pruned last."""
+
+    texts: Texts
+    height: int
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if self.height < 1:
+            return []
+        width, run = min(width, WIDEST), self.texts.run
+        if not self.texts.new_tokens:
+            done = self.texts.together.totals.prefill_tokens
+            return PrefillBar(done, len(run.prompt_ids)).rows(width, glyphs)[: self.height]
+        above, below = [], []
+        if self.height >= 5:
+            above = Rule(self.title(), note(run.model, run.seed)).rows(width, glyphs)
+            below = self.cost(width, glyphs)[:1]
+        room = self.height - len(above) - len(below)
+        listed = self.listed()
+        more = [] if len(listed) <= room or room < 3 else [self.more(len(listed) - room + 1, width, glyphs)]
+        lanes = [self.lane(text, state, width, glyphs) for state, text in listed[: room - len(more)]]
+        return [*above, *lanes, *more, *below]
+
+    def listed(self) -> list[tuple[State, Text]]:
+        """All samples; of a search as many of the ended and the pruned as there are beams."""
+        most = self.texts.beams or None
+        return [(state, text) for state, texts in self.texts.by_state().items() for text in texts[:most]]
+
+    def title(self) -> str:
+        limit = self.texts.run.parameters.get("max_new_tokens")
+        of = f" of {limit:,}" if isinstance(limit, int) else ""
+        kind = "beams" if self.texts.beams else "samples"
+        return f"{self.texts.count} {kind}, token {self.texts.new_tokens:,}{of}"
+
+    def cost(self, width: int, glyphs: Glyphs) -> list[Row]:
+        totals = self.texts.together.totals
+        fields = [f"{totals.forwards:,} passes", f"{totals.positions_computed:,} positions computed"]
+        if totals.decode_seconds:
+            fields.append(f"{(totals.forwards - 1) / totals.decode_seconds:,.1f} passes/s")
+        return labelled("cost", [[Segment(text)] for text in fields], width, glyphs)
+
+    @staticmethod
+    def more(count: int, width: int, glyphs: Glyphs) -> Row:
+        return crop([Segment(f"   and {count:,} more", DIM)], width, glyphs)
+
+    def lane(self, text: Text, state: State, width: int, glyphs: Glyphs) -> Row:
+        """A sign, the number, how probable, why it ended, and as much of the text's end as there is room for."""
+        sign = {"running": glyphs.marker, "ended": "=" if glyphs.ascii_only else "■", "pruned": "x"}[state]
+        finish, logprob = text.finish, text.logprob
+        number = text.number if self.texts.beams else text.number + 1
+        row = [Segment(f" {sign} ", STYLES[state]), cell(f"{number}", 4, DIM, right=True, glyphs=glyphs)]
+        if width >= 40:
+            told = glyphs.none if logprob is None else f"{logprob:.2f}"
+            if finish is not None and finish.score is not None:
+                told = f"{finish.score:.4f}"
+            row.append(cell(told, 10, right=True, glyphs=glyphs))
+        if width >= 60:
+            reason = finish.reason if finish is not None else "" if state == "running" else state
+            row.append(cell(f"  {reason}", 12, DIM, glyphs=glyphs))
+        row.append(Segment("  "))
+        left = width - sum(segment.cell_length for segment in row)
+        said = one_line(text.latest(self.texts.end_ids, TOKENS), glyphs)
+        row.append(Segment(tail(said, left, glyphs), STYLES["pruned"] if state == "pruned" else PLAIN))
+        return crop(row, width, glyphs)
+
+
+def one_line(text: str, glyphs: Glyphs) -> str:
+    """Text in a row of its own; line breaks and tabs as signs."""
+    newline, tab = ("\\n", "\\t") if glyphs.ascii_only else ("↵", "⇥")
+    return visible(text, ascii_only=glyphs.ascii_only).replace("\n", newline).replace("\t", tab)
+
+
+def tail(text: str, width: int, glyphs: Glyphs) -> str:
+    """The last `width` cells of a text, begun with an ellipsis where that is not all."""
+    used, start = 0, len(text)
+    while start and (used := used + get_character_cell_size(text[start - 1])) <= width:
+        start -= 1
+    if not start:
+        return text
+    used = 0
+    for start in range(len(text), 0, -1):
+        used += get_character_cell_size(text[start - 1])
+        if used > width - 1:
+            return (glyphs.ellipsis if width > 0 else "") + text[start:]
+    return text

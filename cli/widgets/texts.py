@@ -1,0 +1,139 @@
+"""Several texts followed through the records of their run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from model.decoding.together import Together
+from model.steps import Choice, Finish, Record, Step
+from model.trace import Run
+
+State = Literal["running", "ended", "pruned"]
+
+
+@dataclass(slots=True)
+class Text:
+    """One sequence as far as it has come."""
+
+    number: int
+    choices: list[Choice] = field(default_factory=list)  # of the new tokens that stand
+    printed: str = ""
+    forward: int = 0  # the last pass it was part of
+    is_pruned: bool = False
+    finish: Finish | None = None
+
+    @property
+    def logprob(self) -> float | None:
+        """Sum of the raw log-probabilities; None where one was not reported."""
+        logprobs = [choice.logprob for choice in self.choices if choice.logprob is not None]
+        return sum(logprobs) if len(logprobs) == len(self.choices) else None
+
+    def latest(self, end_ids: Sequence[int], count: int | None = None) -> str:
+        """What its last tokens say, end tokens left out; without a count all of them."""
+        choices = self.choices if count is None else self.choices[-count:]
+        pieces = [choice.piece for choice in choices if choice.token_id not in end_ids]
+        return b"".join(pieces).decode("utf-8", "replace")
+
+
+class Texts:
+    """All sequences of a run; `is_complete` once the records have ended."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.together = Together()
+        self.is_complete = False
+        self._texts: dict[int, Text] = {}
+        self._order: list[int] = []  # of the newest pass
+        self._pruned: list[int] = []
+        self._forward = -1
+
+    @property
+    def beams(self) -> int:
+        """How many beams a search has; 0 where the texts are samples."""
+        beams = self.run.parameters.get("beams")
+        return beams if isinstance(beams, int) and beams > 1 else 0
+
+    @property
+    def count(self) -> int:
+        """How many texts there will be."""
+        samples = self.run.parameters.get("num_samples")
+        return self.beams or (samples if isinstance(samples, int) else len(self._texts))
+
+    @property
+    def end_ids(self) -> Sequence[int]:
+        found = self.run.parameters.get("eos_token_ids")
+        return found if isinstance(found, list | tuple) else ()
+
+    @property
+    def new_tokens(self) -> int:
+        """Of the longest text."""
+        return max((len(text.choices) for text in self._texts.values()), default=0)
+
+    def add(self, record: Record) -> None:
+        self.together.add(record)
+        text = self._texts.setdefault(record.sequence, Text(record.sequence))
+        text.printed += record.text
+        if isinstance(record, Finish):
+            text.finish = record
+        else:
+            self._follow(text, record)
+
+    def by_state(self) -> dict[State, list[Text]]:
+        """Running ones in the order of the newest pass, ended ones as they finished, the newest of the pruned first."""
+        found: dict[State, list[Text]] = {"running": [], "ended": [], "pruned": []}
+        for text in self._texts.values():
+            found[self._state(text)].append(text)
+        ranks = {finish.sequence: rank for rank, finish in enumerate(self.together.finishes)}
+        found["running"].sort(key=lambda text: self._order.index(text.number))
+        found["ended"].sort(key=lambda text: (ranks.get(text.number, 0), -text.forward))
+        found["pruned"].sort(key=lambda text: (-text.forward, text.number))
+        return found
+
+    def whole(self, shown: int) -> list[tuple[str, str, str]]:
+        """Title, note and text of each that is to be read in full: all samples, or the `shown` best beams."""
+        numbers = sorted(self._texts)
+        if self.beams:
+            running = [text.number for text in self.by_state()["running"]]
+            numbers = ([finish.sequence for finish in self.together.finishes] or running)[:shown]
+        told = []
+        for rank, number in enumerate(numbers):
+            text = self._texts[number]
+            said = text.printed if text.finish is not None or not self.beams else text.latest(self.end_ids)
+            told.append((*heading(self.run, rank, text.finish), said))
+        return told
+
+    def _state(self, text: Text) -> State:
+        if text.is_pruned or (self.is_complete and text.finish is None):
+            return "pruned"
+        return "ended" if text.finish is not None or text.number not in self._order else "running"
+
+    def _follow(self, text: Text, step: Step) -> None:
+        if step.forward != self._forward:
+            self._forward, self._order = step.forward, []
+        self._order.append(step.sequence)
+        if step.parent in self._texts and step.choices:
+            first = step.choices[0].position
+            text.choices = [choice for choice in self._texts[step.parent].choices if choice.position < first]
+        if step.rewound_to is not None:
+            text.choices = [choice for choice in text.choices if choice.position < step.rewound_to]
+        text.choices += step.choices
+        text.forward = step.forward
+        if any(choice.status == "pruned" for choice in step.choices):
+            text.is_pruned = True
+            self._pruned.append(text.number)
+            for number in self._pruned[: -self.count]:  # no longer shown
+                del self._texts[number]
+            self._pruned = self._pruned[-self.count :]
+
+
+def heading(run: Run, rank: int, finish: Finish | None = None) -> tuple[str, str]:
+    """The title of one of several texts, and a note: a sample's seed, a beam's score."""
+    beams, seeds = run.parameters.get("beams"), run.parameters.get("seeds")
+    if isinstance(beams, int) and beams > 1:
+        has_score = finish is not None and finish.score is not None
+        return f"beam {rank + 1} of {beams}", f"score {finish.score:.4f}" if has_score and finish else ""
+    if isinstance(seeds, list | tuple) and rank < len(seeds):
+        return f"sample {rank + 1} of {len(seeds)}", f"seed {seeds[rank]}"
+    return f"sample {rank + 1}", ""

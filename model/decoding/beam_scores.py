@@ -1,0 +1,61 @@
+"""How good each continuation of one text is, in log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from model.sampling.context import Context
+from model.sampling.processor import Processor
+from model.sampling.sampler import Raw, as_array, provenance
+from model.sampling.scores import HEAD, Scores
+from model.steps import Candidate, Choice, Status
+
+
+class Continuations:
+    """The next tokens of one text, from the most probable down, after masks and processors.
+
+    Raises NothingPossible where none is left, EngineError for logits that hold no distribution.
+    """
+
+    def __init__(self, logits: Tensor, context: Context, chain: tuple[Processor, ...], count: int, top: int):
+        """At least `count` are put in order, if there are as many; `top` candidates are recorded in a choice."""
+        self._raw = Raw(as_array(logits))
+        self._position = context.position
+        self._scores = scores = Scores(self._raw.logits - self._raw.total, context, max(HEAD, count, top))
+        self._shown = scores.token_ids[:top]
+        for mask in context.masks:
+            scores.mask(mask)
+        for processor in chain:
+            processor(scores)
+        while len(scores.values) < count and not scores.is_complete:
+            scores.widen()
+
+    def best(self, count: int) -> list[tuple[int, float]]:
+        """Token ids and log-probabilities."""
+        pairs = zip(self._scores.token_ids.tolist(), self._scores.values.tolist(), strict=True)
+        return list(islice(pairs, count))
+
+    def choice(self, token_id: int, piece: Callable[[int], bytes], status: Status) -> Choice:
+        """One of them told; nothing was drawn, so there are no final probabilities."""
+        shown = self._shown if token_id in self._shown else np.append(self._shown, token_id)
+        logprobs = (self._raw.logits[shown] - self._raw.total).tolist()
+        told = provenance(self._scores.changes, shown)
+        return Choice(
+            position=self._position,
+            token_id=token_id,
+            piece=piece(token_id),
+            logprob=logprobs[shown.tolist().index(token_id)],
+            prob=None,
+            rank=self._raw.rank(token_id),
+            entropy=self._raw.entropy,
+            draw=None,
+            candidates=tuple(
+                Candidate(shown_id, piece(shown_id), logprob, None, cut, moved)
+                for shown_id, logprob, (cut, moved) in zip(shown.tolist(), logprobs, told, strict=True)
+            ),
+            status=status,
+        )

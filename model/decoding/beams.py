@@ -1,0 +1,93 @@
+"""Beam search: the most probable continuations as whole texts, several kept at each step.
+
+The search of transformers' `generate(num_beams=N, do_sample=False)`, so that scores can be compared. Processors and
+masks move log-probabilities, and what they leave is not normalised again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from model.decoding.autoregressive import Interrupt, asked_to_stop
+from model.decoding.beam_search import BeamParameters, Move, Search
+from model.decoding.guidance import Negative, room
+from model.decoding.request import Request, check_length
+from model.engine import Engine
+from model.errors import ParameterError, TokenglassError
+from model.steps import Phase, Record, Step
+from model.tokenizer import Tokenizer
+
+
+def decode_beams(
+    engine: Engine, tokenizer: Tokenizer, request: Request, interrupt: Interrupt, parameters: BeamParameters
+) -> Iterator[Record]:
+    """Prefill the prompt once, then extend all beams together until no better text is to be expected.
+
+    Yields a Step per beam and forward pass: those that go on, best first, those that end, those that are pruned. A
+    beam that is not its parent's best continuation has a new number, and `parent` in its first step, which computes
+    nothing. Last comes a Finish for each of the best texts, best first, with the whole text and its score. Temperature
+    and what only a draw needs have no say. Raises PromptError and ParameterError before the first step; an error in a
+    later pass yields a Finish for each beam first, with reason "error" where it was running.
+    """
+    check_beams(request)
+    check_length(request.prompt_ids, engine.limit)
+    search = Search(tokenizer, request, parameters, room(engine, request))
+    cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
+    negative = Negative(engine, request) if request.negative_ids else None
+    began = time.perf_counter()
+    steps = forwards = 0
+    phase: Phase = "prefill"
+    try:
+        while search.running:
+            started = time.perf_counter()
+            reason = asked_to_stop(request, interrupt, started - began)
+            if reason is not None:
+                search.give_up(reason)
+                break
+            texts, done = [beam.token_ids for beam in search.running], cache.lengths[0]
+            inputs = torch.tensor([token_ids[done : done + request.prefill_chunk] for token_ids in texts])
+            logits = engine.forward(inputs, cache)[:, -1]
+            usage, is_read = cache.usage(), cache.lengths[0] == len(texts[0])
+            moves = [Move(search.running[0])]
+            if is_read:
+                moves = search.extend(logits, None if negative is None else negative.rows(texts))
+                rows = [beam.row for beam in search.running]
+                if rows and rows != list(range(cache.rows)):
+                    cache.select(rows)
+                    if negative is not None:
+                        negative.select(rows)
+            seconds = time.perf_counter() - started
+            for move in moves:
+                step = Step(
+                    index=steps,
+                    forward=forwards,
+                    sequence=move.beam.number,
+                    phase=phase,
+                    num_input_tokens=inputs.shape[1] if move.parent is None else 0,
+                    choices=() if move.choice is None else (move.choice,),
+                    text="",
+                    cache=usage,
+                    seconds=seconds,
+                    parent=move.parent,
+                )
+                move.beam.totals = move.beam.totals.plus(step)
+                steps += 1
+                yield step
+            forwards += 1
+            phase = "decode" if is_read else phase
+    except TokenglassError:
+        search.give_up("error")
+        yield from search.finishes()
+        raise
+    yield from search.finishes()
+
+
+def check_beams(request: Request) -> None:
+    """Raises ParameterError for what does not go with several texts at once."""
+    if request.bans:
+        raise ParameterError("a ban takes back a single text, and beams are several; leave out one of the two")
+    if not request.use_cache:
+        raise ParameterError("beams share a prefill in the cache; leave out one of the two")

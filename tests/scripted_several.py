@@ -1,0 +1,103 @@
+"""Several texts made by hand, with no model, shown on a real terminal: samples, or beams of which some are pruned.
+
+`python tests/scripted_several.py --beams --delay 0.01` plays them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import scripted_run
+from scripted_run import PROMPT, STORY
+
+from cli.interrupts import soft_interrupt
+from cli.terminal import make_console, supports_live
+from cli.views.live_several import SeveralLive
+from cli.views.several import SeveralPlain
+from cli.views.view import View
+from model.steps import Choice, Finish, Record, Step, Totals
+
+COUNT = 3
+SEEDS = (1, 22, 333)
+
+
+def pieces(number: int) -> list[str]:
+    """A text of its own for each."""
+    return [f" ({number})", *STORY[number * 2 :]]
+
+
+def chosen(number: int, place: int) -> Choice:
+    piece = pieces(number)[place].encode()
+    return replace(scripted_run.choice(piece, place), position=5 + place)
+
+
+def samples(delay: float, interrupt: threading.Event) -> Iterator[Record]:
+    totals, index = [Totals()] * COUNT, 0
+    for place in range(len(STORY) + 1):
+        time.sleep(delay)
+        for number in range(COUNT):
+            if place < len(pieces(number)):
+                step = told(index, place, number, chosen(number, place), pieces(number)[place])
+                totals[number] = totals[number].plus(step)
+                index += 1
+                yield step
+        if interrupt.is_set():
+            break
+    for number in range(COUNT):
+        yield Finish(number, "interrupt" if interrupt.is_set() else "eos", "", totals[number])
+
+
+def beams(delay: float, interrupt: threading.Event) -> Iterator[Record]:
+    """In every fifth pass the last beam is pruned, and another branches off the first."""
+    numbers, index, last = list(range(COUNT)), 0, COUNT - 1
+    for place in range(len(STORY) - 3):
+        time.sleep(delay)
+        for number in numbers:
+            yield told(index, place, number, chosen(0, place), "", 0 if place == 0 < number else None)
+            index += 1
+        if place % 5 == 4:
+            last += 1
+            dropped = replace(chosen(0, place + 1), status="pruned")
+            yield told(index, place + 1, numbers[-1], dropped, "")
+            yield told(index + 1, place + 1, last, chosen(1, place + 1), "", 0)
+            numbers[-1], index = last, index + 2
+        if interrupt.is_set():
+            break
+    reason = "interrupt" if interrupt.is_set() else "length"
+    for rank, number in enumerate(numbers):
+        yield Finish(number, reason, f"{PROMPT} {rank}", Totals(), -1.5 - rank)
+
+
+def told(index: int, place: int, number: int, choice: Choice, text: str, parent: int | None = None) -> Step:
+    phase = "prefill" if place == 0 else "decode"
+    usage = scripted_run.usage(5 + place)
+    return Step(index, place, number, phase, 1, (choice,), text, usage, 0.001, parent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--beams", action="store_true")
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--color", default="auto")
+    given = parser.parse_args()
+    console = make_console(sys.stdout, color=given.color)
+    about = {"beams": COUNT} if given.beams else {"num_samples": COUNT, "seeds": SEEDS}
+    with soft_interrupt() as interrupt:
+        view: View = SeveralPlain(console, COUNT)
+        if supports_live(sys.stdout, sys.stderr):
+            view = SeveralLive(console, COUNT, interrupt=interrupt)
+        records = (beams if given.beams else samples)(given.delay, interrupt)
+        finish = view.show(scripted_run.run(**about), records)
+    print(f"reason {finish.reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The negative prompt: the same tokens as transformers finds, and only what is new is computed."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from model.decoding.autoregressive import decode
+from model.decoding.guidance import Negative, room
+from model.decoding.request import Request
+from model.decoding.sequence import Sequence
+from model.engine import LocalEngine
+from model.errors import PromptError
+from model.loading import load_model
+from model.sampling.parameters import SamplingParameters
+from model.tokenizer import Tokenizer
+
+PROMPT = "Once upon a time there was a little fox"
+NEGATIVE = "The bear said that the forest was cold, and so"
+
+
+@pytest.fixture(scope="module")
+def engine(saved_checkpoint: Path) -> LocalEngine:
+    return load_model(saved_checkpoint).engine
+
+
+def guided(tokenizer: Tokenizer, scale: float = 1.5, **options: object) -> Request:
+    greedy = SamplingParameters(temperature=0, guidance_scale=scale)
+    return Request(
+        tokenizer.encode(PROMPT),
+        1,
+        greedy,
+        **{"max_new_tokens": 40, "negative_ids": tokenizer.encode(NEGATIVE), **options},
+    )
+
+
+@pytest.mark.parametrize("scale", [1.5, 3.0, -1.0])
+def test_a_guided_greedy_run_takes_the_tokens_that_transformers_takes(
+    scale: float, engine: LocalEngine, tokenizer: Tokenizer, saved_checkpoint: Path
+) -> None:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    model = AutoModelForCausalLM.from_pretrained(saved_checkpoint)
+    request = guided(tokenizer, scale)
+    expected = model.generate(
+        torch.tensor([request.prompt_ids]),
+        attention_mask=torch.ones(1, len(request.prompt_ids)),
+        negative_prompt_ids=torch.tensor([request.negative_ids]),
+        guidance_scale=scale,
+        do_sample=False,
+        max_new_tokens=40,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+
+    found = tiny.new_tokens(list(decode(engine, tokenizer, request, threading.Event())))
+
+    assert found == expected[0, len(request.prompt_ids) :].tolist()
+    unguided = replace(request, negative_ids=(), sampling=SamplingParameters(temperature=0))
+    assert found != tiny.new_tokens(list(decode(engine, tokenizer, unguided, threading.Event())))
+
+
+def test_the_logits_are_those_behind_the_negative_prompt_also_after_a_rewind(
+    engine: LocalEngine, tokenizer: Tokenizer
+) -> None:
+    request = guided(tokenizer, prefill_chunk=3)
+    sequence, negative = Sequence(tokenizer, request, engine.limit), Negative(engine, request)
+    for new_ids in ([], [30], [30, 31, 32], [30, 40], [30]):
+        sequence.token_ids = [*request.prompt_ids, *new_ids]
+        whole = engine.forward(torch.tensor([[*request.negative_ids, *new_ids]]), None)[0, -1]
+        torch.testing.assert_close(negative.logits(sequence), whole, atol=1e-4, rtol=0)
+
+
+def test_only_what_is_new_is_computed(tokenizer: Tokenizer) -> None:
+    scripted = tiny.ScriptedEngine(tiny.says(30, after=0))
+    request = Request((1, 2), 1, SamplingParameters(guidance_scale=2.0), negative_ids=(5, 6, 7), prefill_chunk=2)
+    sequence, negative = Sequence(tokenizer, request, scripted.limit), Negative(scripted, request)
+
+    negative.logits(sequence)
+    sequence.token_ids += [30, 31]
+    negative.logits(sequence)
+
+    assert scripted.inputs == [[5, 6], [7], [30, 31]]
+
+
+def test_a_copy_goes_its_own_way(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+    request = guided(tokenizer)
+    sequence, negative = Sequence(tokenizer, request, engine.limit), Negative(engine, request)
+    negative.logits(sequence)
+    twin = negative.copy()
+
+    answers = []
+    for each, new_id in ((negative, 30), (twin, 31)):
+        sequence.token_ids = [*request.prompt_ids, new_id, 32]
+        answers.append(each.logits(sequence))
+    for answer, new_id in zip(answers, (30, 31), strict=True):
+        whole = engine.forward(torch.tensor([[*request.negative_ids, new_id, 32]]), None)[0, -1]
+        torch.testing.assert_close(answer, whole, atol=1e-4, rtol=0)
+
+
+def test_rows_are_computed_together(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+    request = guided(tokenizer)
+    negative = Negative(engine, request)
+    prompt = list(request.prompt_ids)
+    negative.rows([prompt])
+    negative.select([0, 0, 0])
+    negative.rows([[*prompt, new_id] for new_id in (30, 31, 32)])
+    negative.select([2, 0])
+
+    answers = negative.rows([[*prompt, 32, 33], [*prompt, 30, 34]])
+
+    for answer, new_ids in zip(answers, ((32, 33), (30, 34)), strict=True):
+        whole = engine.forward(torch.tensor([[*request.negative_ids, *new_ids]]), None)[0, -1]
+        torch.testing.assert_close(answer, whole, atol=1e-4, rtol=0)
+
+
+def test_a_longer_negative_prompt_leaves_the_text_less_room(engine: LocalEngine) -> None:
+    assert room(engine, Request((1, 2), 1, negative_ids=(1,) * 12)) == engine.limit - 10
+    assert room(engine, Request((1,) * 12, 1, negative_ids=(1, 2))) == engine.limit
+
+
+def test_a_negative_prompt_beyond_the_context_is_refused(engine: LocalEngine) -> None:
+    with pytest.raises(PromptError, match="256"):
+        Negative(engine, Request((1, 2), 1, negative_ids=(1,) * 256))
