@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 
 from model.config import ModelConfig, read_json, token_ids
 from model.errors import CheckpointError
-from model.headers import TensorInfo, read_header
+from model.headers import TensorInfo, read_header, read_metadata
+from model.quantised_layout import Quantisation, quantisation_of, weights_in
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
 # Tables and causal masks that old checkpoints store and nobody reads
 RECOMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$")
 
@@ -29,34 +31,49 @@ class Checkpoint:
     config: ModelConfig
     generation_config: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
+    quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
 
     @staticmethod
     def open(folder: Path) -> Checkpoint:
         """Read the small files and the headers. Raises CheckpointError or ConfigError."""
         _refuse_other_formats(folder)
         generation = folder / "generation_config.json"
+        shards = _shards(folder)
         return Checkpoint(
             folder=folder,
             config=ModelConfig.from_file(folder / "config.json"),
             generation_config=read_json(generation) if generation.is_file() else {},
-            tensors=tuple(info for file, names in _shards(folder).items() for info in _headers(file, names)),
+            tensors=tuple(info for file, names in shards.items() for info in _headers(file, names)),
+            quantisation=_quantisation(shards),
         )
 
     @property
     def num_parameters(self) -> int:
-        return sum(info.size for info in self.tensors)
+        return sum(self.dtypes.values())
 
     @property
     def nbytes(self) -> int:
         return sum(info.nbytes for info in self.tensors)
 
     @property
+    def bits_per_weight(self) -> float:
+        """Bits stored per parameter, scales and offsets included."""
+        return 8 * self.nbytes / max(1, self.num_parameters)
+
+    def nbytes_as(self, kind: str) -> int:
+        """Bytes of the weights when they are loaded in this dtype or format; quantised ones stay as they are stored."""
+        return self.num_parameters * BITS[kind] // 8 if self.quantisation is None else self.nbytes
+
+    @property
     def dtypes(self) -> dict[str, int]:
         """Parameters per dtype, by the usual names."""
         counts: dict[str, int] = {}
         for info in self.tensors:
-            name = DTYPES.get(info.dtype, info.dtype)
-            counts[name] = counts.get(name, 0) + info.size
+            name, size = DTYPES.get(info.dtype, info.dtype), info.size
+            if self.quantisation is not None:
+                name, size = weights_in(info.name, info.shape, name, self.config)
+            if size or self.quantisation is None:
+                counts[name] = counts.get(name, 0) + size
         return counts
 
     @property
@@ -80,8 +97,11 @@ class Checkpoint:
                 digest.update(opened.read(4096))
         return digest.hexdigest()
 
-    def audit(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises CheckpointError for missing, unexpected or wrongly shaped tensors, and dtypes that cannot be run."""
+    def audit(self, expected: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str] | None = None) -> None:
+        """Raises CheckpointError for missing, unexpected or wrongly shaped tensors, and dtypes that cannot be run.
+
+        Quantised checkpoints fix the dtype of each tensor: `dtypes`, by safetensors' names.
+        """
         found = {info.name: info for info in self.tensors if not RECOMPUTED.search(info.name)}
         wrong = {
             "missing": [name for name in expected if name not in found],
@@ -92,7 +112,9 @@ class Checkpoint:
                 if name in found and found[name].shape != shape
             ],
             "unsupported dtype": [
-                f"{info.name} is {info.dtype}" for info in found.values() if info.dtype not in DTYPES
+                f"{info.name} is {info.dtype}"
+                for info in found.values()
+                if (info.dtype not in DTYPES if dtypes is None else info.dtype != dtypes.get(info.name, info.dtype))
             ],
         }
         complaints = [f"{kind}: {_shorten(names)}" for kind, names in wrong.items() if names]
@@ -128,6 +150,14 @@ def _shards(folder: Path) -> dict[Path, frozenset[str] | None]:
     other = next((p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
     found = f" (it holds {other}, which this program does not read)" if other else ""
     raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{found}")
+
+
+def _quantisation(files: Collection[Path]) -> Quantisation | None:
+    """What the files' metadata says, which must be the same in all. Raises CheckpointError."""
+    found = {quantisation_of(read_metadata(file), file) for file in files}
+    if len(found) > 1:
+        raise CheckpointError(f"{min(files).parent}: its files are not quantised alike; quantise the model again")
+    return found.pop()
 
 
 def _headers(file: Path, names: frozenset[str] | None) -> list[TensorInfo]:

@@ -33,10 +33,28 @@ class TensorInfo:
 
 
 def read_header(file: Path) -> list[TensorInfo]:
-    """The tensors of a file: 8 bytes of header length, a JSON object, the data (github.com/huggingface/safetensors).
+    """The tensors of a file.
 
     Raises CheckpointError where the file is cut short, or a tensor does not lie in it as the header says.
     """
+    header, data_bytes = parse(file)
+    header.pop("__metadata__", None)
+    infos = [read_entry(file, name, entry, data_bytes) for name, entry in header.items()]
+    if sum(info.nbytes for info in infos if info.dtype in DTYPE_BYTES) > data_bytes:
+        raise CheckpointError(f"{file}: damaged or incomplete (its tensors need more than its {data_bytes:,} bytes)")
+    return infos
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a file says of itself; empty where that is nothing, or not text. Raises CheckpointError."""
+    metadata = parse(file)[0].get("__metadata__")
+    items = metadata.items() if isinstance(metadata, dict) else ()
+    return {name: value for name, value in items if isinstance(value, str)}
+
+
+def parse(file: Path) -> tuple[dict[str, Any], int]:
+    """The header and the bytes behind it: 8 bytes of header length, a JSON object, the data
+    (github.com/huggingface/safetensors). Raises CheckpointError."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
@@ -52,11 +70,7 @@ def read_header(file: Path) -> list[TensorInfo]:
         raise CheckpointError(f"{file}: damaged or incomplete (its header is not JSON)") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: damaged or incomplete (its header is not an object)")
-    header.pop("__metadata__", None)
-    infos = [read_entry(file, name, entry, data_bytes) for name, entry in header.items()]
-    if sum(info.nbytes for info in infos if info.dtype in DTYPE_BYTES) > data_bytes:
-        raise CheckpointError(f"{file}: damaged or incomplete (its tensors need more than its {data_bytes:,} bytes)")
-    return infos
+    return header, data_bytes
 
 
 def read_entry(file: Path, name: str, entry: Any, data_bytes: int) -> TensorInfo:

@@ -6,16 +6,26 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from model.checkpoint import Checkpoint
-from model.config import DTYPE_BYTES
-from model.engine import LocalEngine, Watch, load_engine, pick_device
-from model.errors import TokenizerError
+from model.engine import DTYPES, LocalEngine, Watch, load_engine, pick_device
+from model.errors import EngineError, ParameterError, TokenizerError
 from model.preflight import available_memory, check_memory
+from model.quantisation import quantizing
+from model.quantised_checkpoint import load_quantised
+from model.quantised_layout import Format
 from model.store import bundled_folder, name_of
 from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from model.kernels.native import NativeEngine
+
+Quantize = Literal["none", Format]
+Backend = Literal["auto", "native", "torch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +33,16 @@ class LoadedModel:
     name: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    engine: LocalEngine
-    dtype: str
+    engine: LocalEngine | NativeEngine
+    dtype: str  # of the cache, and of the weights where they are not quantised
     device: str
+    quantize: Quantize = "none"
+    notice: str | None = None  # why torch runs what the native kernels were to run
+
+    @property
+    def backend(self) -> Literal["native", "torch"]:
+        """Who computes."""
+        return "torch" if isinstance(self.engine, LocalEngine) else "native"
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -42,12 +59,17 @@ def load_model(
     *,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: Quantize = "none",
+    backend: Backend = "torch",
     watch: Callable[[int], Watch | None] = lambda _: None,
     length: Callable[[Tokenizer], int] = lambda _: 0,
 ) -> LoadedModel:
     """Open, audit and load a checkpoint. Raises TokenglassError of the kind that fits.
 
     dtype auto is float32 for the bundled model on a CPU, which is fastest there, else the checkpoint's own.
+    `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
+    Both compute in float32, whatever the checkpoint's dtype; a dtype given with them is that of the native cache.
+    `backend` auto is native on a CPU that has a compiler, else torch with the reason in `notice`.
     `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `length` says how many
     positions the cache will hold: where they and the weights do not fit in memory, nothing is loaded.
     """
@@ -59,11 +81,58 @@ def load_model(
             f"{checkpoint.config.vocab_size:,}; they do not belong together"
         )
     target = pick_device(device)
+    quantize = settle_quantize(checkpoint, quantize)
+    if quantize != "none" and backend == "torch" and dtype not in ("auto", "float32"):
+        raise ParameterError(f"--dtype {dtype} is not for {quantize} weights, which torch computes with in float32")
     if dtype == "auto":
         bundled = folder.resolve() == bundled_folder().resolve()
-        dtype = "float32" if bundled and target.type == "cpu" else checkpoint.config.dtype
+        on_cpu = bundled and target.type == "cpu"
+        dtype = "float32" if on_cpu or quantize != "none" else checkpoint.config.dtype
     free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else available_memory()
-    check_memory(checkpoint, dtype, length(tokenizer), free)
-    watched = watch(checkpoint.num_parameters * DTYPE_BYTES[dtype])
-    engine = load_engine(checkpoint, dtype=dtype, device=target.type, watch=watched)
-    return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type)
+    check_memory(checkpoint, dtype, length(tokenizer), free, quantize)
+    watched = watch(checkpoint.nbytes_as(dtype if quantize == "none" else checkpoint.config.dtype))
+    if quantize == "none":
+        local = load_engine(checkpoint, dtype=dtype, device=target.type, watch=watched)
+    else:
+        model = quantised(checkpoint, quantize, checkpoint.config.dtype, target, watched)
+        local = LocalEngine(model, target, torch.float32)
+    engine, notice = (local, None) if backend == "torch" else native(local, DTYPES[dtype], required=backend == "native")
+    dtype = str(engine.dtype).removeprefix("torch.")
+    return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type, quantize, notice)
+
+
+def native(
+    engine: LocalEngine, cache_dtype: torch.dtype, *, required: bool
+) -> tuple[LocalEngine | NativeEngine, str | None]:
+    """The same model on the kernels, or the engine itself and why. Raises EngineError where they are `required`."""
+    from model.kernels.native import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
+
+    found: NativeEngine | str = f"they run on a CPU, not on {engine.device.type}"
+    if engine.device.type == "cpu":
+        found = NativeEngine.try_build(engine.model, cache_dtype)
+    if not isinstance(found, str):
+        return found, None
+    if required:
+        raise EngineError(f"there are no native kernels here: {found}")
+    return engine, f"torch runs the model, as the native kernels cannot: {found}"
+
+
+def settle_quantize(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:
+    """What the weights will be: as they are stored, where that is quantised. Raises ParameterError."""
+    stored = checkpoint.quantisation.format if checkpoint.quantisation is not None else "none"
+    if stored != "none" and quantize not in ("none", stored):
+        raise ParameterError(f"{checkpoint.folder}: is stored as {stored}; make {quantize} of the model it came from")
+    return quantize if stored == "none" else stored
+
+
+def quantised(
+    checkpoint: Checkpoint, stored: Format, dtype: str, device: torch.device, watch: Watch | None
+) -> Transformer:
+    """A model with quantised weights, read as they are or made now; `watch` sees each tensor."""
+    if checkpoint.quantisation is not None:
+        return load_quantised(checkpoint, device, watch)
+    model = load_engine(checkpoint, dtype=dtype, device=device.type).model
+    making = quantizing(model, stored)
+    for _ in watch(making) if watch is not None else making:
+        pass
+    return model

@@ -6,20 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.checkpoint import Checkpoint
-from model.config import DTYPE_BYTES
 from model.errors import EngineError
 
 MIB = 2**20
 
 
-def check_memory(checkpoint: Checkpoint, dtype: str, length: int, available: int | None) -> None:
+def check_memory(
+    checkpoint: Checkpoint, dtype: str, length: int, available: int | None, quantize: str = "none"
+) -> None:
     """Raises EngineError where weights and the cache of `length` positions need more than the bytes available.
 
-    None available means that it is not known, and nothing is refused.
+    `dtype` is that of the cache, and of the weights where `quantize` is none. None available means that it is not
+    known, and nothing is refused.
     """
     config = checkpoint.config
     length = min(length, config.max_positions)
-    weights = checkpoint.num_parameters * DTYPE_BYTES[dtype]
+    weights = checkpoint.nbytes_as(dtype if quantize == "none" else quantize)
     cache = config.cache_bytes(length, dtype)
     if available is not None and weights + cache > available:
         advice = "a smaller model" if weights > available else "fewer new tokens, a shorter prompt or a smaller model"

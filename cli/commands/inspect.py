@@ -61,6 +61,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "files": sorted({info.file.name for info in checkpoint.tensors}),
         "dtypes": checkpoint.dtypes,
         "nbytes": checkpoint.nbytes,
+        "bits_per_weight": checkpoint.bits_per_weight,
         "layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -109,11 +110,12 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     shared = facts["heads"] // facts["kv_heads"]
     grouped = f" (each shared by {shared})" if shared > 1 else ""
     per_token, full = nbytes(facts["cache_bytes_per_token"]), nbytes(facts["cache_bytes_full"])
+    stored = f"{facts['bits_per_weight']:.2f} bits per weight, {nbytes(facts['nbytes'])}"
     return [
         ("model", facts["model"]),
         ("family", facts["model_type"]),
         ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
-        ("stored as", f"{dtypes}, {nbytes(facts['nbytes'])} in {', '.join(facts['files'])}"),
+        ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
         ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),
         ("attention", f"{facts['heads']} heads of {facts['head_dim']}, {facts['kv_heads']} key-value heads{grouped}"),
         ("positions", "; ".join(kind_in_words(kind, facts["learned_positions"]) for kind in facts["layer_kinds"])),

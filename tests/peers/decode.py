@@ -1,85 +1,65 @@
-"""Decode speed against transformers `generate`: same weights, same prompt, same number of tokens, greedy.
+"""Decode speed beside transformers and llama.cpp: same weights, same prompt, same number of tokens, greedy.
 
-    python tests/peers/decode.py [MODEL] [--tokens 128] [--runs 7] [--threads 2]
+    python tests/peers/decode.py [MODEL] [--gguf DIR] [--contexts 128 1024] [--tokens 128] [--runs 5] [--threads 2]
 
-Both run in this process, in turn, after a warm-up; the medians and their ratio are printed.
+DIR is what gguf_files.py made of the model's own GGUF file; without it llama.cpp sits out. Each contender has a process
+of its own; they run in turn, with the prompt in the cache already. Medians, their ratios, and bits per weight.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-import threading
-import time
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM
+from contenders import MAKERS, Arena, Contender, contenders, median_and_range, prompt_of
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish
 from model.store import resolve
 
-PROMPT = "Once upon a time there was a little fox who lived in the forest."
+RIVALS = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="a checkpoint folder; absent, the bundled model")
+    parser.add_argument("model", nargs="?", help="a model's name or checkpoint folder; absent, the bundled model")
+    parser.add_argument("--gguf", type=Path, help="the folder that gguf_files.py wrote")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[128, 1024], help="prompt tokens in the cache")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--who", nargs="+", default=list(MAKERS), choices=list(MAKERS))
+    parser.add_argument("--json", type=Path, help="also write every rate to this file")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    folder = resolve(options.model)
-    ours, peer = ours_on(folder, options.tokens), transformers_on(folder, options.tokens)
-    timed: dict[str, list[float]] = {"tokenglass": [], "transformers": []}
-    ids = [ours(), peer()]  # the warm-up, and the proof that both do the same work
-    assert ids[0] == ids[1], "the two texts differ"
-    for _ in range(options.runs):
-        for name, run in (("tokenglass", ours), ("transformers", peer)):
-            started = time.perf_counter()
-            run()
-            timed[name].append(options.tokens / (time.perf_counter() - started))
-    print(f"{folder.name}, float32, {options.tokens} tokens, {options.threads} threads, {options.runs} runs each")
-    for name, rates in timed.items():
-        print(f"{name:14} {statistics.median(rates):8.1f} tok/s   ({min(rates):.1f} to {max(rates):.1f})")
-    ratio = statistics.median(timed["tokenglass"]) / statistics.median(timed["transformers"])
-    print(f"ratio of medians {ratio:.2f}")
+    everybody = contenders(options.model, options.gguf, options.threads, options.who)
+    arena, kept = Arena(everybody), {}
+    for context in options.contexts:
+        prompt = prompt_of(resolve(options.model), context)
+        answers = arena.rates("decode", prompt, options.tokens, runs=options.runs)
+        rates = {name: [rate for rate, _ in answered] for name, answered in answers.items()}
+        texts = {name: answered[0][1] for name, answered in answers.items()}
+        kept[context] = rates
+        print(f"\n{options.tokens} tokens behind {context:,}, {options.threads} threads, {options.runs} runs each")
+        tell(everybody, arena.bits, rates)
+        if {"tokenglass float32", "transformers float32"} <= set(texts):
+            alike = texts["tokenglass float32"] == texts["transformers float32"]
+            print(f"the float32 texts of tokenglass and transformers are {'the same' if alike else 'DIFFERENT'}")
+    arena.close()
+    if options.json:
+        options.json.write_text(json.dumps(kept, indent=1))
 
 
-def ours_on(folder: Path, tokens: int):
-    """A run of the whole loop, records, candidates and detokenised text included."""
-    loaded = load_model(folder, dtype="float32", device="cpu")
-    greedy = SamplingParameters(temperature=0)
-    request = Request(loaded.tokenizer.encode(PROMPT), seed=1, sampling=greedy, max_new_tokens=tokens)
-
-    def run() -> list[int]:
-        records = list(decode(loaded.engine, loaded.tokenizer, request, threading.Event()))
-        assert isinstance(records[-1], Finish)
-        return [choice.token_id for record in records[:-1] for choice in record.choices]
-
-    return run
-
-
-def transformers_on(folder: Path, tokens: int):
-    """transformers' own loop on the same prompt ids, its end token switched off."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    model.generation_config.eos_token_id = None
-    prompt = torch.tensor([load_model(folder, dtype="float32", device="cpu").tokenizer.encode(PROMPT)])
-    settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "pad_token_id": 0}
-
-    def run() -> list[int]:
-        with torch.inference_mode():
-            out = model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), min_new_tokens=tokens, max_new_tokens=tokens, **settings
-            )
-        return out[0, prompt.shape[1] :].tolist()
-
-    return run
+def tell(everybody: list[Contender], bits: dict[str, float], rates: dict[str, list[float]]) -> None:
+    """Each contender's rate, and ours over that of whoever has the same weights."""
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    for contender in everybody:
+        ratios = [
+            f"{medians[contender.name] / medians[rival]:.2f} x {rival}"
+            for rival in (f"llama.cpp {RIVALS.get(contender.weights)}", "transformers float32")
+            if contender.who == "tokenglass" and rival in medians
+        ]
+        told = median_and_range(rates[contender.name])
+        print(f"{contender.name:22} {bits[contender.name]:5.2f} bits {told}   {', '.join(ratios)}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

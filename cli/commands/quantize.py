@@ -1,0 +1,135 @@
+"""quantize: a model's weights in 8 or 4 bits, stored, and what that costs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli import options
+from cli.drawn import drawn
+from cli.terminal import make_console
+from cli.text import nbytes
+
+if TYPE_CHECKING:
+    from model.quality import Quality
+
+
+class StoredFormat(StrEnum):
+    int8 = "int8"
+    int4 = "int4"
+
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a GGUF file, or a name of `tokenglass models`.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")]
+Stored = Annotated[
+    StoredFormat,
+    typer.Option("--format", help="int8: a scale per row. int4: scale and offset per 32 weights, 5 bits in all."),
+]
+Text = Annotated[
+    Path | None,
+    typer.Option("--text", metavar="FILE", help="Measure the loss on this text, else on a passage that is built in."),
+]
+Unmeasured = Annotated[bool, typer.Option("--no-measure", help="Do not measure what it costs.")]
+TOKENS = 2048  # of the text that the loss is measured on
+
+
+def quantize(
+    model: Name,
+    folder: Folder,
+    format: Stored = StoredFormat.int8,  # noqa: A002  (the option's name)
+    text: Text = None,
+    no_measure: Unmeasured = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    color: options.Color = options.ColorWhen.auto,
+    debug: options.Debug = False,
+) -> None:
+    """Store a model with weights of 8 or 4 bits, and measure what that costs.
+
+    The folder loads like any other: `generate -m DIR`. The cost is told as perplexity, and as mean Kullback-Leibler
+    divergence in nats, against the same model in float32, on the first 2,048 tokens of a text.
+    """
+    from cli.model_folder import model_folder
+    from cli.work import work
+    from model.checkpoint import Checkpoint
+    from model.engine import set_threads
+    from model.quality import held_out_text
+    from model.quantised_checkpoint import quantize_checkpoint
+
+    passage = held_out_text() if text is None else text.read_text(encoding="utf-8", errors="replace")
+    source = Checkpoint.open(model_folder(model))
+    set_threads(threads)
+    work(quantize_checkpoint(source, format.value, folder))
+    made = Checkpoint.open(folder)
+    facts = {
+        "model": str(source.folder),
+        "folder": str(folder),
+        "format": format.value,
+        "bits_per_weight": made.bits_per_weight,
+        "nbytes": made.nbytes,
+        "source_nbytes": source.nbytes,
+        "source_fingerprint": source.fingerprint,
+    }
+    if not no_measure:
+        facts |= {"text": "built in" if text is None else str(text), **in_numbers(cost(source.folder, folder, passage))}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in in_words(facts):
+        table.add_row(name, value)
+    make_console(sys.stdout, color=color.value).print(table)
+
+
+def cost(source: Path, folder: Path, passage: str) -> Quality:
+    """What the folder's model loses to its source in float32 on a text."""
+    from model.loading import load_model
+    from model.quality import compare
+
+    reference, other = load_model(source, dtype="float32", device="cpu"), load_model(folder, device="cpu")
+    token_ids = reference.tokenizer.encode(passage)[:TOKENS]
+    comparisons = compare(reference.engine, other.engine, token_ids)
+    *_, found = drawn(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens)
+    return found
+
+
+def in_numbers(quality: Quality) -> dict[str, Any]:
+    """The measurement by the names that JSON uses."""
+    return {
+        "tokens": quality.tokens,
+        "reference_perplexity": quality.reference_perplexity,
+        "perplexity": quality.perplexity,
+        "perplexity_ratio": quality.perplexity_ratio,
+        "mean_kl_nats": quality.mean_kl,
+        "agreement": quality.agreement,
+    }
+
+
+def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same facts as rows for people."""
+    smaller = f"{nbytes(facts['nbytes'])}, from {nbytes(facts['source_nbytes'])}"
+    rows = [
+        ("folder", facts["folder"]),
+        ("stored as", f"{facts['format']}, {facts['bits_per_weight']:.2f} bits per weight, {smaller}"),
+    ]
+    if "tokens" not in facts:
+        return [*rows, ("cost", "not measured")]
+    change = f"{facts['perplexity_ratio'] - 1:+.2%}".replace("%", " %")
+    return [
+        *rows,
+        (
+            "measured on",
+            f"{facts['tokens']:,} tokens of {'a built-in passage' if facts['text'] == 'built in' else facts['text']}",
+        ),
+        ("perplexity", f"{facts['perplexity']:.3f}, float32 {facts['reference_perplexity']:.3f} ({change})"),
+        ("mean KL", f"{facts['mean_kl_nats']:.5f} nats from float32"),
+        ("first choice", f"the same as float32's in {facts['agreement']:.1%} of the places".replace("%", " %")),
+    ]

@@ -1,0 +1,172 @@
+"""How fast an engine is on this machine, and how near that is to what its memory allows."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from model.engine import Engine
+from model.errors import ParameterError
+from model.kv_cache import KVCache
+from model.layouts import EMBEDDING
+from model.quantisation import QuantizedEmbedding, QuantizedLinear
+from model.transformer import Transformer
+
+Kind = Literal["bandwidth", "prefill", "decode", "batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What several runs gave."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One thing measured: tokens per second (bandwidth: bytes per second), and where."""
+
+    kind: Kind
+    rate: Spread
+    context: int = 0  # positions in the cache, or read by a prefill
+    rows: int = 1  # sequences at once
+    nbytes: int = 0  # of weights and cache that one step must read
+    first_token: Spread | None = None  # seconds from an empty cache to the first token, of a prefill
+
+    def share_of(self, bandwidth: float) -> float:
+        """Of the steps per second that reading `nbytes` at `bandwidth` bytes per second would allow."""
+        return self.rate.median / self.rows * self.nbytes / bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure."""
+
+    contexts: tuple[int, ...] = (128, 512, 1024)
+    rows: tuple[int, ...] = (1, 2, 4, 8, 16)
+    tokens: int = 32  # decoded per run
+    runs: int = 5
+
+    def within(self, limit: int) -> Plan:
+        """The plan as far as a context of `limit` positions holds it. Raises ParameterError where that is nothing."""
+        room = limit - self.tokens
+        contexts = tuple(dict.fromkeys(min(context, room) for context in self.contexts))
+        if room < 1:
+            raise ParameterError(f"a context of {limit:,} positions is too short to measure {self.tokens} tokens in")
+        return Plan(contexts, self.rows, self.tokens, self.runs)
+
+    @property
+    def steps(self) -> int:
+        """Readings that `measure` will give."""
+        return 1 + 2 * len(self.contexts) + len(self.rows)
+
+
+def measure(engine: Engine, model: Transformer, plan: Plan) -> Iterator[Reading]:
+    """Readings of the memory, then per context of prefill and decode, then per number of rows at the first context.
+
+    Each is of `plan.runs` runs behind a warm-up. Tokens are the most probable ones; nothing but the engine runs.
+    """
+    weights = weight_bytes(model)
+    yield Reading("bandwidth", read_bandwidth(weights, plan.runs))
+    for context in plan.contexts:
+        prompt = prompt_of(model, 1, context)
+        seconds = repeated(plan.runs, lambda prompt=prompt: prefill(engine, prompt)[1])  # type: ignore[misc]
+        rate = Spread(tuple(context / second for second in seconds.values))
+        yield Reading("prefill", rate, context, nbytes=weights, first_token=seconds)
+        yield decoded(engine, plan, prompt, weights, "decode")
+    for rows in plan.rows:
+        yield decoded(engine, plan, prompt_of(model, rows, plan.contexts[0]), weights, "batch")
+
+
+def decoded(engine: Engine, plan: Plan, prompt: Tensor, weights: int, kind: Kind) -> Reading:
+    """Tokens per second, all rows together, behind a prompt (rows, length) that is in the cache already."""
+    rows, context = prompt.shape
+    cache, _, token_ids = prefill(engine, prompt)
+    cached = sum(cache.usage(row).nbytes_used for row in range(rows))
+
+    def run() -> float:
+        ids, started = token_ids, time.perf_counter()
+        for _ in range(plan.tokens):
+            ids = most_probable(engine.forward(ids, cache))
+        seconds = time.perf_counter() - started
+        for row in range(rows):
+            cache.truncate(row, context)
+        return rows * plan.tokens / seconds
+
+    return Reading(kind, repeated(plan.runs, run), context, rows, weights + cached)
+
+
+def prefill(engine: Engine, prompt: Tensor) -> tuple[KVCache, float, Tensor]:
+    """A new cache with the prompt (rows, length) in it, the seconds that took, and the next token of each row."""
+    started = time.perf_counter()
+    cache = engine.new_cache(len(prompt))
+    token_ids = most_probable(engine.forward(prompt, cache))
+    return cache, time.perf_counter() - started, token_ids
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """Logits (rows, 1, vocab) to token ids (rows, 1)."""
+    return logits.argmax(-1)
+
+
+def prompt_of(model: Transformer, rows: int, length: int) -> Tensor:
+    """Token ids (rows, length), spread over the vocabulary; what they say does not change how long they take."""
+    return torch.arange(rows * length).mul(7919).remainder(model.config.vocab_size).view(rows, length)
+
+
+def repeated(runs: int, run: Callable[[], float]) -> Spread:
+    """What `run` gives, `runs` times behind a warm-up."""
+    run()
+    return Spread(tuple(run() for _ in range(runs)))
+
+
+def weight_bytes(model: Transformer) -> int:
+    """Bytes of weights that one decode step reads: all but an embedding of its own, of which it reads a row."""
+    sizes = {name: tensor.nbytes for name, tensor in model.state_dict().items()}
+    for name, module in model.named_modules():
+        if isinstance(module, (QuantizedLinear, QuantizedEmbedding)):
+            sizes[f"{name}.weight"] = module.weight.nbytes
+    kept_apart = {EMBEDDING, "model.embed_positions.weight"}
+    return sum(size for name, size in sizes.items() if name not in kept_apart)
+
+
+def read_bandwidth(nbytes: int, runs: int) -> Spread:
+    """Bytes per second that torch's threads read from a block of that size, which the processor's caches hold as far
+    as they would hold as many weights."""
+    block = torch.ones(max(nbytes, 2**20) // 4)
+
+    def run() -> float:
+        started = time.perf_counter()
+        block.sum()
+        return block.nbytes / (time.perf_counter() - started)
+
+    return repeated(2 * runs, run)
+
+
+def peak_memory() -> int | None:
+    """Most bytes that this process ever held in memory; None where the system does not tell."""
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

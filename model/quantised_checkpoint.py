@@ -1,0 +1,138 @@
+"""Quantised models kept as checkpoint folders: written once, then loaded memory-mapped as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import INDEX, SINGLE, Checkpoint
+from model.engine import Watch, load_engine, read_weights
+from model.errors import CheckpointError
+from model.importers.partial import Progress, complete_or_nothing
+from model.layouts import HEAD
+from model.quantisation import (
+    Int4Weight,
+    Int8Weight,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    QuantizedWeight,
+    matrices,
+    put,
+    quantizing,
+)
+from model.quantised_layout import Format, Quantisation, Shape, is_quantised, stored_parts
+from model.store import ORIGIN
+from model.transformer import Transformer
+
+DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8"}
+
+
+def quantize_checkpoint(source: Checkpoint, format: Format, folder: Path) -> Iterator[Progress]:  # noqa: A002
+    """Write `folder`: the weights quantised, and the other small files as they are.
+
+    There is nothing until all of it is there. Raises StoreError where something is there already, CheckpointError where
+    the weights cannot be quantised or the disk has no room.
+    """
+    if source.quantisation is not None:
+        raise CheckpointError(f"{source.folder}: is quantised already, to {source.quantisation.format}")
+    with complete_or_nothing(folder) as partial:
+        model = load_engine(source, dtype=source.config.dtype, device="cpu").model
+        done, total = 0, sum(module.weight.nbytes for _, module in matrices(model))
+        for _, weight in quantizing(model, format):
+            done += weight.nbytes
+            yield Progress("quantising", done, total)
+        tensors = tensors_of(model)
+        needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(partial).free
+        if needed > free:
+            raise CheckpointError(f"{folder}: the weights take {needed:,} bytes and the disk has {free:,}; make room")
+        for file in small_files(source.folder):
+            shutil.copyfile(file, partial / file.name)
+        yield from write(partial / SINGLE, tensors, Quantisation(format, source.fingerprint).metadata)
+
+
+def small_files(folder: Path) -> list[Path]:
+    """What belongs to a model beside its weights: configuration, tokenizer, template, card, licence."""
+    others = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+    left = {INDEX, ORIGIN}
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.suffix not in others and file.name not in left
+    ]
+
+
+def tensors_of(model: Transformer) -> dict[str, Tensor]:
+    """Every tensor by its name in the file; those of wider numbers come first, so that each lies at its alignment."""
+    found: dict[str, Tensor] = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if isinstance(module, (QuantizedLinear, QuantizedEmbedding)):
+            if name == "lm_head" and model.config.tie_word_embeddings:
+                continue
+            for field in fields(module.weight):
+                part = getattr(module.weight, field.name)
+                if isinstance(part, Tensor):
+                    found[f"{name}.weight.{field.name}"] = part
+    return dict(sorted(found.items(), key=lambda item: -item[1].element_size()))
+
+
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Iterator[Progress]:
+    """A safetensors file (github.com/huggingface/safetensors), one tensor at a time."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-(len(head) + 8) % 64)
+    done = 0
+    with path.open("wb") as out:
+        out.write(len(head).to_bytes(8, "little") + head)
+        for tensor in tensors.values():
+            out.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            done += tensor.nbytes
+            yield Progress("writing", done, end)
+
+
+def load_quantised(checkpoint: Checkpoint, device: torch.device, watch: Watch | None = None) -> Transformer:
+    """A model from a folder that `quantize_checkpoint` wrote; on a CPU its weights stay memory-mapped.
+
+    `watch` sees each tensor as it is read. Raises CheckpointError.
+    """
+    assert checkpoint.quantisation is not None
+    config, stored = checkpoint.config, checkpoint.quantisation.format
+    if config.num_layers > len(checkpoint.tensors):  # an absurd number must not even be built without memory
+        raise CheckpointError(
+            f"{checkpoint.folder}: the weights do not fit config.json; {config.num_layers} layers, but only "
+            f"{len(checkpoint.tensors)} tensors"
+        )
+    with torch.device("meta"):
+        model = Transformer(config)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del shapes[HEAD]
+    expected = {
+        part: kind for name, shape in shapes.items() for part, kind in stored_parts(name, shape, stored).items()
+    }
+    checkpoint.audit(
+        {name: shape for name, (_, shape) in expected.items()}, {name: dtype for name, (dtype, _) in expected.items()}
+    )
+    reading = read_weights(checkpoint, expected.keys(), None, device)
+    read = dict(watch(reading) if watch is not None else reading)
+    for name, shape in shapes.items():
+        if is_quantised(name, shape):
+            put(model, name.removesuffix(".weight"), assembled(name, shape, read, stored))
+    model.load_state_dict({name: read[name] for name in model.state_dict()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def assembled(name: str, shape: Shape, read: dict[str, Tensor], stored: Format) -> QuantizedWeight:
+    """The weight of this name, from its parts."""
+    if stored == "int8":
+        return Int8Weight(read[f"{name}.values"], read[f"{name}.scales"])
+    return Int4Weight(read[f"{name}.packed"], read[f"{name}.scales"], read[f"{name}.offsets"], shape[1])

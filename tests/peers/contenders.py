@@ -1,0 +1,239 @@
+"""What is compared: this program, transformers and llama.cpp, each generating greedily in a process of its own.
+
+A contender that waits takes no processor time, so that runs can be interleaved. Every rate leaves out the first token,
+which belongs to the prefill.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from model.store import resolve
+from model.tokenizer import Tokenizer
+
+TYPES = ("F32", "BF16", "Q8_0", "Q4_0")  # llama.cpp's names of float32, bfloat16, int8 and int4
+PASSAGE = "Once upon a time there was a little fox who lived in the forest with her mother and nine brothers. "
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who, on which weights: `source` is a checkpoint folder, or a GGUF file for llama.cpp."""
+
+    who: str
+    weights: str
+    source: Path
+    threads: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.who} {self.weights}"
+
+
+class Generator(Protocol):
+    bits: float  # per weight, over the matrices it reads
+
+    def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
+        """Tokens per second behind a prompt that is in the cache already, and the token ids."""
+
+    def prefill(self, prompt: Sequence[int]) -> float:
+        """Prompt tokens per second, from an empty cache to the first token."""
+
+
+class Ours:
+    """The whole loop: records, candidates and detokenised text included."""
+
+    def __init__(self, contender: Contender):
+        import torch  # noqa: PLC0415  (each process imports what it runs)
+
+        from model.loading import load_model  # noqa: PLC0415
+
+        torch.set_num_threads(contender.threads)
+        quantised = contender.weights.startswith("int")
+        self.loaded = load_model(
+            contender.source,
+            dtype="auto" if quantised else contender.weights,
+            device="cpu",
+            quantize=contender.weights if quantised else "none",
+            backend="auto",
+        )
+        self.caches: dict[int, Any] = {}
+        weights = [module.weight for module in self.loaded.engine.model.modules() if hasattr(module, "in_features")]
+        self.bits = 8 * sum(w.nbytes for w in weights) / sum(sizes(w) for w in weights)
+
+    def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
+        cache = self.caches.setdefault(len(prompt), self.loaded.engine.new_cache())
+        cache.truncate(0, max(0, min(cache.lengths[0], len(prompt) - 1)))
+        started, ids = 0.0, []
+        for step in self.steps(prompt, tokens, cache):
+            if step.choices:
+                ids.append(step.choices[0].token_id)
+                started = started or time.perf_counter()
+        return (tokens - 1) / (time.perf_counter() - started), ids
+
+    def prefill(self, prompt: Sequence[int]) -> float:
+        return len(prompt) / sum(step.seconds for step in self.steps(prompt, 1, None))
+
+    def steps(self, prompt: Sequence[int], tokens: int, cache: Any) -> list[Any]:
+        from model.decoding.autoregressive import decode  # noqa: PLC0415
+        from model.decoding.request import Request  # noqa: PLC0415
+        from model.sampling.parameters import SamplingParameters  # noqa: PLC0415
+        from model.steps import Step  # noqa: PLC0415
+
+        request = Request(
+            tuple(prompt), seed=1, sampling=SamplingParameters(temperature=0), max_new_tokens=tokens, prefill_chunk=512
+        )
+        records = decode(self.loaded.engine, self.loaded.tokenizer, request, threading.Event(), cache)
+        return (record for record in records if isinstance(record, Step))
+
+
+class Transformers:
+    """Its own `generate`, the end token switched off."""
+
+    def __init__(self, contender: Contender):
+        import torch  # noqa: PLC0415
+        from transformers import AutoModelForCausalLM, logging  # noqa: PLC0415
+
+        logging.disable_progress_bar()
+        torch.set_num_threads(contender.threads)
+        dtype = getattr(torch, contender.weights)
+        self.bits = 8.0 * dtype.itemsize
+        self.model = AutoModelForCausalLM.from_pretrained(contender.source, dtype=dtype).eval()
+        self.model.generation_config.eos_token_id = None
+
+    def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
+        times, ids = self.generate(prompt, tokens)
+        return (tokens - 1) / (times[-1] - times[1]), ids
+
+    def prefill(self, prompt: Sequence[int]) -> float:
+        times, _ = self.generate(prompt, 1)
+        return len(prompt) / (times[1] - times[0])
+
+    def generate(self, prompt: Sequence[int], tokens: int) -> tuple[list[float], list[int]]:
+        import torch  # noqa: PLC0415
+
+        times = [time.perf_counter()]
+
+        def clock(ids: Any, _: Any, **__: Any) -> Any:
+            times.append(time.perf_counter())
+            return torch.zeros(ids.shape[0], dtype=torch.bool)
+
+        with torch.inference_mode():
+            given = torch.tensor([list(prompt)])
+            made = self.model.generate(
+                given,
+                attention_mask=torch.ones_like(given),
+                min_new_tokens=tokens,
+                max_new_tokens=tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=0,
+                stopping_criteria=[clock],
+            )
+        return times, made[0, len(prompt) :].tolist()
+
+
+class LlamaCppServer:
+    """llama.cpp's server, timed by itself."""
+
+    def __init__(self, contender: Contender):
+        from gguf_files import bits_per_weight  # noqa: PLC0415
+        from llama_cpp import LlamaCpp  # noqa: PLC0415
+
+        self.bits = bits_per_weight(contender.source)
+        self.server = LlamaCpp(contender.source, context=2048, threads=contender.threads)
+
+    def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
+        answer = self.server.complete(prompt, tokens, keep=True)
+        assert answer["timings"]["predicted_n"] == tokens
+        return 1000 * (tokens - 1) / answer["timings"]["predicted_ms"], answer["tokens"]
+
+    def prefill(self, prompt: Sequence[int]) -> float:
+        timings = self.server.complete(prompt, 1, keep=False)["timings"]
+        assert timings["prompt_n"] == len(prompt)
+        return 1000 * len(prompt) / timings["prompt_ms"]
+
+
+def sizes(weight: Any) -> int:
+    """Weights in a matrix, quantised or not."""
+    return weight.out_features * weight.in_features if hasattr(weight, "bits_per_weight") else weight.numel()
+
+
+MAKERS = {"tokenglass": Ours, "transformers": Transformers, "llama.cpp": LlamaCppServer}
+
+
+class Arena:
+    """A process per contender; `rates` has them run in turn."""
+
+    def __init__(self, contenders: Sequence[Contender]):
+        context = multiprocessing.get_context("spawn")
+        self.ends, self.processes, self.bits = {}, [], {}
+        for contender in contenders:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(contender, theirs), daemon=True)
+            process.start()
+            self.ends[contender.name] = ours
+            self.processes.append(process)
+            self.bits[contender.name] = ours.recv()  # when it has loaded
+
+    def ask(self, name: str, what: str, *arguments: Any) -> Any:
+        self.ends[name].send((what, arguments))
+        return self.ends[name].recv()
+
+    def rates(self, what: str, *arguments: Any, runs: int) -> dict[str, list[Any]]:
+        """Each contender's answers of `runs` interleaved runs, behind a warm-up."""
+        answers: dict[str, list[Any]] = {name: [] for name in self.ends}
+        for counted in [False] + [True] * runs:
+            for name in self.ends:
+                answer = self.ask(name, what, *arguments)
+                if counted:
+                    answers[name].append(answer)
+        return answers
+
+    def close(self) -> None:
+        for end in self.ends.values():
+            end.send(None)
+        for process in self.processes:
+            process.join()
+
+
+def serve(contender: Contender, end: Any) -> None:
+    """A contender's process: load, then answer until there are no more questions."""
+    generator: Generator = MAKERS[contender.who](contender)
+    end.send(generator.bits)
+    while (asked := end.recv()) is not None:
+        what, arguments = asked
+        end.send(getattr(generator, what)(*arguments))
+
+
+def prompt_of(folder: Path, length: int) -> list[int]:
+    """Exactly this many token ids of a running text."""
+    tokenizer, text = Tokenizer.from_folder(folder), PASSAGE
+    while len(ids := tokenizer.encode(text)) < length:
+        text += PASSAGE
+    return list(ids[:length])
+
+
+def median_and_range(rates: Sequence[float]) -> str:
+    return f"{statistics.median(rates):8,.1f} tok/s   ({min(rates):,.1f} to {max(rates):,.1f})"
+
+
+def contenders(model: str | None, gguf_folder: Path | None, threads: int, who: Sequence[str]) -> list[Contender]:
+    """Everybody on this model: float32, bfloat16, int8 and int4, and what comes nearest to each.
+
+    transformers has no 8 or 4 bits on a CPU without further packages. llama.cpp runs where there are GGUF files.
+    """
+    folder = resolve(model)
+    found = [Contender("tokenglass", weights, folder, threads) for weights in ("float32", "bfloat16", "int8", "int4")]
+    found += [Contender("transformers", weights, folder, threads) for weights in ("float32", "bfloat16")]
+    if gguf_folder is not None:
+        found += [Contender("llama.cpp", name, gguf_folder / f"{name}.gguf", threads) for name in TYPES]
+    return [contender for contender in found if contender.who in who]
