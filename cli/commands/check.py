@@ -1,0 +1,123 @@
+"""check: prove on this machine what must always hold of a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from cli.options.common import Debug, Json
+from cli.options.model import (
+    Backend,
+    BackendOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    ModelOptions,
+    Quantize,
+    QuantizeOption,
+    Threads,
+)
+from cli.options.view import Color, ColorWhen
+from cli.terminal import make_console, visible
+
+if TYPE_CHECKING:
+    from model.inspection.check import Finding
+
+FAILED = 1
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        envvar="TOKENGLASS_MODEL",
+        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
+    ),
+]
+
+
+def check(
+    model: Name = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    quantize: QuantizeOption = Quantize.none,
+    backend: BackendOption = Backend.auto,
+    threads: Threads = None,
+    as_json: Json = False,
+    color: Color = ColorWhen.auto,
+    debug: Debug = False,
+) -> None:
+    """Try what must always hold, on this machine and this checkpoint: causality, cache, batches, text, dtype.
+
+    Leaves with 1 where something does not hold.
+    """
+    from cli import session
+    from model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
+
+    def length(_: object) -> int:
+        return 3 * LENGTH
+
+    loaded, _ = session.load(ModelOptions(model, dtype, device, quantize, backend, threads), length)
+    ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
+    probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
+    kind = loaded.dtype if loaded.quantize == "none" else loaded.quantize
+    title = f"{loaded.name}, {kind}, {loaded.backend}, {len(ids)} tokens"
+    findings = list(try_all(probe))
+    if (kind, loaded.backend) != ("float32", "torch"):
+        logits, name = probe.whole(ids), f"{kind} on {loaded.backend}"
+        del probe, loaded  # two models need not fit in memory at once
+        exact, _ = session.load(
+            ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads), length
+        )
+        reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
+        base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
+        findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kind)
+    if as_json:
+        print(json.dumps({"checked": title, "findings": [asdict(told) for told in findings]}, indent=2))
+    else:
+        show(findings, title, make_console(sys.stdout, color=color.value))
+    if any(finding.passed is False for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def show(findings: list[Finding], title: str, console: Console) -> None:
+    """A row per claim: whether it holds, what was measured, and how far it might have been off."""
+    narrow = console.size.width < 100
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("claim", overflow="fold")
+    table.add_column("measured", justify="right", overflow="fold")
+    table.add_column("allowed", justify="right", overflow="fold")
+    if not narrow:
+        table.add_column("", style="dim", overflow="fold")
+    ascii_only = console.options.ascii_only
+    for told in findings:
+        note = visible(told.note, ascii_only=ascii_only)
+        claim = Text(told.claim)
+        if narrow and note:
+            claim.append(f"\n{note}", "dim")
+        measured = "not tried" if told.value is None else f"{number(told.value)} {told.unit}"
+        allowed = "" if told.tolerance is None else number(told.tolerance)
+        table.add_row(verdict(told.passed), claim, measured, allowed, *([] if narrow else [note]))
+    console.print(Text(title, "bold"))
+    console.print(table)
+    failed = sum(told.passed is False for told in findings)
+    console.print(Text("everything holds" if not failed else f"{failed} of {len(findings)} do not hold", "bold"))
+
+
+def verdict(passed: bool | None) -> Text:
+    if passed is None:
+        return Text("told", Style(dim=True))
+    return Text("holds", Style(color="green")) if passed else Text("FAILS", Style(color="red", bold=True))
+
+
+def number(value: float) -> str:
+    """Two significant digits, never rounded to 0."""
+    return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"

@@ -1,0 +1,188 @@
+"""flow: what each earlier token and each layer did to one choice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options.common import Debug
+from cli.options.model import (
+    Backend,
+    Device,
+    DeviceOption,
+    Dtype,
+    ModelName,
+    ModelOptions,
+    Quantize,
+    QuantizeOption,
+    Threads,
+)
+from cli.options.prompt import KeepNewline, PromptFile
+from cli.options.view import Color, ColorWhen
+from cli.say import say
+
+if TYPE_CHECKING:
+    from model.inspection.reading import Reading
+    from model.inspection.records import Flow
+    from model.loading import LoadedModel
+
+WHICH, SHOWN, MODEL = "Which token", "What is shown", "Model"
+Text = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TEXT]...", help="Text to look into; parts are joined by newlines, - is stdin."),
+]
+NewTokens = Annotated[
+    int,
+    typer.Option(
+        "-n", "--max-new-tokens", min=0, help="Continue the text first, by this many tokens.", rich_help_panel=WHICH
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**64 - 1, help="For -n: same seed, same text.", rich_help_panel=WHICH)
+]
+Temperature = Annotated[
+    float | None, typer.Option("-t", "--temperature", min=0, help="For -n: 0 is greedy.", rich_help_panel=WHICH)
+]
+At = Annotated[
+    int | None,
+    typer.Option(
+        "--at", min=1, help="The token at this position, counted from 0; else the last.", rich_help_panel=WHICH
+    ),
+]
+Interactive = Annotated[
+    bool, typer.Option("-i", "--interactive", help="Walk along the text with the arrow keys.", rich_help_panel=SHOWN)
+]
+Total = Annotated[
+    bool,
+    typer.Option("--total", help="Also recompute the text without each token in turn (slow).", rich_help_panel=SHOWN),
+]
+Jsonl = Annotated[
+    bool, typer.Option("--jsonl", help="A line of JSON per token: with -n, each new one.", rich_help_panel=SHOWN)
+]
+Svg = Annotated[
+    Path | None, typer.Option("--svg", metavar="FILE", help="Save the picture instead.", rich_help_panel=SHOWN)
+]
+Rows = Annotated[int, typer.Option("--rows", min=2, max=1000, help="Rows of each table.", rich_help_panel=SHOWN)]
+FlowDtype = Annotated[
+    Dtype, typer.Option("--dtype", help="In float32 the sums are exact to 0.0001.", rich_help_panel=MODEL)
+]
+
+
+def flow(
+    text: Text = None,
+    max_new_tokens: NewTokens = 0,
+    at: At = None,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    interactive: Interactive = False,
+    total: Total = False,
+    rows: Rows = 12,
+    jsonl: Jsonl = False,
+    svg: Svg = None,
+    color: Color = ColorWhen.auto,
+    prompt_file: PromptFile = None,
+    keep_newline: KeepNewline = False,
+    model: ModelName = None,
+    dtype: FlowDtype = Dtype.float32,
+    quantize: QuantizeOption = Quantize.none,
+    device: DeviceOption = Device.auto,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Show what made a token: which earlier tokens, and which layers.
+
+    Exact numbers, each named for what it is. Without -n the text itself is looked into, as the model reads it.
+    """
+    from cli import session
+    from cli.prompt import read_prompt
+    from cli.terminal import make_console, supports_live
+    from model.errors import ParameterError
+
+    if sum((interactive, jsonl, svg is not None)) > 1:
+        raise ParameterError("--interactive, --jsonl and --svg exclude each other")
+    content = read_prompt(text or [], prompt_file, keep_newline=keep_newline)
+    if interactive and not supports_live(sys.stdout, sys.stderr):
+        raise ParameterError("--interactive needs a terminal of at least 20 columns and 6 lines; leave it out")
+    options = ModelOptions(model, dtype, device, quantize, Backend.torch, threads)  # kernels have nothing to look into
+    loaded, _ = session.load(options, lambda tokenizer: len(tokenizer.encode(content)) + max_new_tokens)
+    reading, first = read(loaded, content, max_new_tokens, seed, temperature)
+    last = len(reading.token_ids) - 1
+    look: Callable[[int], Flow] = lambda position: reading.at(position, total=total)  # noqa: E731
+    if jsonl:
+        for position in range(first if max_new_tokens else last, last + 1) if at is None else [at]:
+            print(as_line(look(position)), flush=True)
+    elif svg is not None:
+        from cli.views.flow_picture import flow_picture
+
+        svg.write_text(flow_picture(look(last if at is None else at), limit=rows), encoding="utf-8")
+        say(f"wrote {svg}")
+    elif interactive:
+        from cli.views.flow import FlowView
+
+        look(last if at is None else at)  # what cannot be is told before the screen changes
+        FlowView(make_console(sys.stdout, color=color.value), look, last).show(last if at is None else at)
+    else:
+        from cli.widgets.flow_page import FlowPage, styles_of
+
+        with patience(total):
+            found = look(last if at is None else at)
+        console = make_console(sys.stdout, color=color.value)
+        console.print(FlowPage(found, styles_of(console), rows))
+
+
+def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature: float | None) -> tuple[Reading, int]:
+    """The text, continued where that was asked for, and the position of the first new token. Raises PromptError."""
+    from dataclasses import replace
+    from threading import Event
+
+    from model.decoding.autoregressive import decode
+    from model.decoding.request import Request
+    from model.engine import LocalEngine
+    from model.errors import PromptError
+    from model.inspection.reading import Reading
+    from model.sampling.parameters import defaults_from
+    from model.steps import Step
+
+    assert isinstance(loaded.engine, LocalEngine), "loaded for torch"
+    if not text:
+        raise PromptError("the text is empty; give at least two words")
+    token_ids, planned_length = list(loaded.tokenizer.encode(text)), None
+    first = len(token_ids)
+    if new_tokens:
+        sampling = defaults_from(loaded.checkpoint.generation_config)
+        if temperature is not None:
+            sampling = replace(sampling, temperature=temperature)
+        request = Request(
+            tuple(token_ids), seed, sampling, max_new_tokens=new_tokens, eos_token_ids=loaded.eos_token_ids
+        )
+        planned_length = request.planned_length(loaded.engine.limit)
+        for record in decode(loaded.engine, loaded.tokenizer, request, Event()):
+            if isinstance(record, Step):
+                token_ids += [choice.token_id for choice in record.choices if choice.token_id is not None]
+    reading = Reading(loaded.engine, token_ids, loaded.tokenizer.piece, planned_length=planned_length)
+    return reading, first
+
+
+def as_line(flow: Flow) -> str:
+    import json
+
+    from model.trace import to_dict
+
+    return json.dumps({"record": "flow", **to_dict(flow)}, ensure_ascii=False, allow_nan=False)
+
+
+@contextmanager
+def patience(slow: bool) -> Iterator[None]:
+    """A word on stderr where somebody waits for something slow."""
+    from cli.terminal import is_terminal, make_console
+
+    if not (slow and is_terminal(sys.stderr)):
+        yield
+        return
+    with make_console(sys.stderr, color="auto").status("recomputing the text without each token"):
+        yield

@@ -1,0 +1,174 @@
+"""What made each token of a text: a screen to walk along it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from rich.console import Console
+from rich.segment import Segment
+
+from cli.keys import Keyboard
+from cli.terminal import size
+from cli.views.screen import Screen
+from cli.views.signals import Action, Signals
+from cli.widgets.flow_grid import FlowGrid
+from cli.widgets.flow_layers import FlowLayers
+from cli.widgets.flow_page import WIDEST, FlowHead, styles_of
+from cli.widgets.flow_parts import FlowParts
+from cli.widgets.influence import InfluenceLegend, InfluenceText
+from cli.widgets.widget import BOLD, DIM, Glyphs, Row, crop, glyphs_of
+from model.inspection.records import Flow
+
+KEY_POLL = 0.1  # seconds between looks at a resize while waiting for a key
+TABLES: dict[str, type[FlowGrid | FlowLayers | FlowParts]] = {
+    "tokens": FlowGrid,
+    "layers": FlowLayers,
+    "added up": FlowParts,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FlowView:
+    """Walks along the positions 1 to `last`; `read` finds out about one of them."""
+
+    console: Console
+    read: Callable[[int], Flow]
+    last: int
+
+    def show(self, position: int) -> None:
+        """Until the user quits. Raises ParameterError where there is no terminal to read keys from."""
+        signals = Signals()
+        with Keyboard(reads=True) as keyboard:
+            walk = Walk(self, position, keyboard, signals)
+            actions: dict[int, Action] = {
+                signal.SIGTERM: walk.on_terminate,
+                signal.SIGTSTP: walk.on_stop,
+                signal.SIGWINCH: walk.on_resize,
+            }
+            with signals.handled(actions):
+                try:
+                    walk.run()
+                finally:
+                    walk.leave()
+
+
+class Walk:
+    """Where the user is, and what is shown of it. What was read once is kept."""
+
+    def __init__(self, view: FlowView, position: int, keyboard: Keyboard, signals: Signals):
+        self._view = view
+        self._keyboard = keyboard
+        self._signals = signals
+        self._screen = Screen(view.console)
+        self._position = position
+        self._table = 0
+        self._explains = False
+        self._flows: dict[int, Flow] = {}
+        self._changed = False
+
+    def run(self) -> None:
+        while True:
+            if self._position not in self._flows:
+                self._flows[self._position] = self._view.read(self._position)
+            self._draw()
+            while (key := self._keyboard.key(KEY_POLL)) is None:
+                if self._changed:
+                    self._draw()
+            while key is not None:  # all that was typed meanwhile, before anything is read again
+                if key in ("q", "escape"):
+                    return
+                self._obey(key)
+                key = self._keyboard.key(0)
+
+    def leave(self) -> None:
+        with self._signals.held():
+            self._screen.leave()
+
+    def on_resize(self) -> None:
+        self._changed = True
+
+    def on_stop(self) -> None:
+        """Ctrl-Z: give the terminal back, stop, and go on with a new screen."""
+        self._screen.leave()
+        self._keyboard.restore()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._keyboard.quiet()
+        self._changed = True
+
+    def on_terminate(self) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def _obey(self, key: str) -> None:
+        places = {"left": self._position - 1, "h": self._position - 1, "right": self._position + 1}
+        places |= {"l": self._position + 1, "home": 1, "end": self._view.last}
+        if key in places:
+            self._position = min(max(places[key], 1), self._view.last)
+        elif key in ("\t", "down", "j"):
+            self._table = (self._table + 1) % len(TABLES)
+        elif key in ("up", "k"):
+            self._table = (self._table - 1) % len(TABLES)
+        elif key in ("1", "2", "3"):
+            self._table = int(key) - 1
+        elif key == "?":
+            self._explains = not self._explains
+
+    def _draw(self) -> None:
+        self._changed = False
+        width, height = size(self._view.console)
+        page = WalkPage(
+            self._flows[self._position], self._table, self._explains, self._view.last, styles_of(self._view.console)
+        )
+        with self._signals.held():
+            self._screen.draw(page.rows(min(width, WIDEST), height, glyphs_of(self._view.console.options)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class WalkPage:
+    """One screen, never more than its height: sentences, the text, one of the tables, the keys."""
+
+    flow: Flow
+    table: int
+    explains: bool
+    last: int
+    styles: str
+
+    def rows(self, width: int, height: int, glyphs: Glyphs) -> list[Row]:
+        text = InfluenceText(self.flow, self.styles, max(1, height // 6)).rows(width, glyphs)
+        legend = InfluenceLegend(self.styles).rows(width, glyphs)[:1]
+        head = FlowHead(self.flow).rows(width, glyphs)[: 3 if height >= 20 else 1]
+        top = [*text, *legend, [], *head, self.tabs(width, glyphs)]
+        bottom = self.keys(width, glyphs)
+        room = max(0, height - len(top) - 1)
+        rows = [*top, *self.shown(room, width, glyphs)]
+        return [*(crop(row, width, glyphs) for row in rows[: max(0, height - 1)]), bottom]
+
+    def shown(self, room: int, width: int, glyphs: Glyphs) -> list[Row]:
+        """The table, with its explanation below where that was asked for or fits beside ten rows."""
+        make = list(TABLES.values())[self.table]
+        one = len(make(self.flow, 1, explained=False).rows(width, glyphs)) - 1
+        words = len(make(self.flow, 1).rows(width, glyphs)) - one - 1
+        explained = self.explains or room - one - words >= 10
+        limit = max(2, room - one - 1 - (words if explained else 0))
+        rows = make(self.flow, limit, explained=explained).rows(width, glyphs)[:room]
+        return rows + [[] for _ in range(room - len(rows))]
+
+    def tabs(self, width: int, glyphs: Glyphs) -> Row:
+        row: Row = [Segment(glyphs.rule, DIM)]
+        for number, name in enumerate(TABLES):
+            here = number == self.table
+            row.append(Segment(f" {number + 1} {name} ", BOLD if here else DIM))
+            row.append(Segment(glyphs.rule, DIM))
+        used = sum(segment.cell_length for segment in row)
+        return crop([*row, Segment(glyphs.rule * max(0, width - used), DIM)], width, glyphs)
+
+    def keys(self, width: int, glyphs: Glyphs) -> Row:
+        arrows = "left right" if glyphs.ascii_only else "← →"
+        words = {arrows: f"token {self.flow.position:,} of {self.last:,}", "tab": "table", "?": "explain", "q": "quit"}
+        row: Row = [Segment(" ")]
+        for key, word in words.items():
+            row += [Segment(key, BOLD), Segment(f" {word}  ", DIM)]
+        return crop(row, width, glyphs)

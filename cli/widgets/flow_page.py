@@ -1,0 +1,87 @@
+"""Everything about one choice: sentences, the text, and the tables."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from cli.widgets.flow_grid import FlowGrid
+from cli.widgets.flow_layers import FlowLayers
+from cli.widgets.flow_parts import FlowParts
+from cli.widgets.influence import InfluenceLegend, InfluenceText
+from cli.widgets.lines import Rule
+from cli.widgets.prose import named, prose
+from cli.widgets.widget import Glyphs, Row, Widget, crop, percent
+from model.inspection.records import Flow, PositionFlow
+
+WIDEST = 140
+
+
+def styles_of(console: Console) -> str:
+    """How a console can set text apart: in color, by attributes such as underline, or not at all (none)."""
+    return "none" if console.color_system is None else "attributes" if console.no_color else "color"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowHead(Widget):
+    """The choice in sentences."""
+
+    flow: Flow
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        flow = self.flow
+        chosen, other = named(flow.chosen.piece, glyphs), named(flow.runner_up.piece, glyphs)
+        other_name = "the runner-up" if flow.rank == 1 else "the most probable"
+        shares = [percent(math.exp(logprob)) for logprob in (flow.logprob, flow.runner_up_logprob)]
+        told = [f"{chosen} at position {flow.position:,} had {shares[0]} (rank {flow.rank:,});"]
+        told.append(f"{other_name}, {other}, had {shares[1]}.")
+        found = strongest(flow)
+        if found is not None and found.direct is not None:
+            left = percent(min(1.0, math.exp(flow.logprob + found.direct.logprob_change)))
+            piece = named(found.token.piece, glyphs)
+            told.append(f"{piece} at {found.position:,} moves this step most: without it, {chosen} would have {left}.")
+        layers = len(flow.layers) - 1
+        told.append(
+            "The final top token is on top from the embedding on."
+            if flow.commit_depth == 0
+            else f"The final top token is on top from layer {flow.commit_depth} of {layers} on."
+        )
+        return prose(told, width)
+
+
+def strongest(flow: Flow) -> PositionFlow | None:
+    """The position whose hiding moves the distribution most, the first position left aside."""
+    inner = [told for told in flow.positions[1:] if told.direct is not None]
+    return max(inner, key=lambda told: told.direct.kl_bits if told.direct else 0.0, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPage(Widget):
+    """All of it, one below the other; no table has more than `limit` rows."""
+
+    flow: Flow
+    styles: str = "color"
+    limit: int = 12
+    lines: int = 20
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        width, flow = min(width, WIDEST), self.flow
+        parts: list[Widget] = [
+            FlowHead(flow),
+            InfluenceText(flow, self.styles, self.lines),
+            InfluenceLegend(self.styles),
+            Rule("from the earlier tokens"),
+            FlowGrid(flow, self.limit),
+            Rule("through the layers"),
+            FlowLayers(flow, self.limit),
+            Rule("added up"),
+            FlowParts(flow, self.limit),
+        ]
+        rows: list[Row] = []
+        for part in parts:
+            if isinstance(part, Rule | InfluenceText):
+                rows.append([])
+            rows += part.rows(width, glyphs)
+        return [crop(row, width, glyphs) for row in rows]

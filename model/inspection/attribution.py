@@ -1,0 +1,154 @@
+"""Direct logit attribution: logit(chosen) - logit(runner-up) as an exact sum over what was added to the residual
+stream (Elhage et al. 2021, "A mathematical framework for transformer circuits").
+
+The scale of each norm is frozen at its value in this pass; then all from an update to the logits is linear. Terms are
+summed in float64. The value bias of attention is part of each position's value; every other bias is a term of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.inspection.fork import ForkView, Recording, blocks
+from model.inspection.records import Component
+from model.rope import rotate
+from model.transformer import Attention, Block, Norm, Transformer, normalised
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The terms, and what attention carried from each position: attribution and weight, each (layers, positions)."""
+
+    components: tuple[Component, ...]
+    by_position: Tensor
+    weights: Tensor
+
+
+def split_logits(model: Transformer, recording: Recording, view: ForkView, pair: tuple[int, int]) -> Split:
+    """The terms of logit(pair[0]) - logit(pair[1]), before a final soft cap."""
+    chosen, runner_up = rows_of(model.lm_head, pair).double()
+    direction, final_bias = pull_back(model.model.norm, recording.residual[-1], chosen - runner_up)
+    components = embedding_terms(model, recording, view, direction)
+    by_position, weights = [], []
+    for layer, block in enumerate(blocks(model)):
+        carried, weight = attention_terms(block, layer, recording, view, direction)
+        by_position.append(carried)
+        weights.append(weight)
+        components.append(Component(f"attention {layer + 1}", "attention", layer + 1, carried.sum().item()))
+        components += bias_terms(block, layer, recording, direction)
+        components.append(Component(f"MLP {layer + 1}", "mlp", layer + 1, mlp_term(block, layer, recording, direction)))
+    if final_bias is not None:
+        components.append(Component("final norm bias", "bias", None, final_bias))
+    return Split(tuple(components), torch.stack(by_position), torch.stack(weights))
+
+
+def embedding_terms(model: Transformer, recording: Recording, view: ForkView, direction: Tensor) -> list[Component]:
+    """What the last token's embedding says directly, and apart from it its learned position."""
+    start = recording.residual[0].double()
+    if not model.config.learned_positions:
+        return [Component("embedding", "embedding", None, (direction @ start).item())]
+    learned = model.model.embed_positions(view.positions[0, 0]).double() * (model.config.embedding_scale or 1)
+    return [
+        Component("embedding", "embedding", None, (direction @ (start - learned)).item()),
+        Component("position embedding", "embedding", None, (direction @ learned).item()),
+    ]
+
+
+def pull_back(norm: nn.Module, x: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
+    """The direction (hidden,) in a norm's input that `direction` in its output is, the scale frozen at its value for
+    x (hidden,); and what its bias adds, None without one. Where there is no norm, the direction itself."""
+    if not isinstance(norm, Norm):
+        return direction, None
+    x, weight = x.double(), norm.weight.double() + (norm.kind == "rms_plus_one")
+    if norm.kind != "layer":
+        return direction * weight * (x.square().mean() + norm.eps).rsqrt(), None
+    pulled = direction * weight * (x.var(correction=0) + norm.eps).rsqrt()
+    assert norm.bias is not None
+    return pulled - pulled.mean(), (direction @ norm.bias.double()).item()  # the mean of x is taken off, linearly
+
+
+def attention_norm(block: Block) -> nn.Module:
+    """The norm on what attention adds, if there is one."""
+    return block.post_attention_layernorm if block.post_norm else nn.Identity()
+
+
+def mlp_norm(block: Block) -> nn.Module:
+    return block.post_feedforward_layernorm if block.post_norm else nn.Identity()
+
+
+def attention_terms(
+    block: Block, layer: int, recording: Recording, view: ForkView, direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What attention carried from each position to the logits, and its mean weight over the heads, (positions,)."""
+    attention = block.self_attn
+    direction, _ = pull_back(attention_norm(block), recording.attended[layer], direction)
+    by_head = (direction @ matrix(attention.o_proj).double()).view(
+        attention.config.num_kv_heads, -1, attention.config.head_dim
+    )
+    weights = attention_weights(attention, recording.attention_input[layer], layer, view)  # (heads, slots)
+    values = view.fork.values[layer][0].double()  # (kv_heads, slots, head_dim)
+    carried = (by_head @ values.transpose(1, 2)).flatten(0, 1) * weights  # (heads, slots)
+    evicted = torch.zeros(view.fork.start(attention.kind.window), dtype=carried.dtype, device=carried.device)
+    return torch.cat((evicted, carried.sum(0))), torch.cat((evicted, weights.mean(0)))
+
+
+def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkView) -> Tensor:
+    """The weights of the one query made from x (hidden,), (heads, slots) in float64."""
+    config, kind = attention.config, attention.kind
+    query = attention.q_proj(x[None, None])
+    if config.qk_norm is not None:
+        query = normalised(query, attention.q_norm)
+    query = attention.heads(query)
+    if kind.rope is not None:
+        query = rotate(query, view.rotary(kind.rope, query.dtype))
+    query = query.double().view(config.num_kv_heads, config.group_size, config.head_dim)
+    scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+    products = query @ view.fork.keys[layer][0].double().transpose(1, 2) * scale
+    if config.attention_softcap is not None:
+        products = config.attention_softcap * torch.tanh(products / config.attention_softcap)
+    mask = view.sight(kind.window).mask
+    assert isinstance(mask, Tensor)
+    return products.masked_fill(~mask[0], -torch.inf).softmax(-1).flatten(0, 1)
+
+
+def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor) -> list[Component]:
+    """The terms of a layer that depend on no input: biases of the projections and of post norms."""
+    terms: list[Component] = []
+    parts = (
+        ("attention", attention_norm(block), recording.attended[layer], block.self_attn.o_proj),
+        ("MLP", mlp_norm(block), recording.mlp[layer], block.mlp.down_proj),
+    )
+    for name, norm, x, projection in parts:
+        pulled, norm_bias = pull_back(norm, x, direction)
+        if projection.bias is not None:
+            logit = (pulled @ projection.bias.double()).item()
+            terms.append(Component(f"{name} {layer + 1} bias", "bias", layer + 1, logit))
+        if norm_bias is not None:
+            terms.append(Component(f"{name} {layer + 1} norm bias", "bias", layer + 1, norm_bias))
+    return terms
+
+
+def mlp_term(block: Block, layer: int, recording: Recording, direction: Tensor) -> float:
+    """What the MLP added, without the bias of its projection."""
+    pulled, _ = pull_back(mlp_norm(block), recording.mlp[layer], direction)
+    made = recording.mlp[layer].double()
+    if block.mlp.down_proj.bias is not None:
+        made = made - block.mlp.down_proj.bias.double()
+    return (pulled @ made).item()
+
+
+def matrix(linear: nn.Module) -> Tensor:
+    """The weight (out, in) of a projection, dequantised where it is quantised."""
+    weight: Any = linear.weight
+    return weight if isinstance(weight, Tensor) else weight.dequantize()
+
+
+def rows_of(linear: nn.Module, rows: tuple[int, ...]) -> Tensor:
+    """Some rows of that weight (rows, in)."""
+    index = torch.tensor(rows)
+    weight: Any = linear.weight
+    return weight[index.to(weight.device)] if isinstance(weight, Tensor) else weight.rows(index)

@@ -1,0 +1,120 @@
+"""Many rows over one shared prefix: the model's own layers, run on queries that each see the cache in another way.
+
+The rows lie side by side as one sequence whose mask keeps them apart, so the prefix is read, never copied per row
+(the tree attention of SpecInfer, Miao et al. 2023, arXiv 2305.09781).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import Sight
+from model.kv_cache import KVCache
+from model.transformer import Block, PassView, Transformer
+
+
+class Fork:
+    """The end of the first `prefix` positions of one row of a cache, which is never written to.
+
+    It stands where a cache does: each layer's new keys and values are put behind the prefix for this pass alone.
+    """
+
+    def __init__(self, cache: KVCache, row: int, prefix: int):
+        self.cache = cache
+        self.row = row
+        self.prefix = prefix
+        self.keys: list[Tensor] = []  # of the pass, per layer (1, kv_heads, slots, head_dim)
+        self.values: list[Tensor] = []
+
+    def start(self, window: int | None) -> int:
+        """The position in slot 0 of the layers with this window."""
+        return 0 if window is None else self.cache.starts[self.row]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor, _positions: Tensor) -> tuple[Tensor, Tensor]:
+        held = self.prefix - (self.cache.starts[self.row] if self.cache.slides[layer] else 0)
+        for store, new, kept in (
+            (self.cache.keys[layer], keys, self.keys),
+            (self.cache.values[layer], values, self.values),
+        ):
+            kept.append(torch.cat((store[self.row : self.row + 1, :, :held], new), dim=2))
+        return self.keys[layer], self.values[layer]
+
+
+class ForkView(PassView):
+    """The view of rows at `positions` (rows,) which see the prefix and one another by `sees` (rows, prefix + rows).
+
+    Causality and the layers' windows are applied on top of it.
+    """
+
+    def __init__(self, fork: Fork, positions: Tensor, sees: Tensor):
+        self.fork = fork
+        self.cache = cast(KVCache, fork)
+        self.positions = positions[None]
+        self.planned_length = fork.cache.planned_length
+        self.tables = {}
+        self.sees = sees
+
+    def sight(self, window: int | None) -> Sight:
+        start, queries = self.fork.start(window), self.positions[0][:, None]
+        prefix = torch.arange(start, self.fork.prefix, device=queries.device)
+        keys = torch.cat((prefix, self.positions[0]))
+        mask = self.sees[:, start:] & (keys <= queries)
+        if window is not None:
+            mask = mask & (keys > queries - window)
+        return Sight(mask[None, None])
+
+
+def blocks(model: Transformer) -> list[Block]:
+    return cast(list[Block], list(model.model.layers))
+
+
+def head(model: Transformer, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (..., vocab) of what left the final norm (..., hidden), before and after a final soft cap, in float32."""
+    logits = model.lm_head(hidden)
+    cap = model.config.logit_softcap
+    return logits.float(), (logits if cap is None else cap * torch.tanh(logits / cap)).float()
+
+
+@dataclass(slots=True)
+class Recording:
+    """What the modules took and gave in a pass of one row, per layer (hidden,)."""
+
+    residual: list[Tensor] = field(default_factory=list)  # what enters each layer, and what leaves the last
+    attention_input: list[Tensor] = field(default_factory=list)
+    attended: list[Tensor] = field(default_factory=list)  # by attention, before a post norm
+    mlp: list[Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def recorded(model: Transformer) -> Iterator[Recording]:
+    """Record the next pass, which has one row, by hooks that are gone afterwards."""
+    taken = Recording()
+
+    def on_block(_module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if not taken.residual:
+            taken.residual.append(inputs[0][0, 0])
+        taken.residual.append(output[0, 0])
+
+    def on_attention(_module: nn.Module, inputs: Any, output: Tensor) -> None:
+        taken.attention_input.append(inputs[0][0, 0])
+        taken.attended.append(output[0, 0])
+
+    def on_mlp(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        taken.mlp.append(output[0, 0])
+
+    hooks = [
+        module.register_forward_hook(hook)
+        for block in blocks(model)
+        for module, hook in ((block, on_block), (block.self_attn, on_attention), (block.mlp, on_mlp))
+    ]
+    try:
+        yield taken
+    finally:
+        for hook in hooks:
+            hook.remove()
