@@ -17,15 +17,22 @@ if TYPE_CHECKING:
     from model.decoding.drafts import Drafter
     from model.decoding.request import Request
     from model.decoding.reveal import ParallelParameters
+    from model.inspection.explainer import Explainer
     from model.kv_cache import KVCache
     from model.loading import LoadedModel
     from model.steps import Record
 
 
 def records_of(
-    loaded: LoadedModel, request: Request, mode: ModeOptions, search: SearchOptions, interrupt: threading.Event
+    loaded: LoadedModel,
+    request: Request,
+    mode: ModeOptions,
+    search: SearchOptions,
+    interrupt: threading.Event,
+    cache: KVCache | None = None,
 ) -> Iterator[Record]:
-    """The records of a run. Raises ParameterError for options that exclude each other."""
+    """The records of a run, over that cache where one is given. Raises ParameterError for options that exclude each
+    other."""
     engine, tokenizer = loaded.engine, loaded.tokenizer
     several = [name for name, count in (("--beams", search.beams), ("--num-samples", search.num_samples)) if count > 1]
     if several and mode.mode is not Mode.autoregressive:
@@ -35,7 +42,7 @@ def records_of(
     if mode.mode is Mode.autoregressive:
         from model.decoding.autoregressive import decode
 
-        return decode(engine, tokenizer, request, interrupt)
+        return decode(engine, tokenizer, request, interrupt, cache)
     if mode.mode is Mode.parallel:
         from model.decoding.parallel import decode_parallel
 
@@ -50,6 +57,16 @@ def records_of(
         return decode_jacobi(engine, tokenizer, request, interrupt, cache, mode.block_size)
     drafter = make_drafter(loaded, request, mode, cache)
     return decode_speculative(engine, tokenizer, request, interrupt, cache, drafter, mode.draft_length)
+
+
+def explained(loaded: LoadedModel, request: Request, mode: ModeOptions, *, several: bool) -> tuple[KVCache, Explainer]:
+    """A cache for the run, and who explains its steps from it. Raises ParameterError for steps of several tokens."""
+    if several or mode.mode is not Mode.autoregressive or not request.use_cache:
+        raise ParameterError("--flow explains one token at a time over a cache; leave out the other mode or --no-cache")
+    from model.inspection.explainer import Explainer
+
+    cache = loaded.engine.new_cache(planned_length=request.planned_length(loaded.engine.limit))
+    return cache, Explainer(loaded.engine, cache, request.prompt_ids, loaded.tokenizer.piece)
 
 
 def parallel_parameters(mode: ModeOptions) -> ParallelParameters:

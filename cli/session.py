@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from model.trace import SCHEMA_VERSION, Run
 if TYPE_CHECKING:
     import threading
 
+    from model.inspection.explainer import Explainer
     from model.loading import LoadedModel
     from model.tokenizer import Tokenizer
 
@@ -69,15 +70,23 @@ def settle_view(options: ViewOptions) -> ViewName:
     return options.view
 
 
-def make_view(name: ViewName, options: ViewOptions, interrupt: threading.Event, *, echo: bool = False) -> View:
-    """The view of that name on this process's stdout."""
+def make_view(
+    name: ViewName,
+    options: ViewOptions,
+    interrupt: threading.Event,
+    *,
+    echo: bool = False,
+    explainer: Explainer | None = None,
+) -> View:
+    """The view of that name on this process's stdout; a live one explains what it draws."""
     if name is ViewName.jsonl:
         return JsonlView(sys.stdout.buffer)
     if name is ViewName.live:
         from cli.views.live import LiveView  # a pipe does without it
 
         console = make_console(sys.stdout, color=options.color.value)
-        return LiveView(console, options.panel.value, options.color_by.value, options.pause, interrupt)
+        live = LiveView(console, options.panel.value, options.color_by.value, options.pause, interrupt)
+        return live if explainer is None else replace(live, explain=explainer.explained, follow=explainer.take)
     if sys.stdout.isatty() or options.color is ColorWhen.always:
         return PlainView(make_console(sys.stdout, color=options.color.value))
     return PipeView(sys.stdout.buffer, echo)

@@ -128,9 +128,9 @@ def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str, watch: Watch
 
 
 def read_weights(
-    checkpoint: Checkpoint, names: Collection[str], dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint, names: Collection[str], dtype: torch.dtype | None, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of these names, in the order of the files."""
+    """The tensors of these names, in the order of the files; without a dtype as they are stored."""
     by_file: dict[Path, list[TensorInfo]] = {}
     for info in checkpoint.tensors:
         if info.name not in names:

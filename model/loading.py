@@ -96,20 +96,24 @@ def load_model(
     else:
         model = quantised(checkpoint, quantize, checkpoint.config.dtype, target, watched)
         local = LocalEngine(model, target, torch.float32)
-    engine, notice = (local, None) if backend == "torch" else native(local, DTYPES[dtype], required=backend == "native")
+    engine: LocalEngine | NativeEngine = local
+    notice = None
+    if backend != "torch":
+        made = quantize != "none" and checkpoint.quantisation is None  # in memory, not mapped from a file
+        engine, notice = native(local, DTYPES[dtype], required=backend == "native", large_pages=made)
     dtype = str(engine.dtype).removeprefix("torch.")
     return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type, quantize, notice)
 
 
 def native(
-    engine: LocalEngine, cache_dtype: torch.dtype, *, required: bool
+    engine: LocalEngine, cache_dtype: torch.dtype, *, required: bool, large_pages: bool
 ) -> tuple[LocalEngine | NativeEngine, str | None]:
     """The same model on the kernels, or the engine itself and why. Raises EngineError where they are `required`."""
     from model.kernels.native import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
 
     found: NativeEngine | str = f"they run on a CPU, not on {engine.device.type}"
     if engine.device.type == "cpu":
-        found = NativeEngine.try_build(engine.model, cache_dtype)
+        found = NativeEngine.try_build(engine.model, cache_dtype, large_pages=large_pages)
     if not isinstance(found, str):
         return found, None
     if required:

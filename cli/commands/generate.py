@@ -41,7 +41,7 @@ def generate(
         print_version()
         return
     from cli import session
-    from cli.decoder import records_of
+    from cli.decoder import explained, records_of
     from cli.interrupts import soft_interrupt
     from cli.prompt import read_prompt
     from cli.request import build_request, encode, fit, guided, healed
@@ -64,14 +64,18 @@ def generate(
         about |= several_settings(request, search)
     shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
     run = session.describe(loaded, shown_prompt, request, threads, **about)
-    if "seeds" in about and name is ViewName.plain and not sys.stdout.isatty():
-        say("seeds " + ", ".join(map(str, about["seeds"])))
+    cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
     with soft_interrupt() as interrupt:
+        records = records_of(loaded, request, mode, search, interrupt, cache)
+        if "seeds" in about and name is ViewName.plain and not sys.stdout.isatty():
+            say("seeds " + ", ".join(map(str, about["seeds"])))
         if several:
             shown = several_view(name, view, search, interrupt, echo=prompt.echo)
         else:
-            shown = session.make_view(name, view, interrupt, echo=prompt.echo)
-        finish = shown.show(run, records_of(loaded, request, mode, search, interrupt))
+            shown = session.make_view(name, view, interrupt, echo=prompt.echo, explainer=explainer)
+        if explainer is not None and name is ViewName.jsonl:
+            records = explainer.watch(records)
+        finish = shown.show(run, records)
     if view.stats:
         say(summary(run, finish))
     if finish.reason == "interrupt":

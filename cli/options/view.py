@@ -46,6 +46,12 @@ ColorByOption = Annotated[
     ColorBy, typer.Option("--color-by", help="Colour the live text by this.", rich_help_panel=PANEL)
 ]
 Pause = Annotated[bool, typer.Option("--pause", help="One step per key press.", rich_help_panel=PANEL)]
+Flow = Annotated[
+    bool,
+    typer.Option(
+        "--flow", help="Show what each earlier token did to the choice; see `tokenglass flow`.", rich_help_panel=PANEL
+    ),
+]
 Stats = Annotated[
     bool, typer.Option("--stats", help="Print a summary on stderr, also in pipes.", rich_help_panel=PANEL)
 ]
@@ -60,5 +66,6 @@ class ViewOptions:
     panel: Panel = PanelSize.full
     color_by: ColorByOption = ColorBy.none
     pause: Pause = False
+    flow: Flow = False
     stats: Stats = False
     color: Color = ColorWhen.auto

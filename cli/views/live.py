@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -38,6 +38,8 @@ class LiveView:
     color_by: ColorBy = "none"
     pause: bool = False
     interrupt: threading.Event | None = None
+    explain: Callable[[Step], Step] | None = None  # adds the flow to a step that is drawn
+    follow: Callable[[Step], None] | None = None  # called with every step, for `explain`
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         """Raises ParameterError for a pause without a terminal to read keys from."""
@@ -69,6 +71,7 @@ class Session:
         self._unshown: list[Segment] = [Segment(run.prompt, DIM)]
         self._totals = Totals()
         self._choice: Choice | None = None
+        self._flow: tuple[dict[str, float | str | None], ...] = ()
         self._step: Step | None = None
         self._block: list[Choice] = []  # settled by earlier passes over the same block
         self._cache: CacheUsage | None = None
@@ -125,6 +128,8 @@ class Session:
 
     def _take(self, step: Step) -> None:
         """Called for every token: as little as can be."""
+        if self._view.follow is not None:
+            self._view.follow(step)
         self._totals = self._totals.plus(step)
         self._cache = step.cache
         self._history.append(step.num_input_tokens if step.cache is None else step.cache.nbytes_used)
@@ -142,6 +147,8 @@ class Session:
 
     def _draw(self) -> None:
         started = time.perf_counter()
+        if self._view.explain is not None and self._step is not None and self._step.choices and self._finish is None:
+            self._flow = self._view.explain(self._step).flow or ()
         with self._signals.held():
             text, self._unshown = self._unshown, []
             self._region.draw(text, self._rows())
@@ -160,6 +167,7 @@ class Session:
             self._finish,
             self._step,
             self._block,
+            self._flow,
         )
         panel = Panel(
             progress,

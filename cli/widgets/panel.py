@@ -13,6 +13,7 @@ from cli.widgets.block import LABELS, BlockLines
 from cli.widgets.cache_bar import CacheBar
 from cli.widgets.candidates import CandidateTable
 from cli.widgets.draw_strip import DrawStrip
+from cli.widgets.flow_panel import FlowPanel, FlowRow
 from cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
 from cli.widgets.token_text import ColorBy, Legend
 from cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
@@ -35,6 +36,7 @@ class Progress:
     finish: Finish | None = None
     step: Step | None = None  # the newest
     settled: Sequence[Choice] = ()  # of the block that it works on, by earlier passes
+    flow: Sequence[FlowRow] = ()  # what the earlier tokens and the layers did, of the newest step that was explained
 
     @property
     def has_block(self) -> bool:
@@ -124,6 +126,8 @@ class Panel(Widget):
             if progress.has_block and progress.step is not None and detail >= 1:
                 block = BlockLines(progress.step.phase, progress.step.choices, progress.settled, 1 + detail // 3)
                 rows += block.rows(width, glyphs)
+        if progress.flow and detail >= 2:
+            rows += FlowPanel(progress.flow).rows(width, glyphs)
         if detail >= 2 and choice is not None:
             rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 5).rows(width, glyphs)
         if detail >= 3 and choice is not None:

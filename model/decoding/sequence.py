@@ -104,14 +104,14 @@ class Sequence:
             text += self.append(choices[-1])
         return Decision(tuple(choices), text)
 
-    def choose(self, logits: Tensor, negative: Tensor | None = None, ahead: Ids = ()) -> Choice:
+    def choose(self, logits: Tensor, negative: Tensor | None = None, ahead: Ids[int] = ()) -> Choice:
         """The token that the sampler takes next, or behind the tokens `ahead`; nothing changes.
 
         Raises EngineError, NothingPossible.
         """
         return self._sampler.choose(logits, self.context(negative, ahead))
 
-    def context(self, negative: Tensor | None = None, ahead: Ids = ()) -> Context:
+    def context(self, negative: Tensor | None = None, ahead: Ids[int] = ()) -> Context:
         """What the processors may know at the next position, or behind the tokens `ahead`."""
         token_ids = [*self.token_ids, *ahead] if ahead else self.token_ids
         avoided = self._retries.avoided.get(len(token_ids), ())

@@ -16,6 +16,7 @@ from model.inspection.fork import Fork, ForkView, head, recorded
 from model.inspection.knock_out import direct_effects, total_effect
 from model.inspection.lens import through_layers
 from model.inspection.records import Component, Flow, PositionFlow, Token
+from model.kernels.native import NativeEngine
 from model.kv_cache import KVCache
 from model.transformer import Transformer
 
@@ -143,7 +144,12 @@ def entropy_bits(logprobs: Tensor) -> float:
 
 
 def flow_rows(
-    engine: LocalEngine, cache: KVCache, token_ids: Sequence[int], chosen: int, piece: Piece, row: int = 0
+    engine: LocalEngine | NativeEngine,
+    cache: KVCache,
+    token_ids: Sequence[int],
+    chosen: int,
+    piece: Piece,
+    row: int = 0,
 ) -> Rows:
     """What `Step.flow` holds for a choice of `chosen` after `token_ids`, over the cache of the run, which is only read.
 

@@ -1,0 +1,52 @@
+"""The flow of the steps of a running decode, for those steps that somebody looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from model.engine import LocalEngine
+from model.inspection.reading import flow_rows
+from model.kernels.native import NativeEngine
+from model.kv_cache import KVCache
+from model.steps import Record, Step
+
+
+class Explainer:
+    """Follows the records of a run over `cache`; a step can be explained until the next one is asked for."""
+
+    def __init__(
+        self,
+        engine: LocalEngine | NativeEngine,
+        cache: KVCache,
+        prompt_ids: Iterable[int],
+        piece: Callable[[int], bytes],
+    ):
+        self._engine = engine
+        self._cache = cache
+        self._token_ids = list(prompt_ids)
+        self._piece = piece
+
+    def take(self, step: Step) -> None:
+        """Called for every step; costs nothing."""
+        if step.rewound_to is not None:
+            del self._token_ids[step.rewound_to :]
+        self._token_ids += [choice.token_id for choice in step.choices if choice.token_id is not None]
+
+    def explained(self, step: Step) -> Step:
+        """The step with its flow, where its first choice was drawn from logits."""
+        if not step.choices or step.choices[0].logprob is None or step.choices[0].token_id is None:
+            return step
+        choice = step.choices[0]
+        before = self._token_ids[: choice.position]
+        rows = flow_rows(self._engine, self._cache, before, step.choices[0].token_id, self._piece)
+        return replace(step, flow=rows)
+
+    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The same records, every step explained."""
+        for record in records:
+            if isinstance(record, Step):
+                self.take(record)
+                yield self.explained(record)
+            else:
+                yield record

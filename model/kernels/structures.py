@@ -1,0 +1,53 @@
+"""The structures of program.h, for ctypes. Every field takes 8 bytes, so there is no padding."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_double, c_int64, c_void_p
+from enum import IntEnum
+
+Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
+Normed = IntEnum("Normed", "NONE RMS LAYER", start=0)
+Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD", start=0)
+Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU", start=0)
+Buffer = IntEnum("Buffer", "HIDDEN NORMED QUERY KEY VALUE MIXED GATE UP ADDED", start=0)
+Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
+
+
+class Matrix(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("kind", "rows", "columns")),
+        *((name, c_void_p) for name in ("values", "scales", "offsets", "bias")),
+    )
+
+
+class Norm(ctypes.Structure):
+    _fields_ = (("kind", c_int64), ("size", c_int64), ("eps", c_double), ("weight", c_void_p), ("bias", c_void_p))
+
+
+class Operation(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("kind", "source", "target", "parts", "gated", "activation", "add")),
+        *((name, c_int64) for name in ("layer", "rope", "window")),
+        *((name, c_double) for name in ("scale", "softcap")),
+        *((name, Norm) for name in ("norm", "other_norm")),
+        ("matrices", Matrix * 3),
+    )
+
+
+class Sizes(ctypes.Structure):
+    _fields_ = tuple((name, c_int64) for name in ("hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab"))
+
+
+class Pass(ctypes.Structure):
+    _fields_ = (
+        ("ids", c_void_p),
+        *((name, c_int64) for name in ("rows", "length", "last", "block")),
+        *((name, POINTER(c_int64)) for name in ("lengths", "starts")),
+        *((name, POINTER(c_void_p)) for name in ("keys", "values")),
+        ("slots", POINTER(c_int64)),
+        ("cache_kind", c_int64),
+        ("tables", POINTER(c_void_p)),
+        ("dims", POINTER(c_int64)),
+        *((name, c_void_p) for name in ("logits", "hidden")),
+    )

@@ -1,0 +1,79 @@
+"""The compiled kernels for the tests, and small programs of single operations to run on them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.kernels.build import KernelsError, load_library
+from model.kernels.machine import Machine
+from model.kernels.native import NativeEngine
+from model.kernels.program import Operations
+from model.kernels.structures import Buffer, Code, Operation, Pass, Sizes
+from model.quantisation import Int4Weight, QuantizedEmbedding, QuantizedLinear, quantize_int4, quantize_int8
+from model.transformer import Transformer
+
+FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in
+
+
+@cache
+def library() -> ctypes.CDLL:
+    try:
+        return load_library(extra=os.environ.get(FLAGS, "").split())
+    except KernelsError as reason:
+        pytest.skip(f"no native kernels: {reason}")
+
+
+def native(model: Transformer, cache_dtype: torch.dtype = torch.float32) -> NativeEngine:
+    engine = NativeEngine.try_build(model, cache_dtype, library)
+    assert isinstance(engine, NativeEngine), engine
+    return engine
+
+
+def kept_as(kind: str, linear: nn.Linear) -> nn.Module:
+    """The projection with its weights kept as float32, bfloat16, int8 or int4."""
+    if kind == "float32":
+        return linear
+    if kind == "bfloat16":
+        return linear.to(torch.bfloat16)
+    quantize = quantize_int8 if kind == "int8" else quantize_int4
+    return QuantizedLinear(quantize(linear.weight), linear.bias)
+
+
+def float_weight(module: nn.Module) -> Tensor:
+    """The weight as float32."""
+    weight = module.weight
+    return weight.detach().float() if isinstance(weight, Tensor) else weight.dequantize()
+
+
+class Bench(Operations):
+    """Runs operations on an input (count, size): the residual stream, into which it comes as an embedding's rows."""
+
+    def run(self, x: Tensor, *operations: Operation, wide: int = 1, threads: int = 2) -> Tensor:
+        """The residual stream after the operations (count, size), or what a HEAD among them gives. `wide` bounds the
+        other widths."""
+        count, size = x.shape
+        embedding = Operation(kind=Code.EMBED, parts=1, scale=1.0)
+        embedding.matrices[0] = self.matrix(nn.Embedding(count, size, _weight=x))
+        program = [embedding, *operations, Operation(kind=Code.TAP)]
+        heads = [operation for operation in operations if operation.kind == Code.HEAD]
+        sizes = Sizes(size, wide, 1, 1, wide, heads[0].matrices[0].rows if heads else count)
+        sizes.vocab = max(sizes.vocab, count)  # ids are the rows of x
+        ids = torch.arange(count)
+        logits = torch.full((count, heads[0].matrices[0].rows if heads else 1), torch.nan)
+        hidden = torch.full((count, size), torch.nan)
+        task = Pass(ids=ids.data_ptr(), rows=1, length=count, logits=logits.data_ptr(), hidden=hidden.data_ptr())
+        task.lengths, task.starts = (ctypes.c_int64 * 1)(), (ctypes.c_int64 * 1)()
+        Machine(library(), program, sizes).run(task, threads)
+        return logits if heads else hidden
+
+    def head(self, linear: nn.Module, norm: nn.Module | None = None, softcap: float = 0.0) -> Operation:
+        return self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
+
+
+__all__ = ["FLAGS", "Bench", "Int4Weight", "QuantizedEmbedding", "float_weight", "kept_as", "library", "native"]

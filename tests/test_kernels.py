@@ -1,0 +1,160 @@
+"""Each operation of the native kernels computes what torch computes, at sizes that fill no vector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import native_parts
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_parts import Bench, float_weight, kept_as
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.errors import EngineError
+from model.kernels.structures import Activation, Buffer, Code, Operation
+from model.transformer import ACTIVATIONS, Norm
+
+KINDS = ["float32", "bfloat16", "int8", "int4"]
+SIZES = st.integers(1, 100)
+COUNTS = st.integers(1, 20)  # positions: through every tile, and through the panels of many
+SEEDS = st.integers(0, 1000)
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def linear(rows: int, columns: int, *, bias: bool, seed: int) -> nn.Linear:
+    made = nn.Linear(columns, rows, bias=bias).requires_grad_(False)
+    made.weight.copy_(random(rows, columns, seed=seed))
+    if bias:
+        made.bias.copy_(random(rows, seed=seed + 1))
+    return made
+
+
+def norm_of(kind: str, size: int, *, seed: int) -> Norm:
+    norm = Norm(replace(tiny.CONFIG, norm=kind), size).requires_grad_(False)
+    norm.weight.copy_(random(size, seed=seed))
+    if norm.bias is not None:
+        norm.bias.copy_(random(size, seed=seed + 1))
+    return norm
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(rows=SIZES, columns=SIZES, count=COUNTS, bias=st.booleans(), seed=SEEDS, threads=st.sampled_from([1, 2, 3]))
+def test_a_projection_is_that_of_torch(
+    kind: str, rows: int, columns: int, count: int, bias: bool, seed: int, threads: int
+) -> None:
+    module = kept_as(kind, linear(rows, columns, bias=bias, seed=seed))
+    x = random(count, columns, seed=seed + 2)
+    bench = Bench()
+    bias_of = None if module.bias is None else module.bias.float()
+    expected = F.linear(x.double(), float_weight(module).double(), None if bias_of is None else bias_of.double())
+    close(bench.run(x, bench.head(module), threads=threads), expected.float())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30)
+@given(columns=SIZES, counts=st.tuples(COUNTS, COUNTS), seed=SEEDS)
+def test_a_sum_is_the_same_bits_in_any_company(kind: str, columns: int, counts: tuple[int, int], seed: int) -> None:
+    module = kept_as(kind, linear(37, columns, bias=True, seed=seed))
+    fewer, more = min(counts), max(counts)
+    x = random(more, columns, seed=seed)
+    bench = Bench()
+    alone = bench.run(x[:fewer].contiguous(), bench.head(module), threads=1)
+    assert torch.equal(bench.run(x, bench.head(module), threads=3)[:fewer], alone)
+
+
+@pytest.mark.parametrize("kind", ["rms", "rms_float", "rms_plus_one", "layer"])
+@settings(max_examples=20)
+@given(size=SIZES, count=COUNTS, seed=SEEDS, add=st.booleans())
+def test_a_norm_is_that_of_torch(kind: str, size: int, count: int, seed: int, add: bool) -> None:
+    norm = norm_of(kind, size, seed=seed)
+    x = 3 + random(count, size, seed=seed + 2)
+    bench = Bench()
+    expected = norm(x) + (x if add else 0)
+    close(bench.run(x, bench.normalise(norm, Buffer.HIDDEN, Buffer.HIDDEN, add=add)), expected)
+    head = linear(5, size, bias=False, seed=seed)
+    torch.testing.assert_close(bench.run(x, bench.head(head, norm=norm)), head(norm(x)), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("name", [activation.name.lower() for activation in Activation if activation])
+@settings(max_examples=15)
+@given(size=SIZES, wide=SIZES, count=COUNTS, seed=SEEDS)
+def test_a_feed_forward_is_that_of_torch(name: str, gated: bool, size: int, wide: int, count: int, seed: int) -> None:
+    projections = [linear(wide, size, bias=True, seed=seed + i) for i in range(1 + gated)]
+    down = linear(size, wide, bias=True, seed=seed + 3)
+    x = random(count, size, seed=seed + 4)
+    bench = Bench()
+    operations = [
+        bench.multiply(Buffer.HIDDEN, Buffer.GATE, *projections, gated=gated, activation=Activation[name.upper()]),
+        bench.multiply(Buffer.GATE, Buffer.HIDDEN, down, add=True),
+    ]
+    inner = ACTIVATIONS[name](projections[0](x)) * (projections[1](x) if gated else 1)
+    actual = bench.run(x, *operations, wide=wide)
+    torch.testing.assert_close(actual, x + down(inner), rtol=1e-4, atol=5e-4)
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh", "relu"])
+def test_an_activation_is_right_far_from_zero_too(name: str) -> None:
+    x = torch.tensor([[-1e4, -200.0, -90.0, -20.0, -1e-3, 0.0, 1e-3, 20.0, 90.0, 200.0, 1e4]])
+    one = nn.Linear(11, 11, bias=False).requires_grad_(False)
+    one.weight.copy_(torch.eye(11))
+    bench = Bench()
+    through = bench.multiply(Buffer.HIDDEN, Buffer.GATE, one, activation=Activation[name.upper()])
+    close(bench.run(x, through, bench.multiply(Buffer.GATE, Buffer.HIDDEN, one), wide=11), ACTIVATIONS[name](x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_embedding_is_that_of_torch_and_an_unknown_id_is_refused(kind: str) -> None:
+    table = kept_as(kind, linear(50, 41, bias=False, seed=1))
+    config = replace(tiny.CONFIG, vocab_size=50)
+    model = tiny.random_transformer(replace(config, hidden_size=41))
+    model.model.embed_tokens = (
+        nn.Embedding(50, 41, _weight=table.weight)
+        if kind in KINDS[:2]
+        else native_parts.QuantizedEmbedding(table.weight)
+    )
+    engine = native_parts.native(model)
+    ids = torch.tensor([[3, 49, 0], [7, 7, 1]])
+    _, hidden = engine.hidden_states(ids, None)
+    assert torch.equal(hidden[0], float_weight(table)[ids])
+    for wrong in (-1, 50):
+        with pytest.raises(EngineError, match="not one of the model's 50"):
+            engine.forward(torch.tensor([[wrong]]), None)
+
+
+def test_soft_caps_bound_the_logits() -> None:
+    head = linear(70, 33, bias=False, seed=1)
+    x = 10 * random(7, 33, seed=2)
+    bench = Bench()
+    close(bench.run(x, bench.head(head, softcap=4.0)), 4 * torch.tanh(head(x) / 4))
+
+
+def test_operations_and_buffers_have_the_numbers_that_the_kernels_know() -> None:
+    """The enumerations of program.h, read from it."""
+    import re  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from model.kernels import build, structures  # noqa: PLC0415
+
+    header = (Path(build.__file__).parent / "program.h").read_text()
+    lists = [re.split(r",\s*", body) for body in re.findall(r"enum \{ ([^}]*) \}", header)]
+    known = [Code, Buffer, Activation, structures.Kind]
+    for enumeration in known:
+        names = [member.name for member in enumeration]
+        assert any(names == entries[: len(names)] for entries in lists), enumeration
+
+
+def test_no_field_of_a_structure_needs_padding() -> None:
+    assert all(getattr(Operation, name).size % 8 == 0 for name, _ in Operation._fields_)

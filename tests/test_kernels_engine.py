@@ -1,0 +1,291 @@
+"""The native engine gives what torch gives, for every family, and the same bits in whatever pieces it is asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import native_parts
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_parts import float_weight, native
+from test_families import BORDER, CASES, LIMIT, WINDOW, random_ids, save
+from torch import Tensor, nn
+
+from model.checkpoint import Checkpoint
+from model.decoding.autoregressive import decode
+from model.decoding.request import Request
+from model.engine import LocalEngine, load_engine
+from model.errors import PromptError
+from model.kernels.native import NativeEngine
+from model.kernels.pages import weights_of
+from model.kv_cache import KVCache
+from model.layer_kinds import LayerKind
+from model.quantisation import quantize_model
+from model.rope_config import Rope
+from model.sampling.parameters import SamplingParameters
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+
+ROPE = Rope(theta=10000.0, dim=8)
+SLIDING = replace(tiny.CONFIG, layers=(LayerKind(ROPE, 5), LayerKind(ROPE), LayerKind(ROPE, 5)))
+LONG = replace(tiny.CONFIG, max_positions=1024)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda name: name)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("family")
+    save(made, *CASES[request.param])
+    return made
+
+
+def load(folder: Path, dtype: str = "float32") -> LocalEngine:
+    return load_engine(Checkpoint.open(folder), dtype=dtype, device="cpu")
+
+
+def in_float32(model: Transformer) -> LocalEngine:
+    """The reference: torch in float32 with just these weights, dequantised where they are quantised."""
+    config = model.config
+    if config.embedding_scale is not None and isinstance(model.model.embed_tokens.weight, Tensor):
+        scale = torch.tensor(config.embedding_scale, dtype=model.model.embed_tokens.weight.dtype).item()
+        config = replace(config, embedding_scale=scale)
+    reference = Transformer(config).eval().requires_grad_(False)
+    theirs = dict(model.named_modules())
+    for name, module in reference.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight = nn.Parameter(float_weight(theirs[name]).clone(), requires_grad=False)
+            if getattr(module, "bias", None) is not None:
+                module.bias.copy_(theirs[name].bias)
+        elif next(module.children(), None) is None and next(module.parameters(), None) is not None:  # a norm
+            module.load_state_dict(theirs[name].state_dict())
+    return LocalEngine(reference, torch.device("cpu"), torch.float32)
+
+
+def close(actual: Tensor, expected: Tensor, atol: float = 1e-4) -> None:
+    assert expected.std() > 0.5  # a flat model would agree with anything
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("length", [50, 110])
+def test_every_family_has_the_logits_of_torch(folder: Path, length: int) -> None:
+    reference = load(folder)
+    engine = native(load(folder).model)
+    ids = random_ids(length)
+    close(engine.forward(ids, None, last=False), reference.forward(ids, None, last=False))
+
+
+@pytest.mark.parametrize(("kind", "atol"), [("bfloat16", 1e-4), ("int8", 1e-3), ("int4", 1e-3)])
+def test_every_family_runs_with_smaller_weights(folder: Path, kind: str, atol: float) -> None:
+    model = load(folder, "bfloat16" if kind == "bfloat16" else "float32").model
+    if kind != "bfloat16":
+        quantize_model(model, kind)
+    expected = in_float32(model).forward(random_ids(60), None, last=False)
+    close(native(model).forward(random_ids(60), None, last=False), expected, atol)
+
+
+@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.bfloat16])
+def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(
+    folder: Path, cache_dtype: torch.dtype
+) -> None:
+    engine = native(load(folder).model, cache_dtype)
+    ids = random_ids(BORDER + 9)
+    whole = engine.forward(ids, None, last=False)
+    assert whole.std() > 0.5
+    for count, sizes in ((1, [BORDER, *[1] * 9]), (4, [7] * 15), (3, [40, 40, 25])):
+        torch.set_num_threads(count)
+        cache = engine.new_cache(2, planned_length=BORDER + 9)
+        parts = [engine.forward(part, cache, last=False) for part in ids.split(sizes, dim=1)]
+        assert torch.equal(torch.cat(parts, dim=1), whole)
+    assert torch.equal(engine.forward(ids[1:], None, last=False), whole[1:])
+    assert torch.equal(engine.forward(ids, None), whole[:, -1:])
+
+
+def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
+    reference = load(folder)
+    seen: list[Tensor] = []
+    layers = reference.model.model.layers
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    layers[-1].register_forward_hook(lambda _, given, out: seen.append(out))
+    ids = random_ids(30)
+    expected = reference.forward(ids, None)
+    logits, hidden = native(load(folder).model).hidden_states(ids, None)
+    torch.testing.assert_close(hidden, torch.stack(seen), rtol=1e-5, atol=1e-4)
+    close(logits, expected)
+
+
+def test_every_family_continues_a_cache_that_torch_began_and_the_other_way_round(folder: Path) -> None:
+    reference = load(folder)
+    engine = native(load(folder).model)
+    ids = random_ids(60)
+    expected = reference.forward(ids, None, last=False)
+    for first, second in ((reference, engine), (engine, reference)):
+        cache = first.new_cache(2, planned_length=60)
+        first.forward(ids[:, :37], cache)
+        close(second.forward(ids[:, 37:], cache, last=False), expected[:, 37:])
+
+
+@pytest.mark.parametrize(("past", "causal", "block"), [(0, 0, 9), (13, 0, 9), (13, 4, 20), (0, 150, 32), (140, 0, 8)])
+@pytest.mark.parametrize("config", [LONG, replace(SLIDING, max_positions=1024)], ids=["full", "sliding"])
+def test_a_block_sees_itself_as_in_torch(config: Any, past: int, causal: int, block: int) -> None:
+    reference = LocalEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32)
+    engine = native(reference.model)
+    ids = random_ids(past + causal + block)
+    got = []
+    for one in (reference, engine):
+        cache = one.new_cache(2)
+        if past:
+            one.forward(ids[:, :past], cache)
+        got.append(one.forward(ids[:, past:], cache, last=False, block=block))
+    torch.testing.assert_close(got[1], got[0], rtol=0, atol=1e-4)
+    plain = engine.forward(ids, None, last=False)[:, past:]
+    assert torch.equal(got[1][:, :causal], plain[:, :causal])
+    assert not torch.equal(got[1][:, causal], plain[:, causal])
+
+
+@settings(max_examples=30)
+@given(data=st.data(), config=st.sampled_from([tiny.CONFIG, SLIDING]), allocation=st.sampled_from([4, 64]))
+def test_rows_of_different_lengths_each_get_what_they_get_alone(
+    data: st.DataObject, config: Any, allocation: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("model.kv_cache.FIRST_ALLOCATION", allocation)
+        patched.setattr("model.kv_cache.SLACK", 3)
+        engine = native(tiny.random_transformer(config))
+        rows = [random_ids(200, rows=1)[0].roll(7 * row) for row in range(3)]
+        cache = engine.new_cache(3)
+        lengths = [0, 0, 0]
+        for _ in range(data.draw(st.integers(1, 6))):
+            count = data.draw(st.integers(1, 12))
+            new = torch.stack([ids[length : length + count] for ids, length in zip(rows, lengths, strict=True)])
+            got = engine.forward(new, cache, last=False)
+            lengths = [length + count for length in lengths]
+            for row, length in enumerate(lengths):
+                alone = engine.forward(rows[row][None, :length], None, last=False)[0, -count:]
+                assert torch.equal(got[row], alone)
+            lengths = [cache.truncate(row, data.draw(st.integers(max(0, n - 9), n))) for row, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+def test_a_long_context_is_that_of_torch(sliding: bool) -> None:
+    kinds = (LayerKind(ROPE, 200 if sliding else None), LayerKind(None))
+    reference = LocalEngine(
+        tiny.random_transformer(replace(LONG, layers=kinds, num_kv_heads=1)), torch.device("cpu"), torch.float32
+    )
+    engine = native(reference.model)
+    ids = random_ids(700)
+    expected = reference.forward(ids, None, last=False)
+    assert expected.std() > 0.1
+    cache = engine.new_cache(2)
+    parts = [engine.forward(part, cache, last=False) for part in ids.split([300, 380, *[1] * 20], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=1e-4)
+    assert torch.equal(torch.cat(parts, dim=1), engine.forward(ids, None, last=False))
+
+
+def test_what_memory_held_before_does_not_matter() -> None:
+    """Slots beyond a row's end are not looked at."""
+    engine = native(tiny.random_transformer(SLIDING))
+    ids = random_ids(30)
+    cache = engine.new_cache(2)
+    cache.reserve(64)
+    for store in (*cache.keys, *cache.values):
+        store.fill_(torch.nan)
+    assert torch.equal(engine.forward(ids, cache, last=False), engine.forward(ids, None, last=False))
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8", "int4"])
+def test_threads_and_prefill_change_no_greedy_text(kind: str, tokenizer: Tokenizer) -> None:
+    model = tiny.random_transformer()
+    if kind == "bfloat16":
+        model.to(torch.bfloat16)
+    elif kind != "float32":
+        quantize_model(model, kind)
+    engine = native(model)
+    texts = set()
+    for count, chunk, cached in ((1, 24, True), (2, 5, True), (4, 1, True), (2, 24, False)):
+        torch.set_num_threads(count)
+        request = Request(
+            tuple(random_ids(20, rows=1)[0].tolist()),
+            seed=1,
+            sampling=SamplingParameters(temperature=0),
+            max_new_tokens=60,
+            prefill_chunk=chunk,
+            use_cache=cached,
+        )
+        texts.add(tuple(tiny.new_tokens(list(decode(engine, tokenizer, request, threading.Event())))))
+    assert len(texts) == 1
+    assert len(set(texts.pop())) > 3
+
+
+def test_a_prompt_beyond_the_limit_is_refused_and_leaves_the_cache_as_it_was() -> None:
+    engine = native(tiny.random_transformer())
+    cache = engine.new_cache()
+    engine.forward(random_ids(9, rows=1), cache)
+    with pytest.raises(PromptError, match="do not fit"):
+        engine.forward(random_ids(LIMIT, rows=1), cache)
+    assert cache.lengths == [9]
+
+
+def test_calls_from_several_threads_wait_for_each_other() -> None:
+    engine = native(tiny.random_transformer())
+    ids = random_ids(40)
+    expected = engine.forward(ids, None, last=False)
+    wrong: list[int] = []
+
+    def ask(number: int) -> None:
+        wrong.extend(number for _ in range(20) if not torch.equal(engine.forward(ids, None, last=False), expected))
+
+    callers = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_weights_and_caches_that_the_kernels_do_not_know_are_named() -> None:
+    model = tiny.random_transformer()
+    assert NativeEngine.try_build(model, torch.float16, native_parts.library) == "they do not know a cache of float16"
+    reason = NativeEngine.try_build(model.half(), torch.float32, native_parts.library)
+    assert reason == "they do not know weights of float16"
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_on_large_pages_are_the_same_weights_and_stay_tied(kind: str, tied: bool) -> None:
+    model = tiny.random_transformer(replace(tiny.CONFIG, tie_word_embeddings=tied))
+    if kind != "float32":
+        quantize_model(model, kind)
+    before = native(model).forward(random_ids(20), None, last=False)
+    engine = NativeEngine.try_build(model, torch.float32, native_parts.library, large_pages=True)
+    assert isinstance(engine, NativeEngine)
+    assert torch.equal(engine.forward(random_ids(20), None, last=False), before)
+    head, embedding = (
+        weight if isinstance(weight, Tensor) else weight.scales
+        for weight in (model.lm_head.weight, model.model.embed_tokens.weight)
+    )
+    assert (head.data_ptr() == embedding.data_ptr()) == tied
+    places = [tensor.data_ptr() for tensor in weights_of(model)]
+    assert max(places) - min(places) < 2**21  # one piece of memory
+    assert all(place % 64 == 0 for place in places)
+
+
+def test_the_cache_is_one_that_torch_made_too() -> None:
+    engine = native(tiny.random_transformer(), torch.bfloat16)
+    cache = engine.new_cache(planned_length=WINDOW)
+    assert isinstance(cache, KVCache)
+    assert (cache.keys[0].dtype, cache.limit, cache.planned_length) == (torch.bfloat16, 256, WINDOW)
