@@ -23,6 +23,7 @@ def tokenglass_app() -> typer.Typer:
     from cli.commands.bench import bench
     from cli.commands.chat import chat
     from cli.commands.check import check
+    from cli.commands.compare import compare
     from cli.commands.flow import flow
     from cli.commands.import_ import import_
     from cli.commands.inspect import inspect
@@ -34,7 +35,7 @@ def tokenglass_app() -> typer.Typer:
 
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
-    for command in (generate, chat, pick, flow, check, bench, inspect, tokens, quantize):
+    for command in (generate, chat, pick, flow, compare, check, bench, inspect, tokens, quantize):
         app.command()(command)
     app.command("pull")(pull)
     app.add_typer(models_app(), name="models")

@@ -84,7 +84,7 @@ class ModelConfig:
                 raise ConfigError(f"config.json: {name} is {value}; expected a positive number")
         if self.mask_token_id is not None and self.mask_token_id >= self.vocab_size:
             raise ConfigError(
-                f"config.json: mask_token_id is {shown(self.mask_token_id)}, beyond the vocabulary of {self.vocab_size:,}"
+                f"config.json: mask_token_id is {shown(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
             )
         if len({kind.window for kind in self.layers} - {None}) > 1:
             raise ConfigError("config.json: sliding windows of different sizes are not supported")

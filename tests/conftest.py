@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: two workers on two cores
 from pathlib import Path
 
 import pytest

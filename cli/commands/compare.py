@@ -1,0 +1,132 @@
+"""compare: the ways of decoding beside each other, in speed and in coherence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options
+from cli.say import say
+from cli.terminal import make_console
+
+if TYPE_CHECKING:
+    from model.loading import LoadedModel
+
+SCORER = "smollm2"  # where it has been pulled
+Prompts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PROMPT]...", help="Texts to continue, each by itself; - is stdin. Else the program's own stories."
+    ),
+]
+ModeNames = Annotated[
+    str | None,
+    typer.Option("--modes", metavar="A,B,C", help="Which to compare; else all that the model can do."),
+]
+ScorerName = Annotated[
+    str | None,
+    typer.Option("--scorer", metavar="MODEL", help="Who reads the texts; else smollm2 if pulled, or the model itself."),
+]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Texts for each prompt: seeds 1 to N.")]
+Tokens = Annotated[int, typer.Option("-n", "--max-new-tokens", min=1, help="Tokens of each text.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How often every text is timed.")]
+
+
+def compare(
+    prompts: Prompts = None,
+    modes: ModeNames = None,
+    scorer: ScorerName = None,
+    seeds: Seeds = 2,
+    max_new_tokens: Tokens = 64,
+    rounds: Rounds = 3,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    block_size: options.BlockSize = 16,
+    draft_model: options.DraftModel = None,
+    draft_length: options.DraftLength = 8,
+    model: options.ModelName = None,
+    dtype: options.DtypeOption = options.Dtype.auto,
+    device: options.DeviceOption = options.Device.auto,
+    quantize: options.QuantizeOption = options.Quantize.none,
+    backend: options.BackendOption = options.Backend.auto,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    color: options.Color = options.ColorWhen.auto,
+    debug: options.Debug = False,
+) -> None:
+    """Write the same prompts in every way of decoding; tell passes, speed, coherence, and what else is lost or kept.
+
+    Modes: autoregressive, parallel-N (N passes for each block), parallel-threshold, parallel-entropy,
+    speculative-ngram, speculative-parallel, speculative-model, jacobi.
+    """
+    from cli import session
+    from cli.drawn import drawn
+    from cli.options.model import ModelOptions
+    from cli.prompt import read_prompt
+    from cli.request import sampling_parameters
+    from cli.widgets.comparison import show
+
+    texts = tuple(read_prompt([part], None, keep_newline=False) for part in prompts) if prompts else None
+    loaded, used = session.load(
+        ModelOptions(model, dtype, device, quantize, backend, threads),
+        lambda tokenizer: max_new_tokens + max((len(tokenizer.encode(text)) for text in texts or ()), default=0),
+    )
+
+    from model.comparison.comparison import Comparison, Plan
+    from model.comparison.facts import facts_of
+    from model.comparison.modes import Modes
+    from model.comparison.scorer import Scorer
+
+    sampling = sampling_parameters(loaded, options.SamplingOptions(temperature=temperature, top_p=top_p))
+    plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
+    draft = None if draft_model is None else load(draft_model, loaded)
+    make = Modes(loaded, draft, block_size, draft_length)
+    wanted = [make.named(name) for name in names_of(modes, has_draft=draft is not None)]
+    comparison = Comparison(loaded, Scorer(find_scorer(scorer, loaded)), plan, wanted)
+    comparison.try_modes()
+    for refused in comparison.refused if as_json else ():
+        say(f"note: {refused.mode} is left out: {refused.reason}")
+    done = iter(range(1, comparison.steps + 1))
+    for _ in drawn(comparison.measure(), "comparing", comparison.steps, lambda _: next(done)):
+        pass
+    facts = facts_of(comparison, used)
+    if as_json:
+        print(json.dumps(facts, indent=2, allow_nan=False))
+    else:
+        show(facts, make_console(sys.stdout, color=color.value))
+
+
+def names_of(given: str | None, *, has_draft: bool) -> list[str]:
+    """The modes to try, the autoregressive one first: the others are measured by it. Raises ParameterError."""
+    from model.comparison.modes import AUTOREGRESSIVE, MODES
+
+    if given is None:
+        return [name for name in MODES if has_draft or name != "speculative-model"]
+    return list(dict.fromkeys([AUTOREGRESSIVE, *(name.strip() for name in given.split(",") if name.strip())]))
+
+
+def find_scorer(name: str | None, loaded: LoadedModel) -> LoadedModel:
+    """The model of that name; without one, smollm2 if it is there, or else the model itself. Raises TokenglassError."""
+    from model.errors import StoreError
+
+    try:
+        return load(name or SCORER, loaded)
+    except StoreError:
+        if name is not None:
+            raise
+        say(f"note: {loaded.name} scores its own texts; `tokenglass pull {SCORER}` gives an independent scorer")
+        return loaded
+
+
+def load(name: str, loaded: LoadedModel) -> LoadedModel:
+    """The model of that name on a CPU, which may be the one that is there. Raises TokenglassError."""
+    from cli.model_folder import model_folder
+    from model.loading import load_model
+
+    folder = model_folder(name)
+    if folder.resolve() == loaded.checkpoint.folder.resolve():
+        return loaded
+    return load_model(folder, backend="auto")
