@@ -166,7 +166,6 @@ class KVCache:
         self.truncate(row, start)
         return tail
 
-    @torch.inference_mode()  # what an engine has filled was made in it
     def attach(self, row: int, tail: CacheTail) -> None:
         """Put a tail back behind the prefix it was cut from."""
         if self.lengths[row] != tail.start:

@@ -305,7 +305,7 @@ def test_on_a_terminal_every_text_is_there_once_below_its_rule(columns: int, lin
 
 def test_ctrl_c_keeps_what_there_is() -> None:
     shown = terminal("--delay 0.05")
-    shown.wait_for_words("token 12 of")
+    shown.wait_for_token(12)
 
     shown.child.sendintr()
 

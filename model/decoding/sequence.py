@@ -120,7 +120,7 @@ class Sequence:
             prompt_length=len(self._request.prompt_ids),
             seed=self.seed,
             attempt=len(avoided),
-            masks=self._masks(avoided),
+            masks=self._masks(avoided, self.new_tokens + len(ahead)),
             negative=None if negative is None else negative.numpy(),
         )
 
@@ -131,7 +131,7 @@ class Sequence:
             self.reason = "stop"
         return text
 
-    def _masks(self, avoided: tuple[int, ...]) -> tuple[Mask, ...]:
+    def _masks(self, avoided: tuple[int, ...], new_tokens: int) -> tuple[Mask, ...]:
         request, masks = self._request, []
         if self._healing is not None:
             mask = self._healing.mask(self.token_ids[len(request.prompt_ids) :])
@@ -142,7 +142,7 @@ class Sequence:
             masks.append(Mask("ban", removed=avoided))
         if request.ignore_eos:
             masks.append(Mask("ignore-eos", removed=tuple(request.eos_token_ids)))
-        elif self.new_tokens < request.min_new_tokens:
+        elif new_tokens < request.min_new_tokens:
             masks.append(Mask("min-new-tokens", removed=tuple(request.eos_token_ids)))
         return tuple(masks)
 

@@ -1,0 +1,199 @@
+"""Many tokens in one pass: a block of masks is filled in a few passes, certain places before uncertain ones.
+
+A pass computes a block of inputs that see each other and everything before them: the last settled token, then masks
+and tokens already revealed. Its logits are those of as many tokens after the settled one (weights/recipe/joint.py has
+the indices). What it leaves in the cache is the work of guesses and is cut off again. When no mask is left the tokens
+are settled; the first pass over the next block computes them once more in front of it, as clean text, which commits
+them to the cache: a commit is no pass of its own, but its positions are counted.
+
+A token that is revealed stays. The last place of a block is no input of it, so no other place can agree with it: it is
+revealed after the others, or with the last of them. Every place has one uniform number, whichever pass reveals it, and
+the order depends on how certain the model is of a place, not on the token drawn there: that would favour likely tokens
+twice. With blocks of one token this is autoregressive decoding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from model.decoding.autoregressive import Interrupt, asked_to_stop
+from model.decoding.request import Request, check_length
+from model.decoding.reveal import ParallelParameters
+from model.decoding.sequence import Sequence
+from model.engine import Engine
+from model.errors import NothingPossible, ParameterError, TokenglassError
+from model.kv_cache import KVCache
+from model.steps import Block, Choice, Finish, Phase, Record, Step, Totals
+from model.tokenizer import Tokenizer
+
+
+def decode_parallel(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    request: Request,
+    interrupt: Interrupt,
+    parameters: ParallelParameters,
+    mask_id: int | None,
+    cache: KVCache | None = None,
+) -> Iterator[Record]:
+    """Prefill all of the prompt but its last token, then fill block after block; the last one is as long as is left.
+
+    Yields one Step per forward pass and a Finish at the end. A step with phase "denoise" has one choice for each place
+    that was masked before it, now revealed or still masked; the text of a block comes with the pass that fills it. An
+    end token cuts its block. `mask_id` is the checkpoint's mask token. Raises PromptError and ParameterError before
+    the first step; an error in a later pass yields a Finish with reason "error" first.
+    """
+    mask_id = checked_mask(request, mask_id)
+    check_length(request.prompt_ids, engine.limit)
+    sequence = Sequence(tokenizer, request, engine.limit)
+    planned_length = request.planned_length(engine.limit)
+    if cache is None and request.use_cache:
+        cache = engine.new_cache(planned_length=planned_length)
+    block: OpenBlock | None = None
+    began = time.perf_counter()
+    totals = Totals()
+    try:
+        while sequence.reason is None:
+            started = time.perf_counter()
+            sequence.reason = asked_to_stop(request, interrupt, started - began)
+            if sequence.reason is not None:
+                break
+            rewound_to, sequence.rewound_to = sequence.rewound_to, None
+            place: Block | None = None
+            choices: tuple[Choice, ...] = ()
+            text = ""
+            inputs, phase = next_clean(sequence, request, cache)
+            if phase == "prefill":
+                engine.forward(torch.tensor([inputs]), cache, planned_length=planned_length)
+            else:
+                settled = len(sequence.token_ids)
+                if block is None:
+                    block = OpenBlock(settled, [None] * min(parameters.block_size, planned_length - settled))
+                place = Block(block.start, len(block.choices))
+                inputs += block.token_ids(mask_id)[:-1]
+                logits = engine.forward(
+                    torch.tensor([inputs]), cache, last=False, planned_length=planned_length, block=place.length
+                )
+                if cache is not None:
+                    cache.truncate(0, settled - 1)
+                try:
+                    choices = block.reveal(sequence, logits[0, -place.length :], parameters, request, mask_id)
+                except NothingPossible:
+                    sequence.reason = "constraint"
+                    break
+                if not block.hidden:
+                    text, block = settle(sequence, block), None
+            step = Step(
+                index=totals.forwards,
+                forward=totals.forwards,
+                sequence=0,
+                phase=phase,
+                num_input_tokens=len(inputs),
+                choices=choices,
+                text=text,
+                cache=cache.usage() if cache is not None else None,
+                seconds=time.perf_counter() - started,
+                rewound_to=rewound_to,
+                block=place,
+            )
+            totals = totals.plus(step)
+            yield step
+    except TokenglassError:
+        yield Finish(0, "error", sequence.flush(), totals)
+        raise
+    text = sequence.flush()
+    yield Finish(0, sequence.reason, text, totals)
+
+
+def checked_mask(request: Request, mask_id: int | None) -> int:
+    """The mask token, if there is one and the request can be met without knowing the text before every place."""
+    if mask_id is None:
+        raise ParameterError(
+            "this checkpoint has no mask token (mask_token_id in its config.json): it was not trained to fill in "
+            "blocks; use --mode autoregressive, or another model such as tale"
+        )
+    for name, value in (("a constraint", request.constraint), ("healing", request.healed)):
+        if value:
+            raise ParameterError(f"{name} needs the text before each token, which a block does not have; leave one out")
+    if request.negative_ids:
+        raise ParameterError("a negative prompt does not work on blocks; leave out one of the two")
+    return mask_id
+
+
+def next_clean(sequence: Sequence, request: Request, cache: KVCache | None) -> tuple[list[int], Phase]:
+    """The settled ids to compute next, the last of them included unless they are a chunk of the prompt."""
+    if cache is None:
+        return sequence.token_ids[:], "denoise"
+    if cache.lengths[0] >= len(sequence.token_ids):  # a longer cache was given, or tokens were taken back
+        cache.truncate(0, len(sequence.token_ids) - 1)
+    done, known = cache.lengths[0], len(request.prompt_ids) - 1
+    if done < known:
+        return sequence.token_ids[done : min(done + request.prefill_chunk, known)], "prefill"
+    return sequence.token_ids[done:], "denoise"
+
+
+@dataclass(slots=True)
+class OpenBlock:
+    """A block being filled: a choice, or None for a mask, for each place from position `start` on."""
+
+    start: int
+    choices: list[Choice | None]
+    passes: int = 0
+
+    @property
+    def hidden(self) -> list[int]:
+        """The places that are still masked."""
+        return [place for place, choice in enumerate(self.choices) if choice is None]
+
+    def token_ids(self, mask_id: int) -> list[int]:
+        return [mask_id if choice is None or choice.token_id is None else choice.token_id for choice in self.choices]
+
+    def reveal(
+        self, sequence: Sequence, logits: Tensor, parameters: ParallelParameters, request: Request, mask_id: int
+    ) -> tuple[Choice, ...]:
+        """Reveal some places by their logits (places, vocab); a choice for each that was hidden.
+
+        An end token ends the block at its place. Raises EngineError, NothingPossible.
+        """
+        peaks, entropies = certainty(logits)
+        picked = parameters.picked(self.hidden, peaks, entropies, self.passes)
+        self.passes += 1
+        choices = []
+        for place in self.hidden:
+            choice = masked(self.start + place, entropies[place])
+            if place in picked:
+                found = sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
+                choice = self.choices[place] = replace(found, status="revealed")
+            choices.append(choice)
+            if choice.token_id in request.eos_token_ids:
+                del self.choices[place + 1 :]
+                break
+        return tuple(choices)
+
+
+def settle(sequence: Sequence, block: OpenBlock) -> str:
+    """Append the block's tokens up to where the text ends or is taken back; the text that may be printed now."""
+    text = ""
+    for choice in block.choices:
+        assert choice is not None
+        text += sequence.append(choice)
+        if sequence.reason is not None or sequence.rewound_to is not None:
+            break
+    return text
+
+
+def certainty(logits: Tensor) -> tuple[list[float], list[float]]:
+    """The highest raw probability and the raw entropy in bits of each row of logits (places, vocab)."""
+    probs = logits.double().softmax(dim=-1)
+    return probs.amax(dim=-1).tolist(), (torch.special.entr(probs).sum(dim=-1) / math.log(2)).tolist()
+
+
+def masked(position: int, entropy: float) -> Choice:
+    """A place that no pass has revealed."""
+    return Choice(position, None, b"", None, None, None, entropy, None, status="masked")
