@@ -120,7 +120,7 @@ class Totals:
             decode_seconds=self.decode_seconds + (0.0 if prefill else step.seconds),
             positions_computed=self.positions_computed + step.num_input_tokens,
             rewound_tokens=self.rewound_tokens + back,
-            length=settled[-1].position + 1 if settled else self.length - back,
+            length=max([self.length - back, *(choice.position + 1 for choice in settled)]),
         )
 
     @property

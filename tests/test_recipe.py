@@ -7,11 +7,14 @@ import itertools
 import lzma
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from model.transformer import Transformer
 from weights.recipe.corpus import (
@@ -26,7 +29,7 @@ from weights.recipe.corpus import (
 )
 from weights.recipe.evaluate import bits_per_byte
 from weights.recipe.optimizer import Muon, orthogonalise
-from weights.recipe.train import Recipe, batch, new_model, train
+from weights.recipe.train import Recipe, batch, joint_recipe, new_model, train
 
 TEXTS = [f"Story {number}.\nThe fox met {number} bears.\n\nThe end." for number in range(1000)]
 
@@ -138,20 +141,53 @@ def test_bits_per_byte_counts_every_token_of_a_long_document_once(stride: int) -
     assert bits_per_byte(model, tokenizer, texts, stride) == pytest.approx(expected)
 
 
-def test_training_that_stops_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """One random stream for every source, and a model small enough to be trained on it."""
     small = dataclasses.replace(tiny.CONFIG, vocab_size=4096, max_positions=1024)
     monkeypatch.setattr("weights.recipe.train.model_config", lambda: small)
-    recipe = Recipe(tokens=3 * 512, batch_tokens=512, micro_tokens=256)
     stream = torch.randint(4096, (4000,), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
-    streams = {source.name: stream for source in SOURCES}
+    return {source.name: stream for source in SOURCES}
 
-    def losses(folder: str, steps: int) -> list[float]:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        records = train(streams, recipe, tmp_path / folder, save_every=-1)
-        return [record["loss"] for _, record in zip(range(steps), records, strict=False)]
 
-    whole = losses("whole", 3)
-    assert whole[0] == pytest.approx(math.log(4096))
+@pytest.mark.parametrize("block_sizes", [(), (4, 32)], ids=["next token", "joint"])
+def test_training_that_stops_goes_on_as_if_it_had_not(
+    tmp_path: Path, streams: dict[str, torch.Tensor], block_sizes: tuple[int, ...]
+) -> None:
+    recipe = Recipe(tokens=3 * 512, batch_tokens=512, micro_tokens=256, block_sizes=block_sizes)
+
+    def records(name: str, steps: int) -> list[dict[str, Any]]:
+        run = train(streams, recipe, tmp_path / name, save_every=-1)
+        return [record for _, record in zip(range(steps), run, strict=False)]
+
+    whole = records("whole", 3)
+    assert whole[0]["loss"] == pytest.approx(math.log(4096))
+    assert ("masked" in whole[0]) == bool(block_sizes)
     # The state of a step is saved when the next is asked for: the second run computes its step 1 again.
-    parts = [*losses("parts", 2), *losses("parts", 3)]
-    assert parts == pytest.approx([whole[0], whole[1], whole[1], whole[2]], rel=1e-5)
+    parts = [*records("parts", 2), *records("parts", 3)]
+    for name in ("loss", "masked", "block"):
+        expected = [record.get(name, 0) for record in (whole[0], whole[1], whole[1], whole[2])]
+        assert [record.get(name, 0) for record in parts] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_joint_run_goes_on_from_the_weights_it_is_given(tmp_path: Path, streams: dict[str, torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    given = {name: torch.randn_like(weight).bfloat16() * 0.1 for name, weight in new_model(1).state_dict().items()}
+    save_file(given, tmp_path / "model.safetensors")
+    recipe = dataclasses.replace(joint_recipe(512, 1), batch_tokens=512, peak=0.0)
+    record = next(train(streams, recipe, tmp_path / "state.pt", start=tmp_path, save_every=-1))
+    assert record["block"] in (4, 8, 16, 32)
+    model = new_model(1)
+    model.load_state_dict(given)
+    rows = batch(streams, recipe, 0)
+    with torch.inference_mode():
+        expected = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+    assert record["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_joint_rate_falls_from_a_share_of_the_full_one() -> None:
+    recipe = joint_recipe(1000 * 4096, 1)
+    rates = [recipe.learning_rate_at(step) for step in range(recipe.steps)]
+    assert max(rates) == pytest.approx(recipe.peak)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[101:]))
+    assert 0 < rates[-1] < 0.01

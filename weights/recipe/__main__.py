@@ -1,4 +1,12 @@
-"""Make weights/tale: python -m weights.recipe CORPUS --work DIR --out weights/tale [--tokens N]."""
+"""Make weights/tale in two runs.
+
+    python -m weights.recipe CORPUS --work DIR --out weights/tale
+    python -m weights.recipe CORPUS --work DIR --out weights/tale --joint weights/tale
+
+The first learns to predict the next token, from nothing; the second goes on from those weights and learns to fill in
+blocks of masks as well. Either can be stopped and goes on from its last state in DIR; with another --tokens that makes
+it longer or shorter.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +19,62 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from weights.recipe.card import write_card
+from model.transformer import Transformer
+from weights.recipe.card import Measured, write_card
 from weights.recipe.corpus import END_OF_TEXT, SOURCES, held_out_documents, training_documents
-from weights.recipe.evaluate import bits_per_byte
-from weights.recipe.export import write_checkpoint
-from weights.recipe.train import Recipe, append_log, train
+from weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
+from weights.recipe.export import read_model, write_checkpoint
+from weights.recipe.train import BLOCK_SIZES, Recipe, append_log, joint_recipe, train
 from weights.recipe.vocabulary import train_tokenizer
+
+BLOCK_ROWS, BLOCK_LENGTH = 64, 512  # of the held-out text that blocks are measured on
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m weights.recipe", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m weights.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", type=Path, help="the folder with stories-*.txt.xz")
     parser.add_argument("--work", type=Path, required=True, help="vocabulary, token streams, training state, log")
     parser.add_argument("--out", type=Path, required=True, help="where the finished checkpoint is written")
-    parser.add_argument("--tokens", type=int, default=16_000_000, help="length of the training run")
+    parser.add_argument("--joint", type=Path, metavar="FOLDER", help="go on from this checkpoint, and write the card")
+    parser.add_argument("--tokens", type=int, help="length of the run; 12.5 million, or 2.5 million with --joint")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(tokens=options.tokens, seed=options.seed)
-    tokenizer = prepare_tokenizer(options.corpus, options.work)
+    if options.joint:
+        recipe = joint_recipe(options.tokens or 2_500_000, options.seed)
+        state = options.work / "joint.pt"
+    else:
+        recipe = Recipe(options.tokens or 12_500_000, options.seed)
+        state = options.work / "training.pt"
+    tokenizer = prepare_tokenizer(options.corpus, options.joint or options.work)
     streams = {s.name: prepare_stream(options.corpus, options.work, s.name, tokenizer) for s in SOURCES}
-    for record in train(streams, recipe, options.work):
+    for record in train(streams, recipe, state, options.joint):
         append_log(options.work, record)
         if record["step"] % 20 == 0:
             print(record, file=sys.stderr, flush=True)
-    model = write_checkpoint(options.work, options.out, tokenizer)
-    bits = {}
-    for source in SOURCES:
-        held_out = itertools.islice(held_out_documents(options.corpus, source), 100)
-        bits[source.name] = bits_per_byte(model, tokenizer, held_out)
-    write_card(options.out, recipe, bits, sum(len(stream) for stream in streams.values()))
+    before = measure(read_model(options.joint), tokenizer, options.corpus) if options.joint else None
+    write_checkpoint(state, options.out, tokenizer, options.joint, recipe.mix)
+    after = measure(read_model(options.out), tokenizer, options.corpus)
+    print(after, file=sys.stderr)
+    if before is not None:
+        write_card(options.out, recipe, before, after, sum(len(stream) for stream in streams.values()))
 
 
-def prepare_tokenizer(corpus: Path, work: Path) -> Tokenizer:
-    path = work / "tokenizer.json"
+def measure(model: Transformer, tokenizer: Tokenizer, corpus: Path) -> Measured:
+    held_out = {s.name: list(itertools.islice(held_out_documents(corpus, s), 100)) for s in SOURCES}
+    rows = held_out_rows(tokenizer, held_out["stories-simple"], BLOCK_ROWS, BLOCK_LENGTH)
+    return Measured(
+        bits={name: bits_per_byte(model, tokenizer, texts) for name, texts in held_out.items()},
+        blocks={size: block_losses(model, rows, size) for size in BLOCK_SIZES},
+        block_tokens=rows[:, 1:].numel(),
+    )
+
+
+def prepare_tokenizer(corpus: Path, folder: Path) -> Tokenizer:
+    """The folder's tokenizer, trained on the corpus where there is none."""
+    path = folder / "tokenizer.json"
     if not path.exists():
         texts = (text for source in SOURCES for text in training_documents(corpus, source))
         train_tokenizer(texts).save(str(path))

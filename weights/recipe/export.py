@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from model.config import ModelConfig
@@ -17,19 +17,30 @@ from weights.recipe.vocabulary import MASK, write_tokenizer
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}
 
 
-def write_checkpoint(work: Path, out: Path, tokenizer: Tokenizer) -> Transformer:
-    """Write the weights in `work` to `out` in bfloat16; returns the model as a reader of `out` will see it."""
+def write_checkpoint(state: Path, out: Path, tokenizer: Tokenizer, start: Path | None = None, mix: float = 1.0) -> None:
+    """Write the weights of a training state to `out` in bfloat16.
+
+    With `start`, those that lie `mix` of the way from that checkpoint to them: on a straight line between a model and
+    its fine-tuned successor lies one that does both tasks well (Wortsman et al. 2021, arXiv 2109.01903).
+    """
+    trained = torch.load(state, weights_only=True)["model"]
+    if start is not None:
+        before = read_model(start).state_dict()
+        trained = {name: before[name].lerp(tensor, mix) for name, tensor in trained.items()}
     out.mkdir(parents=True, exist_ok=True)
     config = model_config()
-    state = torch.load(work / "training.pt", weights_only=True)["model"]
-    rounded = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()}
+    rounded = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in trained.items()}
     save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
     write_json(out / "config.json", hf_config(config, tokenizer))
     end = config.eos_token_ids[0]
     write_json(out / "generation_config.json", {"bos_token_id": end, "eos_token_id": end, **SAMPLING})
     write_tokenizer(tokenizer, out, config.max_positions)
-    model = Transformer(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in rounded.items()})
+
+
+def read_model(folder: Path) -> Transformer:
+    """The model that write_checkpoint wrote, computing in float32."""
+    model = Transformer(model_config())
+    model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 
 

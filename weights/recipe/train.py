@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,11 +19,12 @@ from model.layer_kinds import LayerKind
 from model.rope_config import Rope
 from model.transformer import Transformer
 from weights.recipe.corpus import SOURCES
+from weights.recipe.joint import GOLDEN, draw_noise, joint_losses
 from weights.recipe.optimizer import Muon
-from weights.recipe.vocabulary import VOCAB_SIZE
+from weights.recipe.vocabulary import MASK_ID, VOCAB_SIZE
 
 ROPE_THETA = 10000.0
-GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, cover a stream evenly
+BLOCK_SIZES = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,12 @@ class Recipe:
     embedding_lr: float = 0.05
     head_lr: float = 0.005
     norm_lr: float = 0.01
+    peak: float = 1.0  # share of these learning rates that is reached
     warmup: float = 0.01  # share of all tokens
     decay: float = 0.45
+    block_sizes: tuple[int, ...] = ()  # of the joint objective, one drawn per step; none: next tokens only
+    masked_share: float = 0.5  # weight of the masked loss beside the next-token loss
+    mix: float = 1.0  # how far from the weights it began with to the trained ones the written ones lie
 
     @property
     def steps(self) -> int:
@@ -47,12 +53,17 @@ class Recipe:
     def learning_rate_at(self, step: int) -> float:
         """Share of the full learning rate: warm up, hold, then fall in a straight line to zero."""
         progress = (step + 1) / self.steps
-        return min(1.0, progress / self.warmup, max(0.0, 1 - step / self.steps) / self.decay)
+        return self.peak * min(1.0, progress / self.warmup, max(0.0, 1 - step / self.steps) / self.decay)
 
     def context_at(self, step: int) -> int:
         """Short rows first, the whole context at the end: attention costs most where it teaches least."""
         progress = step / self.steps
         return 256 if progress < 0.6 else 512 if progress < 0.88 else 1024
+
+
+def joint_recipe(tokens: int, seed: int) -> Recipe:
+    """A run that goes on from autoregressive weights: smaller steps, falling nearly from the start."""
+    return Recipe(tokens, seed, 4096, peak=0.4, warmup=0.03, decay=0.9, block_sizes=BLOCK_SIZES, mix=0.6)
 
 
 def model_config() -> ModelConfig:
@@ -119,13 +130,15 @@ def batch(streams: dict[str, Tensor], recipe: Recipe, step: int) -> Tensor:
 
 
 def train(
-    streams: dict[str, Tensor], recipe: Recipe, folder: Path, save_every: float = 120.0
+    streams: dict[str, Tensor], recipe: Recipe, checkpoint: Path, start: Path | None = None, save_every: float = 120.0
 ) -> Iterator[dict[str, Any]]:
-    """Train to the end, or on from the last checkpoint in `folder`; yields one record per step."""
+    """Train to the end, or on from the `checkpoint` of an earlier run, which begins with the weights in the folder
+    `start`, or new; yields one record per step."""
     model = new_model(recipe.seed)
     opts = optimizers(model, recipe)
-    checkpoint = folder / "training.pt"
     first = 0
+    if start is not None:
+        model.load_state_dict(load_file(start / "model.safetensors"))
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
@@ -139,27 +152,39 @@ def train(
         for optimizer in opts:
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * share
-        loss = train_step(model, opts, batch(streams, recipe, step), recipe.micro_tokens)
+        losses = train_step(model, opts, batch(streams, recipe, step), recipe, step)
         seconds = time.monotonic() - started
-        yield {"step": step, "loss": loss, "lr": share, "context": recipe.context_at(step), "seconds": seconds}
+        yield {"step": step, **losses, "lr": share, "context": recipe.context_at(step), "seconds": seconds}
         if step + 1 == recipe.steps or time.monotonic() - saved_at > save_every:
             save(checkpoint, model, opts, step + 1)
             saved_at = time.monotonic()
 
 
-def train_step(model: Transformer, opts: list[torch.optim.Optimizer], rows: Tensor, micro_tokens: int) -> float:
-    """One update; the mean next-token loss in nats."""
-    parts = torch.split(rows, max(1, micro_tokens // (rows.shape[1] - 1)))
-    total = 0.0
-    for part in parts:
-        logits = model(part[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten()) * (len(part) / len(rows))
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
+def train_step(
+    model: Transformer, opts: list[torch.optim.Optimizer], rows: Tensor, recipe: Recipe, step: int
+) -> dict[str, float]:
+    """One update; the mean losses in nats per token: `loss` of the next token, and `masked` of the joint objective."""
+    generator = torch.Generator().manual_seed(recipe.seed << 32 | step)
+    size = 0
+    if recipe.block_sizes:
+        size = recipe.block_sizes[int(torch.randint(len(recipe.block_sizes), (), generator=generator))]
+    totals: dict[str, float] = {}
+    length = rows.shape[1] - 1
+    for part in torch.split(rows, max(1, recipe.micro_tokens // length)):
+        if size:
+            noise = draw_noise(len(part), length, size, generator)
+            loss, masked = joint_losses(model, part, size, noise, MASK_ID)
+            losses, whole = {"loss": loss, "masked": masked}, loss + recipe.masked_share * masked
+        else:
+            whole = F.cross_entropy(model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten())
+            losses = {"loss": whole}
+        (whole * (len(part) / len(rows))).backward()  # type: ignore[no-untyped-call]
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0.0) + value.item() * len(part) / len(rows)
     for optimizer in opts:
         optimizer.step()
         optimizer.zero_grad()
-    return total
+    return {**totals, "block": size} if size else totals
 
 
 def save(path: Path, model: Transformer, opts: list[torch.optim.Optimizer], step: int) -> None:

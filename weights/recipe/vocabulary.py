@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from weights.recipe.corpus import END_OF_TEXT
 
 MASK = "<|mask|>"
+MASK_ID = 1  # the second special token
 VOCAB_SIZE = 4096
 
 
