@@ -26,10 +26,11 @@ from model.loading import LoadedModel, load_model
 from model.sampling.constraints import Constraint
 from model.sampling.parameters import SamplingParameters
 from model.steps import Finish, Record, Step
+from model.store import bundled_folder
 from model.tokenizer import Tokenizer
 from model.trace import from_line, to_line
 
-TALE = Path(__file__).parent.parent / "weights" / "tale"
+TALE = bundled_folder()
 PROMPT = "Once upon a time there was a little fox"
 GREEDY = SamplingParameters(temperature=0)
 

@@ -52,7 +52,7 @@ def test_the_bundled_model_names_the_fox_because_of_the_earlier_fox() -> None:
     assert flow.chosen.piece == b" fox"
     strongest = max(flow.positions[:-1], key=lambda told: told.direct.kl_bits)
     assert strongest.token.piece == b" fox"
-    assert math.exp(flow.logprob) > 0.9
+    assert math.exp(flow.logprob) > 0.8
     assert math.exp(flow.logprob + strongest.direct.logprob_change) < 0.01
     assert abs(flow.sum_of_components - flow.difference) <= 1e-4
 

@@ -27,9 +27,10 @@ from model.loading import load_model
 from model.sampling.constraints import Constraint
 from model.sampling.parameters import SamplingParameters
 from model.steps import Finish, Record, Step, Totals
+from model.store import bundled_folder
 from model.tokenizer import Tokenizer
 
-TALE = Path(__file__).parent.parent / "weights" / "tale"
+TALE = bundled_folder()
 PROMPT = "Once upon a time there was a little fox"
 SAMPLED = SamplingParameters(temperature=1.2, top_k=80, top_p=0.98)
 

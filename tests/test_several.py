@@ -34,9 +34,10 @@ from model.errors import EngineError
 from model.loading import load_model
 from model.sampling.parameters import SamplingParameters
 from model.steps import Finish, Record, Step, Totals
+from model.store import bundled_folder
 from model.trace import Run
 
-TALE = Path(__file__).parent.parent / "weights" / "tale"
+TALE = bundled_folder()
 PROMPT = "Once upon a time"
 COUNT = 4
 

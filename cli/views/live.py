@@ -112,7 +112,7 @@ class Session:
 
     def on_resize(self) -> None:
         self._tallest = 0
-        self._draw()
+        self._draw(explain=False)
 
     def on_stop(self) -> None:
         """Ctrl-Z: give the terminal back, stop, and go on below what the shell wrote meanwhile."""
@@ -121,7 +121,7 @@ class Session:
         self._keyboard.restore()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._keyboard.quiet()
-        self._draw()
+        self._draw(explain=False)
 
     def on_terminate(self) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -145,10 +145,11 @@ class Session:
                 style = token_style(self._choice, self._view.color_by, colors=self._colors)
             self._unshown.append(Segment(step.text, style))
 
-    def _draw(self) -> None:
+    def _draw(self, *, explain: bool = True) -> None:
+        """A frame. A signal may come in the midst of the next pass, when the newest step can no longer be explained."""
         started = time.perf_counter()
-        if self._view.explain is not None and self._step is not None and self._step.choices and self._finish is None:
-            self._flow = self._view.explain(self._step).flow or ()
+        if explain and self._view.explain is not None and self._step is not None and self._finish is None:
+            self._flow = self._view.explain(self._step).flow or self._flow
         with self._signals.held():
             text, self._unshown = self._unshown, []
             self._region.draw(text, self._rows())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,8 +28,9 @@ class RepetitionPenalty(Processor):
 
     def __call__(self, scores: Scores) -> None:
         seen = past(scores, self.window)
-        old = scores.whole[seen]
-        scores.edit(self.name, seen, np.where(old < 0, old * self.penalty, old / self.penalty))
+        origin = scores.origin if math.isfinite(scores.origin) else 0.0
+        old = scores.whole[seen] + origin  # its sign matters
+        scores.edit(self.name, seen, np.where(old < 0, old * self.penalty, old / self.penalty) - origin)
 
 
 @dataclass(frozen=True, slots=True)

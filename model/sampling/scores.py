@@ -33,6 +33,7 @@ class Scores:
         "changes",
         "context",
         "is_complete",
+        "origin",
         "size",
         "watched",
     )
@@ -50,6 +51,7 @@ class Scores:
         self._mass: float | None = None
         self._probs: Floats | None = None
         self._text: Ints | None = None
+        self.origin = 0.0  # what was subtracted from all scores, as it stands after the divisions since
         self._sort(max(HEAD, count))
         self.watched = self.token_ids[:count]
 
@@ -175,6 +177,7 @@ class Scores:
             self._whole = None
         else:
             self._whole, self._pending = self.whole, (peak, divisor)
+        self.origin = divided(np.array([self.origin + peak]), divisor).item()
         self._mass = self._probs = None
 
     def keep(self, name: str, kept: slice | Ints) -> None:
