@@ -127,7 +127,7 @@ class Plain:
         return new
 
     def temperature(self) -> np.ndarray:
-        return self.scores if self.p.is_greedy else (self.scores - self.scores.max()) / self.p.temperature
+        return self.scores if self.p.is_greedy else self.scores / self.p.temperature
 
     def top_n_sigma(self) -> np.ndarray:
         if not self.p.top_n_sigma or self.p.is_greedy:
