@@ -16,7 +16,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-SOURCES = ("engine.c", "program.h", "vectors.h", "threads.h", "dots.h", "attention.h")
+SOURCE = "engine.c"  # and the headers beside it
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
 SECONDS = 120  # a compiler that takes longer is given up
 
@@ -71,8 +71,8 @@ def fingerprint(compiler: Sequence[str], flags: Sequence[str]) -> str:
     status = binary.stat()
     parts = [*compiler, str(binary), str(status.st_size), str(status.st_mtime_ns), *flags, processor()]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for name in SOURCES:
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for file in sorted(Path(__file__).parent.glob("*.[ch]")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -90,7 +90,7 @@ def compile_into(library: Path, command: Sequence[str]) -> None:
     """Compile beside the library and put it in place whole. Raises KernelsError, OSError."""
     handle, made = tempfile.mkstemp(dir=library.parent, suffix=".so")
     os.close(handle)
-    source = Path(__file__).with_name(SOURCES[0])
+    source = Path(__file__).with_name(SOURCE)
     try:
         done = subprocess.run(
             [*command, "-o", made, str(source), "-lm"],

@@ -23,6 +23,9 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef vec vec_anywhere __attribute__((aligned(1), may_alias));
 
+INLINE long min(long a, long b) { return a < b ? a : b; }
+INLINE long max(long a, long b) { return a > b ? a : b; }
+
 INLINE vec load(const void *from) { return *(const vec_anywhere *)from; }
 INLINE void store(float *to, vec value) { *(vec_anywhere *)to = value; }
 INLINE vec splat(float value) { return value - (vec){0}; }
