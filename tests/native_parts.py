@@ -22,7 +22,7 @@ FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in
 
 
 @cache
-def library() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
     try:
         return load_library(extra=os.environ.get(FLAGS, "").split())
     except KernelsError as reason:
@@ -30,7 +30,7 @@ def library() -> ctypes.CDLL:
 
 
 def native(model: Transformer, cache_dtype: torch.dtype = torch.float32) -> NativeEngine:
-    engine = NativeEngine.try_build(model, cache_dtype, library)
+    engine = NativeEngine.try_build(model, cache_dtype, compiled)
     assert isinstance(engine, NativeEngine), engine
     return engine
 
@@ -69,11 +69,11 @@ class Bench(Operations):
         hidden = torch.full((count, size), torch.nan)
         task = Pass(ids=ids.data_ptr(), rows=1, length=count, logits=logits.data_ptr(), hidden=hidden.data_ptr())
         task.lengths, task.starts = (ctypes.c_int64 * 1)(), (ctypes.c_int64 * 1)()
-        Machine(library(), program, sizes).run(task, threads)
+        Machine(compiled(), program, sizes).run(task, threads)
         return logits if heads else hidden
 
     def head(self, linear: nn.Module, norm: nn.Module | None = None, softcap: float = 0.0) -> Operation:
         return self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
 
 
-__all__ = ["FLAGS", "Bench", "Int4Weight", "QuantizedEmbedding", "float_weight", "kept_as", "library", "native"]
+__all__ = ["FLAGS", "Bench", "Int4Weight", "QuantizedEmbedding", "float_weight", "kept_as", "compiled", "native"]

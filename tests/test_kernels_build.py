@@ -24,7 +24,7 @@ LOADED = "from model.kernels.build import load_library; from pathlib import Path
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    native_parts.library()  # skips where there is no compiler
+    native_parts.compiled()  # skips where there is no compiler
     made = tmp_path / "kernels"
     made.mkdir(mode=0o700)
     return made
@@ -120,7 +120,7 @@ if not child:
     os._exit(0 if torch.equal(engine.forward(ids, None), expected) else 3)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    native_parts.library()
+    native_parts.compiled()
     command = [sys.executable, "-W", "ignore", "-c", script.format(tests=str(Path(__file__).parent))]
     assert subprocess.run(command, timeout=120, check=False).returncode == 0
 
@@ -148,7 +148,7 @@ def test_the_sources_are_part_of_the_package() -> None:
 
 @pytest.mark.slow
 def test_the_sanitizers_find_nothing_in_any_operation() -> None:
-    native_parts.library()
+    native_parts.compiled()
     compiler = build.find_compiler()
     found = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
     runtime = Path(found.stdout.strip())

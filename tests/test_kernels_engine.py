@@ -259,8 +259,8 @@ def test_calls_from_several_threads_wait_for_each_other() -> None:
 
 def test_weights_and_caches_that_the_kernels_do_not_know_are_named() -> None:
     model = tiny.random_transformer()
-    assert NativeEngine.try_build(model, torch.float16, native_parts.library) == "they do not know a cache of float16"
-    reason = NativeEngine.try_build(model.half(), torch.float32, native_parts.library)
+    assert NativeEngine.try_build(model, torch.float16, native_parts.compiled) == "they do not know a cache of float16"
+    reason = NativeEngine.try_build(model.half(), torch.float32, native_parts.compiled)
     assert reason == "they do not know weights of float16"
 
 
@@ -271,7 +271,7 @@ def test_weights_on_large_pages_are_the_same_weights_and_stay_tied(kind: str, ti
     if kind != "float32":
         quantize_model(model, kind)
     before = native(model).forward(random_ids(20), None, last=False)
-    engine = NativeEngine.try_build(model, torch.float32, native_parts.library, large_pages=True)
+    engine = NativeEngine.try_build(model, torch.float32, native_parts.compiled, large_pages=True)
     assert isinstance(engine, NativeEngine)
     assert torch.equal(engine.forward(random_ids(20), None, last=False), before)
     head, embedding = (
