@@ -53,13 +53,16 @@ static bool make_room_for_partials(Engine *e) {
     return e->partials != NULL;
 }
 
-static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
-    size_t widest = PADDED(e->sizes.hidden);
+static long widest(const Engine *e) {  // numbers of a column that is multiplied
+    long most = e->sizes.hidden;
     for (long i = 0; i < e->count; i++)
-        for (long p = 0; p < e->operations[i].parts; p++)
-            widest = max(widest, PADDED(e->operations[i].matrices[p].columns));
-    size_t multiplying = FEW * PADDED(e->sizes.hidden) + (PANEL_ROWS + LANES) * widest;
-    size_t queries = max(BAND, SPLIT) * (e->sizes.heads / e->sizes.kv_heads), size = PADDED(e->sizes.head_dim);
+        for (long p = 0; p < e->operations[i].parts; p++) most = max(most, e->operations[i].matrices[p].columns);
+    return PADDED(most);
+}
+
+static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
+    size_t size = PADDED(e->sizes.head_dim), queries = max(BAND, SPLIT) * (e->sizes.heads / e->sizes.kv_heads);
+    size_t multiplying = FEW * e->widths[READY] + (PANEL_ROWS + LANES) * widest(e);
     size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
     return (max(multiplying, attending) + 64) * sizeof(float);
 }
@@ -86,9 +89,10 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     e->count = count;
     e->sizes = *sizes;
     long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
-    long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [NORMED] = sizes->hidden, [ADDED] = sizes->hidden,
+    long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
                             [GATE] = sizes->intermediate, [UP] = sizes->intermediate};
+    widths[READY] = max(sizes->hidden, FIXED_BYTES(widest(e)) / sizeof(float));
     for (int b = 0; b < BUFFERS; b++) e->widths[b] = PADDED(widths[b]);
     return e;
 }

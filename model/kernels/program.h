@@ -7,7 +7,7 @@ enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cac
 enum { NORM_NONE, NORM_RMS, NORM_LAYER };
 enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD };
 enum { IDENTITY, SILU, GELU, GELU_TANH, RELU };
-enum { HIDDEN, NORMED, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, BUFFERS };  // per column, one position of one row
+enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, BUFFERS };  // per column, one position of one row
 
 typedef struct {
     int64_t kind, rows, columns;

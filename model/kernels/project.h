@@ -1,8 +1,8 @@
 // Operations that take positions one by one: embedding, norms, projections, taps.
 #pragma once
-#include "dots.h"
 #include "elements.h"
 #include "engine.h"
+#include "products.h"
 
 #define TASK_ROWS 16        // rows of a matrix in a task: whole vectors, so that tasks share none
 #define PANEL_ROWS 48       // the same where columns are many: rows are widened into a panel, and read many times
@@ -11,8 +11,8 @@
 static void embed(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
     const Matrix *m = &op->matrices[0], *learned = &op->matrices[1];
-    long n = m->columns, size = PADDED(n);
-    float *scratch = (float *)self->scratch, *row = scratch + 2 * LANES * size / GROUP;
+    long n = m->columns;
+    float *scratch = (float *)self->scratch, *row = scratch + SCALES(n);
     long columns = pass->rows * pass->length;
     TASKS(self, c, columns) {
         float *out = column(e, HIDDEN, c);
@@ -36,30 +36,47 @@ static void normalise_columns(Engine *e, Member *self, const Operation *op) {
     barrier(self, columns);
 }
 
+// A column as the products of an operation take it, if not as it is: normalised, in fixed point, or both.
+static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
+    const Matrix *m = &op->matrices[0];
+    bool fixed = in_fixed_point(m);
+    if (op->norm.kind != NORM_NONE) {
+        float *normed = fixed ? scratch : out;
+        normalise(&op->norm, x, normed, false);
+        memset(normed + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
+        x = normed;
+    }
+#if BYTE_PRODUCTS
+    if (fixed) to_fixed(m->kind, x, m->columns, (Fixed *)out);
+#endif
+}
+
+// The columns that an operation reads, made ready: few by every thread for itself in its scratch memory, to be spared
+// a barrier, and many by all together.
+static Columns columns_of(Engine *e, Member *self, const Operation *op, bool last, float **scratch) {
+    const Pass *pass = &e->pass;
+    long count = last ? pass->rows : pass->rows * pass->length;
+    long stride = e->widths[op->source] * (last ? pass->length : 1), width = e->widths[READY];
+    const float *x = column(e, op->source, last ? pass->length - 1 : 0);
+    if (op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]))
+        return (Columns){(const char *)x, stride * sizeof *x, count};
+    float *ready = count <= FEW ? *scratch : column(e, READY, 0);
+    if (count <= FEW) {
+        *scratch += FEW * width;
+        for (long c = 0; c < count; c++) make_ready(op, x + c * stride, ready + c * width, *scratch);
+    } else {
+        TASKS(self, c, count) make_ready(op, x + c * stride, ready + c * width, *scratch);
+        barrier(self, count);
+    }
+    return (Columns){(const char *)ready, width * sizeof *ready, count};
+}
+
 static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
-    bool head = op->kind == HEAD, last = head && pass->last;
-    long columns = last ? pass->rows : pass->rows * pass->length;
-    long stride = e->widths[op->source] * (last ? pass->length : 1);
-    const float *x = column(e, op->source, last ? pass->length - 1 : 0);
+    bool head = op->kind == HEAD;
     float *scratch = (float *)self->scratch;
-    if (op->norm.kind != NORM_NONE) {
-        long width = e->widths[NORMED], n = op->norm.size;
-        if (columns <= FEW) {
-            for (long c = 0; c < columns; c++) {
-                normalise(&op->norm, x + c * stride, scratch + c * width, false);
-                memset(scratch + c * width + n, 0, (width - n) * sizeof *scratch);
-            }
-            x = scratch;
-            scratch += FEW * width;
-        } else {
-            TASKS(self, c, columns) normalise(&op->norm, x + c * stride, column(e, NORMED, c), false);
-            barrier(self, columns);
-            x = column(e, NORMED, 0);
-        }
-        stride = width;
-    }
-    long share = columns > COLUMNS ? PANEL_ROWS : TASK_ROWS, parts = op->gated ? 1 : op->parts, total = 0;
+    Columns columns = columns_of(e, self, op, head && pass->last, &scratch);
+    long share = columns.count > COLUMNS ? PANEL_ROWS : TASK_ROWS, parts = op->gated ? 1 : op->parts, total = 0;
     for (long p = 0; p < parts; p++) total += (op->matrices[p].rows + share - 1) / share;
     TASKS(self, task, total) {
         long p = 0;
@@ -67,21 +84,21 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
         const Matrix *m = &op->matrices[p];
         long first = task * share, count = min(share, m->rows - first);
         if (head) {
-            multiply(m, first, count, x, stride, columns, pass->logits + first, m->rows, false, scratch);
+            Target to = {pass->logits + first, m->rows, false};
+            multiply(m, first, count, columns, to, scratch);
             if (op->softcap)
-                for (long c = 0; c < columns; c++)
-                    cap_logits(pass->logits + c * m->rows + first, count, op->softcap);
+                for (long c = 0; c < columns.count; c++) cap_logits(column_of(to, c, 0), count, op->softcap);
             continue;
         }
-        long width = e->widths[op->target + p];
-        float *out = column(e, op->target + p, 0) + first;
-        multiply(m, first, count, x, stride, columns, out, width, op->add, scratch);
+        Target to = {column(e, op->target + p, 0) + first, e->widths[op->target + p], op->add};
+        multiply(m, first, count, columns, to, scratch);
         if (op->gated) {
-            float *up = column(e, op->target + 1, 0) + first;
-            multiply(m + 1, first, count, x, stride, columns, up, width, false, scratch);
-            for (long c = 0; c < columns; c++) activate(op->activation, out + c * width, up + c * width, count);
+            Target up = {column(e, op->target + 1, 0) + first, e->widths[op->target + 1], false};
+            multiply(m + 1, first, count, columns, up, scratch);
+            for (long c = 0; c < columns.count; c++)
+                activate(op->activation, column_of(to, c, 0), column_of(up, c, 0), count);
         } else if (op->activation != IDENTITY)
-            for (long c = 0; c < columns; c++) activate(op->activation, out + c * width, NULL, count);
+            for (long c = 0; c < columns.count; c++) activate(op->activation, column_of(to, c, 0), NULL, count);
     }
     barrier(self, total);
 }

@@ -10,7 +10,7 @@ Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
 Normed = IntEnum("Normed", "NONE RMS LAYER", start=0)
 Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD", start=0)
 Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU", start=0)
-Buffer = IntEnum("Buffer", "HIDDEN NORMED QUERY KEY VALUE MIXED GATE UP ADDED", start=0)
+Buffer = IntEnum("Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED", start=0)
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
 
 
