@@ -76,4 +76,4 @@ class Bench(Operations):
         return self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
 
 
-__all__ = ["FLAGS", "Bench", "Int4Weight", "QuantizedEmbedding", "float_weight", "kept_as", "compiled", "native"]
+__all__ = ["FLAGS", "Bench", "Int4Weight", "QuantizedEmbedding", "compiled", "float_weight", "kept_as", "native"]

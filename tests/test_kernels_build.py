@@ -141,9 +141,16 @@ def test_an_engine_that_is_gone_leaves_no_thread() -> None:
     torch.set_num_threads(before)
 
 
-def test_the_sources_are_part_of_the_package() -> None:
-    folder = Path(build.__file__).parent
-    assert {*build.SOURCES} == {path.name for path in folder.iterdir() if path.suffix in (".c", ".h")}
+def test_a_change_in_any_source_makes_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = [Path(shutil.copy(source, tmp_path)) for source in build.sources()]
+    assert {"engine.c", "threads.h"} <= {copy.name for copy in copies}
+    monkeypatch.setattr(build, "sources", lambda: copies)
+    compiler = [sys.executable]
+    found = {build.fingerprint(compiler, [])}
+    for copy in copies:
+        copy.write_text(copy.read_text() + "// another\n")
+        found.add(build.fingerprint(compiler, []))
+    assert len(found) == 1 + len(copies)
 
 
 @pytest.mark.slow

@@ -71,9 +71,14 @@ def fingerprint(compiler: Sequence[str], flags: Sequence[str]) -> str:
     status = binary.stat()
     parts = [*compiler, str(binary), str(status.st_size), str(status.st_mtime_ns), *flags, processor()]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for file in sorted(Path(__file__).parent.glob("*.[ch]")):
+    for file in sources():
         digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
+
+
+def sources() -> list[Path]:
+    """Every file that the compiler reads here."""
+    return sorted(Path(__file__).parent.glob("*.[ch]"))
 
 
 def processor() -> str:
