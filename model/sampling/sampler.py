@@ -139,7 +139,9 @@ class Raw:
 def as_array(logits: Any) -> Floats:
     """Logits as float64 on the CPU; a torch tensor of any dtype and device, or an array."""
     if hasattr(logits, "detach"):
-        logits = logits.detach().cpu().double().numpy()
+        logits = logits.detach().cpu()
+        # Widened by numpy: torch's threads would spin for a while, on the processors that the kernels' threads need.
+        logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy()
     return np.asarray(logits, np.float64)
 
 
