@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import lzma
 import math
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_a_joint_run_goes_on_from_the_weights_it_is_given(tmp_path: Path, stream
     torch.manual_seed(0)
     given = {name: torch.randn_like(weight).bfloat16() * 0.1 for name, weight in new_model(1).state_dict().items()}
     save_file(given, tmp_path / "model.safetensors")
-    recipe = dataclasses.replace(joint_recipe(512, 1), batch_tokens=512, peak=0.0)
+    recipe = dataclasses.replace(joint_recipe(512, 1), batch_tokens=512, peak=0.0, fast=False)
     record = next(train(streams, recipe, tmp_path / "state.pt", start=tmp_path, save_every=-1))
     assert record["block"] in (4, 8, 16, 32)
     model = new_model(1)
@@ -183,6 +184,21 @@ def test_a_joint_run_goes_on_from_the_weights_it_is_given(tmp_path: Path, stream
     with torch.inference_mode():
         expected = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
     assert record["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_fast_run_learns_what_a_precise_one_does(
+    tmp_path: Path, streams: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is captured as in earnest; the backend that would compile it, a minute's work, is left out."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    recipe = Recipe(tokens=2 * 512, batch_tokens=512, micro_tokens=256, block_sizes=(4, 32))
+    precise, fast = (
+        list(train(streams, dataclasses.replace(recipe, fast=fast), tmp_path / f"{fast}.pt")) for fast in (False, True)
+    )
+    for name in ("loss", "masked"):
+        found, expected = ([record[name] for record in run] for run in (fast, precise))
+        assert found == pytest.approx(expected, rel=2e-3)
+        assert found != expected
 
 
 def test_the_joint_rate_falls_from_a_share_of_the_full_one() -> None:

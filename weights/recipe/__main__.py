@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="vocabulary, token streams, training state, log")
     parser.add_argument("--out", type=Path, required=True, help="where the finished checkpoint is written")
     parser.add_argument("--joint", type=Path, metavar="FOLDER", help="go on from this checkpoint, and write the card")
-    parser.add_argument("--tokens", type=int, help="length of the run; 12.5 million, or 2.5 million with --joint")
+    parser.add_argument("--tokens", type=int, help="length of the run; 12.5 million, or 10 million with --joint")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.joint:
-        recipe = joint_recipe(options.tokens or 2_500_000, options.seed)
+        recipe = joint_recipe(options.tokens or 10_000_000, options.seed)
         state = options.work / "joint.pt"
     else:
         recipe = Recipe(options.tokens or 12_500_000, options.seed)

@@ -1,4 +1,4 @@
-"""Train the bundled model: one process, float32, resumable at any moment."""
+"""Train the bundled model: one process, resumable at any moment."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Recipe:
     decay: float = 0.45
     block_sizes: tuple[int, ...] = ()  # of the joint objective, one drawn per step; none: next tokens only
     masked_share: float = 0.5  # weight of the masked loss beside the next-token loss
+    fast: bool = False  # compiled, products in bfloat16: twice as fast on a processor that multiplies bfloat16
     mix: float = 1.0  # how far from the weights it began with to the trained ones the written ones lie
 
     @property
@@ -63,7 +64,9 @@ class Recipe:
 
 def joint_recipe(tokens: int, seed: int) -> Recipe:
     """A run that goes on from autoregressive weights: smaller steps, falling nearly from the start."""
-    return Recipe(tokens, seed, 4096, peak=0.4, warmup=0.03, decay=0.9, block_sizes=BLOCK_SIZES, mix=0.6)
+    return Recipe(
+        tokens, seed, 4096, peak=0.7, warmup=0.02, decay=0.95, block_sizes=BLOCK_SIZES, masked_share=1.0, fast=True
+    )
 
 
 def model_config() -> ModelConfig:
@@ -136,6 +139,8 @@ def train(
     `start`, or new; yields one record per step."""
     model = new_model(recipe.seed)
     opts = optimizers(model, recipe)
+    if recipe.fast:
+        model.model.compile(dynamic=False)
     first = 0
     if start is not None:
         model.load_state_dict(load_file(start / "model.safetensors"))
@@ -171,13 +176,14 @@ def train_step(
     totals: dict[str, float] = {}
     length = rows.shape[1] - 1
     for part in torch.split(rows, max(1, recipe.micro_tokens // length)):
-        if size:
-            noise = draw_noise(len(part), length, size, generator)
-            loss, masked = joint_losses(model, part, size, noise, MASK_ID)
-            losses, whole = {"loss": loss, "masked": masked}, loss + recipe.masked_share * masked
-        else:
-            whole = F.cross_entropy(model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten())
-            losses = {"loss": whole}
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.fast):
+            if size:
+                noise = draw_noise(len(part), length, size, generator)
+                loss, masked = joint_losses(model, part, size, noise, MASK_ID)
+                losses, whole = {"loss": loss, "masked": masked}, loss + recipe.masked_share * masked
+            else:
+                whole = F.cross_entropy(model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten())
+                losses = {"loss": whole}
         (whole * (len(part) / len(rows))).backward()  # type: ignore[no-untyped-call]
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(part) / len(rows)
