@@ -1,9 +1,7 @@
 // Products of matrices with columns of activations, in float32 or in fixed point: rows in, sums, scales and biases out.
 #pragma once
-#include "dots.h"
-#include "fixed_point.h"
+#include "byte_panels.h"
 
-#define AT_HAND 8                // columns in fixed point that rows are read for together
 #define MOST_BYTES (1L << 16)    // of a row of int8: their products with a plane fit an int32
 #define SCALES(columns) (2 * LANES * (PADDED(columns) / GROUP) + LANES)  // numbers that rows_of takes
 
@@ -80,19 +78,25 @@ INLINE float *column_of(Target to, long c, long r) { return to.out + c * to.stri
 
 #if BYTE_PRODUCTS
 static void multiply_fixed(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+    vec sums[AT_HAND];
+    long groups = PADDED(m->columns) / GROUP;
+    GroupPanel *panels = m->kind == INT4 && columns.count > AT_HAND ? (GroupPanel *)(scratch + SCALES(m->columns)) : NULL;
+    for (long r = 0; panels && r < count; r += LANES) {
+        Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
+        unpack_rows(&rows, m->columns, panels + r / LANES * groups);
+    }
     for (long from = 0; from < columns.count; from += AT_HAND) {
-        long end = min(columns.count, from + AT_HAND);
+        long some = min(columns.count - from, AT_HAND);
+        const char *x = columns.x + from * columns.bytes;
         for (long r = 0; r < count; r += LANES) {
             long left = min(count - r, LANES);
-            Rows rows = rows_of(m, first + r, left, scratch);
-            for (long c = from; c < end; c += 2) {
-                const char *x = columns.x + c * columns.bytes;
-                const Fixed *pair[2] = {(const Fixed *)x, (const Fixed *)(x + columns.bytes)};
-                long some = min(end - c, 2);
-                vec sums[2];
-                fixed_sums(m->kind, some, &rows, pair, m->columns, sums);
-                finish(m, first + r, left, some, sums, column_of(to, c, r), to.stride, to.add);
+            if (panels)
+                panel_sums(panels + r / LANES * groups, some, x, columns.bytes, m->columns, sums);
+            else {
+                Rows rows = rows_of(m, first + r, left, scratch);
+                byte_sums(m->kind, &rows, some, x, columns.bytes, m->columns, sums);
             }
+            finish(m, first + r, left, some, sums, column_of(to, from, r), to.stride, to.add);
         }
     }
 }
