@@ -39,8 +39,8 @@ INLINE ivec q_of(const float *x, long from, long size, float inverse) {
     return (ivec)_mm512_cvtps_epi32((__m512)(load_some(x + from, min(LANES, size - from)) * inverse));
 }
 
-// The column x (size,) as `out`, FIXED_BYTES of memory. Not finite numbers make the step, and so every sum, no number.
-APART void to_fixed(int kind, const float *x, long size, Fixed *out) {
+// What a column's numbers are counted in, and its inverse. Numbers that are not finite make it, and so every sum, none.
+INLINE float step_of(const float *x, long size, float *inverse) {
     vec most = splat(0), poison = splat(0);
     for (long i = 0; i < size; i += LANES) {
         vec value = load_some(x + i, min(LANES, size - i));
@@ -50,16 +50,27 @@ APART void to_fixed(int kind, const float *x, long size, Fixed *out) {
     int exponent;
     frexpf(_mm512_reduce_max_ps((__m512)most), &exponent);
     exponent = exponent < -100 ? -100 : exponent;
-    out->step = ldexpf(1, exponent - BITS) + lane_sum(poison);
-    float inverse = ldexpf(1, BITS - exponent);
+    *inverse = ldexpf(1, BITS - exponent);
+    return ldexpf(1, exponent - BITS) + lane_sum(poison);
+}
+
+// Whole numbers as bytes of the planes: low, middle, high.
+INLINE void split(ivec q, ivec *parts) {
+    parts[0] = q << 24 >> 24;
+    parts[1] = (q - parts[0]) << 16 >> 24;
+    parts[2] = (((q - parts[0]) >> 8) - parts[1]) >> 8;
+}
+
+// The column x (size,) as `out`, FIXED_BYTES of memory.
+APART void to_fixed(int kind, const float *x, long size, Fixed *out) {
+    float inverse;
+    out->step = step_of(x, size, &inverse);
     ivec sums[PLANES] = {isplat(0), isplat(0), isplat(0)};
     char *planes = (char *)(out + 1);
     float *groups = group_sums(out, size);
     for (long i = 0; i < SPANS_OF(size) * SPAN; i += LANES) {
         ivec q = q_of(x, i, size, inverse), parts[PLANES];
-        parts[0] = q << 24 >> 24;
-        parts[1] = (q - parts[0]) << 16 >> 24;
-        parts[2] = (((q - parts[0]) >> 8) - parts[1]) >> 8;
+        split(q, parts);
         long at = place(kind, i);
         char *to = planes + at / STEP_BYTES * STEP_BYTES * PLANES + at % STEP_BYTES;
         UNROLL for (int p = 0; p < PLANES; p++) {

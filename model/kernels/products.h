@@ -1,7 +1,9 @@
 // Products of matrices with columns of activations, in float32 or in fixed point: rows in, sums, scales and biases out.
 #pragma once
-#include "byte_panels.h"
+#include "tiles.h"
 
+#define TASK_ROWS 16             // rows of a matrix in a task: whole vectors, so that tasks share none
+#define PANEL_ROWS 48            // the same where columns are many, and rows are read many times
 #define MOST_BYTES (1L << 16)    // of a row of int8: their products with a plane fit an int32
 #define SCALES(columns) (2 * LANES * (PADDED(columns) / GROUP) + LANES)  // numbers that rows_of takes
 
@@ -63,9 +65,10 @@ APART void finish(const Matrix *m, long first, long count, long columns, const v
 // Whether a matrix is multiplied with columns in fixed point, and not in float32.
 INLINE bool in_fixed_point(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MOST_BYTES; }
 
-typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point
+typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point, one by one or in bands
     const char *x;
     long bytes, count;  // bytes from one to the next
+    bool tiled;         // in bands
 } Columns;
 
 typedef struct {  // what a product is written to, for row `first` and the first column on
@@ -102,6 +105,26 @@ static void multiply_fixed(const Matrix *m, long first, long count, Columns colu
 }
 #endif
 
+#if TILES
+static void multiply_tiled(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+    vec sums[BAND];
+    const char *tiled[PANEL_ROWS / LANES];
+    char *memory = (char *)(scratch + SCALES(m->columns));
+    for (long r = 0; r < count; r += LANES, memory += TILED_BYTES(m->columns)) {
+        Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
+        tiled[r / LANES] = tiled_rows(m->kind, &rows, m->columns, memory);
+    }
+    for (long from = 0; from < columns.count; from += BAND) {
+        const Band *band = (const Band *)(columns.x + from * columns.bytes);
+        for (long r = 0; r < count; r += LANES) {
+            (m->kind == INT8 ? int8_tile_sums : int4_tile_sums)(tiled[r / LANES], band, m->columns, sums);
+            finish(m, first + r, min(count - r, LANES), min(columns.count - from, BAND), sums, column_of(to, from, r),
+                   to.stride, to.add);
+        }
+    }
+}
+#endif
+
 static void multiply_floats(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
     vec sums[COLUMNS];
     long size = PADDED(m->columns), stride = columns.bytes / sizeof(float);
@@ -128,6 +151,12 @@ static void multiply_floats(const Matrix *m, long first, long count, Columns col
 // Rows `first` .. `first` + `count` of a matrix times columns. `scratch` takes SCALES + count * PADDED(columns of m)
 // numbers.
 static void multiply(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+#if TILES
+    if (columns.tiled) {
+        multiply_tiled(m, first, count, columns, to, scratch);
+        return;
+    }
+#endif
 #if BYTE_PRODUCTS
     if (in_fixed_point(m)) {
         multiply_fixed(m, first, count, columns, to, scratch);
