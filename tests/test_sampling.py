@@ -18,9 +18,10 @@ from torch import Tensor
 from model.errors import EngineError, NothingPossible, ParameterError
 from model.sampling.context import Context, Mask
 from model.sampling.draw import uniform
+from model.sampling.head import HEAD
 from model.sampling.parameters import SAMPLERS, SamplingParameters, defaults_from, not_applied
 from model.sampling.sampler import Sampler, drawn, inverse_cdf
-from model.sampling.scores import HEAD, Scores
+from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
 
 PLAIN = SamplingParameters(temperature=1.0, top_p=1.0)

@@ -14,9 +14,11 @@ from model.sampling.chain import GREEDY, build_chain
 from model.sampling.context import Context
 from model.sampling.draw import uniform
 from model.sampling.parameters import SamplingParameters
-from model.sampling.provenance import Change, Floats, Ints
+from model.sampling.provenance import Change, Floats, Ints, Logits
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,10 @@ class Sampler:
             final[scores.token_ids] = scores.probs
         else:
             final = np.exp(scores.whole - scores.peak) / scores.mass
-        return Distribution(raw.logits - raw.total, final)
+        return Distribution(raw.logprobs(), final)
 
     def _scores(self, raw: Raw, context: Context) -> Scores:
-        return Scores(raw.logits, context, self.top)
+        return Scores(raw.logits, context, self.top, raw.mass)
 
     def _process(self, scores: Scores) -> None:
         for mask in scores.context.masks:
@@ -97,21 +99,24 @@ class Sampler:
 
     def _candidates(self, raw: Raw, scores: Scores, shown: Ints, token_id: int) -> tuple[Candidate, ...]:
         is_greedy = self.parameters.is_greedy
-        probs = [float(i == token_id) for i in shown] if is_greedy else final_probs(scores, shown)
-        logprobs = (raw.logits[shown] - raw.total).tolist()
+        token_ids = shown.tolist()
+        probs = [float(i == token_id) for i in token_ids] if is_greedy else final_probs(scores, shown)
+        logprobs = raw.logprobs(shown).tolist()
         told = provenance(scores.changes, shown)
         return tuple(
-            Candidate(i, self.piece(i), logprob, prob, cut or (GREEDY if is_greedy and not prob else None), moved)
-            for i, logprob, prob, (cut, moved) in zip(shown.tolist(), logprobs, probs, told, strict=True)
+            [
+                Candidate(i, self.piece(i), logprob, prob, cut or (GREEDY if is_greedy and not prob else None), moved)
+                for i, logprob, prob, (cut, moved) in zip(token_ids, logprobs, probs, told, strict=True)
+            ]
         )
 
 
 class Raw:
-    """Logits (vocab,) in float64 at temperature 1, before any processor."""
+    """Logits (vocab,) at temperature 1, before any processor; all sums are in float64."""
 
-    __slots__ = ("entropy", "logits", "total")
+    __slots__ = ("entropy", "logits", "mass", "total")
 
-    def __init__(self, logits: Floats):
+    def __init__(self, logits: Logits):
         """Raises EngineError for NaN, infinity, or nothing possible."""
         peak = float(logits.max())
         if not math.isfinite(peak):
@@ -119,7 +124,8 @@ class Raw:
                 "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
                 "or the dtype too narrow: try --dtype float32"
             )
-        below = logits - peak
+        below = logits.astype(np.float64)
+        below -= peak
         weights = np.exp(below)
         mass = float(weights.sum())
         with np.errstate(invalid="ignore"):  # impossible tokens: 0 times minus infinity
@@ -127,8 +133,13 @@ class Raw:
         if math.isnan(mean):
             mean = float(np.einsum("i,i->", weights, np.maximum(below, -1e3))) / mass
         self.logits = logits
+        self.mass = mass  # sum of exp(logit - highest)
         self.total = peak + math.log(mass)  # log of the sum of exp(logits)
         self.entropy = (math.log(mass) - mean) / math.log(2)  # over the whole vocabulary, in bits (Shannon 1948)
+
+    def logprobs(self, token_ids: Ints | slice = ALL) -> Floats:
+        """Log-softmax of these tokens' logits, or of all."""
+        return self.logits[token_ids].astype(np.float64) - self.total
 
     def rank(self, token_id: int) -> int:
         """1 for the most probable token; of equally probable ones the lower id comes first."""
@@ -136,13 +147,14 @@ class Raw:
         return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
 
 
-def as_array(logits: Any) -> Floats:
-    """Logits as float64 on the CPU; a torch tensor of any dtype and device, or an array."""
+def as_array(logits: Any) -> Logits:
+    """Logits on the CPU, at least float32; a torch tensor of any dtype and device, or an array.
+
+    What is computed of them is left to numpy: torch's threads would spin on the processors that the kernels need.
+    """
     if hasattr(logits, "detach"):
-        logits = logits.detach().cpu()
-        # Widened by numpy: torch's threads would spin for a while, on the processors that the kernels' threads need.
-        logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy()
-    return np.asarray(logits, np.float64)
+        logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy(force=True)
+    return np.asarray(logits)
 
 
 def drawn(scores: Scores, draw: float) -> int:
@@ -185,7 +197,10 @@ def provenance(changes: Sequence[Change], shown: Ints) -> list[Told]:
     cut: list[str | None] = [None] * len(shown)
     moved: list[tuple[tuple[str, float], ...]] = [()] * len(shown)
     for change in changes:
-        for place, amount in enumerate(change.of(shown)):
+        amounts = change.of(shown)
+        if not any(amounts):
+            continue
+        for place, amount in enumerate(amounts):
             if not amount or cut[place] is not None:
                 continue
             if amount == -math.inf:
