@@ -11,7 +11,8 @@ from torch import Tensor
 from model.sampling.context import Context
 from model.sampling.head import HEAD
 from model.sampling.processor import Processor
-from model.sampling.sampler import Raw, as_array, provenance
+from model.sampling.raw import Raw, as_array
+from model.sampling.sampler import provenance
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice, Status
 
@@ -24,7 +25,7 @@ class Continuations:
 
     def __init__(self, logits: Tensor, context: Context, chain: tuple[Processor, ...], count: int, top: int):
         """At least `count` are put in order, if there are as many; `top` candidates are recorded in a choice."""
-        self._raw = Raw(as_array(logits))
+        self._raw = Raw.of(as_array(logits))[0]
         self._position = context.position
         self._scores = scores = Scores(self._raw.logprobs(), context, max(HEAD, count, top))
         self._shown = scores.token_ids[:top]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.sampling.provenance import Floats, Ints, Logits
+from model.sampling.provenance import Floats, Ints
 
 HEAD = 128  # tokens that are sorted at first
 
@@ -25,10 +25,10 @@ class Head:
     is_complete: bool
 
     @staticmethod
-    def of(whole: Logits, count: int) -> Head:
+    def of(whole: Floats, count: int) -> Head:
         """At least the `count` most probable of all tokens (vocab,); empty where none is possible."""
         token_ids, is_complete = most_probable(whole, count)
-        return Head(*in_order(token_ids, whole[token_ids].astype(np.float64)), is_complete)
+        return Head(*in_order(token_ids, whole[token_ids]), is_complete)
 
     def after(self, whole: Floats, touched: Sequence[Ints]) -> Head:
         """The head once the tokens `touched` have other scores, which `whole` (vocab,) holds; any may be named twice.
@@ -51,7 +51,7 @@ def in_order(token_ids: Ints, values: Floats) -> tuple[Ints, Floats]:
     return token_ids[order], values[order]
 
 
-def most_probable(whole: Logits, count: int) -> tuple[Ints, bool]:
+def most_probable(whole: Floats, count: int) -> tuple[Ints, bool]:
     """Ids, in order, of the `count` most probable tokens and of some more; and whether these are all possible ones.
 
     The `count`-th largest maximum of as many disjoint groups is a floor that at least `count` tokens reach: two

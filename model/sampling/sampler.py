@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from model.errors import EngineError
 from model.sampling.chain import GREEDY, build_chain
 from model.sampling.context import Context
 from model.sampling.draw import uniform
 from model.sampling.parameters import SamplingParameters
-from model.sampling.provenance import Change, Floats, Ints, Logits
+from model.sampling.provenance import Change, Floats, Ints
+from model.sampling.raw import Raw, as_array
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
-
-ALL = slice(None)
-
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
@@ -47,8 +44,7 @@ class Sampler:
         Raises EngineError where they hold no distribution, NothingPossible where masks and processors leave nothing,
         ParameterError where a processor lacks what it needs.
         """
-        raw = Raw(as_array(logits))
-        scores = self._scores(raw, context)
+        raw, scores = self._begin(logits, context)
         most_probable = scores.token_ids
         self._process(scores)
         draw = None
@@ -76,8 +72,7 @@ class Sampler:
 
     def distribution(self, logits: Any, context: Context) -> Distribution:
         """Raw and final distribution over the whole vocabulary. Raises what `choose` raises."""
-        raw = Raw(as_array(logits))
-        scores = self._scores(raw, context)
+        raw, scores = self._begin(logits, context)
         self._process(scores)
         final = np.zeros(scores.size)
         if self.parameters.is_greedy:
@@ -88,8 +83,9 @@ class Sampler:
             final = np.exp(scores.whole - scores.peak) / scores.mass
         return Distribution(raw.logprobs(), final)
 
-    def _scores(self, raw: Raw, context: Context) -> Scores:
-        return Scores(raw.logits, context, self.top, raw.mass)
+    def _begin(self, logits: Any, context: Context) -> tuple[Raw, Scores]:
+        raw, below = Raw.of(as_array(logits))
+        return raw, Scores(below, context, self.top, origin=raw.peak, mass=raw.mass)
 
     def _process(self, scores: Scores) -> None:
         for mask in scores.context.masks:
@@ -109,52 +105,6 @@ class Sampler:
                 for i, logprob, prob, (cut, moved) in zip(token_ids, logprobs, probs, told, strict=True)
             ]
         )
-
-
-class Raw:
-    """Logits (vocab,) at temperature 1, before any processor; all sums are in float64."""
-
-    __slots__ = ("entropy", "logits", "mass", "total")
-
-    def __init__(self, logits: Logits):
-        """Raises EngineError for NaN, infinity, or nothing possible."""
-        peak = float(logits.max())
-        if not math.isfinite(peak):
-            raise EngineError(
-                "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
-                "or the dtype too narrow: try --dtype float32"
-            )
-        below = logits.astype(np.float64)
-        below -= peak
-        weights = np.exp(below)
-        mass = float(weights.sum())
-        with np.errstate(invalid="ignore"):  # impossible tokens: 0 times minus infinity
-            mean = float(np.einsum("i,i->", weights, below)) / mass
-        if math.isnan(mean):
-            mean = float(np.einsum("i,i->", weights, np.maximum(below, -1e3))) / mass
-        self.logits = logits
-        self.mass = mass  # sum of exp(logit - highest)
-        self.total = peak + math.log(mass)  # log of the sum of exp(logits)
-        self.entropy = (math.log(mass) - mean) / math.log(2)  # over the whole vocabulary, in bits (Shannon 1948)
-
-    def logprobs(self, token_ids: Ints | slice = ALL) -> Floats:
-        """Log-softmax of these tokens' logits, or of all."""
-        return self.logits[token_ids].astype(np.float64) - self.total
-
-    def rank(self, token_id: int) -> int:
-        """1 for the most probable token; of equally probable ones the lower id comes first."""
-        own = self.logits[token_id]
-        return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
-
-
-def as_array(logits: Any) -> Logits:
-    """Logits on the CPU, at least float32; a torch tensor of any dtype and device, or an array.
-
-    What is computed of them is left to numpy: torch's threads would spin on the processors that the kernels need.
-    """
-    if hasattr(logits, "detach"):
-        logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy(force=True)
-    return np.asarray(logits)
 
 
 def drawn(scores: Scores, draw: float) -> int:

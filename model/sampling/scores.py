@@ -9,7 +9,7 @@ import numpy as np
 from model.errors import EngineError, NothingPossible
 from model.sampling.context import Context, Mask
 from model.sampling.head import HEAD, Head
-from model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Logits, Reweighed
+from model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
 
 
 class Scores:
@@ -22,7 +22,6 @@ class Scores:
 
     __slots__ = (
         "_head",
-        "_logits",
         "_mass",
         "_pending",
         "_text",
@@ -36,22 +35,24 @@ class Scores:
         "watched",
     )
 
-    def __init__(self, logits: Logits, context: Context, count: int = 0, mass: float | None = None):
-        """`logits` (vocab,) are never written to; the changes of the `count` most probable tokens are watched.
+    def __init__(
+        self, whole: Floats, context: Context, count: int = 0, *, origin: float = 0.0, mass: float | None = None
+    ):
+        """`whole` (vocab,) is written to; the changes of the `count` most probable tokens are watched.
 
-        `mass`, where it is known, is their sum of exp(logit - highest).
+        `origin` was subtracted from all scores; `mass`, where it is known, is the sum of exp(score - highest).
         """
         self.context = context
-        self.size = len(logits)
+        self.size = len(whole)
         self.changes: list[Change] = []
-        self.origin = 0.0  # what was subtracted from all scores, as it stands after the divisions since
-        self._logits: Logits | None = logits  # None: nothing outside the head is possible
-        self._whole: Floats | None = None  # made when it is first asked for
+        self.origin = origin  # what was subtracted from all scores, as it stands after the divisions since
+        self._whole: Floats | None = whole  # None: nothing outside the head is possible
         self._pending: tuple[float, float] | None = None  # what is still to be subtracted and divided by
         self._touched: list[Ints] = []  # tokens that got other scores since the head was put in order
         self._text: Ints | None = None
+        self._weights: Floats | None = None
         self._sort(max(HEAD, count))
-        self._mass = mass
+        self._mass: float | None = mass
         self.watched = self.token_ids[:count]
 
     @property
@@ -64,12 +65,7 @@ class Scores:
     @property
     def head(self) -> Head:
         """The most probable tokens, in order."""
-        if self._touched:
-            head, self._touched = self._head.after(self.whole, self._touched), []
-            if len(head.values):
-                self._set_head(head)
-            else:
-                self._sort()
+        self._settle()
         return self._head
 
     @property
@@ -94,9 +90,7 @@ class Scores:
     @property
     def whole(self) -> Floats:
         """All scores by token id (vocab,), minus infinity for what is not possible. Not to be written to."""
-        if self._whole is None and self._logits is not None:
-            self._whole = self._logits.astype(np.float64)
-        elif self._whole is None:
+        if self._whole is None:
             self._whole = np.full(self.size, -math.inf)
             self._whole[self._head.token_ids] = self._head.values
         if self._pending is not None:
@@ -124,7 +118,7 @@ class Scores:
         """Sum of exp(score - peak) over all tokens."""
         head = self.head
         if self._mass is None:
-            self._mass = float((self.weights if head.is_complete else np.exp(self.whole - head.values[0])).sum())
+            self._mass = float((self.weights if head.is_complete else self._all_weights()).sum())
         return self._mass
 
     @property
@@ -165,8 +159,9 @@ class Scores:
         self.remove(mask.name, np.array([k for k in mask.removed if k < self.size], np.int64))
 
     def remove(self, name: str, token_ids: Ints) -> None:
-        """Cut some tokens."""
+        """Cut some tokens. Raises NothingPossible where no other is left."""
         self.edit(name, token_ids, np.full(len(token_ids), -math.inf))
+        self._settle()
 
     def remove_below(self, name: str, least: float) -> None:
         """Cut all scores below `least`, the peak not."""
@@ -180,13 +175,13 @@ class Scores:
         """Divide what each score lies below the peak, so that nothing overflows. The order stays."""
         head, peak = self.head, self.peak
         if head.is_complete:
-            self._whole = self._logits = None
+            self._whole = None
         else:
             if self._pending is not None:
                 self._whole = self.whole
             self._pending = (peak, divisor)
         self._set_head(Head(head.token_ids, divided(head.values - peak, divisor), head.is_complete))
-        self.origin = divided(np.array([self.origin + peak]), divisor).item()
+        self.origin = (self.origin + peak) / divisor
 
     def keep(self, name: str, kept: slice | Ints) -> None:
         """Cut everything but these places of the head."""
@@ -195,21 +190,40 @@ class Scores:
         if head.is_complete and len(token_ids) == len(head.token_ids):
             return
         self.changes.append(Kept(name, token_ids))
-        self._whole = self._logits = self._pending = None
+        self._whole = self._pending = None
+        weights = self._weights
         self._set_head(Head(token_ids, head.values[kept], is_complete=True))
+        if weights is not None and self._head.values[0] == head.values[0]:
+            self._weights = weights[kept]
+
+    def _all_weights(self) -> Floats:
+        """exp(score - peak) of all tokens."""
+        peak = self.peak
+        below = self.whole - peak if peak else self.whole
+        return np.exp(below, out=None if below is self._whole else below)
 
     def _allow(self, name: str, allowed: np.ndarray) -> None:
         """Cut all but the tokens where `allowed` (vocab,) is true."""
         self.changes.append(Allowed(name, allowed))
         np.copyto(self.whole, -math.inf, where=~allowed)
         self._touched.append(self._head.token_ids[:0])
+        self._settle()
+
+    def _settle(self) -> None:
+        """Put what was touched in its place. Raises NothingPossible, EngineError."""
+        if self._touched:
+            head, self._touched = self._head.after(self.whole, self._touched), []
+            if len(head.values):
+                self._set_head(head)
+            else:
+                self._sort()
 
     def _sort(self, count: int = HEAD) -> None:
         """Sort at least the `count` most probable tokens. Raises NothingPossible, EngineError."""
-        is_fresh = self._whole is None and self._pending is None and self._logits is not None
-        head = Head.of(self._logits if is_fresh else self.whole, count)
+        head = Head.of(self.whole, count)
         if not len(head.values):
-            raise NothingPossible(f"nothing is left to choose from: {self._last_cut()} forbids what was still possible")
+            last_cut = self.changes[-1].name if self.changes else "the model"
+            raise NothingPossible(f"nothing is left to choose from: {last_cut} forbids what was still possible")
         self._set_head(head)
 
     def _set_head(self, head: Head) -> None:
@@ -217,17 +231,7 @@ class Scores:
         if not math.isfinite(head.values[0]):
             raise EngineError("a processor made a score infinite; use smaller numbers for penalties and biases")
         self._head = head
-        self._mass: float | None = None
-        self._weights: Floats | None = None
-
-    def _last_cut(self) -> str:
-        """Who removed the last token."""
-        left = np.arange(self.size)
-        for change in self.changes:
-            left = left[np.array(change.of(left)) > -math.inf]
-            if not len(left):
-                return change.name
-        return "the model"
+        self._mass = self._weights = None
 
 
 def divided(below: Floats, divisor: float) -> Floats:
