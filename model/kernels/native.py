@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from ctypes import c_int64, c_void_p
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,6 +27,25 @@ MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
 Table = tuple[Tensor, Tensor]  # cosines and sines (positions, dim / 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where a cache's keys and values lie, the way a pass is told; true until the cache moves them."""
+
+    cache: weakref.ref[KVCache]
+    moves: int
+    keys: ctypes.Array[c_void_p]
+    values: ctypes.Array[c_void_p]
+    slots: ctypes.Array[c_int64]
+
+    @staticmethod
+    def of(cache: KVCache) -> Stores:
+        slots = _integers([store.shape[2] for store in cache.keys])
+        return Stores(weakref.ref(cache), cache.moves, _addresses(cache.keys), _addresses(cache.values), slots)
+
+    def are_of(self, cache: KVCache) -> bool:
+        return self.cache() is cache and self.moves == cache.moves
+
+
 class NativeEngine:
     """A transformer run by the kernels: float32, bfloat16, int8 or int4 weights, float32 or bfloat16 cache.
 
@@ -38,6 +59,7 @@ class NativeEngine:
         self.device = torch.device("cpu")
         self.program = Program(model)
         self.tables: dict[tuple[Rope, int], Table] = {}
+        self._stores: Stores | None = None  # of the cache that was used last
         config = model.config
         sizes = Sizes(
             config.hidden_size,
@@ -132,6 +154,9 @@ class NativeEngine:
         if cache is None:
             cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)
         cache.reserve(length)
+        if self._stores is None or not self._stores.are_of(cache):
+            self._stores = Stores.of(cache)
+        stores = self._stores
         token_ids = token_ids.contiguous()
         tables = self._tables(cache, length)
         task = Pass(
@@ -142,9 +167,9 @@ class NativeEngine:
             block,
             _integers(cache.lengths),
             _integers(cache.starts),
-            _addresses(cache.keys),
-            _addresses(cache.values),
-            _integers([store.shape[2] for store in cache.keys]),
+            stores.keys,
+            stores.values,
+            stores.slots,
             FLOATS[cache.keys[0].dtype],
             _addresses([part for table in tables for part in table]),
             _integers([rope.dim for rope in self.program.ropes]),

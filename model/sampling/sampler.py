@@ -18,6 +18,7 @@ from model.sampling.raw import Raw, as_array
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
 
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """One position's distribution over the whole vocabulary."""
