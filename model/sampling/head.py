@@ -62,8 +62,9 @@ def most_probable(whole: Floats, count: int) -> tuple[Ints, bool]:
     if groups <= count:
         return np.flatnonzero(whole > -math.inf), True
     maxima = whole[: size // groups * groups].reshape(-1, groups).max(0)
-    floor = np.partition(maxima, groups - count)[groups - count]
+    maxima.partition(groups - count)
+    floor = maxima[groups - count]
     if floor == -math.inf:
         return np.flatnonzero(whole > -math.inf), True
-    token_ids = np.flatnonzero(whole >= floor)
+    token_ids = (whole >= floor).nonzero()[0]
     return token_ids, len(token_ids) == size

@@ -53,7 +53,8 @@ class Kept:
     token_ids: Ints
 
     def of(self, token_ids: Ints) -> list[float]:
-        return np.where((token_ids[:, None] == self.token_ids).any(1), 0.0, -math.inf).tolist()
+        is_kept = (token_ids[:, None] == self.token_ids).any(1)
+        return [0.0 if kept else -math.inf for kept in is_kept.tolist()]
 
 
 @dataclass(frozen=True, slots=True)

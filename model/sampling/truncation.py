@@ -15,6 +15,7 @@ import numpy as np
 from model.sampling.draw import XTC_STREAM, uniform
 from model.sampling.processor import Processor
 from model.sampling.provenance import Ints
+from model.sampling.raw import weighed
 from model.sampling.scores import Scores
 
 
@@ -97,8 +98,7 @@ class TypicalP(Truncation):
     def kept(self, scores: Scores) -> Ints | None:
         total = math.log(scores.mass)
         surprise = total - (scores.values - scores.peak)
-        below = scores.possible - scores.peak
-        entropy = total - float(np.einsum("i,i->", np.exp(below), below)) / scores.mass
+        entropy = total - weighed(scores.possible - scores.peak)[1] / scores.mass
         distance = np.abs(surprise - entropy)
         order = np.argsort(distance, kind="stable")
         reached = np.cumsum(scores.probs[order])
