@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Callable, Sequence
-from ctypes import c_int64, c_void_p
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +12,7 @@ from model.kernels.build import KernelsError, load_library
 from model.kernels.machine import Machine
 from model.kernels.pages import move_to_large_pages
 from model.kernels.program import FLOATS, Program, named
+from model.kernels.stores import Stores, addresses, integers
 from model.kernels.structures import Pass, Sizes
 from model.kv_cache import KVCache
 from model.rope import rotary_table
@@ -25,25 +23,6 @@ FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
 
 Table = tuple[Tensor, Tensor]  # cosines and sines (positions, dim / 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Where a cache's keys and values lie, the way a pass is told; true until the cache moves them."""
-
-    cache: weakref.ref[KVCache]
-    moves: int
-    keys: ctypes.Array[c_void_p]
-    values: ctypes.Array[c_void_p]
-    slots: ctypes.Array[c_int64]
-
-    @staticmethod
-    def of(cache: KVCache) -> Stores:
-        slots = _integers([store.shape[2] for store in cache.keys])
-        return Stores(weakref.ref(cache), cache.moves, _addresses(cache.keys), _addresses(cache.values), slots)
-
-    def are_of(self, cache: KVCache) -> bool:
-        return self.cache() is cache and self.moves == cache.moves
 
 
 class NativeEngine:
@@ -165,14 +144,14 @@ class NativeEngine:
             length,
             last,
             block,
-            _integers(cache.lengths),
-            _integers(cache.starts),
+            integers(cache.lengths),
+            integers(cache.starts),
             stores.keys,
             stores.values,
             stores.slots,
             FLOATS[cache.keys[0].dtype],
-            _addresses([part for table in tables for part in table]),
-            _integers([rope.dim for rope in self.program.ropes]),
+            addresses([part for table in tables for part in table]),
+            integers([rope.dim for rope in self.program.ropes]),
             logits.data_ptr(),
             None if hidden is None else hidden.data_ptr(),
         )
@@ -196,11 +175,3 @@ class NativeEngine:
             self.tables.clear()
         self.tables[key] = cosines[0, 0, :, :half].contiguous(), sines[0, 0, :, :half].contiguous()
         return self.tables[key]
-
-
-def _integers(values: Sequence[int]) -> ctypes.Array[c_int64]:
-    return (c_int64 * len(values))(*values)
-
-
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])

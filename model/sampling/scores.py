@@ -116,9 +116,11 @@ class Scores:
     @property
     def mass(self) -> float:
         """Sum of exp(score - peak) over all tokens."""
-        head = self.head
-        if self._mass is None:
-            self._mass = float((self.weights if head.is_complete else self._all_weights()).sum())
+        head, peak = self.head, self.peak
+        if self._mass is None and head.is_complete:
+            self._mass = float(self.weights.sum())
+        elif self._mass is None:
+            self._mass = float(np.exp(self.whole - peak if peak else self.whole).sum())
         return self._mass
 
     @property
@@ -195,12 +197,6 @@ class Scores:
         self._set_head(Head(token_ids, head.values[kept], is_complete=True))
         if weights is not None and self._head.values[0] == head.values[0]:
             self._weights = weights[kept]
-
-    def _all_weights(self) -> Floats:
-        """exp(score - peak) of all tokens."""
-        peak = self.peak
-        below = self.whole - peak if peak else self.whole
-        return np.exp(below, out=None if below is self._whole else below)
 
     def _allow(self, name: str, allowed: np.ndarray) -> None:
         """Cut all but the tokens where `allowed` (vocab,) is true."""
