@@ -61,6 +61,7 @@ class KVCache:
         self.starts = [0] * rows
         self.window = config.window
         self.slides = [kind.window is not None for kind in config.layers]
+        self.moves = 0  # how often storage was replaced: until then its addresses are true
         self.groups = {slides: self.slides.index(slides) for slides in self.slides}  # with one layer of each
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in self.slides]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in self.slides]
@@ -89,15 +90,15 @@ class KVCache:
         planned_length = self.limit if planned_length is None else planned_length
         return self.config.rope_regime(planned_length) == self.config.rope_regime(self.planned_length)
 
-    def reserve(self, count: int) -> Tensor:
-        """Make room for `count` new positions in every row; their position numbers (rows, count).
-
-        Raises PromptError where a row would pass the limit.
-        """
+    def reserve(self, count: int) -> None:
+        """Make room for `count` new positions in every row. Raises PromptError where a row would pass the limit."""
         needed = self.positions_read + count
         if needed > self.limit:
             raise PromptError(f"{needed:,} positions do not fit in a context of {self.limit:,}")
         self._make_room(count)
+
+    def next_positions(self, count: int) -> Tensor:
+        """The numbers of the next `count` positions of every row (rows, count)."""
         starts = torch.tensor(self.lengths, device=self.keys[0].device)
         return starts[:, None] + torch.arange(count, device=starts.device)
 
@@ -142,6 +143,7 @@ class KVCache:
     def select(self, rows: Sequence[int]) -> None:
         """Make the cache hold a copy of these rows, in this order (repeats copy: beams, samples)."""
         index = torch.tensor(list(rows), dtype=torch.long, device=self.keys[0].device)
+        self.moves += 1
         self.keys = [store.index_select(0, index) for store in self.keys]
         self.values = [store.index_select(0, index) for store in self.values]
         self.lengths = [self.lengths[row] for row in rows]
@@ -187,18 +189,16 @@ class KVCache:
         `bytes_per_token` is what a position takes while every layer holds it; `evicted` positions are held only by
         the layers without a window.
         """
-        sizes = [2 * store.shape[1] * store.shape[3] * store.element_size() for store in self.keys]  # per position
-        length, kept = self.lengths[row], self.lengths[row] - self.starts[row]
-        used = sum(size * (kept if slides else length) for size, slides in zip(sizes, self.slides, strict=True))
-        return CacheUsage(
-            length=length,
-            limit=self.limit,
-            allocated=self.allocated,
-            nbytes_used=used,
-            nbytes_held=sum(size * store.shape[2] for size, store in zip(sizes, self.keys, strict=True)),
-            bytes_per_token=sum(sizes),
-            evicted=self.starts[row],
-        )
+        length, evicted = self.lengths[row], self.starts[row]
+        used = held = per_token = allocated = 0
+        for slides, layer in self.groups.items():  # layers of a group have storage of one shape
+            _, heads, slots, head_dim = self.keys[layer].shape
+            size = self.slides.count(slides) * 2 * heads * head_dim * self.keys[layer].element_size()  # per position
+            used += size * (length - evicted if slides else length)
+            held += size * slots
+            per_token += size
+            allocated = max(allocated, slots)
+        return CacheUsage(length, self.limit, allocated, used, held, per_token, evicted)
 
     def _held(self, starts: Sequence[int]) -> int:
         """Slots in use, in the row that uses most."""
@@ -227,6 +227,7 @@ class KVCache:
         moves = [(slice(row, row + 1), shift) for row, shift in enumerate(shifts)]
         if len(set(shifts)) == 1:
             moves = [(slice(None), shifts[0])]
+        self.moves += 1
         for stores in (self.keys, self.values):
             for layer, old in enumerate(stores):
                 if self.slides[layer] != slides:

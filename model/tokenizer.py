@@ -29,6 +29,7 @@ class Tokenizer:
         self._byte_fallback = backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__()
         self._bytes_of_char = {char: byte for byte, char in enumerate(byte_alphabet())}
         self._added = backend.get_added_tokens_decoder()
+        self._pieces: dict[int, bytes] = {}  # those that were asked for
         self.start_ids = self._start_ids()
 
     @staticmethod
@@ -70,6 +71,11 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> bytes:
         """The bytes that one token stands for; the name of a special token; b"" for an id without a token."""
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self._piece(token_id)
+        return self._pieces[token_id]
+
+    def _piece(self, token_id: int) -> bytes:
         added = self._added.get(token_id)
         if added is not None:
             return added.content.encode()

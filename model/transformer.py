@@ -221,7 +221,8 @@ class PassView:
             self.positions = torch.arange(length, device=token_ids.device).expand(batch, length)
             self.planned_length = length if planned_length is None else planned_length
         else:
-            self.positions = cache.reserve(length)  # (batch, length)
+            cache.reserve(length)
+            self.positions = cache.next_positions(length)  # (batch, length)
             self.planned_length = cache.planned_length
 
     def rotary(self, rope: Rope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

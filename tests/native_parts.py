@@ -22,9 +22,9 @@ FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in
 
 
 @cache
-def compiled() -> ctypes.CDLL:
+def compiled(*flags: str) -> ctypes.CDLL:
     try:
-        return load_library(extra=os.environ.get(FLAGS, "").split())
+        return load_library(extra=[*os.environ.get(FLAGS, "").split(), *flags])
     except KernelsError as reason:
         pytest.skip(f"no native kernels: {reason}")
 
@@ -54,9 +54,11 @@ def float_weight(module: nn.Module) -> Tensor:
 class Bench(Operations):
     """Runs operations on an input (count, size): the residual stream, into which it comes as an embedding's rows."""
 
-    def run(self, x: Tensor, *operations: Operation, wide: int = 1, threads: int = 2) -> Tensor:
+    def run(
+        self, x: Tensor, *operations: Operation, wide: int = 1, threads: int = 2, flags: tuple[str, ...] = ()
+    ) -> Tensor:
         """The residual stream after the operations (count, size), or what a HEAD among them gives. `wide` bounds the
-        other widths."""
+        other widths; `flags` are further ones of the compiler."""
         count, size = x.shape
         embedding = Operation(kind=Code.EMBED, parts=1, scale=1.0)
         embedding.matrices[0] = self.matrix(nn.Embedding(count, size, _weight=x))
@@ -69,7 +71,7 @@ class Bench(Operations):
         hidden = torch.full((count, size), torch.nan)
         task = Pass(ids=ids.data_ptr(), rows=1, length=count, logits=logits.data_ptr(), hidden=hidden.data_ptr())
         task.lengths, task.starts = (ctypes.c_int64 * 1)(), (ctypes.c_int64 * 1)()
-        Machine(compiled(), program, sizes).run(task, threads)
+        Machine(compiled(*flags), program, sizes).run(task, threads)
         return logits if heads else hidden
 
     def head(self, linear: nn.Module, norm: nn.Module | None = None, softcap: float = 0.0) -> Operation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 
 import native_parts
@@ -20,7 +21,7 @@ from model.transformer import ACTIVATIONS, Norm
 
 KINDS = ["float32", "bfloat16", "int8", "int4"]
 SIZES = st.integers(1, 100)
-COUNTS = st.integers(1, 20)  # positions: through every tile, and through the panels of many
+COUNTS = st.integers(1, 36)  # positions: through every tile and panel, and three bands
 SEEDS = st.integers(0, 1000)
 
 
@@ -72,6 +73,31 @@ def test_a_sum_is_the_same_bits_in_any_company(kind: str, columns: int, counts: 
     bench = Bench()
     alone = bench.run(x[:fewer].contiguous(), bench.head(module), threads=1)
     assert torch.equal(bench.run(x, bench.head(module), threads=3)[:fewer], alone)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only these processors have tiles to do without")
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("columns", [64, 70, 576])
+@pytest.mark.parametrize("count", [3, 8, 17, 40])
+def test_without_tiles_of_bytes_the_bits_are_the_same(kind: str, columns: int, count: int) -> None:
+    module = kept_as(kind, linear(100, columns, bias=True, seed=1))
+    x = random(count, columns, seed=2)
+    bench = Bench()
+    expected = bench.run(x, bench.head(module), flags=("-mno-amx-int8",))
+    assert torch.equal(bench.run(x, bench.head(module)), expected)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_position_that_holds_no_number_gives_none_and_leaves_the_others_alone(kind: str, count: int) -> None:
+    module = kept_as(kind, linear(20, 70, bias=True, seed=1))
+    x = random(count + 1, 70, seed=2)
+    bench = Bench()
+    whole = bench.run(x, bench.head(module))
+    x[count, 3] = torch.inf
+    broken = bench.run(x, bench.head(module))
+    assert torch.equal(broken[:count], whole[:count])
+    assert broken[count].isnan().all()
 
 
 @pytest.mark.parametrize("kind", ["rms", "rms_float", "rms_plus_one", "layer"])

@@ -196,6 +196,21 @@ def test_a_long_context_is_that_of_torch(sliding: bool) -> None:
     assert torch.equal(torch.cat(parts, dim=1), engine.forward(ids, None, last=False))
 
 
+def test_caches_used_in_turn_are_told_apart_wherever_their_storage_goes() -> None:
+    """One grows and slides, the other is cut back to a copy of its first row."""
+    engine = native(tiny.random_transformer(SLIDING))
+    ids = random_ids(90)
+    first, second = engine.new_cache(2), engine.new_cache(2)
+    engine.forward(ids, second)
+    engine.forward(ids[:, :60], first)
+    engine.forward(ids[:, :1], second)
+    found = engine.forward(ids[:, 60:], first)
+    assert torch.equal(found, engine.forward(ids, None))
+    second.select([0])
+    again = torch.cat((ids[:1], ids[:1, :1], ids[:1, :20]), dim=1)
+    assert torch.equal(engine.forward(again[:, -20:], second), engine.forward(again, None))
+
+
 def test_what_memory_held_before_does_not_matter() -> None:
     """Slots beyond a row's end are not looked at."""
     engine = native(tiny.random_transformer(SLIDING))

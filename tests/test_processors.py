@@ -51,7 +51,7 @@ def final(scores: Scores) -> Tensor:
 
 
 def processed(processor: Processor, logits: Tensor, where: Context) -> Scores:
-    scores = Scores(logits.numpy(), where, 5)
+    scores = Scores(logits.numpy().copy(), where, 5)
     processor(scores)
     return scores
 
@@ -129,7 +129,7 @@ def test_masks_are_applied_as_transformers_suppresses_tokens() -> None:
     allowed = np.ones(3000, bool)
     allowed[[5, 2999, 17]] = False
     for mask in (Mask("ban", removed=(5, 2999, 17)), Mask("regex", allowed=allowed)):
-        scores = Scores(row.numpy(), context(), 5)
+        scores = Scores(row.numpy().copy(), context(), 5)
         scores.mask(mask)
         assert_equal(final(scores), expected)
 

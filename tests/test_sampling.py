@@ -18,9 +18,10 @@ from torch import Tensor
 from model.errors import EngineError, NothingPossible, ParameterError
 from model.sampling.context import Context, Mask
 from model.sampling.draw import uniform
+from model.sampling.head import HEAD
 from model.sampling.parameters import SAMPLERS, SamplingParameters, defaults_from, not_applied
 from model.sampling.sampler import Sampler, drawn, inverse_cdf
-from model.sampling.scores import HEAD, Scores
+from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
 
 PLAIN = SamplingParameters(temperature=1.0, top_p=1.0)
@@ -259,6 +260,8 @@ def test_where_nothing_is_left_the_last_to_cut_is_named(temperature: float) -> N
     assert [(c.token_id, c.removed_by) for c in choice.candidates] == [(0, None), (1, "ban"), (2, "regex")]
     with pytest.raises(NothingPossible, match=": no-repeat-ngram forbids what was still possible"):
         one.choose(logits, Context([0], 0, 1, masks=masks))
+    with pytest.raises(NothingPossible, match=": ban forbids what was still possible"):  # the model left one token
+        one.choose(logprobs(0.0, 1.0, 0.0), Context([], 0, 1, masks=masks[::-1]))
 
 
 def test_the_known_numbers_of_a_small_distribution() -> None:

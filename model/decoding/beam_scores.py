@@ -9,9 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from model.sampling.context import Context
+from model.sampling.head import HEAD
 from model.sampling.processor import Processor
-from model.sampling.sampler import Raw, as_array, provenance
-from model.sampling.scores import HEAD, Scores
+from model.sampling.raw import Raw, as_array
+from model.sampling.sampler import provenance
+from model.sampling.scores import Scores
 from model.steps import Candidate, Choice, Status
 
 
@@ -23,9 +25,9 @@ class Continuations:
 
     def __init__(self, logits: Tensor, context: Context, chain: tuple[Processor, ...], count: int, top: int):
         """At least `count` are put in order, if there are as many; `top` candidates are recorded in a choice."""
-        self._raw = Raw(as_array(logits))
+        self._raw = Raw.of(as_array(logits))[0]
         self._position = context.position
-        self._scores = scores = Scores(self._raw.logits - self._raw.total, context, max(HEAD, count, top))
+        self._scores = scores = Scores(self._raw.logprobs(), context, max(HEAD, count, top))
         self._shown = scores.token_ids[:top]
         for mask in context.masks:
             scores.mask(mask)
@@ -42,7 +44,7 @@ class Continuations:
     def choice(self, token_id: int, piece: Callable[[int], bytes], status: Status) -> Choice:
         """One of them told; nothing was drawn, so there are no final probabilities."""
         shown = self._shown if token_id in self._shown else np.append(self._shown, token_id)
-        logprobs = (self._raw.logits[shown] - self._raw.total).tolist()
+        logprobs = self._raw.logprobs(shown).tolist()
         told = provenance(self._scores.changes, shown)
         return Choice(
             position=self._position,

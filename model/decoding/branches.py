@@ -10,7 +10,8 @@ from model.decoding.path_cache import PathCache
 from model.decoding.request import Request, check_length
 from model.engine import Engine
 from model.sampling.context import Context, Mask
-from model.sampling.sampler import Raw, Sampler, as_array
+from model.sampling.raw import Raw, as_array
+from model.sampling.sampler import Sampler
 from model.steps import Candidate, Choice, Reason
 from model.tokenizer import REPLACEMENT, Tokenizer
 
@@ -213,7 +214,7 @@ class Branches:
         offer, shown = self._offer(), self.candidates()
         rank = next((k for k, candidate in enumerate(shown, start=1) if candidate.token_id == token_id), None)
         if rank is None:  # its record comes with all candidates up to it
-            rank = Raw(as_array(self._logits)).rank(token_id)
+            rank = Raw.of(as_array(self._logits))[0].rank(token_id)
             told = Sampler(self._request.sampling, self._tokenizer.piece, rank)
             candidates = told.choose(self._logits, self._context(self.here)).candidates
             taken = next(candidate for candidate in candidates if candidate.token_id == token_id)

@@ -5,7 +5,7 @@
 #include "engine.h"
 
 #define SPLIT 8             // new positions up to which the cache is dealt out by chunks, and beyond by queries
-#define BAND 16             // new positions in a task that is dealt out by queries
+#define STRIP 16             // new positions in a task that is dealt out by queries
 
 // One head of one position, normalised and rotated, as it is compared with others: out may be x.
 APART void prepare_head(const Engine *e, const Operation *op, const Norm *norm, const float *x, long position, float *out) {
@@ -155,11 +155,11 @@ static void attend_by_chunks(Engine *e, Member *self, const Operation *op) {
     barrier(self, total);
 }
 
-// Many new positions: all are written first, then each task takes a band of them for one head.
+// Many new positions: all are written first, then each task takes a strip of them for one head.
 static void attend_by_queries(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
-    long heads = e->sizes.kv_heads, n = e->sizes.head_dim, bands = (pass->length + BAND - 1) / BAND;
-    long columns = pass->rows * pass->length, total = pass->rows * heads * bands;
+    long heads = e->sizes.kv_heads, n = e->sizes.head_dim, strips = (pass->length + STRIP - 1) / STRIP;
+    long columns = pass->rows * pass->length, total = pass->rows * heads * strips;
     TASKS(self, c, columns) {
         long row = c / pass->length, i = c % pass->length;
         for (long head = 0; head < heads; head++) remember(e, op, row, head, i, (float *)self->scratch);
@@ -170,10 +170,10 @@ static void attend_by_queries(Engine *e, Member *self, const Operation *op) {
     }
     barrier(self, columns);
     TASKS(self, task, total) {
-        // The last bands see most: they come first, so that no thread is left alone with one.
-        long band = bands - 1 - task / (pass->rows * heads), head = task % heads, row = task / heads % pass->rows;
+        // The last strips see most: they come first, so that no thread is left alone with one.
+        long strip = strips - 1 - task / (pass->rows * heads), head = task % heads, row = task / heads % pass->rows;
         float *scratch = (float *)self->scratch;
-        long first = band * BAND, count = min(BAND, pass->length - first);
+        long first = strip * STRIP, count = min(STRIP, pass->length - first);
         Queries queries = queries_of(e, op, row, head, first, count, true, &scratch);
         Partial got = partial_at(scratch, &queries);
         Partial new = partial_at(scratch + queries.count * (2 + queries.size), &queries);

@@ -107,7 +107,7 @@ def compile_into(library: Path, command: Sequence[str]) -> None:
             check=False,
         )
         if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
+            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or ["no message"]
             raise KernelsError(f"{command[0]} failed: {lines[0]}")
         Path(made).replace(library)
     except subprocess.TimeoutExpired:

@@ -26,6 +26,7 @@ static float *zeros(size_t count) {
 }
 
 static bool make_room(Engine *e, long columns) {
+    columns = (columns + BAND - 1) / BAND * BAND;
     if (columns <= e->capacity) return true;
     for (int b = 0; b < BUFFERS; b++) {
         free(e->buffers[b]);
@@ -61,8 +62,8 @@ static long widest(const Engine *e) {  // numbers of a column that is multiplied
 }
 
 static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
-    size_t size = PADDED(e->sizes.head_dim), queries = max(BAND, SPLIT) * (e->sizes.heads / e->sizes.kv_heads);
-    size_t multiplying = FEW * e->widths[READY] + (PANEL_ROWS + LANES) * widest(e);
+    size_t size = PADDED(e->sizes.head_dim), queries = max(STRIP, SPLIT) * (e->sizes.heads / e->sizes.kv_heads);
+    size_t multiplying = 2 * BAND * e->widths[READY] + (PANEL_ROWS + LANES) * widest(e);
     size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
     return (max(multiplying, attending) + 64) * sizeof(float);
 }
@@ -88,6 +89,9 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     memcpy(e->operations, operations, count * sizeof *operations);
     e->count = count;
     e->sizes = *sizes;
+#if TILES
+    e->tiled = tiles_allowed();
+#endif
     long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,

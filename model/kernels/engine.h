@@ -11,6 +11,7 @@ typedef struct {
     long widths[BUFFERS];
     float *buffers[BUFFERS];
     long capacity;  // columns there is room for
+    bool tiled;     // the system lets the kernels use the processor's tiles
     float *partials;
     size_t partials_size;
     Team *team;

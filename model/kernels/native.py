@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from ctypes import c_int64, c_void_p
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from model.kernels.build import KernelsError, load_library
 from model.kernels.machine import Machine
 from model.kernels.pages import move_to_large_pages
 from model.kernels.program import FLOATS, Program, named
+from model.kernels.stores import Stores, addresses, integers
 from model.kernels.structures import Pass, Sizes
 from model.kv_cache import KVCache
 from model.rope import rotary_table
@@ -38,6 +38,7 @@ class NativeEngine:
         self.device = torch.device("cpu")
         self.program = Program(model)
         self.tables: dict[tuple[Rope, int], Table] = {}
+        self._stores: Stores | None = None  # of the cache that was used last
         config = model.config
         sizes = Sizes(
             config.hidden_size,
@@ -132,6 +133,9 @@ class NativeEngine:
         if cache is None:
             cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)
         cache.reserve(length)
+        if self._stores is None or not self._stores.are_of(cache):
+            self._stores = Stores.of(cache)
+        stores = self._stores
         token_ids = token_ids.contiguous()
         tables = self._tables(cache, length)
         task = Pass(
@@ -140,14 +144,14 @@ class NativeEngine:
             length,
             last,
             block,
-            _integers(cache.lengths),
-            _integers(cache.starts),
-            _addresses(cache.keys),
-            _addresses(cache.values),
-            _integers([store.shape[2] for store in cache.keys]),
+            integers(cache.lengths),
+            integers(cache.starts),
+            stores.keys,
+            stores.values,
+            stores.slots,
             FLOATS[cache.keys[0].dtype],
-            _addresses([part for table in tables for part in table]),
-            _integers([rope.dim for rope in self.program.ropes]),
+            addresses([part for table in tables for part in table]),
+            integers([rope.dim for rope in self.program.ropes]),
             logits.data_ptr(),
             None if hidden is None else hidden.data_ptr(),
         )
@@ -171,11 +175,3 @@ class NativeEngine:
             self.tables.clear()
         self.tables[key] = cosines[0, 0, :, :half].contiguous(), sines[0, 0, :, :half].contiguous()
         return self.tables[key]
-
-
-def _integers(values: Sequence[int]) -> ctypes.Array[c_int64]:
-    return (c_int64 * len(values))(*values)
-
-
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])

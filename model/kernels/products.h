@@ -1,9 +1,9 @@
 // Products of matrices with columns of activations, in float32 or in fixed point: rows in, sums, scales and biases out.
 #pragma once
-#include "dots.h"
-#include "fixed_point.h"
+#include "tiles.h"
 
-#define AT_HAND 8                // columns in fixed point that rows are read for together
+#define TASK_ROWS 16             // rows of a matrix in a task: whole vectors, so that tasks share none
+#define PANEL_ROWS 48            // the same where columns are many, and rows are read many times
 #define MOST_BYTES (1L << 16)    // of a row of int8: their products with a plane fit an int32
 #define SCALES(columns) (2 * LANES * (PADDED(columns) / GROUP) + LANES)  // numbers that rows_of takes
 
@@ -65,9 +65,10 @@ APART void finish(const Matrix *m, long first, long count, long columns, const v
 // Whether a matrix is multiplied with columns in fixed point, and not in float32.
 INLINE bool in_fixed_point(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MOST_BYTES; }
 
-typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point
+typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point, one by one or in bands
     const char *x;
     long bytes, count;  // bytes from one to the next
+    bool tiled;         // in bands
 } Columns;
 
 typedef struct {  // what a product is written to, for row `first` and the first column on
@@ -80,19 +81,45 @@ INLINE float *column_of(Target to, long c, long r) { return to.out + c * to.stri
 
 #if BYTE_PRODUCTS
 static void multiply_fixed(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+    vec sums[AT_HAND];
+    long groups = PADDED(m->columns) / GROUP;
+    GroupPanel *panels = m->kind == INT4 && columns.count > AT_HAND ? (GroupPanel *)(scratch + SCALES(m->columns)) : NULL;
+    for (long r = 0; panels && r < count; r += LANES) {
+        Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
+        unpack_rows(&rows, m->columns, panels + r / LANES * groups);
+    }
     for (long from = 0; from < columns.count; from += AT_HAND) {
-        long end = min(columns.count, from + AT_HAND);
+        long some = min(columns.count - from, AT_HAND);
+        const char *x = columns.x + from * columns.bytes;
         for (long r = 0; r < count; r += LANES) {
             long left = min(count - r, LANES);
-            Rows rows = rows_of(m, first + r, left, scratch);
-            for (long c = from; c < end; c += 2) {
-                const char *x = columns.x + c * columns.bytes;
-                const Fixed *pair[2] = {(const Fixed *)x, (const Fixed *)(x + columns.bytes)};
-                long some = min(end - c, 2);
-                vec sums[2];
-                fixed_sums(m->kind, some, &rows, pair, m->columns, sums);
-                finish(m, first + r, left, some, sums, column_of(to, c, r), to.stride, to.add);
+            if (panels)
+                panel_sums(panels + r / LANES * groups, some, x, columns.bytes, m->columns, sums);
+            else {
+                Rows rows = rows_of(m, first + r, left, scratch);
+                byte_sums(m->kind, &rows, some, x, columns.bytes, m->columns, sums);
             }
+            finish(m, first + r, left, some, sums, column_of(to, from, r), to.stride, to.add);
+        }
+    }
+}
+#endif
+
+#if TILES
+static void multiply_tiled(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+    vec sums[BAND];
+    const char *tiled[PANEL_ROWS / LANES];
+    char *memory = (char *)(scratch + SCALES(m->columns));
+    for (long r = 0; r < count; r += LANES, memory += TILED_BYTES(m->columns)) {
+        Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
+        tiled[r / LANES] = tiled_rows(m->kind, &rows, m->columns, memory);
+    }
+    for (long from = 0; from < columns.count; from += BAND) {
+        const Band *band = (const Band *)(columns.x + from * columns.bytes);
+        for (long r = 0; r < count; r += LANES) {
+            (m->kind == INT8 ? int8_tile_sums : int4_tile_sums)(tiled[r / LANES], band, m->columns, sums);
+            finish(m, first + r, min(count - r, LANES), min(columns.count - from, BAND), sums, column_of(to, from, r),
+                   to.stride, to.add);
         }
     }
 }
@@ -124,6 +151,12 @@ static void multiply_floats(const Matrix *m, long first, long count, Columns col
 // Rows `first` .. `first` + `count` of a matrix times columns. `scratch` takes SCALES + count * PADDED(columns of m)
 // numbers.
 static void multiply(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+#if TILES
+    if (columns.tiled) {
+        multiply_tiled(m, first, count, columns, to, scratch);
+        return;
+    }
+#endif
 #if BYTE_PRODUCTS
     if (in_fixed_point(m)) {
         multiply_fixed(m, first, count, columns, to, scratch);

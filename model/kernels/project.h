@@ -4,8 +4,6 @@
 #include "engine.h"
 #include "products.h"
 
-#define TASK_ROWS 16        // rows of a matrix in a task: whole vectors, so that tasks share none
-#define PANEL_ROWS 48       // the same where columns are many: rows are widened into a panel, and read many times
 #define FEW 4               // columns that every thread normalises for itself, to be spared a barrier
 
 static void embed(Engine *e, Member *self, const Operation *op) {
@@ -36,18 +34,29 @@ static void normalise_columns(Engine *e, Member *self, const Operation *op) {
     barrier(self, columns);
 }
 
-// A column as the products of an operation take it, if not as it is: normalised, in fixed point, or both.
-static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
+// `count` columns, `stride` apart, as the products of an operation take them, if not as they are: normalised, in fixed
+// point, or both; in a band they are no more than BAND. `out` has them `width` apart, and may be behind x.
+static void make_ready(const Operation *op, const float *x, long stride, long count, float *out, long width, bool tiled,
+                       float *scratch) {
     const Matrix *m = &op->matrices[0];
     bool fixed = in_fixed_point(m);
     if (op->norm.kind != NORM_NONE) {
         float *normed = fixed ? scratch : out;
-        normalise(&op->norm, x, normed, false);
-        memset(normed + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
+        for (long c = 0; c < count; c++) {
+            normalise(&op->norm, x + c * stride, normed + c * width, false);
+            memset(normed + c * width + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
+        }
         x = normed;
+        stride = width;
     }
+#if TILES
+    if (tiled) {
+        to_band(m->kind, x, stride, count, m->columns, (Band *)out);
+        return;
+    }
+#endif
 #if BYTE_PRODUCTS
-    if (fixed) to_fixed(m->kind, x, m->columns, (Fixed *)out);
+    for (long c = 0; fixed && c < count; c++) to_fixed(m->kind, x + c * stride, m->columns, (Fixed *)(out + c * width));
 #endif
 }
 
@@ -58,17 +67,23 @@ static Columns columns_of(Engine *e, Member *self, const Operation *op, bool las
     long count = last ? pass->rows : pass->rows * pass->length;
     long stride = e->widths[op->source] * (last ? pass->length : 1), width = e->widths[READY];
     const float *x = column(e, op->source, last ? pass->length - 1 : 0);
-    if (op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]))
-        return (Columns){(const char *)x, stride * sizeof *x, count};
-    float *ready = count <= FEW ? *scratch : column(e, READY, 0);
-    if (count <= FEW) {
-        *scratch += FEW * width;
-        for (long c = 0; c < count; c++) make_ready(op, x + c * stride, ready + c * width, *scratch);
+    bool fixed = in_fixed_point(&op->matrices[0]);
+    bool tiled = fixed && e->tiled && count >= least_tiled(op->matrices[0].kind);
+    if (op->norm.kind == NORM_NONE && !fixed) return (Columns){(const char *)x, stride * sizeof *x, count, false};
+    long some = tiled ? BAND : FEW;
+    float *ready = count <= some ? *scratch : column(e, READY, 0);
+    if (count <= some) {
+        *scratch += BAND * width;
+        make_ready(op, x, stride, count, ready, width, tiled, *scratch);
     } else {
-        TASKS(self, c, count) make_ready(op, x + c * stride, ready + c * width, *scratch);
-        barrier(self, count);
+        long share = tiled ? BAND : 1, total = (count + share - 1) / share;
+        TASKS(self, task, total) {
+            long c = task * share;
+            make_ready(op, x + c * stride, stride, min(share, count - c), ready + c * width, width, tiled, *scratch);
+        }
+        barrier(self, total);
     }
-    return (Columns){(const char *)ready, width * sizeof *ready, count};
+    return (Columns){(const char *)ready, width * sizeof *ready, count, tiled};
 }
 
 static void multiply_columns(Engine *e, Member *self, const Operation *op) {
@@ -78,6 +93,9 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     Columns columns = columns_of(e, self, op, head && pass->last, &scratch);
     long share = columns.count > COLUMNS ? PANEL_ROWS : TASK_ROWS, parts = op->gated ? 1 : op->parts, total = 0;
     for (long p = 0; p < parts; p++) total += (op->matrices[p].rows + share - 1) / share;
+#if TILES
+    if (columns.tiled) set_tiles();
+#endif
     TASKS(self, task, total) {
         long p = 0;
         for (long of; task >= (of = (op->matrices[p].rows + share - 1) / share); p++) task -= of;
@@ -100,6 +118,9 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
         } else if (op->activation != IDENTITY)
             for (long c = 0; c < columns.count; c++) activate(op->activation, column_of(to, c, 0), NULL, count);
     }
+#if TILES
+    if (columns.tiled) _tile_release();
+#endif
     barrier(self, total);
 }
 

@@ -31,6 +31,7 @@ INLINE void store(float *to, vec value) { *(vec_anywhere *)to = value; }
 INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE ivec isplat(int32_t value) { return value - (ivec){0}; }
 INLINE vec pick(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
+INLINE ivec pick_int(ivec where, ivec yes, ivec no) { return (where & yes) | (~where & no); }
 INLINE vec larger(vec a, vec b) { return pick(a > b, a, b); }
 
 INLINE ivec iota(void) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -65,17 +65,21 @@ class LogitBias(Processor):
     """Add to the logits of some tokens. A token that is named several times gets the sum."""
 
     bias: tuple[tuple[tuple[int, ...], float], ...]
+    sums: dict[int, float] = field(init=False, repr=False, compare=False)
     name: ClassVar[str] = "logit-bias"
 
-    def __call__(self, scores: Scores) -> None:
+    def __post_init__(self) -> None:
         sums: dict[int, float] = {}
         for token_ids, added in self.bias:
             for token_id in token_ids:
                 sums[token_id] = sums.get(token_id, 0.0) + added
-        if max(sums) >= scores.size:
-            raise ParameterError(f"logit_bias names token {max(sums)}; the vocabulary ends at {scores.size - 1}")
-        named = np.array(list(sums), np.int64)
-        scores.edit(self.name, named, scores.whole[named] + np.array(list(sums.values())))
+        object.__setattr__(self, "sums", sums)
+
+    def __call__(self, scores: Scores) -> None:
+        if max(self.sums) >= scores.size:
+            raise ParameterError(f"logit_bias names token {max(self.sums)}; the vocabulary ends at {scores.size - 1}")
+        named = np.array(list(self.sums), np.int64)
+        scores.edit(self.name, named, scores.whole[named] + np.array(list(self.sums.values())))
 
     @property
     def settings(self) -> str:

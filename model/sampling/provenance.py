@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Logits = NDArray[np.floating[Any]]  # float32 or float64, as the model gives them
 
 
 class Change(Protocol):
@@ -52,19 +53,8 @@ class Kept:
     token_ids: Ints
 
     def of(self, token_ids: Ints) -> list[float]:
-        return np.where((token_ids[:, None] == self.token_ids).any(1), 0.0, -math.inf).tolist()
-
-
-@dataclass(frozen=True, slots=True)
-class Above:
-    """All tokens below a score were cut."""
-
-    name: str
-    before: Floats  # (vocab,)
-    least: float
-
-    def of(self, token_ids: Ints) -> list[float]:
-        return np.where(self.before[token_ids] >= self.least, 0.0, -math.inf).tolist()
+        is_kept = (token_ids[:, None] == self.token_ids).any(1)
+        return [0.0 if kept else -math.inf for kept in is_kept.tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,7 @@ class NoRepeatNgram(Processor):
 
     def __call__(self, scores: Scores) -> None:
         text = scores.text
-        if len(text) < self.size:
-            return
-        ends = np.arange(self.size - 1, len(text))  # places of the last token of each n-gram
-        for back in range(1, self.size):
-            ends = ends[text[ends - back] == text[-back]]
-        forbidden = text[ends]
+        forbidden = text[places_after(text, self.size - 1)]
         scores.remove(self.name, forbidden[forbidden < scores.size])
 
 
@@ -51,27 +46,42 @@ class DRY(Processor):
 
     def __call__(self, scores: Scores) -> None:
         lengths = self.lengths(scores.text[-self.window :] if self.window else scores.text)
-        lengths = {k: n for k, n in lengths.items() if n >= self.allowed_length and k < scores.size}
+        lengths = {k: n for k, n in lengths.items() if k < scores.size}
+        if not lengths:
+            return
         repeated = np.array(list(lengths), np.int64)
         penalty = self.multiplier * self.base ** (np.array(list(lengths.values())) - float(self.allowed_length))
         scores.edit(self.name, repeated, scores.whole[repeated] - penalty)
 
     def lengths(self, text: Ints) -> dict[int, int]:
-        """For each token that followed an earlier occurrence of the text's end: the longest such end."""
+        """For each token that followed an earlier occurrence of the text's end: the longest such end, where it is long
+        enough to be penalised."""
+        places = places_after(text, self.allowed_length)
+        if not len(places):
+            return {}
         end = text[: -LONGEST - 1 : -1]  # from the last token back
         longest = len(end)
         if self.sequence_breakers:
             breaks = (back for back, token_id in enumerate(end.tolist()) if token_id in self.sequence_breakers)
             longest = next(breaks, longest)
-        places = np.flatnonzero(text[:-1] == text[-1:]) + 1  # of what may come again
         before = places[:, None] - np.arange(1, longest + 1)  # (places, longest); negative: before the text
         equal = (text[before] == end[:longest]) & (before >= 0)
         lengths = np.logical_and.accumulate(equal, axis=1).sum(1)
         found: dict[int, int] = {}
         for token_id, length in zip(text[places].tolist(), lengths.tolist(), strict=True):
-            if length and token_id not in self.sequence_breakers:
+            if length >= self.allowed_length and token_id not in self.sequence_breakers:
                 found[token_id] = max(length, found.get(token_id, 0))
         return found
+
+
+def places_after(text: Ints, count: int) -> Ints:
+    """Where a text has what followed an earlier occurrence of its last `count` tokens."""
+    if len(text) <= count:
+        return text[:0]
+    is_equal = np.ones(len(text) - count, np.bool_)
+    for back in range(1, count + 1):
+        is_equal &= text[count - back : len(text) - back] == text[-back]
+    return is_equal.nonzero()[0] + count
 
 
 def breakers_of(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from model.errors import EngineError
 from model.sampling.chain import GREEDY, build_chain
 from model.sampling.context import Context
 from model.sampling.draw import uniform
 from model.sampling.parameters import SamplingParameters
 from model.sampling.provenance import Change, Floats, Ints
+from model.sampling.raw import Raw, as_array
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
 
@@ -45,8 +45,7 @@ class Sampler:
         Raises EngineError where they hold no distribution, NothingPossible where masks and processors leave nothing,
         ParameterError where a processor lacks what it needs.
         """
-        raw = Raw(as_array(logits))
-        scores = self._scores(raw, context)
+        raw, scores = self._begin(logits, context)
         most_probable = scores.token_ids
         self._process(scores)
         draw = None
@@ -74,8 +73,7 @@ class Sampler:
 
     def distribution(self, logits: Any, context: Context) -> Distribution:
         """Raw and final distribution over the whole vocabulary. Raises what `choose` raises."""
-        raw = Raw(as_array(logits))
-        scores = self._scores(raw, context)
+        raw, scores = self._begin(logits, context)
         self._process(scores)
         final = np.zeros(scores.size)
         if self.parameters.is_greedy:
@@ -84,10 +82,11 @@ class Sampler:
             final[scores.token_ids] = scores.probs
         else:
             final = np.exp(scores.whole - scores.peak) / scores.mass
-        return Distribution(raw.logits - raw.total, final)
+        return Distribution(raw.logprobs(), final)
 
-    def _scores(self, raw: Raw, context: Context) -> Scores:
-        return Scores(raw.logits, context, self.top)
+    def _begin(self, logits: Any, context: Context) -> tuple[Raw, Scores]:
+        raw, below = Raw.of(as_array(logits))
+        return raw, Scores(below, context, self.top, origin=raw.peak, mass=raw.mass)
 
     def _process(self, scores: Scores) -> None:
         for mask in scores.context.masks:
@@ -97,52 +96,16 @@ class Sampler:
 
     def _candidates(self, raw: Raw, scores: Scores, shown: Ints, token_id: int) -> tuple[Candidate, ...]:
         is_greedy = self.parameters.is_greedy
-        probs = [float(i == token_id) for i in shown] if is_greedy else final_probs(scores, shown)
-        logprobs = (raw.logits[shown] - raw.total).tolist()
+        token_ids = shown.tolist()
+        probs = [float(i == token_id) for i in token_ids] if is_greedy else final_probs(scores, shown)
+        logprobs = raw.logprobs(shown).tolist()
         told = provenance(scores.changes, shown)
         return tuple(
-            Candidate(i, self.piece(i), logprob, prob, cut or (GREEDY if is_greedy and not prob else None), moved)
-            for i, logprob, prob, (cut, moved) in zip(shown.tolist(), logprobs, probs, told, strict=True)
+            [
+                Candidate(i, self.piece(i), logprob, prob, cut or (GREEDY if is_greedy and not prob else None), moved)
+                for i, logprob, prob, (cut, moved) in zip(token_ids, logprobs, probs, told, strict=True)
+            ]
         )
-
-
-class Raw:
-    """Logits (vocab,) in float64 at temperature 1, before any processor."""
-
-    __slots__ = ("entropy", "logits", "total")
-
-    def __init__(self, logits: Floats):
-        """Raises EngineError for NaN, infinity, or nothing possible."""
-        peak = float(logits.max())
-        if not math.isfinite(peak):
-            raise EngineError(
-                "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
-                "or the dtype too narrow: try --dtype float32"
-            )
-        below = logits - peak
-        weights = np.exp(below)
-        mass = float(weights.sum())
-        with np.errstate(invalid="ignore"):  # impossible tokens: 0 times minus infinity
-            mean = float(np.einsum("i,i->", weights, below)) / mass
-        if math.isnan(mean):
-            mean = float(np.einsum("i,i->", weights, np.maximum(below, -1e3))) / mass
-        self.logits = logits
-        self.total = peak + math.log(mass)  # log of the sum of exp(logits)
-        self.entropy = (math.log(mass) - mean) / math.log(2)  # over the whole vocabulary, in bits (Shannon 1948)
-
-    def rank(self, token_id: int) -> int:
-        """1 for the most probable token; of equally probable ones the lower id comes first."""
-        own = self.logits[token_id]
-        return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
-
-
-def as_array(logits: Any) -> Floats:
-    """Logits as float64 on the CPU; a torch tensor of any dtype and device, or an array."""
-    if hasattr(logits, "detach"):
-        logits = logits.detach().cpu()
-        # Widened by numpy: torch's threads would spin for a while, on the processors that the kernels' threads need.
-        logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy()
-    return np.asarray(logits, np.float64)
 
 
 def drawn(scores: Scores, draw: float) -> int:
@@ -185,7 +148,10 @@ def provenance(changes: Sequence[Change], shown: Ints) -> list[Told]:
     cut: list[str | None] = [None] * len(shown)
     moved: list[tuple[tuple[str, float], ...]] = [()] * len(shown)
     for change in changes:
-        for place, amount in enumerate(change.of(shown)):
+        amounts = change.of(shown)
+        if not any(amounts):
+            continue
+        for place, amount in enumerate(amounts):
             if not amount or cut[place] is not None:
                 continue
             if amount == -math.inf:

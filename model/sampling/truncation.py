@@ -14,7 +14,8 @@ import numpy as np
 
 from model.sampling.draw import XTC_STREAM, uniform
 from model.sampling.processor import Processor
-from model.sampling.provenance import Floats, Ints
+from model.sampling.provenance import Ints
+from model.sampling.raw import weighed
 from model.sampling.scores import Scores
 
 
@@ -83,9 +84,7 @@ class TopNSigma(Processor):
     name: ClassVar[str] = "top-n-sigma"
 
     def __call__(self, scores: Scores) -> None:
-        below = possible(scores)
-        deviation = math.sqrt(float(np.square(below - below.mean()).mean()))
-        scores.remove_below(self.name, scores.peak - self.n * deviation)
+        scores.remove_below(self.name, scores.peak - self.n * float(scores.possible.std()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +98,7 @@ class TypicalP(Truncation):
     def kept(self, scores: Scores) -> Ints | None:
         total = math.log(scores.mass)
         surprise = total - (scores.values - scores.peak)
-        below = possible(scores)
-        entropy = total - float((np.exp(below) * below).sum()) / scores.mass
+        entropy = total - weighed(scores.possible - scores.peak)[1] / scores.mass
         distance = np.abs(surprise - entropy)
         order = np.argsort(distance, kind="stable")
         reached = np.cumsum(scores.probs[order])
@@ -138,9 +136,3 @@ class XTC(Processor):
             scores.keep(self.name, slice(reaching - 1, None))
         else:
             scores.remove(self.name, scores.token_ids[: reaching - 1])
-
-
-def possible(scores: Scores) -> Floats:
-    """All scores relative to the peak, minus infinity left out."""
-    below = scores.below
-    return below if math.isfinite(below.sum()) else below[below > -math.inf]

@@ -1,0 +1,78 @@
+"""The model's own distribution at one position, before any mask or processor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.errors import EngineError
+from model.sampling.provenance import Floats, Ints, Logits
+
+ALL = slice(None)
+PART = 8192
+LEAST = -1e3  # its exponential is 0
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Logits (vocab,) at temperature 1 and what sums over them say; the sums are in float64."""
+
+    logits: Logits
+    peak: float  # the highest logit
+    mass: float  # sum of exp(logit - peak)
+    entropy: float  # over the whole vocabulary, in bits (Shannon 1948)
+
+    @staticmethod
+    def of(logits: Logits) -> tuple[Raw, Floats]:
+        """Also how far each logit lies from the highest (vocab,), in memory of its own.
+
+        Raises EngineError for NaN, infinity, or nothing possible.
+        """
+        peak = float(logits.max())
+        if not math.isfinite(peak):
+            raise EngineError(
+                "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
+                "or the dtype too narrow: try --dtype float32"
+            )
+        below = logits.astype(np.float64)
+        below -= peak
+        mass, weighted = weighed(below)
+        return Raw(logits, peak, mass, (math.log(mass) - weighted / mass) / math.log(2)), below
+
+    def logprobs(self, token_ids: Ints | slice = ALL) -> Floats:
+        """Log-softmax of these tokens' logits, or of all."""
+        return self.logits[token_ids].astype(np.float64) - (self.peak + math.log(self.mass))
+
+    def rank(self, token_id: int) -> int:
+        """1 for the most probable token; of equally probable ones the lower id comes first."""
+        own = self.logits[token_id]
+        return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
+
+
+def weighed(below: Floats) -> tuple[float, float]:
+    """Sums of exp(x) and of x * exp(x), where minus infinity adds nothing.
+
+    Part by part, so that the exponentials stay in the processor's first cache and BLAS starts no threads of its own.
+    """
+    mass = weighted = 0.0
+    with np.errstate(invalid="ignore"):  # impossible tokens: 0 times minus infinity
+        for start in range(0, len(below), PART):
+            part = below[start : start + PART]
+            weights = np.exp(part)
+            mass += float(weights.sum())
+            product = float(weights.dot(part))
+            weighted += float(weights.dot(np.maximum(part, LEAST))) if math.isnan(product) else product
+    return mass, weighted
+
+
+def as_array(logits: Any) -> Logits:
+    """Logits on the CPU, at least float32; a torch tensor of any dtype and device, or an array.
+
+    What is computed of them is left to numpy: torch's threads would spin on the processors that the kernels need.
+    """
+    if hasattr(logits, "detach"):
+        logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy(force=True)
+    return np.asarray(logits)
