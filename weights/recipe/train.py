@@ -65,7 +65,16 @@ class Recipe:
 def joint_recipe(tokens: int, seed: int) -> Recipe:
     """A run that goes on from autoregressive weights: smaller steps, falling nearly from the start."""
     return Recipe(
-        tokens, seed, 4096, peak=0.7, warmup=0.02, decay=0.95, block_sizes=BLOCK_SIZES, masked_share=1.0, fast=True
+        tokens,
+        seed,
+        batch_tokens=4096,
+        peak=0.7,
+        warmup=0.02,
+        decay=0.95,
+        block_sizes=BLOCK_SIZES,
+        masked_share=1.0,
+        fast=True,
+        mix=0.8,
     )
 
 
