@@ -36,7 +36,9 @@ INLINE long place(int kind, long k) {
 
 INLINE ivec q_of(const float *x, long from, long size, float inverse) {
     if (from >= size) return isplat(0);
-    return (ivec)_mm512_cvtps_epi32((__m512)(load_some(x + from, min(LANES, size - from)) * inverse));
+    vec value = load_some(x + from, min(LANES, size - from)) * inverse;
+    ivec held = (ivec)((ivec)value & 0x7fffffff) < (ivec)splat(2 << BITS);  // not those of a column that is not finite
+    return (ivec)_mm512_cvtps_epi32((__m512)value) & held;
 }
 
 // What a column's numbers are counted in, and its inverse. Numbers that are not finite make it, and so every sum, none.
