@@ -4,6 +4,8 @@
 
 enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
 
+#define READ_AT_ONCE (1L << 15)  // bytes in a task that only reads
+
 static void run_program(Member *self, void *argument) {
     Engine *e = argument;
     for (const Operation *op = e->operations; op < e->operations + e->count; op++) switch (op->kind) {
@@ -101,17 +103,52 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     return e;
 }
 
+typedef struct {
+    const char *memory;
+    long bytes;
+    atomic_int any;  // of what was read, so that it must be
+} Reading;
+
+static void read_memory(Member *self, void *argument) {
+    Reading *reading = argument;
+    long total = reading->bytes / READ_AT_ONCE;
+    ivec seen = isplat(0);
+    TASKS(self, task, total) {
+        const char *from = reading->memory + task * READ_AT_ONCE;
+        for (long i = 0; i < READ_AT_ONCE; i += 4 * sizeof seen) {
+            for (long line = 0; line < (long)(4 * sizeof seen); line += 64) __builtin_prefetch(from + i + line + AHEAD, 0, 2);
+            UNROLL for (int v = 0; v < 4; v++) seen |= (ivec)load(from + i + v * sizeof seen);
+        }
+    }
+    int32_t lanes[LANES], any = 0;
+    memcpy(lanes, &seen, sizeof lanes);
+    for (int i = 0; i < LANES; i++) any |= lanes[i];
+    atomic_fetch_or(&reading->any, any);
+    barrier(self, total);
+}
+
+static bool make_team(Engine *e, long threads) {
+    if (e->team && e->team->asked == threads && e->team->owner == getpid()) return true;
+    end_team(e->team);
+    e->team = new_team(threads, scratch_size(e));
+    return e->team != NULL;
+}
+
+// Reads memory, whole tasks of it, as fast as the threads can: what a pass that does nothing else would take.
+int tokenglass_read(Engine *e, const void *memory, int64_t bytes, int64_t threads) {
+    if (!make_team(e, threads)) return NO_MEMORY;
+    Reading reading = {memory, bytes, 0};
+    run_team(e->team, read_memory, &reading);
+    return DONE;
+}
+
 // One forward pass: what it writes is in `pass`. Not to be called from two threads at once.
 int tokenglass_run(Engine *e, const Pass *pass, int64_t threads) {
     for (long i = 0; i < pass->rows * pass->length; i++)
         if (pass->ids[i] < 0 || pass->ids[i] >= e->sizes.vocab) return NO_SUCH_TOKEN;
     e->pass = *pass;
     if (!make_room(e, pass->rows * pass->length) || !make_room_for_partials(e)) return NO_MEMORY;
-    if (!e->team || e->team->asked != threads || e->team->owner != getpid()) {
-        end_team(e->team);
-        e->team = new_team(threads, scratch_size(e));
-        if (!e->team) return NO_MEMORY;
-    }
+    if (!make_team(e, threads)) return NO_MEMORY;
     run_team(e->team, run_program, e);
     return DONE;
 }

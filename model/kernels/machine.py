@@ -20,6 +20,8 @@ class Machine:
         new.argtypes, new.restype = [POINTER(Operation), c_int64, POINTER(Sizes)], c_void_p
         free.argtypes, free.restype = [c_void_p], None
         self._run.argtypes, self._run.restype = [c_void_p, POINTER(Pass), c_int64], c_int
+        self._read = library.tokenglass_read
+        self._read.argtypes, self._read.restype = [c_void_p, c_void_p, c_int64, c_int64], c_int
         self._vocab = sizes.vocab
         self._lock = threading.Lock()
         self._engine = new((Operation * len(operations))(*operations), len(operations), sizes)
@@ -35,3 +37,10 @@ class Machine:
             raise EngineError(f"a token id is not one of the model's {self._vocab:,}")
         if status == Status.NO_MEMORY:
             raise EngineError("there is not enough memory; try a shorter prompt")
+
+    def read(self, address: int, nbytes: int, threads: int) -> None:
+        """Only read memory, as a pass reads its weights. Raises EngineError."""
+        with self._lock:
+            status = self._read(self._engine, address, nbytes, threads)
+        if status == Status.NO_MEMORY:
+            raise EngineError("there is not enough memory for the threads")

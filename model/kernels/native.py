@@ -118,6 +118,10 @@ class NativeEngine:
         self._pass(token_ids, cache, planned_length, last=last, block=block, logits=logits, hidden=hidden)
         return logits, hidden
 
+    def read(self, block: Tensor) -> None:
+        """Only read the memory of a block, as a pass reads its weights: what the machine allows."""
+        self.machine.read(block.data_ptr(), block.nbytes, torch.get_num_threads())
+
     def _pass(
         self,
         token_ids: Tensor,

@@ -23,16 +23,10 @@ def move_to_large_pages(model: Transformer) -> None:
     For weights that were made in memory. Those mapped from a file are better left there: a copy takes time at the
     start, and memory that the system cannot take back.
     """
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
+    arena = large_block(sum(padded(tensor.nbytes) for tensor in {id(t): t for t in weights_of(model)}.values()))
+    if arena is None:
         return
-    size = sum(padded(tensor.nbytes) for tensor in {id(t): t for t in weights_of(model)}.values())
-    memory = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        return
-    arena = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -arena.data_ptr() % LARGE_PAGE
+    start = 0
     moved: dict[int, Tensor | nn.Parameter] = {}  # by the identity of what was there: ties stay ties
 
     def move(tensor: Tensor) -> Tensor:
@@ -53,6 +47,20 @@ def move_to_large_pages(model: Transformer) -> None:
         elif isinstance(module, nn.Linear | nn.Embedding):
             module.weight = move(module.weight)
     del kept
+
+
+def large_block(nbytes: int) -> Tensor | None:
+    """Zeros, uint8 (nbytes,), on large pages; None where the system has none."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    memory = mmap.mmap(-1, nbytes + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # a kernel without them
+        return None
+    block = torch.frombuffer(memory, dtype=torch.uint8)
+    start = -block.data_ptr() % LARGE_PAGE
+    return block[start : start + nbytes]
 
 
 def weights_of(model: Transformer) -> Iterator[Tensor]:
