@@ -155,8 +155,10 @@ def weight_bytes(model: Transformer) -> int:
 
 
 def read_bandwidth(engine: Engine, nbytes: int, runs: int) -> Spread:
-    """Bytes per second that the engine's threads read from a block of that size, which the processor's caches hold as far
-    as they would hold as many weights; on large pages where the system has them, the fastest there is."""
+    """Bytes per second that the engine's threads read from a block of that size, on large pages where there are any.
+
+    The processor's caches hold it as far as they would hold as many weights.
+    """
     nbytes = max(nbytes, 2**20)
     block = large_block(nbytes)
     block = torch.empty(nbytes, dtype=torch.uint8) if block is None else block

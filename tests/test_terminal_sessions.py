@@ -44,7 +44,7 @@ class Terminal:
             encoding="utf-8",
             timeout=PATIENCE,
             env={**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PS1": "", **environment},
-            # A shell without job control starts what runs in its background deaf to Ctrl-C, and so all that this starts.
+            # What a shell without job control runs in its background is deaf to Ctrl-C, and so is all that it starts.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
