@@ -12,7 +12,7 @@ from model.kernels.build import KernelsError, load_library
 from model.kernels.machine import Machine
 from model.kernels.pages import move_to_large_pages
 from model.kernels.program import FLOATS, Program, named
-from model.kernels.stores import Stores, addresses, integers
+from model.kernels.stores import Stores, Turns, integers
 from model.kernels.structures import Pass, Sizes
 from model.kv_cache import KVCache
 from model.rope import rotary_table
@@ -39,6 +39,8 @@ class NativeEngine:
         self.program = Program(model)
         self.tables: dict[tuple[Rope, int], Table] = {}
         self._stores: Stores | None = None  # of the cache that was used last
+        self._turns: Turns | None = None  # that were used last
+        self._dims = integers([rope.dim for rope in self.program.ropes])
         config = model.config
         sizes = Sizes(
             config.hidden_size,
@@ -140,8 +142,11 @@ class NativeEngine:
         if self._stores is None or not self._stores.are_of(cache):
             self._stores = Stores.of(cache)
         stores = self._stores
+        needed = cache.positions_read + length
+        if self._turns is None or not self._turns.reach(cache.planned_length, needed):
+            tables = [self._table(rope, cache.planned_length, needed) for rope in self.program.ropes]
+            self._turns = Turns.of(cache.planned_length, [part for table in tables for part in table])
         token_ids = token_ids.contiguous()
-        tables = self._tables(cache, length)
         task = Pass(
             token_ids.data_ptr(),
             rows,
@@ -154,20 +159,16 @@ class NativeEngine:
             stores.values,
             stores.slots,
             FLOATS[cache.keys[0].dtype],
-            addresses([part for table in tables for part in table]),
-            integers([rope.dim for rope in self.program.ropes]),
+            self._turns.addresses,
+            self._dims,
             logits.data_ptr(),
             None if hidden is None else hidden.data_ptr(),
         )
         self.machine.run(task, torch.get_num_threads())
         cache.advance(length)
 
-    def _tables(self, cache: KVCache, length: int) -> list[Table]:
-        """Per rope, a table of at least the positions that the cache will hold."""
-        needed = cache.positions_read + length
-        return [self._table(rope, cache.planned_length, needed) for rope in self.program.ropes]
-
     def _table(self, rope: Rope, planned_length: int, needed: int) -> Table:
+        """A rope's table of at least the positions that are needed."""
         key = rope, rope.regime(planned_length)
         table = self.tables.get(key)
         if table is not None and len(table[0]) >= needed:

@@ -1,8 +1,9 @@
-"""Where tensors lie, for ctypes; that of a cache is found once and told in every pass."""
+"""Where tensors lie, for ctypes; those of a cache and of rotary tables are found once and told in every pass."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import weakref
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
@@ -30,6 +31,24 @@ class Stores:
 
     def are_of(self, cache: KVCache) -> bool:
         return self.cache() is cache and self.moves == cache.moves
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Where the rotary tables lie, cosines and sines of each rope, for the first `positions` of a planned length."""
+
+    planned_length: int
+    positions: int
+    tables: tuple[Tensor, ...]  # they live as long as their addresses are told
+    addresses: ctypes.Array[c_void_p]
+
+    @staticmethod
+    def of(planned_length: int, tables: Sequence[Tensor]) -> Turns:
+        positions = min((len(table) for table in tables), default=sys.maxsize)
+        return Turns(planned_length, positions, tuple(tables), addresses(tables))
+
+    def reach(self, planned_length: int, needed: int) -> bool:
+        return self.planned_length == planned_length and self.positions >= needed
 
 
 def integers(values: Sequence[int]) -> ctypes.Array[c_int64]:

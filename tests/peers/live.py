@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        loaded = load_model(options.model or random_model(Path(folder)), dtype="float32", device="cpu")
+        loaded = load_model(options.model or random_model(Path(folder)), dtype="float32", device="cpu", backend="auto")
         rates: dict[str, list[float]] = {"plain": [], "live": []}
         frames: list[float] = []
         for counted in [False] + [True] * options.runs:
