@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: two workers on two cores
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +33,21 @@ def saved_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return Tokenizer(tiny.byte_level_tokenizer())
+
+
+@pytest.fixture
+def tmux() -> Iterator[Callable[..., str]]:
+    """Run tmux on a server of its own."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed; pyte alone is asked")
+    name = f"tokenglass-{uuid.uuid4().hex[:8]}"
+
+    def run(*arguments: str) -> str:
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            ["tmux", "-L", name, "-f", "/dev/null", *arguments], capture_output=True, check=True, env=environment
+        )
+        return done.stdout.decode()
+
+    yield run
+    subprocess.run(["tmux", "-L", name, "kill-server"], capture_output=True, check=False)

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import random
 import re
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -20,87 +13,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from constrained import EVERYTHING, KINDS, PERSON, begin, run, schema, tokenizer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.constraint import read_constraint
-from cli.options.control import ControlOptions
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
 from model.errors import NothingPossible, ParameterError
-from model.sampling.constraints import Constraint, ConstraintState
-from model.sampling.parameters import SamplingParameters
-from model.steps import Choice, Finish, Step
-from model.tokenizer import Tokenizer
-
-KINDS: dict[str, tuple[Callable[[], Any], frozenset[int]]] = {
-    "byte level": (tiny.byte_level_tokenizer, frozenset({0})),
-    "byte fallback": (tiny.byte_fallback_tokenizer, frozenset({2})),
-    "metaspace": (tiny.metaspace_tokenizer, frozenset({2, 0})),
-}
-EVERYTHING = ("byte level", "byte fallback")  # those that can write any text
-PERSON = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 6}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
-
-
-@functools.cache
-def tokenizer_of(kind: str) -> Tokenizer:
-    return Tokenizer(KINDS[kind][0]())
-
-
-def schema(content: Any) -> Constraint:
-    return Constraint("json-schema", (json.dumps(content),))
-
-
-def begin(constraint: Constraint, kind: str = "byte level") -> ConstraintState:
-    return constraint.begin(tokenizer_of(kind), KINDS[kind][1])
-
-
-@dataclass(frozen=True)
-class Ran:
-    text: str
-    reason: str
-    steps: tuple[Step, ...]
-
-    @property
-    def choices(self) -> list[Choice]:
-        return [choice for step in self.steps for choice in step.choices]
-
-
-def run(
-    constraint: Constraint,
-    seed: int = 0,
-    *,
-    kind: str = "byte level",
-    script: Callable[[int], torch.Tensor] | None = None,
-    sampling: SamplingParameters | None = None,
-    **options: Any,
-) -> Ran:
-    """A run of a model with random logits, or with those of a script."""
-    tokenizer, eos_token_ids = tokenizer_of(kind), KINDS[kind][1]
-
-    def noise(length: int) -> torch.Tensor:
-        return 3 * torch.randn(tokenizer.vocab_size, generator=torch.Generator().manual_seed(1000 * seed + length))
-
-    prompt_ids = tokenizer.encode("The fox said")
-    request = Request(
-        prompt_ids,
-        seed=seed,
-        sampling=sampling or SamplingParameters(temperature=1, top_p=1),
-        eos_token_ids=eos_token_ids,
-        constraint=constraint,
-        **{"max_new_tokens": 200, **options},
-    )
-    engine = tiny.ScriptedEngine(script or noise, limit=600)
-    records = list(decode(engine, tokenizer, request, threading.Event()))
-    (finish,) = [record for record in records if isinstance(record, Finish)]
-    steps = tuple(record for record in records if isinstance(record, Step))
-    return Ran("".join(record.text for record in records), finish.reason, steps)
-
+from model.sampling.constraints import Constraint
 
 SMALL = st.integers(0, 3)
 NAMES = st.sampled_from(["a", "name", "größe", 'quo"te', "<|mask|>"])
@@ -402,135 +320,3 @@ def test_ids_that_only_pad_the_model_are_never_chosen() -> None:
 
     assert ran.reason == "eos"
     jsonschema.validate(json.loads(ran.text), PERSON)
-
-
-@pytest.mark.parametrize(
-    ("name", "source", "told"),
-    [
-        ("regex", "a(", "regex: unclosed group"),
-        ("regex", "a(?=b)", "look-ahead"),
-        ("regex", r"[^\s\S]", "no text fits"),
-        ("regex", "a\ud800", "not valid UTF-8"),
-        ("choice", "", "empty"),
-        ("grammar", 'start: "a', "grammar: 1"),
-        ("grammar", "start: start", "no text fits"),
-        ("grammar", 'start: %json {"$ref": "https://example.com/schema"}', "retrieving it failed"),
-        ("json-schema", "{", "is not JSON"),
-        ("json-schema", "[1]", "expected a JSON object"),
-        ("json-schema", "false", "Unsatisfiable"),
-        ("json-schema", '{"type": "strin"}', "Invalid type: strin"),
-        ("json-schema", '{"type": "string", "pattern": "("}', "unclosed group"),
-        ("json-schema", '{"type": "integer", "minimum": 5, "maximum": 3}', "minimum"),
-        ("json-schema", '{"uniqueItems": true}', "uniqueItems"),
-        ("json-schema", '{"const": NaN}', "expected value"),
-        ("json-schema", '{"maximum": 180.60029013920598}', "15 digits"),
-        ("json-schema", '{"exclusiveMinimum": 0, "maximum": 0.5}', "use minimum and maximum"),
-        ("json-schema", '{"type": "object", "minProperties": 2}', "minProperties"),
-        ("json-schema", '{"enum": [9007199254740993]}', "beyond 2^53"),
-        ("json-schema", '{"x-guidance": {"lenient": true}, "not": {}}', "not"),
-        ("json-schema", '{"oneOf": [{"maxLength": 5}, {"minLength": 3}]}', "oneOf"),
-        ("json-schema", '{"$ref": "https://example.com/schema"}', "retrieving it failed"),
-        ("json-schema", '{"$ref": "file:///etc/hostname"}', "retrieving it failed"),
-        ("json-schema", '{"$ref": "#"}', "no text fits"),
-    ],
-)
-def test_what_cannot_be_followed_is_refused_in_one_line(name: Any, source: str, told: str) -> None:
-    with pytest.raises(ParameterError) as raised:
-        begin(Constraint(name, (source,)))
-
-    assert told in str(raised.value)
-    assert str(raised.value).startswith(f"{name}: ")
-    assert str(raised.value).isprintable()
-    assert len(str(raised.value)) < 300
-
-
-def doubling(depth: int) -> dict[str, Any]:
-    """Each definition holds the one before twice."""
-    definitions: dict[str, Any] = {"d0": {"type": "string"}}
-    for i in range(1, depth):
-        definitions[f"d{i}"] = {"type": "array", "prefixItems": [{"$ref": f"#/$defs/d{i - 1}"}] * 2, "minItems": 2}
-    return {"$defs": definitions, "$ref": f"#/$defs/d{depth - 1}"}
-
-
-def multiplying(depth: int) -> dict[str, Any]:
-    """Each definition has twice as many cases as the one before."""
-    definitions: dict[str, Any] = {"d0": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}
-    for i in range(1, depth):
-        cases = [{"minLength": i}, {"maxLength": i + 5}]
-        definitions[f"d{i}"] = {"allOf": [{"$ref": f"#/$defs/d{i - 1}"}, {"anyOf": cases}]}
-    return {"$defs": definitions, "$ref": f"#/$defs/d{depth - 1}"}
-
-
-@pytest.mark.parametrize(
-    "constraint",
-    [
-        schema(doubling(40)),
-        schema(multiplying(20)),
-        *(Constraint("json-schema", ('{"items":' * n + "{}" + "}" * n,)) for n in (100, 500, 900, 5000, 100_000)),
-        schema({"type": "string", "minLength": 10**7, "maxLength": 10**9}),
-        schema({"type": "array", "minItems": 10**6, "maxItems": 10**9}),
-        schema({"allOf": [{"type": "string", "pattern": "a.{40}b"}, {"type": "string", "pattern": "c.{41}d"}]}),
-        schema({"enum": list(range(20_000))}),
-        schema({"properties": {f"p{i}": {} for i in range(1000)}}),
-        Constraint("regex", ("(.|b)*a(.|b){60}",)),
-        Constraint("regex", ("((((a{0,99}b?){0,99}){0,99}){0,99}){0,99}",)),
-        Constraint("regex", ("(a{300}){300}",)),
-        Constraint("regex", ("(" * 100_000 + "a" + ")" * 100_000,)),
-        Constraint("grammar", ("start: " + "(" * 100_000 + '"a"' + ")" * 100_000,)),
-        Constraint("grammar", ('start: start start | "a" |',)),
-        Constraint("grammar", ('start: b{1000000}\nb: "a" | "b"',)),
-        Constraint("choice", tuple(f"choice {i}" for i in range(5000))),
-    ],
-    ids=lambda constraint: f"{constraint.name}: {constraint.source[0][:24]}",
-)
-def test_a_hostile_constraint_is_refused_or_followed_but_never_hangs(constraint: Constraint) -> None:
-    try:
-        outcome = run(constraint, max_new_tokens=20).reason
-    except ParameterError as error:
-        outcome = str(error).partition(":")[0]
-
-    assert outcome in ("eos", "length", "constraint", constraint.name)
-
-
-def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llguidance", None)
-
-    with pytest.raises(ParameterError, match=r'pip install "tokenglass\[constrain\]"'):
-        begin(Constraint("json"))
-
-
-def test_a_constraint_needs_neither_torch_nor_llguidance_before_it_begins() -> None:
-    program = "import sys, cli.constraint; print({'torch', 'llguidance', 'tokenizers'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert done.stdout == "set()\n"
-
-
-def test_options_become_the_constraint_that_they_name(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text('{"type": "null"}')
-
-    assert read_constraint(ControlOptions()) is None
-    assert read_constraint(ControlOptions(regex="a")) == Constraint("regex", ("a",))
-    assert read_constraint(ControlOptions(any_json=True)) == Constraint("json")
-    assert read_constraint(ControlOptions(choice=["a", "b"])) == Constraint("choice", ("a", "b"))
-    assert read_constraint(ControlOptions(grammar=file)) == Constraint("grammar", ('{"type": "null"}',))
-    assert read_constraint(ControlOptions(json_schema=str(file))) == schema({"type": "null"})
-    assert read_constraint(ControlOptions(json_schema=' {"type": "null"}')) == Constraint(
-        "json-schema", (' {"type": "null"}',)
-    )
-
-
-def test_wrong_options_are_refused_in_one_line(tmp_path: Path) -> None:
-    latin = tmp_path / "latin"
-    latin.write_bytes(b"\xff\xfe\xff")
-    for options, told in [
-        (ControlOptions(regex="a", any_json=True), "--regex and --json exclude each other"),
-        (ControlOptions(json_schema="nowhere.json"), "nowhere.json: no such file"),
-        (ControlOptions(json_schema=str(tmp_path)), "is a directory"),
-        (ControlOptions(grammar=latin), "is not UTF-8 text"),
-        (ControlOptions(json_schema="a\0b"), "null"),
-        (ControlOptions(regex=""), "empty"),
-    ]:
-        with pytest.raises(ParameterError, match=re.escape(told)):
-            read_constraint(options)

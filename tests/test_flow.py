@@ -13,7 +13,7 @@ import pytest
 import shell
 from flow_picture import PICTURE, RUN, draw, fresh_run, kept
 from rich.console import Console
-from test_terminal_sessions import Terminal
+from terminal import Terminal
 
 from cli.terminal import make_console
 from cli.views.flow import WalkPage

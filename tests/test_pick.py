@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.segment import Segment
 from shell import SCRIPTS, assert_one_line_error, tokenglass
-from test_terminal_sessions import PATIENCE, Terminal, assert_restored, tmux, wait_for_copy
+from terminal import PATIENCE, Terminal, assert_restored, wait_for_copy
 
 from cli.keys import split
 from cli.widgets.tree import TreeTable, Twig
@@ -24,8 +24,6 @@ from model.tokenizer import Tokenizer
 PROMPT = "Once upon a time"
 ALTERNATE, SCROLLBACK = "\x1b[?1049h", "\x1b[?1049l"
 KEYS = "1-9 pick  enter draw  bksp back  / type  a run  b mark  t tree  s save  q quit"
-
-__all__ = ["tmux"]  # the fixture
 
 
 def program(arguments: str = "") -> str:

@@ -17,8 +17,8 @@ import scripted_several
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from terminal import Terminal
 from test_live_view import Screen, pinned, wrapped
-from test_terminal_sessions import Terminal
 
 from cli.views.jsonl import JsonlView
 from cli.views.live_several import SeveralLive
