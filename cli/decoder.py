@@ -73,15 +73,14 @@ def parallel_parameters(mode: ModeOptions) -> ParallelParameters:
     """The one rule that was given; a threshold of 0.9 where none was."""
     from model.decoding.reveal import ParallelParameters
 
-    rules = {
-        "reveal": mode.reveal,
-        "passes": mode.passes,
-        "threshold": mode.threshold,
-        "entropy_bound": mode.entropy_bound,
-    }
-    if all(value is None for value in rules.values()):
-        rules["threshold"] = 0.9
-    return ParallelParameters(block_size=mode.block_size, **rules)  # type: ignore[arg-type]
+    rules = (mode.reveal, mode.passes, mode.threshold, mode.entropy_bound)
+    return ParallelParameters(
+        mode.block_size,
+        reveal=mode.reveal,
+        passes=mode.passes,
+        threshold=0.9 if all(rule is None for rule in rules) else mode.threshold,
+        entropy_bound=mode.entropy_bound,
+    )
 
 
 def make_drafter(loaded: LoadedModel, request: Request, mode: ModeOptions, cache: KVCache) -> Drafter:

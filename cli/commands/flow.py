@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,7 +112,10 @@ def flow(
     loaded, _ = session.load(options, lambda tokenizer: len(tokenizer.encode(content)) + max_new_tokens)
     reading, first = read(loaded, content, max_new_tokens, seed, temperature)
     last = len(reading.token_ids) - 1
-    look: Callable[[int], Flow] = lambda position: reading.at(position, total=total)  # noqa: E731
+
+    def look(position: int) -> Flow:
+        return reading.at(position, total=total)
+
     if jsonl:
         for position in range(first if max_new_tokens else last, last + 1) if at is None else [at]:
             print(as_line(look(position)), flush=True)
