@@ -5,7 +5,7 @@
 #include "engine.h"
 
 #define SPLIT 8             // new positions up to which the cache is dealt out by chunks, and beyond by queries
-#define STRIP 16             // new positions in a task that is dealt out by queries
+#define STRIP 16            // new positions in a task that is dealt out by queries
 
 // One head of one position, normalised and rotated, as it is compared with others: out may be x.
 APART void prepare_head(const Engine *e, const Operation *op, const Norm *norm, const float *x, long position, float *out) {

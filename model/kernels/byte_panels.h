@@ -29,7 +29,7 @@ APART void unpack_rows(const Rows *rows, long size, GroupPanel *panels) {
 }
 
 // The sum of the sums of groups i, i + 4, ... for column c, as sum_floats_across takes it.
-#define added(acc, c) (((acc)[0][c] + (acc)[2][c]) + ((acc)[1][c] + (acc)[3][c]))
+#define OVER_GROUPS(acc, c) (((acc)[0][c] + (acc)[2][c]) + ((acc)[1][c] + (acc)[3][c]))
 
 // The sums of LANES rows with up to AT_HAND columns, `bytes` apart.
 APART void panel_sums(const GroupPanel *panels, long columns, const char *x, long bytes, long size, vec *sums) {
@@ -56,7 +56,7 @@ APART void panel_sums(const GroupPanel *panels, long columns, const char *x, lon
             *to += splat(group_sums(column, size)[g * ROWS]) * panel->offsets;
         }
     }
-    for (long c = 0; c < columns; c++) sums[c] = added(acc, c) * ((const Fixed *)(x + c * bytes))->step;
+    for (long c = 0; c < columns; c++) sums[c] = OVER_GROUPS(acc, c) * ((const Fixed *)(x + c * bytes))->step;
 }
 
 #endif

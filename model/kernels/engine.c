@@ -1,10 +1,9 @@
 // A forward pass of a transformer in one call: every thread runs the whole program, with a barrier after each phase.
 #include "attend.h"
 #include "project.h"
+#include "read.h"
 
 enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
-
-#define READ_AT_ONCE (1L << 15)  // bytes in a task that only reads
 
 static void run_program(Member *self, void *argument) {
     Engine *e = argument;
@@ -101,30 +100,6 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     widths[READY] = max(sizes->hidden, FIXED_BYTES(widest(e)) / sizeof(float));
     for (int b = 0; b < BUFFERS; b++) e->widths[b] = PADDED(widths[b]);
     return e;
-}
-
-typedef struct {
-    const char *memory;
-    long bytes;
-    atomic_int any;  // of what was read, so that it must be
-} Reading;
-
-static void read_memory(Member *self, void *argument) {
-    Reading *reading = argument;
-    long total = reading->bytes / READ_AT_ONCE;
-    ivec seen = isplat(0);
-    TASKS(self, task, total) {
-        const char *from = reading->memory + task * READ_AT_ONCE;
-        for (long i = 0; i < READ_AT_ONCE; i += 4 * sizeof seen) {
-            for (long line = 0; line < (long)(4 * sizeof seen); line += 64) __builtin_prefetch(from + i + line + AHEAD, 0, 2);
-            UNROLL for (int v = 0; v < 4; v++) seen |= (ivec)load(from + i + v * sizeof seen);
-        }
-    }
-    int32_t lanes[LANES], any = 0;
-    memcpy(lanes, &seen, sizeof lanes);
-    for (int i = 0; i < LANES; i++) any |= lanes[i];
-    atomic_fetch_or(&reading->any, any);
-    barrier(self, total);
 }
 
 static bool make_team(Engine *e, long threads) {

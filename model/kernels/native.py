@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from model.kernels.addresses import Stores, Turns, integers
 from model.kernels.build import KernelsError, load_library
 from model.kernels.machine import Machine
 from model.kernels.pages import move_to_large_pages
 from model.kernels.program import FLOATS, Program, named
-from model.kernels.stores import Stores, Turns, integers
 from model.kernels.structures import Pass, Sizes
 from model.kv_cache import KVCache
 from model.rope import rotary_table

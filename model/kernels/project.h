@@ -35,7 +35,7 @@ static void normalise_columns(Engine *e, Member *self, const Operation *op) {
 }
 
 // `count` columns, `stride` apart, as the products of an operation take them, if not as they are: normalised, in fixed
-// point, or both; in a band they are no more than BAND. `out` has them `width` apart, and may be behind x.
+// point, or both. `out` takes them `width` apart, or as one band; `scratch` takes as much.
 static void make_ready(const Operation *op, const float *x, long stride, long count, float *out, long width, bool tiled,
                        float *scratch) {
     const Matrix *m = &op->matrices[0];
@@ -73,7 +73,7 @@ static Columns columns_of(Engine *e, Member *self, const Operation *op, bool las
     long some = tiled ? BAND : FEW;
     float *ready = count <= some ? *scratch : column(e, READY, 0);
     if (count <= some) {
-        *scratch += BAND * width;
+        *scratch += some * width;
         make_ready(op, x, stride, count, ready, width, tiled, *scratch);
     } else {
         long share = tiled ? BAND : 1, total = (count + share - 1) / share;

@@ -138,7 +138,22 @@ INLINE void transpose(vec *rows) {
 
 typedef int32_t Totals[PLANES][LANES][BAND];
 
-INLINE void store_tiles(Totals totals) {
+INLINE void clear_totals(void) {
+    _tile_zero(LOW);
+    _tile_zero(MIDDLE);
+    _tile_zero(HIGH);
+}
+
+// Adds the products of a tile of rows with the three planes of columns at `tiles`.
+#define ADD_PRODUCTS(rows, columns, tiles)             \
+    _tile_loadd(columns, (tiles), 64);                  \
+    _tile_dpbssd(LOW, rows, columns);                   \
+    _tile_loadd(columns, (tiles) + TILE_BYTES, 64);     \
+    _tile_dpbssd(MIDDLE, rows, columns);                \
+    _tile_loadd(columns, (tiles) + 2 * TILE_BYTES, 64); \
+    _tile_dpbssd(HIGH, rows, columns);
+
+INLINE void store_totals(Totals totals) {
     _tile_stored(LOW, totals[0], 64);
     _tile_stored(MIDDLE, totals[1], 64);
     _tile_stored(HIGH, totals[2], 64);
@@ -151,20 +166,13 @@ APART void int8_tile_sums(const char *rows, const Band *band, long size, vec *su
     _Alignas(64) Totals totals;
     long steps = (size + STEP_BYTES - 1) / STEP_BYTES, pitch = steps * STEP_BYTES;
     const char *tiles = band_tiles(band, size), *next = rows + LANES * pitch + AHEAD;  // the first step reads every row
-    _tile_zero(LOW);
-    _tile_zero(MIDDLE);
-    _tile_zero(HIGH);
+    clear_totals();
     for (long s = 0; s < steps; s++, tiles += PLANES * TILE_BYTES) {
         for (int line = 0; line < TILE_BYTES; line += 64) __builtin_prefetch(next + s * TILE_BYTES + line, 0, 2);
         _tile_loadd(INT8_ROWS, rows + s * STEP_BYTES, pitch);
-        _tile_loadd(INT8_COLUMNS, tiles, 64);
-        _tile_dpbssd(LOW, INT8_ROWS, INT8_COLUMNS);
-        _tile_loadd(INT8_COLUMNS, tiles + TILE_BYTES, 64);
-        _tile_dpbssd(MIDDLE, INT8_ROWS, INT8_COLUMNS);
-        _tile_loadd(INT8_COLUMNS, tiles + 2 * TILE_BYTES, 64);
-        _tile_dpbssd(HIGH, INT8_ROWS, INT8_COLUMNS);
+        ADD_PRODUCTS(INT8_ROWS, INT8_COLUMNS, tiles)
     }
-    store_tiles(totals);
+    store_totals(totals);
     UNROLL for (int r = 0; r < LANES; r++) {
         vec sum = splat(0);
         UNROLL for (int p = PLANES - 1; p >= 0; p--) sum = sum * 256 + floats(total_of(totals, p, r));
@@ -182,17 +190,10 @@ APART void int4_tile_sums(const char *rows, const Band *band, long size, vec *su
         const GroupTile *group = (const GroupTile *)rows + g;
         const char *tiles = band_tiles(band, size) + g / 2 * PLANES * TILE_BYTES + g % 2 * (TILE_BYTES / 2);
         vec columns = load(band_sums(band) + g * BAND);
-        _tile_zero(LOW);
-        _tile_zero(MIDDLE);
-        _tile_zero(HIGH);
+        clear_totals();
         _tile_loadd(INT4_ROWS, group->nibbles, GROUP);
-        _tile_loadd(INT4_COLUMNS, tiles, 64);
-        _tile_dpbssd(LOW, INT4_ROWS, INT4_COLUMNS);
-        _tile_loadd(INT4_COLUMNS, tiles + TILE_BYTES, 64);
-        _tile_dpbssd(MIDDLE, INT4_ROWS, INT4_COLUMNS);
-        _tile_loadd(INT4_COLUMNS, tiles + 2 * TILE_BYTES, 64);
-        _tile_dpbssd(HIGH, INT4_ROWS, INT4_COLUMNS);
-        store_tiles(totals);
+        ADD_PRODUCTS(INT4_ROWS, INT4_COLUMNS, tiles)
+        store_totals(totals);
         UNROLL for (int r = 0; r < LANES; r++) {
             ivec total = (((total_of(totals, 2, r) << 8) + total_of(totals, 1, r)) << 8) + total_of(totals, 0, r);
             vec *to = &acc[g % 4][r];
@@ -200,7 +201,7 @@ APART void int4_tile_sums(const char *rows, const Band *band, long size, vec *su
             *to += columns * splat(group->offsets[r]);
         }
     }
-    UNROLL for (int r = 0; r < LANES; r++) sums[r] = added(acc, r) * band->steps;
+    UNROLL for (int r = 0; r < LANES; r++) sums[r] = OVER_GROUPS(acc, r) * band->steps;
     transpose(sums);
 }
 
