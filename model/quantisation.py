@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.errors import CheckpointError
-from model.quantised_layout import GROUP, Format, is_quantised
+from model.quantised_layout import GROUP, PANEL, STEP, UNIT, Format, int4_shapes, int8_shape, is_quantised
 from model.transformer import Transformer
 
 LEVELS = 15  # steps of a nibble
@@ -27,24 +27,26 @@ GRIDS = ((0.0, 0.0), (0.04, -0.04), (0.05, 0.0), (0.0, -0.05))
 
 @dataclass(frozen=True, slots=True)
 class Int8Weight:
-    """A matrix (out, in) as int8 values (out, in) times a float32 scale per row (out,)."""
+    """A matrix (out, in) as int8 values times a float32 scale per row (out,).
+
+    `values` is int8 (panels, units, 16, 4): rows lie in panels of 16, and unit u of a panel holds elements 4 u ... of
+    each of its rows. Rows are filled up with zeros to a multiple of 64 elements, and matrices to whole panels.
+    """
 
     values: Tensor
     scales: Tensor
+    in_features: int
 
     def __post_init__(self) -> None:
-        if self.values.dtype != torch.int8 or self.values.dim() != 2 or not self.values.is_contiguous():
-            raise ValueError("values are int8 (out, in), row by row")
-        if self.scales.dtype != torch.float32 or self.scales.shape != self.values.shape[:1]:
+        shape = int8_shape(self.out_features, self.in_features)
+        if self.values.dtype != torch.int8 or self.values.shape != shape or not self.values.is_contiguous():
+            raise ValueError("values are int8 (panels, units, 16, 4), in this order")
+        if self.scales.dtype != torch.float32 or self.scales.dim() != 1:
             raise ValueError("scales are float32 (out,)")
 
     @property
     def out_features(self) -> int:
-        return self.values.shape[0]
-
-    @property
-    def in_features(self) -> int:
-        return self.values.shape[1]
+        return self.scales.shape[0]
 
     @property
     def nbytes(self) -> int:
@@ -56,39 +58,37 @@ class Int8Weight:
 
     def dequantize(self) -> Tensor:
         """float32 (out, in)."""
-        return self.values * self.scales[:, None]
+        return self.rows(torch.arange(self.out_features, device=self.scales.device))
 
     def rows(self, index: Tensor) -> Tensor:
         """float32 (*index, in): only those rows."""
-        return self.values[index] * self.scales[index][..., None]
+        return rows_of(self.values, index)[..., : self.in_features] * self.scales[index][..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class Int4Weight:
     """A matrix (out, in) in groups of 32 along `in`, each weight its nibble times the group's scale plus its offset.
 
-    `packed` is uint8 (out, groups * 16): byte j of a group holds element j in its low and element j + 16 in its high
-    nibble. `scales` and `offsets` are float16 (out, groups). The last group may be longer than the row is.
+    `packed` is uint8 (panels, groups * 4, 16, 4), in panels as in int8. Byte j of a row's 16 of a group holds
+    element j in its low and element j + 16 in its high nibble. `scales` and `offsets` are float16 (panels, groups, 16).
+    The last group may be longer than the rows are, and the last panel have more rows than the matrix.
     """
 
     packed: Tensor
     scales: Tensor
     offsets: Tensor
+    out_features: int
     in_features: int
 
     def __post_init__(self) -> None:
-        out, groups = self.packed.shape[0], -(-self.in_features // GROUP)
-        if self.packed.dtype != torch.uint8 or self.packed.shape != (out, groups * GROUP // 2):
-            raise ValueError("packed is uint8 (out, groups * 16)")
+        packed, grouped = int4_shapes(self.out_features, self.in_features)
+        if self.packed.dtype != torch.uint8 or self.packed.shape != packed:
+            raise ValueError("packed is uint8 (panels, groups * 4, 16, 4)")
         for part in (self.scales, self.offsets):
-            if part.dtype != torch.float16 or part.shape != (out, groups):
-                raise ValueError("scales and offsets are float16 (out, groups)")
+            if part.dtype != torch.float16 or part.shape != grouped:
+                raise ValueError("scales and offsets are float16 (panels, groups, 16)")
         if not all(part.is_contiguous() for part in (self.packed, self.scales, self.offsets)):
-            raise ValueError("packed, scales and offsets lie row by row")
-
-    @property
-    def out_features(self) -> int:
-        return self.packed.shape[0]
+            raise ValueError("packed, scales and offsets lie in this order")
 
     @property
     def groups(self) -> int:
@@ -104,17 +104,26 @@ class Int4Weight:
 
     def dequantize(self) -> Tensor:
         """float32 (out, in)."""
-        return self._decoded(self.packed, self.scales, self.offsets)
+        return self.rows(torch.arange(self.out_features, device=self.scales.device))
 
     def rows(self, index: Tensor) -> Tensor:
         """float32 (*index, in): only those rows."""
-        return self._decoded(self.packed[index], self.scales[index], self.offsets[index])
-
-    def _decoded(self, packed: Tensor, scales: Tensor, offsets: Tensor) -> Tensor:
-        bytes_ = packed.view(*packed.shape[:-1], self.groups, GROUP // 2)
-        nibbles = torch.cat((bytes_ & 15, bytes_ >> 4), dim=-1)  # (..., groups, 32)
-        weights = nibbles.float().mul_(scales.float()[..., None]).add_(offsets.float()[..., None])
+        bytes_ = rows_of(self.packed, index).view(*index.shape, self.groups, GROUP // 2)
+        nibbles = torch.cat((bytes_ & 15, bytes_ >> 4), dim=-1)  # (*index, groups, 32)
+        scales, offsets = (part[index // PANEL, :, index % PANEL].float() for part in (self.scales, self.offsets))
+        weights = nibbles.float().mul_(scales[..., None]).add_(offsets[..., None])
         return weights.flatten(-2)[..., : self.in_features]
+
+
+def in_panels(matrix: Tensor) -> Tensor:
+    """Rows of bytes (out, 4 * units), laid out (panels, units, 16, 4)."""
+    padded = F.pad(matrix, (0, 0, 0, -len(matrix) % PANEL))
+    return padded.view(-1, PANEL, matrix.shape[1] // UNIT, UNIT).transpose(1, 2).contiguous()
+
+
+def rows_of(panels: Tensor, index: Tensor) -> Tensor:
+    """The rows of these numbers (*index, 4 * units) out of panels (panels, units, 16, 4)."""
+    return panels[index // PANEL, :, index % PANEL].flatten(-2)
 
 
 QuantizedWeight = Int8Weight | Int4Weight
@@ -125,7 +134,8 @@ def quantize_int8(weight: Tensor) -> Int8Weight:
     weight = finite(weight)
     scales = weight.abs().amax(dim=1) / 127
     steps = torch.where(scales > 0, scales, 1)
-    return Int8Weight(weight.div(steps[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales)
+    values = weight.div(steps[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    return Int8Weight(in_panels(F.pad(values, (0, -values.shape[1] % STEP))), scales, values.shape[1])
 
 
 def quantize_int4(weight: Tensor) -> Int4Weight:
@@ -143,7 +153,14 @@ def quantize_int4(weight: Tensor) -> Int4Weight:
     grouped = padded.reshape(-1, GROUP)
     coded = [quantize_groups(chunk) for chunk in torch.split(grouped, CHUNK)]
     packed, scales, offsets = (torch.cat(parts) for parts in zip(*coded, strict=True))
-    return Int4Weight(packed.view(out, -1), scales.view(out, -1), offsets.view(out, -1), in_features)
+    scales, offsets = (by_panel(part.view(out, -1)) for part in (scales, offsets))
+    return Int4Weight(in_panels(packed.view(out, -1)), scales, offsets, out, in_features)
+
+
+def by_panel(parts: Tensor) -> Tensor:
+    """Numbers of groups (out, groups), laid out (panels, groups, 16)."""
+    padded = F.pad(parts, (0, 0, 0, -len(parts) % PANEL))
+    return padded.view(-1, PANEL, parts.shape[1]).transpose(1, 2).contiguous()
 
 
 def quantize_groups(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

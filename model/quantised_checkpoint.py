@@ -134,5 +134,5 @@ def load_quantised(checkpoint: Checkpoint, device: torch.device, watch: Watch | 
 def assembled(name: str, shape: Shape, read: dict[str, Tensor], stored: Format) -> QuantizedWeight:
     """The weight of this name, from its parts."""
     if stored == "int8":
-        return Int8Weight(read[f"{name}.values"], read[f"{name}.scales"])
-    return Int4Weight(read[f"{name}.packed"], read[f"{name}.scales"], read[f"{name}.offsets"], shape[1])
+        return Int8Weight(read[f"{name}.values"], read[f"{name}.scales"], shape[1])
+    return Int4Weight(read[f"{name}.packed"], read[f"{name}.scales"], read[f"{name}.offsets"], *shape)

@@ -119,7 +119,7 @@ static void attend_chunk(const Queries *queries, const Store *store_, long base,
         long some = queries->count - q < COLUMNS ? queries->count - q : COLUMNS;
         vec sums[COLUMNS];
         for (long i = first; i < end; i += LANES) {
-            Rows rows = {keys + i * bytes, end - i < LANES ? end - i : LANES, bytes, NULL, NULL};
+            Rows rows = {keys + i * bytes, end - i < LANES ? end - i : LANES, bytes};
             sums_of(store_->kind, some, &rows, queries->values + q * queries->size, queries->size, queries->head_dim, sums);
             for (long c = 0; c < some; c++) store_some(scores + (q + c) * CHUNK + i, sums[c], rows.count);
         }

@@ -27,7 +27,6 @@ static float *zeros(size_t count) {
 }
 
 static bool make_room(Engine *e, long columns) {
-    columns = (columns + BAND - 1) / BAND * BAND;
     if (columns <= e->capacity) return true;
     for (int b = 0; b < BUFFERS; b++) {
         free(e->buffers[b]);
@@ -64,7 +63,7 @@ static long widest(const Engine *e) {  // numbers of a column that is multiplied
 
 static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
     size_t size = PADDED(e->sizes.head_dim), queries = max(STRIP, SPLIT) * (e->sizes.heads / e->sizes.kv_heads);
-    size_t multiplying = 2 * BAND * e->widths[READY] + (PANEL_ROWS + LANES) * widest(e);
+    size_t multiplying = (FEW + 1) * e->widths[READY] + PANEL_ROWS * widest(e);
     size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
     return (max(multiplying, attending) + 64) * sizeof(float);
 }

@@ -2,7 +2,7 @@
 // A column becomes whole numbers of 23 bits, x = step * q, in three planes of bytes: q = 65536 high + 256 middle + low.
 // So it keeps what float32 can tell beside its greatest number; sums over a row of int8 or a group of int4 are exact.
 #pragma once
-#include "dots.h"
+#include "panels.h"
 
 #if defined(__AVX512VNNI__)
 #define BYTE_PRODUCTS 1
@@ -11,29 +11,25 @@
 #endif
 
 #define PLANES 3
-#define BITS 22              // of |q|: 32 products with a nibble stay within an int32
-#define STEP_BYTES 64        // of weights that meet a vector of a plane
-#define SPAN (4 * GROUP)     // columns come in spans of it, filled up with zeros
-#define SPANS_OF(size) (((size) + SPAN - 1) / SPAN)
-#define FIXED_BYTES(size) (64 + SPANS_OF(size) * (SPAN * PLANES + 64))
+#define BITS 22  // of |q|: 32 products with a nibble stay within an int32
+#define FIXED_BYTES(size) (64 + (STEPS_OF(size) * (STEP * PLANES + 4 * STEP / GROUP) + 63) / 64 * 64)
 
-typedef struct {                       // a column; behind it the planes
+typedef struct {  // a column; behind it STEP bytes of each plane, step by step, and then the sums of the groups
     _Alignas(64) float step;
-    int32_t sums[PLANES];              // of each plane's bytes: low, middle, high
+    int32_t sums[PLANES];  // of each plane's bytes: low, middle, high
 } Fixed;
 
 #if BYTE_PRODUCTS
 
-// int4 only: the sum of q over each group, four times, as a span's sums of four rows take it.
-INLINE float *group_sums(const Fixed *x, long size) { return (float *)((char *)(x + 1) + SPANS_OF(size) * SPAN * PLANES); }
-
-// Where element k of a column lies in a plane's share of its span: int4 has 16 of each group of 32, then the others.
-INLINE long place(int kind, long k) {
-    if (kind == INT8) return k;
-    long group = k / GROUP % 4, element = k % GROUP;
-    return k / SPAN * SPAN + element / 16 * 64 + group * 16 + element % 16;
+// The bytes of a plane from element k on, as far as the end of k's step.
+INLINE const char *plane_at(const Fixed *x, int plane, long k) {
+    return (const char *)(x + 1) + (k / STEP * PLANES + plane) * STEP + k % STEP;
 }
 
+// The sum of q over each group.
+INLINE float *group_sums(const Fixed *x, long size) { return (float *)((char *)(x + 1) + STEPS_OF(size) * STEP * PLANES); }
+
+// LANES whole numbers of a column, zeros behind its end.
 INLINE ivec q_of(const float *x, long from, long size, float inverse) {
     if (from >= size) return isplat(0);
     vec value = load_some(x + from, min(LANES, size - from)) * inverse;
@@ -64,25 +60,22 @@ INLINE void split(ivec q, ivec *parts) {
 }
 
 // The column x (size,) as `out`, FIXED_BYTES of memory.
-APART void to_fixed(int kind, const float *x, long size, Fixed *out) {
-    float inverse;
+APART void to_fixed(const float *x, long size, Fixed *out) {
+    float inverse, *groups = group_sums(out, size);
     out->step = step_of(x, size, &inverse);
     ivec sums[PLANES] = {isplat(0), isplat(0), isplat(0)};
-    char *planes = (char *)(out + 1);
-    float *groups = group_sums(out, size);
-    for (long i = 0; i < SPANS_OF(size) * SPAN; i += LANES) {
-        ivec q = q_of(x, i, size, inverse), parts[PLANES];
-        split(q, parts);
-        long at = place(kind, i);
-        char *to = planes + at / STEP_BYTES * STEP_BYTES * PLANES + at % STEP_BYTES;
-        UNROLL for (int p = 0; p < PLANES; p++) {
-            sums[p] += parts[p];
-            _mm_storeu_si128((__m128i *)(to + p * STEP_BYTES), _mm512_cvtepi32_epi8((__m512i)parts[p]));
+    for (long k = 0; k < STEPS_OF(size) * STEP; k += GROUP) {
+        ivec total = isplat(0);
+        UNROLL for (int i = 0; i < GROUP; i += LANES) {
+            ivec q = q_of(x, k + i, size, inverse), parts[PLANES];
+            total += q;
+            split(q, parts);
+            UNROLL for (int p = 0; p < PLANES; p++) {
+                sums[p] += parts[p];
+                _mm_storeu_si128((__m128i *)plane_at(out, p, k + i), _mm512_cvtepi32_epi8((__m512i)parts[p]));
+            }
         }
-        if (kind == INT4 && i % GROUP == 0) {
-            ivec both = q + q_of(x, i + LANES, size, inverse);
-            for (long r = 0; r < ROWS; r++) groups[i / GROUP * ROWS + r] = _mm512_reduce_add_epi32((__m512i)both);
-        }
+        groups[k / GROUP] = _mm512_reduce_add_epi32((__m512i)total);
     }
     UNROLL for (int p = 0; p < PLANES; p++) out->sums[p] = _mm512_reduce_add_epi32((__m512i)sums[p]);
 }

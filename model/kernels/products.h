@@ -5,49 +5,25 @@
 #define TASK_ROWS 16             // rows of a matrix in a task: whole vectors, so that tasks share none
 #define PANEL_ROWS 48            // the same where columns are many, and rows are read many times
 #define MOST_BYTES (1L << 16)    // of a row of int8: their products with a plane fit an int32
-#define SCALES(columns) (2 * LANES * (PADDED(columns) / GROUP) + LANES)  // numbers that rows_of takes
 
-APART void widen_halves(const char *from, float *to, long count) {
-    long whole = count / LANES * LANES;
-    for (long i = 0; i < whole; i += LANES) store(to + i, load_float16(from + 2 * i));
-    if (whole == count) return;
-    char bytes[2 * LANES] = {0};
-    memcpy(bytes, from + 2 * whole, 2 * (count - whole));
-    store_some(to + whole, load_float16(bytes), count - whole);
+INLINE long row_bytes(const Matrix *m) { return bytes_of(m->kind) * m->columns; }
+
+// Rows of float32 or bfloat16 from `first` on.
+INLINE Rows rows_of(const Matrix *m, long first, long count) {
+    return (Rows){(const char *)m->values + first * row_bytes(m), count, row_bytes(m)};
 }
 
-// Rows from `first` on; `scratch` takes SCALES(columns) numbers.
-static Rows rows_of(const Matrix *m, long first, long count, float *scratch) {
-    long bytes = row_bytes(m), groups = PADDED(m->columns) / GROUP;
-    Rows rows = {(const char *)m->values + first * bytes, count, bytes, scratch, scratch + LANES * groups};
-    if (m->kind == INT4) {
-        for (long line = 0; line < 2 * count * groups; line += 64) {
-            __builtin_prefetch((const char *)m->scales + 2 * (first + 2 * LANES) * groups + line);
-            __builtin_prefetch((const char *)m->offsets + 2 * (first + 2 * LANES) * groups + line);
-        }
-        float *offsets = scratch + LANES * groups;
-        widen_halves((const char *)m->scales + 2 * first * groups, scratch, count * groups);
-        memset(scratch + count * groups, 0, 4 * sizeof *scratch);  // they are read four at a time
-        widen_halves((const char *)m->offsets + 2 * first * groups, offsets, count * groups);
-        memset(offsets + count * groups, 0, 4 * sizeof *offsets);
-    }
-    return rows;
-}
-
-// Row `r` as float32, zeros up to PADDED(columns). int8 stays without its scale, which comes after the sum.
-APART void expand(const Matrix *m, const Rows *rows, long r, float *to) {
-    long groups = PADDED(m->columns) / GROUP, whole = m->columns / LANES * LANES;
-    const char *row = rows->values + r * rows->pitch;
-    if (m->kind == INT4) {
-        for (long g = 0; g < groups; g++)
-            UNROLL for (int part = 0; part < GROUP / LANES; part++)
-                store(to + g * GROUP + part * LANES, nibbles_at(row + g * (GROUP / 2), part, rows->scales[r * groups + g],
-                                                                rows->offsets[r * groups + g]));
+// Row `row` as float32, zeros up to PADDED(columns), without the scale of int8.
+APART void expand(const Matrix *m, long row, float *to) {
+    if (m->kind >= INT8) {
+        expand_panel(m, row, to);
         return;
     }
-    for (long k = 0; k < whole; k += LANES) store(to + k, weights_at(m->kind, row, k));
-    if (whole < m->columns) store(to + whole, last_weights(m->kind, row, whole, m->columns - whole));
-    for (long k = (m->columns + LANES - 1) / LANES * LANES; k < groups * GROUP; k += LANES) store(to + k, splat(0));
+    const char *from = rows_of(m, row, 1).values;
+    long whole = m->columns / LANES * LANES;
+    for (long k = 0; k < whole; k += LANES) store(to + k, weights_at(m->kind, from, k));
+    if (whole < m->columns) store(to + whole, last_weights(m->kind, from, whole, m->columns - whole));
+    for (long k = (m->columns + LANES - 1) / LANES * LANES; k < PADDED(m->columns); k += LANES) store(to + k, splat(0));
 }
 
 // out[c * stride + r] = (or +=) sums[c][r] with the rows' scales and biases, for `count` rows from `first` on.
@@ -65,10 +41,10 @@ APART void finish(const Matrix *m, long first, long count, long columns, const v
 // Whether a matrix is multiplied with columns in fixed point, and not in float32.
 INLINE bool in_fixed_point(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MOST_BYTES; }
 
-typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point, one by one or in bands
+typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point
     const char *x;
     long bytes, count;  // bytes from one to the next
-    bool tiled;         // in bands
+    bool tiled;         // to be multiplied in tiles
 } Columns;
 
 typedef struct {  // what a product is written to, for row `first` and the first column on
@@ -79,77 +55,72 @@ typedef struct {  // what a product is written to, for row `first` and the first
 
 INLINE float *column_of(Target to, long c, long r) { return to.out + c * to.stride + r; }
 
+// Rows in panels, whose columns are taken AT_HAND at a time.
+static void multiply_panels(const Matrix *m, long first, long count, Columns columns, Target to) {
+    vec sums[PARTS * AT_HAND];
+    for (long from = 0; from < columns.count; from += AT_HAND) {
+        long some = min(columns.count - from, AT_HAND);
+        const char *x = columns.x + from * columns.bytes;
+        for (long r = 0; r < count; r += PANEL) {
+            Panel panel = panel_of(m, first + r);
 #if BYTE_PRODUCTS
-static void multiply_fixed(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+            if (in_fixed_point(m))
+                byte_dots(m->kind, &panel, some, x, columns.bytes, m->columns, sums);
+            else
+#endif
+                panel_sums(m->kind, &panel, some, (const float *)x, columns.bytes / sizeof(float), m->columns, sums);
+            for (long p = 0; p < PARTS && r + p * LANES < count; p++)
+                finish(m, first + r + p * LANES, min(count - r - p * LANES, LANES), some, sums + p * some,
+                       column_of(to, from, r + p * LANES), to.stride, to.add);
+        }
+    }
+}
+
+#if TILES
+// The same in tiles. `scratch` takes the panels of int4, unpacked.
+static void multiply_tiled(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
     vec sums[AT_HAND];
-    long groups = PADDED(m->columns) / GROUP;
-    GroupPanel *panels = m->kind == INT4 && columns.count > AT_HAND ? (GroupPanel *)(scratch + SCALES(m->columns)) : NULL;
-    for (long r = 0; panels && r < count; r += LANES) {
-        Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
-        unpack_rows(&rows, m->columns, panels + r / LANES * groups);
+    char *unpacked = (char *)scratch;
+    for (long r = 0; r < count && m->kind == INT4; r += PANEL) {
+        Panel panel = panel_of(m, first + r);
+        unpack_panel(&panel, m->columns, unpacked + r / PANEL * UNPACKED(m->columns));
     }
     for (long from = 0; from < columns.count; from += AT_HAND) {
         long some = min(columns.count - from, AT_HAND);
         const char *x = columns.x + from * columns.bytes;
-        for (long r = 0; r < count; r += LANES) {
-            long left = min(count - r, LANES);
-            if (panels)
-                panel_sums(panels + r / LANES * groups, some, x, columns.bytes, m->columns, sums);
-            else {
-                Rows rows = rows_of(m, first + r, left, scratch);
-                byte_sums(m->kind, &rows, some, x, columns.bytes, m->columns, sums);
-            }
-            finish(m, first + r, left, some, sums, column_of(to, from, r), to.stride, to.add);
+        set_tiles(some);
+        for (long r = 0; r < count; r += PANEL) {
+            Panel panel = panel_of(m, first + r);
+            if (m->kind == INT8)
+                int8_tile_sums(&panel, some, x, columns.bytes, m->columns, sums);
+            else
+                int4_tile_sums(&panel, unpacked + r / PANEL * UNPACKED(m->columns), some, x, columns.bytes, m->columns, sums);
+            finish(m, first + r, min(count - r, PANEL), some, sums, column_of(to, from, r), to.stride, to.add);
         }
     }
 }
 #endif
 
-#if TILES
-static void multiply_tiled(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
-    vec sums[BAND];
-    const char *tiled[PANEL_ROWS / LANES];
-    char *memory = (char *)(scratch + SCALES(m->columns));
-    for (long r = 0; r < count; r += LANES, memory += TILED_BYTES(m->columns)) {
-        Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
-        tiled[r / LANES] = tiled_rows(m->kind, &rows, m->columns, memory);
-    }
-    for (long from = 0; from < columns.count; from += BAND) {
-        const Band *band = (const Band *)(columns.x + from * columns.bytes);
-        for (long r = 0; r < count; r += LANES) {
-            (m->kind == INT8 ? int8_tile_sums : int4_tile_sums)(tiled[r / LANES], band, m->columns, sums);
-            finish(m, first + r, min(count - r, LANES), min(columns.count - from, BAND), sums, column_of(to, from, r),
-                   to.stride, to.add);
-        }
-    }
-}
-#endif
-
-static void multiply_floats(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+// Rows of float32 or bfloat16. `scratch` takes those of bfloat16, widened once where they are read more than once.
+static void multiply_rows(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
     vec sums[COLUMNS];
     long size = PADDED(m->columns), stride = columns.bytes / sizeof(float);
     const float *x = (const float *)columns.x;
-    // Rows that are read more than once are widened once, into a panel.
-    float *panel = columns.count > COLUMNS && m->kind != FLOAT32 ? scratch + SCALES(size) : NULL;
-    if (panel)
-        for (long r = 0; r < count; r += LANES) {
-            Rows rows = rows_of(m, first + r, min(count - r, LANES), scratch);
-            for (long i = 0; i < rows.count; i++) expand(m, &rows, i, panel + (r + i) * size);
-        }
+    bool wide = columns.count > COLUMNS && m->kind != FLOAT32;
+    for (long r = 0; wide && r < count; r++) expand(m, first + r, scratch + r * size);
     for (long c = 0; c < columns.count; c += COLUMNS) {
         long some = min(columns.count - c, COLUMNS);
         for (long r = 0; r < count; r += LANES) {
             long left = min(count - r, LANES);
-            Rows rows = panel ? (Rows){(const char *)(panel + r * size), left, 4 * size, NULL, NULL}
-                              : rows_of(m, first + r, left, scratch);
-            sums_of(panel ? FLOAT32 : (int)m->kind, some, &rows, x + c * stride, stride, m->columns, sums);
+            Rows rows = wide ? (Rows){(const char *)(scratch + r * size), left, 4 * size} : rows_of(m, first + r, left);
+            sums_of(wide ? FLOAT32 : (int)m->kind, some, &rows, x + c * stride, stride, m->columns, sums);
             finish(m, first + r, left, some, sums, column_of(to, c, r), to.stride, to.add);
         }
     }
 }
 
-// Rows `first` .. `first` + `count` of a matrix times columns. `scratch` takes SCALES + count * PADDED(columns of m)
-// numbers.
+// `count` rows of a matrix from `first` on, where a panel may begin, times columns. `scratch` takes `count` rows as
+// float32, PANEL of them at least.
 static void multiply(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
 #if TILES
     if (columns.tiled) {
@@ -157,11 +128,8 @@ static void multiply(const Matrix *m, long first, long count, Columns columns, T
         return;
     }
 #endif
-#if BYTE_PRODUCTS
-    if (in_fixed_point(m)) {
-        multiply_fixed(m, first, count, columns, to, scratch);
-        return;
-    }
-#endif
-    multiply_floats(m, first, count, columns, to, scratch);
+    if (m->kind >= INT8)
+        multiply_panels(m, first, count, columns, to);
+    else
+        multiply_rows(m, first, count, columns, to, scratch);
 }

@@ -11,7 +11,7 @@ enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, BUFFERS };  // 
 
 typedef struct {
     int64_t kind, rows, columns;
-    const void *values, *scales, *offsets;  // int8: scales float32 (rows,); int4: both float16 (rows, groups of 32)
+    const void *values, *scales, *offsets;  // int8: scales float32 (rows,); int4: both float16 (panels, groups, 16)
     const float *bias;
 } Matrix;
 

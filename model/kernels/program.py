@@ -48,10 +48,10 @@ class Operations:
         weight, bias = module.weight, getattr(module, "bias", None)
         if isinstance(weight, Int8Weight):
             kind, values, scales, offsets = Kind.INT8, weight.values, weight.scales, None
-            rows, columns = values.shape
+            rows, columns = weight.out_features, weight.in_features
         elif isinstance(weight, Int4Weight):
             kind, values, scales, offsets = Kind.INT4, weight.packed, weight.scales, weight.offsets
-            rows, columns = values.shape[0], weight.in_features
+            rows, columns = weight.out_features, weight.in_features
         else:
             if weight.dtype not in FLOATS:
                 raise KernelsError(f"they do not know weights of {named(weight.dtype)}")

@@ -10,17 +10,15 @@ static void embed(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
     const Matrix *m = &op->matrices[0], *learned = &op->matrices[1];
     long n = m->columns;
-    float *scratch = (float *)self->scratch, *row = scratch + SCALES(n);
+    float *row = (float *)self->scratch;
     long columns = pass->rows * pass->length;
     TASKS(self, c, columns) {
         float *out = column(e, HIDDEN, c);
-        Rows rows = rows_of(m, pass->ids[c], 1, scratch);
-        expand(m, &rows, 0, row);
+        expand(m, pass->ids[c], row);
         float scale = m->kind == INT8 ? ((const float *)m->scales)[pass->ids[c]] : 1;
         for (long i = 0; i < n; i++) out[i] = row[i] * scale;
         if (op->parts > 1) {
-            rows = rows_of(learned, pass->lengths[c / pass->length] + c % pass->length, 1, scratch);
-            expand(learned, &rows, 0, row);
+            expand(learned, pass->lengths[c / pass->length] + c % pass->length, row);
             for (long i = 0; i < n; i++) out[i] += row[i];
         }
         for (long i = 0; i < n; i++) out[i] *= (float)op->scale;
@@ -34,29 +32,19 @@ static void normalise_columns(Engine *e, Member *self, const Operation *op) {
     barrier(self, columns);
 }
 
-// `count` columns, `stride` apart, as the products of an operation take them, if not as they are: normalised, in fixed
-// point, or both. `out` takes them `width` apart, or as one band; `scratch` takes as much.
-static void make_ready(const Operation *op, const float *x, long stride, long count, float *out, long width, bool tiled,
-                       float *scratch) {
+// A column as the products of an operation take it, if not as it is: normalised, in fixed point, or both. `scratch` takes
+// as much as `out`.
+static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
     const Matrix *m = &op->matrices[0];
     bool fixed = in_fixed_point(m);
     if (op->norm.kind != NORM_NONE) {
         float *normed = fixed ? scratch : out;
-        for (long c = 0; c < count; c++) {
-            normalise(&op->norm, x + c * stride, normed + c * width, false);
-            memset(normed + c * width + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
-        }
+        normalise(&op->norm, x, normed, false);
+        memset(normed + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
         x = normed;
-        stride = width;
     }
-#if TILES
-    if (tiled) {
-        to_band(m->kind, x, stride, count, m->columns, (Band *)out);
-        return;
-    }
-#endif
 #if BYTE_PRODUCTS
-    for (long c = 0; fixed && c < count; c++) to_fixed(m->kind, x + c * stride, m->columns, (Fixed *)(out + c * width));
+    if (fixed) to_fixed(x, m->columns, (Fixed *)out);
 #endif
 }
 
@@ -64,25 +52,20 @@ static void make_ready(const Operation *op, const float *x, long stride, long co
 // a barrier, and many by all together.
 static Columns columns_of(Engine *e, Member *self, const Operation *op, bool last, float **scratch) {
     const Pass *pass = &e->pass;
+    const Matrix *m = &op->matrices[0];
     long count = last ? pass->rows : pass->rows * pass->length;
     long stride = e->widths[op->source] * (last ? pass->length : 1), width = e->widths[READY];
     const float *x = column(e, op->source, last ? pass->length - 1 : 0);
-    bool fixed = in_fixed_point(&op->matrices[0]);
-    bool tiled = fixed && e->tiled && count >= least_tiled(op->matrices[0].kind);
-    if (op->norm.kind == NORM_NONE && !fixed) return (Columns){(const char *)x, stride * sizeof *x, count, false};
-    long some = tiled ? BAND : FEW;
-    float *ready = count <= some ? *scratch : column(e, READY, 0);
-    if (count <= some) {
-        *scratch += some * width;
-        make_ready(op, x, stride, count, ready, width, tiled, *scratch);
+    if (op->norm.kind == NORM_NONE && !in_fixed_point(m)) return (Columns){(const char *)x, stride * sizeof *x, count, false};
+    float *ready = count <= FEW ? *scratch : column(e, READY, 0);
+    if (count <= FEW) {
+        *scratch += FEW * width;
+        for (long c = 0; c < count; c++) make_ready(op, x + c * stride, ready + c * width, *scratch);
     } else {
-        long share = tiled ? BAND : 1, total = (count + share - 1) / share;
-        TASKS(self, task, total) {
-            long c = task * share;
-            make_ready(op, x + c * stride, stride, min(share, count - c), ready + c * width, width, tiled, *scratch);
-        }
-        barrier(self, total);
+        TASKS(self, c, count) make_ready(op, x + c * stride, ready + c * width, *scratch);
+        barrier(self, count);
     }
+    bool tiled = in_fixed_point(m) && e->tiled && count >= least_tiled(m->kind);
     return (Columns){(const char *)ready, width * sizeof *ready, count, tiled};
 }
 
@@ -93,9 +76,6 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     Columns columns = columns_of(e, self, op, head && pass->last, &scratch);
     long share = columns.count > COLUMNS ? PANEL_ROWS : TASK_ROWS, parts = op->gated ? 1 : op->parts, total = 0;
     for (long p = 0; p < parts; p++) total += (op->matrices[p].rows + share - 1) / share;
-#if TILES
-    if (columns.tiled) set_tiles();
-#endif
     TASKS(self, task, total) {
         long p = 0;
         for (long of; task >= (of = (op->matrices[p].rows + share - 1) / share); p++) task -= of;

@@ -85,11 +85,15 @@ WIDEN(widen_uint16, uint16_t)
 
 INLINE vec load_bfloat16(const void *from) { return (vec)(widen_uint16(from) << 16); }
 
+#if defined(__AVX512F__)
+INLINE vec load_float16(const void *from) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(from)); }
+#else
 INLINE vec load_float16(const void *from) {  // finite numbers: the exponent is moved by a product, which is exact
     ivec bits = widen_uint16(from);
     vec magnitude = (vec)((bits & 0x7fff) << 13) * 0x1p112f;
     return (vec)((ivec)magnitude | (bits & 0x8000) << 16);
 }
+#endif
 
 INLINE uint16_t to_bfloat16(float value) {  // to nearest, ties to even
     uint32_t bits;
