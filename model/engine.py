@@ -16,6 +16,7 @@ from model.errors import CheckpointError, EngineError, ParameterError, first_lin
 from model.headers import TensorInfo
 from model.kv_cache import KVCache
 from model.layouts import EMBEDDING, HEAD, stored_tensors
+from model.sampling.raw import Measure, Raw
 from model.transformer import Transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,6 +30,10 @@ class Engine(Protocol):
     @property
     def limit(self) -> int:
         """Positions that fit in the context."""
+
+    @property
+    def measure(self) -> Measure:
+        """The way from one position's logits to what a sampler asks of them."""
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         """An empty cache for `rows` sequences of at most `planned_length` positions (None: the limit).
@@ -54,6 +59,8 @@ class Engine(Protocol):
 
 class LocalEngine:
     """A transformer in this process."""
+
+    measure = staticmethod(Raw.of)
 
     def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype):
         self.model = model

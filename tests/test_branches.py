@@ -48,7 +48,7 @@ class Counting:
 
     def __init__(self, engine: Any):
         self.engine = engine
-        self.limit = engine.limit
+        self.limit, self.measure = engine.limit, engine.measure
         self.positions: list[int] = []
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> Any:

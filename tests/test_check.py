@@ -35,7 +35,7 @@ class Broken:
     """The engine with one fault: `spoil` changes the logits it gives, knowing the ids and whether there is a cache."""
 
     def __init__(self, engine: LocalEngine, spoil):
-        self.engine, self.spoil, self.limit = engine, spoil, engine.limit
+        self.engine, self.spoil, self.limit, self.measure = engine, spoil, engine.limit, engine.measure
         self.new_cache = engine.new_cache
 
     def forward(self, token_ids: Tensor, cache: KVCache | None, **options) -> Tensor:

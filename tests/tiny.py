@@ -16,6 +16,7 @@ from model.config import ModelConfig
 from model.kv_cache import KVCache
 from model.layer_kinds import LayerKind
 from model.rope_config import Rope
+from model.sampling.raw import Raw
 from model.transformer import Transformer
 from weights.recipe.vocabulary import train_tokenizer
 
@@ -124,6 +125,8 @@ def with_start_token(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 class ScriptedEngine:
     """An engine whose logits after `length` tokens are `script(length)`; it keeps a real cache."""
+
+    measure = staticmethod(Raw.of)
 
     def __init__(self, script: Callable[[int], Tensor], limit: int = 64):
         self.script = script

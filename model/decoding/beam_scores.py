@@ -25,7 +25,7 @@ class Continuations:
 
     def __init__(self, logits: Tensor, context: Context, chain: tuple[Processor, ...], count: int, top: int):
         """At least `count` are put in order, if there are as many; `top` candidates are recorded in a choice."""
-        self._raw = Raw.of(as_array(logits))[0]
+        self._raw = Raw.of(as_array(logits))
         self._position = context.position
         self._scores = scores = Scores(self._raw.logprobs(), context, max(HEAD, count, top))
         self._shown = scores.token_ids[:top]

@@ -51,7 +51,7 @@ def decode_parallel(
     """
     mask_id = checked_mask(request, mask_id)
     check_length(request.prompt_ids, engine.limit)
-    sequence = Sequence(tokenizer, request, engine.limit)
+    sequence = Sequence(tokenizer, request, engine.limit, measure=engine.measure)
     planned_length = request.planned_length(engine.limit)
     if cache is None and request.use_cache:
         cache = engine.new_cache(planned_length=planned_length)

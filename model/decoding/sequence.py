@@ -12,6 +12,7 @@ from model.decoding.healing import Healing
 from model.decoding.request import Request
 from model.errors import NothingPossible
 from model.sampling.context import Context, Mask
+from model.sampling.raw import Measure, Raw
 from model.sampling.sampler import Sampler
 from model.steps import Choice, Reason
 from model.tokenizer import Tokenizer
@@ -57,6 +58,7 @@ class Sequence:
         *,
         number: int = 0,
         seed: int | None = None,
+        measure: Measure = Raw.of,
     ):
         self.number = number
         self.seed = request.seed if seed is None else seed
@@ -66,7 +68,7 @@ class Sequence:
         self._request = request
         self._limit = limit
         self._tokenizer = tokenizer
-        self._sampler = Sampler(request.sampling, tokenizer.piece, request.top)
+        self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
         self.has_begun = False  # whether a token was ever decided
         self._healing = Healing(tokenizer, request.healed) if request.healed else None
         healed = len(request.healed.decode("utf-8", "replace"))

@@ -87,7 +87,7 @@ def verified(
         raise ParameterError("a negative prompt needs a pass for each token; leave it out, or use autoregressive mode")
     if count < 1:
         raise ParameterError(f"the number of guesses is {count}; expected at least 1")
-    sequence = Sequence(tokenizer, request, engine.limit)
+    sequence = Sequence(tokenizer, request, engine.limit, measure=engine.measure)
     recorder = Recorder()
     try:
         while sequence.reason is None:

@@ -1,5 +1,6 @@
 // A forward pass of a transformer in one call: every thread runs the whole program, with a barrier after each phase.
 #include "attend.h"
+#include "measure.h"
 #include "project.h"
 #include "read.h"
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.kernels.addresses import Stores, Turns, integers
 from model.kernels.build import KernelsError, load_library
 from model.kernels.machine import Machine
+from model.kernels.measure import Measure
 from model.kernels.pages import move_to_large_pages
 from model.kernels.program import FLOATS, Program, named
 from model.kernels.structures import Pass, Sizes
@@ -51,6 +52,7 @@ class NativeEngine:
             config.vocab_size,
         )
         self.machine = Machine(library, self.program.operations, sizes)
+        self.measure = Measure(library)
 
     @staticmethod
     def try_build(

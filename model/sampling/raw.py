@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from model.errors import EngineError
+from model.sampling.head import HEAD, Head
 from model.sampling.provenance import Floats, Ints, Logits
 
 ALL = slice(None)
@@ -23,24 +25,26 @@ class Raw:
     logits: Logits
     peak: float  # the highest logit
     mass: float  # sum of exp(logit - peak)
-    entropy: float  # over the whole vocabulary, in bits (Shannon 1948)
+    weighted: float  # sum of (logit - peak) * exp(logit - peak)
+    head: Head  # the most probable tokens, and how far each lies from the peak
 
     @staticmethod
-    def of(logits: Logits) -> tuple[Raw, Floats]:
-        """Also how far each logit lies from the highest (vocab,), in memory of its own.
-
-        Raises EngineError for NaN, infinity, or nothing possible.
-        """
+    def of(logits: Logits, count: int = HEAD) -> Raw:
+        """With at least `count` tokens in the head. Raises EngineError for NaN, infinity, or nothing possible."""
         peak = float(logits.max())
         if not math.isfinite(peak):
-            raise EngineError(
-                "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
-                "or the dtype too narrow: try --dtype float32"
-            )
-        below = logits.astype(np.float64)
-        below -= peak
-        mass, weighted = weighed(below)
-        return Raw(logits, peak, mass, (math.log(mass) - weighted / mass) / math.log(2)), below
+            raise not_numbers()
+        below = below_peak(logits, peak)
+        return Raw(logits, peak, *weighed(below), Head.of(below, count))
+
+    @property
+    def entropy(self) -> float:
+        """Over the whole vocabulary, in bits (Shannon 1948)."""
+        return (math.log(self.mass) - self.weighted / self.mass) / math.log(2)
+
+    def below(self) -> Floats:
+        """How far each logit lies from the highest (vocab,), in memory of its own."""
+        return below_peak(self.logits, self.peak)
 
     def logprobs(self, token_ids: Ints | slice = ALL) -> Floats:
         """Log-softmax of these tokens' logits, or of all."""
@@ -50,6 +54,19 @@ class Raw:
         """1 for the most probable token; of equally probable ones the lower id comes first."""
         own = self.logits[token_id]
         return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
+
+
+def below_peak(logits: Logits, peak: float) -> Floats:
+    below = logits.astype(np.float64)
+    below -= peak
+    return below
+
+
+def not_numbers() -> EngineError:
+    return EngineError(
+        "the model's logits are not numbers (NaN or infinite); the weights may be damaged, "
+        "or the dtype too narrow: try --dtype float32"
+    )
 
 
 def weighed(below: Floats) -> tuple[float, float]:
@@ -76,3 +93,6 @@ def as_array(logits: Any) -> Logits:
     if hasattr(logits, "detach"):
         logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy(force=True)
     return np.asarray(logits)
+
+
+Measure = Callable[[Logits, int], Raw]  # what `Raw.of` does: an engine may have a faster way

@@ -12,9 +12,10 @@ import numpy as np
 from model.sampling.chain import GREEDY, build_chain
 from model.sampling.context import Context
 from model.sampling.draw import uniform
+from model.sampling.head import HEAD
 from model.sampling.parameters import SamplingParameters
 from model.sampling.provenance import Change, Floats, Ints
-from model.sampling.raw import Raw, as_array
+from model.sampling.raw import Measure, Raw, as_array
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
 
@@ -30,10 +31,13 @@ class Distribution:
 class Sampler:
     """Picks one token per position; a pure function of the logits and the context."""
 
-    __slots__ = ("chain", "parameters", "piece", "top")
+    __slots__ = ("chain", "measure", "parameters", "piece", "top")
 
-    def __init__(self, parameters: SamplingParameters, piece: Callable[[int], bytes], top: int = 5):
+    def __init__(
+        self, parameters: SamplingParameters, piece: Callable[[int], bytes], top: int = 5, measure: Measure = Raw.of
+    ):
         """`piece` gives the bytes of a token id; `top` candidates are recorded per choice."""
+        self.measure = measure
         self.parameters = parameters
         self.piece = piece
         self.top = top
@@ -85,8 +89,8 @@ class Sampler:
         return Distribution(raw.logprobs(), final)
 
     def _begin(self, logits: Any, context: Context) -> tuple[Raw, Scores]:
-        raw, below = Raw.of(as_array(logits))
-        return raw, Scores(below, context, self.top, origin=raw.peak, mass=raw.mass)
+        raw = self.measure(as_array(logits), max(HEAD, self.top))
+        return raw, Scores(raw, context, self.top)
 
     def _process(self, scores: Scores) -> None:
         for mask in scores.context.masks:

@@ -10,6 +10,7 @@ from model.errors import EngineError, NothingPossible
 from model.sampling.context import Context, Mask
 from model.sampling.head import HEAD, Head
 from model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
+from model.sampling.raw import Raw
 
 
 class Scores:
@@ -24,6 +25,7 @@ class Scores:
         "_head",
         "_mass",
         "_pending",
+        "_raw",
         "_text",
         "_touched",
         "_weights",
@@ -35,24 +37,28 @@ class Scores:
         "watched",
     )
 
-    def __init__(
-        self, whole: Floats, context: Context, count: int = 0, *, origin: float = 0.0, mass: float | None = None
-    ):
-        """`whole` (vocab,) is written to; the changes of the `count` most probable tokens are watched.
+    def __init__(self, first: Floats | Raw, context: Context, count: int = 0):
+        """All scores (vocab,), which are written to, or a raw distribution, whose logits below the peak they are.
 
-        `origin` was subtracted from all scores; `mass`, where it is known, is the sum of exp(score - highest).
+        The changes of the `count` most probable tokens are watched; a raw distribution's head has as many.
         """
         self.context = context
-        self.size = len(whole)
         self.changes: list[Change] = []
-        self.origin = origin  # what was subtracted from all scores, as it stands after the divisions since
-        self._whole: Floats | None = whole  # None: nothing outside the head is possible
+        self.origin = 0.0  # what was subtracted from all scores, as it stands after the divisions since
+        self._raw: Raw | None = None  # the whole is made of it where somebody asks
+        self._whole: Floats | None = None  # else None: nothing outside the head is possible
         self._pending: tuple[float, float] | None = None  # what is still to be subtracted and divided by
         self._touched: list[Ints] = []  # tokens that got other scores since the head was put in order
         self._text: Ints | None = None
         self._weights: Floats | None = None
-        self._sort(max(HEAD, count))
-        self._mass: float | None = mass
+        self._mass: float | None
+        if isinstance(first, Raw):
+            self.size, self.origin, self._raw = len(first.logits), first.peak, first
+            self._set_head(first.head)
+            self._mass = first.mass
+        else:
+            self.size, self._whole = len(first), first
+            self._sort(max(HEAD, count))
         self.watched = self.token_ids[:count]
 
     @property
@@ -90,7 +96,9 @@ class Scores:
     @property
     def whole(self) -> Floats:
         """All scores by token id (vocab,), minus infinity for what is not possible. Not to be written to."""
-        if self._whole is None:
+        if self._raw is not None:
+            self._whole, self._raw = self._raw.below(), None
+        elif self._whole is None:
             self._whole = np.full(self.size, -math.inf)
             self._whole[self._head.token_ids] = self._head.values
         if self._pending is not None:
@@ -149,7 +157,7 @@ class Scores:
     def reweigh(self, name: str, whole: Floats, change: Floats) -> None:
         """Give every token another score."""
         self.changes.append(Reweighed(name, change))
-        self._whole, self._touched = whole, []
+        self._raw, self._whole, self._touched = None, whole, []
         self._sort()
 
     def mask(self, mask: Mask) -> None:
@@ -177,7 +185,7 @@ class Scores:
         """Divide what each score lies below the peak, so that nothing overflows. The order stays."""
         head, peak = self.head, self.peak
         if head.is_complete:
-            self._whole = None
+            self._whole = self._raw = None
         else:
             if self._pending is not None:
                 self._whole = self.whole
@@ -192,7 +200,7 @@ class Scores:
         if head.is_complete and len(token_ids) == len(head.token_ids):
             return
         self.changes.append(Kept(name, token_ids))
-        self._whole = self._pending = None
+        self._whole = self._pending = self._raw = None
         weights = self._weights
         self._set_head(Head(token_ids, head.values[kept], is_complete=True))
         if weights is not None and self._head.values[0] == head.values[0]:

@@ -1,0 +1,151 @@
+// What a sampler asks of one position's logits: the greatest, sums over the exponentials, and the most probable tokens.
+#pragma once
+#include <stdbool.h>
+#include "vectors.h"
+
+#define DOUBLES (LANES / 2)
+#define MOST_GROUPS 4096
+#define PER_TOKEN 8  // groups for each token that is asked for: few of those then share one
+#define LEAST -708.0  // below it e**x has no full double
+
+typedef double dvec __attribute__((vector_size(8 * DOUBLES)));
+typedef int64_t lvec __attribute__((vector_size(8 * DOUBLES)));
+typedef float fvec __attribute__((vector_size(4 * DOUBLES)));
+typedef fvec fvec_anywhere __attribute__((aligned(1), may_alias));
+
+typedef struct {
+    double peak, mass, weighted;  // the greatest logit; sums of e**x and x * e**x for x = logit - peak
+    int64_t count, complete;      // tokens found, and whether no other is possible
+} Measured;
+
+INLINE bool any_of(lvec lanes) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi64_mask((__m512i)lanes, (__m512i)lanes);
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)lanes, (__m256i)lanes);
+#else
+    return lanes[0] | lanes[1];
+#endif
+}
+
+// e**x for x <= 0 within a unit in the last place, 0 below LEAST. (Cody and Waite's reduction, Taylor's series.)
+INLINE dvec exp_of_double(dvec x) {
+    lvec held = x >= LEAST;
+    x = (dvec)((lvec)x & held);
+    dvec shifted = x * 1.4426950408889634 + 0x1.8p52;  // the whole number is in the low bits
+    dvec octaves = shifted - 0x1.8p52;
+    dvec rest = x - octaves * 0x1.62e42fee00000p-1 - octaves * 0x1.a39ef35793c76p-33;
+    dvec sum = rest * (1.0 / 6227020800) + 1.0 / 479001600;
+    sum = sum * rest + 1.0 / 39916800;
+    sum = sum * rest + 1.0 / 3628800;
+    sum = sum * rest + 1.0 / 362880;
+    sum = sum * rest + 1.0 / 40320;
+    sum = sum * rest + 1.0 / 5040;
+    sum = sum * rest + 1.0 / 720;
+    sum = sum * rest + 1.0 / 120;
+    sum = sum * rest + 1.0 / 24;
+    sum = sum * rest + 1.0 / 6;
+    sum = sum * rest + 0.5;
+    sum = sum * rest + 1.0;
+    sum = sum * rest + 1.0;
+    dvec power = (dvec)(((lvec)shifted + 1023) << 52);
+    return (dvec)((lvec)(sum * power) & held);
+}
+
+// A float as a whole number of the same order, and back.
+INLINE int32_t in_order(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+INLINE float from_order(int32_t bits) {
+    float value;
+    bits ^= bits >> 31 & 0x7fffffff;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// The greatest number that at least `wanted` of `values` reach: found bit by bit.
+static float reached_by(const float *values, long count, long wanted) {
+    int64_t low = in_order(-INFINITY), high = in_order(INFINITY);
+    while (low < high) {
+        int64_t middle = low + (high - low + 1) / 2;
+        float least = from_order(middle);
+        long reach = 0;
+        for (long i = 0; i < count; i++) reach += values[i] >= least;
+        if (reach >= wanted) low = middle;
+        else high = middle - 1;
+    }
+    return from_order(low);
+}
+
+// A floor that at least `wanted` tokens reach, and hardly more: `wanted` of the greatest of disjoint groups do.
+static float floor_of(const float *logits, long size, long wanted) {
+    float greatest[MOST_GROUPS];
+    long groups = min(min(PER_TOKEN * wanted, size / 4), MOST_GROUPS);
+    if (groups <= wanted) return -INFINITY;
+    memcpy(greatest, logits, groups * sizeof *greatest);
+    for (long from = groups; from + groups <= size; from += groups)
+        for (long i = 0; i < groups; i++) greatest[i] = logits[from + i] > greatest[i] ? logits[from + i] : greatest[i];
+    return reached_by(greatest, groups, wanted);
+}
+
+// Puts a token that comes later by id among `count` that are in order: from the highest down, ties by id.
+INLINE void insert(int64_t *ids, double *below, long count, int64_t id, double value) {
+    long low = 0, high = count;
+    while (low < high) {
+        long middle = (low + high) / 2;
+        if (below[middle] >= value) low = middle + 1;
+        else high = middle;
+    }
+    memmove(ids + low + 1, ids + low, (count - low) * sizeof *ids);
+    memmove(below + low + 1, below + low, (count - low) * sizeof *below);
+    ids[low] = id;
+    below[low] = value;
+}
+
+// The most probable tokens of logits (size,) in order, at least `wanted` where as many are possible; `ids` and `below` take
+// `room`, and mean nothing where there are more. `below` tells how far each lies under the peak; a token that is not told
+// lies lower than all of these. The peak is no number where a logit is none.
+void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
+                        Measured *out) {
+    vec most = splat(-INFINITY);
+    ivec none = isplat(0);
+    for (long i = 0; i < size; i += LANES) {
+        long some = min(LANES, size - i);
+        vec value = load_some(logits + i, some);
+        none |= value != value;
+        if (some < LANES) value = pick(iota() < (int32_t)some, value, splat(-INFINITY));
+        most = larger(value, most);
+    }
+    double peak = any_of((lvec)none) ? NAN : lane_max(most);
+    *out = (Measured){.peak = peak};
+    if (!isfinite(peak)) return;
+    float least = floor_of(logits, size, wanted);
+    double floor = (double)least - peak;
+    dvec mass = {0}, weighted = {0};
+    long count = 0;
+    for (long i = 0; i < size; i += DOUBLES) {
+        float last[DOUBLES];
+        const float *from = logits + i;
+        if (size - i < DOUBLES) {
+            for (int d = 0; d < DOUBLES; d++) last[d] = d < size - i ? from[d] : -INFINITY;
+            from = last;
+        }
+        dvec x = __builtin_convertvector(*(const fvec_anywhere *)from, dvec) - peak;
+        dvec power = exp_of_double(x);
+        mass += power;
+        weighted += power * (dvec)((lvec)x & (x >= LEAST));
+        lvec reaches = (x >= floor) & (x > -INFINITY);
+        if (!any_of(reaches)) continue;
+        for (int d = 0; d < DOUBLES; d++)
+            if (reaches[d]) {
+                if (count < room) insert(ids, below, count, i + d, x[d]);
+                count++;
+            }
+    }
+    UNROLL for (int d = 0; d < DOUBLES; d++) out->mass += mass[d], out->weighted += weighted[d];
+    out->count = count;
+    out->complete = count == size || least == -INFINITY;
+}

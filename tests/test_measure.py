@@ -1,0 +1,63 @@
+"""The kernels measure a position's logits as numpy does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_parts import compiled
+
+from model.errors import EngineError
+from model.kernels.measure import Measure
+from model.sampling.raw import Raw
+
+# Few different numbers bring ties, wide ones exponentials of every size; minus infinity is what cannot come.
+few = st.sampled_from([0.0, 1.0, -0.0, 2.5, -math.inf])
+wide = st.floats(-1e4, 1e4, width=32) | st.floats(-(2.0**120), 2.0**120, width=32) | st.just(-math.inf)
+
+
+@st.composite
+def logits(draw: st.DrawFn) -> np.ndarray:
+    some = draw(st.lists(draw(st.sampled_from([few, wide])), min_size=1, max_size=70))
+    noise = np.random.default_rng(draw(st.integers(0, 99))).normal(size=draw(st.integers(0, 3000))).astype(np.float32)
+    return np.concatenate((np.array(some, np.float32), noise))
+
+
+@settings(max_examples=300)
+@given(logits=logits(), count=st.integers(1, 600))
+def test_it_finds_what_numpy_finds(logits: np.ndarray, count: int) -> None:
+    if not math.isfinite(logits.max()):
+        with pytest.raises(EngineError, match="not numbers"):
+            Measure(compiled())(logits, count)
+        return
+    made, expected = Measure(compiled())(logits, count), Raw.of(logits, count)
+    assert made.peak == expected.peak
+    assert made.mass == pytest.approx(expected.mass, rel=1e-14)
+    assert made.weighted == pytest.approx(expected.weighted, rel=1e-13, abs=1e-300)
+    below = made.below()
+    order = np.lexsort((np.arange(len(below)), -below))
+    possible = np.count_nonzero(below > -math.inf)
+    found = len(made.head.token_ids)
+    assert found >= min(count, possible)
+    assert made.head.is_complete <= (found == possible)
+    assert made.head.token_ids.tolist() == order[:found].tolist()
+    assert made.head.values.tolist() == below[order[:found]].tolist()
+    assert found == possible or below[order[found]] < made.head.values[-1]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("place", [0, 40, 99])
+def test_logits_that_are_no_numbers_are_refused(bad: float, place: int) -> None:
+    logits = np.zeros(100, np.float32)
+    logits[place] = bad
+    with pytest.raises(EngineError, match="not numbers"):
+        Measure(compiled())(logits, 5)
+
+
+def test_wider_and_scattered_logits_are_measured_too() -> None:
+    logits = np.random.default_rng(1).normal(size=400)
+    assert Measure(compiled())(logits, 5).mass == Raw.of(logits, 5).mass
+    assert Measure(compiled())(logits.astype(np.float32)[::2], 5).mass == Raw.of(logits.astype(np.float32)[::2], 5).mass
