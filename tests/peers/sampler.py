@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from model.loading import load_model
+from model.loading import LoadedModel, load_model
 from model.sampling.context import Context
 from model.sampling.parameters import SamplingParameters
 from model.sampling.sampler import Sampler
@@ -50,9 +50,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
-    rows, token_ids, piece = logits_of(options.model, options.tokens)
+    loaded = load_model(resolve(options.model), device="cpu", backend="auto")
+    piece, measure = loaded.tokenizer.piece, loaded.engine.measure
+    rows, token_ids = logits_of(loaded, options.tokens)
     work: dict[str, Callable[[torch.Tensor, Context], object]] = {
-        name: Sampler(parameters, piece, top).choose for name, (parameters, top) in CHAINS.items()
+        name: Sampler(parameters, piece, top, measure).choose for name, (parameters, top) in CHAINS.items()
     }
     work["(a full sort)"] = lambda row, _: np.argsort(row.double().numpy())
     work["(one exponential)"] = lambda row, _: np.exp(row.double().numpy())
@@ -70,16 +72,15 @@ def main() -> None:
         print(f"{name:38} median {median:6.3f} ms   most {most:6.3f} ms")
 
 
-def logits_of(name: str | None, count: int) -> tuple[list[torch.Tensor], list[int], Callable[[int], bytes]]:
-    """The logits (vocab,) at the last `count` places of a text, its ids, and the pieces."""
-    loaded = load_model(resolve(name), device="cpu")
+def logits_of(loaded: LoadedModel, count: int) -> tuple[list[torch.Tensor], list[int]]:
+    """The logits (vocab,) at the last `count` places of a text, and its ids."""
     token_ids = list(loaded.tokenizer.encode(TEXT))
     cache = loaded.engine.new_cache(planned_length=len(token_ids))
     rows = []
     with torch.inference_mode():
         for token_id in token_ids:
             rows.append(loaded.engine.forward(torch.tensor([[token_id]]), cache)[0, -1].float())
-    return rows[-count:], token_ids, loaded.tokenizer.piece
+    return rows[-count:], token_ids
 
 
 if __name__ == "__main__":
