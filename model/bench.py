@@ -15,8 +15,8 @@ from torch import Tensor
 from model.engine import Engine
 from model.errors import ParameterError
 from model.kernels.native import NativeEngine
-from model.kernels.pages import large_block
 from model.kv_cache import KVCache
+from model.large_pages import large_block
 from model.layouts import EMBEDDING
 from model.quantisation import QuantizedEmbedding, QuantizedLinear
 from model.transformer import Transformer

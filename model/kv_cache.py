@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from model.config import SLACK, ModelConfig
 from model.errors import PromptError
+from model.large_pages import zeros
 from model.steps import CacheUsage
 
 FIRST_ALLOCATION = 64  # positions
@@ -228,13 +230,15 @@ class KVCache:
         if len(set(shifts)) == 1:
             moves = [(slice(None), shifts[0])]
         self.moves += 1
-        for stores in (self.keys, self.values):
-            for layer, old in enumerate(stores):
-                if self.slides[layer] != slides:
-                    continue
-                rows, heads, length, head_dim = old.shape
-                # Zeros, because a NaN left in memory would spoil the shorter rows even where the mask hides it.
-                new = stores[layer] = old.new_zeros((rows, heads, allocated, head_dim))
+        layers = [layer for layer, other in enumerate(self.slides) if other == slides]
+        rows, heads, length, head_dim = self.keys[layers[0]].shape
+        shape = (2 * len(layers), rows, heads, allocated, head_dim)
+        # Zeros, because a NaN left in memory would spoil the shorter rows even where the mask hides it.
+        memory = iter(zeros(math.prod(shape), self.keys[0].dtype, self.keys[0].device).view(shape))
+        for layer in layers:
+            for stores in (self.keys, self.values):
+                old = stores[layer]
+                new = stores[layer] = next(memory)
                 for moved, shift in moves:
                     kept = min(length - shift, allocated)
                     new[moved, :, :kept] = old[moved, :, shift : shift + kept]

@@ -150,7 +150,8 @@ def test_usage_tells_the_bytes_of_the_real_tensors(dtype: torch.dtype) -> None:
     cache = new_cache(rows=2, dtype=dtype)
     model(torch.tensor([[1, 2, 3, 4, 5]] * 2), cache)
     cache.truncate(1, 2)
-    held = sum(tensor.untyped_storage().nbytes() for tensor in (*cache.keys, *cache.values))
+    storages = [tensor.untyped_storage() for tensor in (*cache.keys, *cache.values)]
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())  # layers share one
     usages = [cache.usage(row) for row in (0, 1)]
     assert sum(usage.nbytes_held for usage in usages) == held
     assert [usage.length for usage in usages] == [5, 2]
@@ -160,6 +161,24 @@ def test_usage_tells_the_bytes_of_the_real_tensors(dtype: torch.dtype) -> None:
         assert usage.nbytes_used == usage.length * usage.bytes_per_token
         assert usage.nbytes_held == usage.allocated * usage.bytes_per_token
         assert (usage.limit, usage.evicted) == (64, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_cache_holds_what_a_small_one_held(dtype: torch.dtype) -> None:
+    """Beyond 2 MiB its memory is of large pages, where the system has them."""
+    cache = new_cache(limit=1 << 16, dtype=dtype)
+    kept = [torch.randn(1, tiny.CONFIG.num_kv_heads, 5, tiny.CONFIG.head_dim).to(dtype) for _ in cache.keys]
+    for count in (5, 1 << 16):
+        cache.reserve(count - cache.lengths[0])
+        for layer, part in enumerate(kept):
+            if count == 5:
+                cache.write(layer, part, -part, cache.next_positions(5))
+        cache.advance(count - cache.lengths[0])
+    for layer, part in enumerate(kept):
+        assert torch.equal(cache.keys[layer][:, :, :5], part)
+        assert torch.equal(cache.values[layer][:, :, :5], -part)
+        assert not cache.keys[layer][:, :, 5:].any()
+    assert sum(store.nbytes for store in cache.keys) > 2**21
 
 
 def test_bytes_per_token_is_what_the_config_promises() -> None:

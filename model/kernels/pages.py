@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from model.large_pages import large_block
 from model.quantisation import Int4Weight, Int8Weight
 from model.transformer import Transformer
 
 ALIGNMENT = 64  # bytes: a cache line
-LARGE_PAGE = 2**21
 
 
 def move_to_large_pages(model: Transformer) -> None:
@@ -47,20 +45,6 @@ def move_to_large_pages(model: Transformer) -> None:
         elif isinstance(module, nn.Linear | nn.Embedding):
             module.weight = move(module.weight)
     del kept
-
-
-def large_block(nbytes: int) -> Tensor | None:
-    """Zeros, uint8 (nbytes,), on large pages; None where the system has none."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return None
-    memory = mmap.mmap(-1, nbytes + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        return None
-    block = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -block.data_ptr() % LARGE_PAGE
-    return block[start : start + nbytes]
 
 
 def weights_of(model: Transformer) -> Iterator[Tensor]:
