@@ -47,11 +47,11 @@ INLINE void tile(int kind, int columns, const Rows *rows, long first, const floa
         vec value = load(x + c * stride + (k));                                        \
         UNROLL for (int r = 0; r < ROWS; r++) acc[c * ROWS + r] += weights[r] * value; \
     }
-    long whole = to / LANES * LANES;
+    long whole = to / LANES * LANES, ahead = max(AHEAD, ROWS * rows->pitch);  // the next ROWS rows begin side by side
     for (long k = from; k < whole; k += LANES) {
         if (kind != FLOAT32 || columns < COLUMNS)  // else they are most likely in the cache
             UNROLL for (int line = 0; line < ROWS * LANES * bytes_of(kind); line += 64)
-                __builtin_prefetch(row[0] + k * ROWS * bytes_of(kind) + line + AHEAD, 0, 2);
+                __builtin_prefetch(row[0] + k * ROWS * bytes_of(kind) + line + ahead, 0, 2);
         UNROLL for (int r = 0; r < ROWS; r++) weights[r] = weights_at(kind, row[r], k);
         ADD(k)
     }
