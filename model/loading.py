@@ -99,7 +99,8 @@ def load_model(
     engine: LocalEngine | NativeEngine = local
     notice = None
     if backend != "torch":
-        made = quantize != "none" and checkpoint.quantisation is None  # in memory, not mapped from a file
+        # In memory, not mapped from a file: quantised now, or in another dtype than it is stored in.
+        made = checkpoint.quantisation is None and (quantize != "none" or set(checkpoint.dtypes) != {dtype})
         engine, notice = native(local, DTYPES[dtype], required=backend == "native", large_pages=made)
     dtype = str(engine.dtype).removeprefix("torch.")
     return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type, quantize, notice)

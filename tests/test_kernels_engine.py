@@ -24,7 +24,7 @@ from model.decoding.request import Request
 from model.engine import LocalEngine, load_engine
 from model.errors import PromptError
 from model.kernels.native import NativeEngine
-from model.kernels.pages import weights_of
+from model.kernels.pages import holders_of, tensors_of
 from model.kv_cache import KVCache
 from model.layer_kinds import LayerKind
 from model.quantisation import quantize_model
@@ -294,7 +294,7 @@ def test_weights_on_large_pages_are_the_same_weights_and_stay_tied(kind: str, ti
         for weight in (model.lm_head.weight, model.model.embed_tokens.weight)
     )
     assert (head.data_ptr() == embedding.data_ptr()) == tied
-    places = [tensor.data_ptr() for tensor in weights_of(model)]
+    places = [tensor.data_ptr() for module in holders_of(model) for tensor in tensors_of(module)]
     assert max(places) - min(places) < 2**21  # one piece of memory
     assert all(place % 64 == 0 for place in places)
 

@@ -11,6 +11,7 @@
 #else
 #define COLUMNS 6
 #endif
+#define FEW_COLUMNS 2
 #define AHEAD 6144   // bytes that weights are fetched ahead of their use
 #define STRETCH 640  // numbers of rows and columns that are in the first cache together
 #define GROUP 32     // columns are filled up to a multiple of it; and weights of int4 that share a scale and an offset
@@ -33,6 +34,24 @@ INLINE vec last_weights(int kind, const char *row, long k, long count) {  // the
     return weights_at(kind, bytes, 0);
 }
 
+// The sums of one row with columns of x in accumulators, as `tile` has them for several. Few columns wait for memory,
+// which is fastest read straight on.
+INLINE void line(int kind, int columns, const char *row, const float *x, long stride, long size, vec *sums) {
+    vec acc[FEW_COLUMNS];
+    UNROLL for (int c = 0; c < columns; c++) acc[c] = splat(0);
+    long whole = size / LANES * LANES;
+    for (long k = 0; k < whole; k += LANES) {
+        __builtin_prefetch(row + k * bytes_of(kind) + AHEAD, 0, 2);
+        vec weights = weights_at(kind, row, k);
+        UNROLL for (int c = 0; c < columns; c++) acc[c] += weights * load(x + c * stride + k);
+    }
+    if (whole < size) {
+        vec weights = last_weights(kind, row, whole, size - whole);
+        UNROLL for (int c = 0; c < columns; c++) acc[c] += weights * load(x + c * stride + whole);
+    }
+    UNROLL for (int c = 0; c < columns; c++) sums[c * LANES] = acc[c];
+}
+
 // Adds numbers from .. to - 1 of ROWS rows times those of columns of x, `stride` numbers apart with zeros behind their
 // end, to accumulators [columns][LANES], which begin with `from` 0.
 INLINE void tile(int kind, int columns, const Rows *rows, long first, const float *x, long stride, long from, long to,
@@ -50,8 +69,8 @@ INLINE void tile(int kind, int columns, const Rows *rows, long first, const floa
     long whole = to / LANES * LANES, ahead = max(AHEAD, ROWS * rows->pitch);  // the next ROWS rows begin side by side
     for (long k = from; k < whole; k += LANES) {
         if (kind != FLOAT32 || columns < COLUMNS)  // else they are most likely in the cache
-            UNROLL for (int line = 0; line < ROWS * LANES * bytes_of(kind); line += 64)
-                __builtin_prefetch(row[0] + k * ROWS * bytes_of(kind) + line + ahead, 0, 2);
+            UNROLL for (int next = 0; next < ROWS * LANES * bytes_of(kind); next += 64)
+                __builtin_prefetch(row[0] + k * ROWS * bytes_of(kind) + next + ahead, 0, 2);
         UNROLL for (int r = 0; r < ROWS; r++) weights[r] = weights_at(kind, row[r], k);
         ADD(k)
     }
@@ -67,7 +86,9 @@ INLINE void tile(int kind, int columns, const Rows *rows, long first, const floa
 INLINE void block(int kind, int columns, const Rows *rows, const float *x, long stride, long size, vec *sums) {
     vec acc[COLUMNS * LANES];
     long stretch = kind == FLOAT32 && columns == COLUMNS ? STRETCH : size;
-    for (long from = 0; from < size; from += stretch)
+    if (columns <= FEW_COLUMNS)
+        for (int r = 0; r < LANES; r++) line(kind, columns, rows->values + min(r, rows->count - 1) * rows->pitch, x, stride, size, acc + r);
+    else for (long from = 0; from < size; from += stretch)
         for (int r = 0; r < LANES; r += ROWS)
             tile(kind, columns, rows, r, x, stride, from, size - from < stretch ? size : from + stretch, acc + r);
     UNROLL for (int c = 0; c < columns; c++) sums[c] = lane_sums(acc + c * LANES, LANES);

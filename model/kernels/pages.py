@@ -21,40 +21,42 @@ def move_to_large_pages(model: Transformer) -> None:
     For weights that were made in memory. Those mapped from a file are better left there: a copy takes time at the
     start, and memory that the system cannot take back.
     """
-    arena = large_block(sum(padded(tensor.nbytes) for tensor in {id(t): t for t in weights_of(model)}.values()))
+    sharing: dict[int, list[Any]] = {}  # modules by where their weight lies: ties stay ties
+    for module in holders_of(model):
+        sharing.setdefault(tensors_of(module)[0].data_ptr(), []).append(module)
+    arena = large_block(sum(padded(tensor.nbytes) for modules in sharing.values() for tensor in tensors_of(modules[0])))
     if arena is None:
         return
     start = 0
-    moved: dict[int, Tensor | nn.Parameter] = {}  # by the identity of what was there: ties stay ties
 
-    def move(tensor: Tensor) -> Tensor:
+    def moved(tensor: Tensor) -> Tensor:
         nonlocal start
-        if id(tensor) not in moved:
-            place = arena[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-            start += padded(tensor.nbytes)
-            place.copy_(tensor)
-            moved[id(tensor)] = nn.Parameter(place, requires_grad=False) if isinstance(tensor, nn.Parameter) else place
-        return moved[id(tensor)]
+        place = arena[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        start += padded(tensor.nbytes)
+        return place.copy_(tensor)
 
-    kept = list(weights_of(model))  # so that no identity is used twice
-    module: Any
-    for module in model.modules():
-        weight: Any = getattr(module, "weight", None)
-        if isinstance(weight, Int8Weight | Int4Weight):
-            module.weight = replace(weight, **{name: move(tensor) for name, tensor in parts_of(weight)})  # type: ignore[arg-type]
-        elif isinstance(module, nn.Linear | nn.Embedding):
-            module.weight = move(module.weight)
-    del kept
+    while sharing:  # one by one, so that what was there is given back on the way
+        _, modules = sharing.popitem()
+        weight = modules[0].weight
+        if isinstance(weight, Tensor):
+            weight = nn.Parameter(moved(weight), requires_grad=False)
+        else:
+            weight = replace(weight, **{name: moved(tensor) for name, tensor in parts_of(weight)})
+        for module in modules:
+            module.weight = weight
 
 
-def weights_of(model: Transformer) -> Iterator[Tensor]:
-    """The tensors of every projection and embedding; tied ones come twice."""
+def holders_of(model: Transformer) -> Iterator[Any]:
+    """Every projection and embedding."""
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, Int8Weight | Int4Weight):
-            yield from (tensor for _, tensor in parts_of(weight))
-        elif isinstance(module, nn.Linear | nn.Embedding):
-            yield module.weight
+        if isinstance(weight, Int8Weight | Int4Weight) or isinstance(module, nn.Linear | nn.Embedding):
+            yield module
+
+
+def tensors_of(module: Any) -> list[Tensor]:
+    weight = module.weight
+    return [weight] if isinstance(weight, Tensor) else [tensor for _, tensor in parts_of(weight)]
 
 
 def parts_of(weight: Int8Weight | Int4Weight) -> list[tuple[str, Tensor]]:

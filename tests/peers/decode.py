@@ -29,9 +29,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--who", nargs="+", default=list(MAKERS), choices=list(MAKERS))
+    parser.add_argument("--weights", nargs="+", default=list(RIVALS), choices=list(RIVALS))
     parser.add_argument("--json", type=Path, help="also write every rate to this file")
     options = parser.parse_args()
+    wanted = {*options.weights, *(RIVALS[weights] for weights in options.weights)}
     everybody = contenders(options.model, options.gguf, options.threads, options.who)
+    everybody = [contender for contender in everybody if contender.weights in wanted]
     arena, kept = Arena(everybody), {}
     for context in options.contexts:
         prompt = prompt_of(resolve(options.model), context)
