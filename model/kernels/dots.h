@@ -17,6 +17,17 @@
 #define GROUP 32     // columns are filled up to a multiple of it; and weights of int4 that share a scale and an offset
 #define PADDED(size) (((size) + GROUP - 1) / GROUP * GROUP)
 
+#if defined(__znver1__) || defined(__znver2__) || defined(__znver3__) || defined(__znver4__) || defined(__znver5__)
+#define SEES_STREAMS 1  // AMD's processors are slower when they are told what comes next in a fast stream
+#else
+#define SEES_STREAMS 0
+#endif
+
+// Fetches a line of weights, of which there is a fast stream where there is little work on each.
+INLINE void fetch(bool fast, const char *line) {
+    if (!fast || !SEES_STREAMS) __builtin_prefetch(line, 0, 2);
+}
+
 typedef struct {  // up to LANES rows
     const char *values;
     long count, pitch;  // pitch: bytes from one row to the next
@@ -41,7 +52,7 @@ INLINE void line(int kind, int columns, const char *row, const float *x, long st
     UNROLL for (int c = 0; c < columns; c++) acc[c] = splat(0);
     long whole = size / LANES * LANES;
     for (long k = 0; k < whole; k += LANES) {
-        __builtin_prefetch(row + k * bytes_of(kind) + AHEAD, 0, 2);
+        fetch(true, row + k * bytes_of(kind) + AHEAD);
         vec weights = weights_at(kind, row, k);
         UNROLL for (int c = 0; c < columns; c++) acc[c] += weights * load(x + c * stride + k);
     }
