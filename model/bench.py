@@ -25,6 +25,7 @@ Kind = Literal["bandwidth", "prefill", "decode", "batch"]
 
 
 WARM_READS = 16  # until shared caches have found out what is read again and again
+READS = 6  # in which they find it out again, and of which the later half counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,15 @@ class Reading:
     rows: int = 1  # sequences at once
     nbytes: int = 0  # of weights and cache that one step must read
     first_token: Spread | None = None  # seconds from an empty cache to the first token, of a prefill
+    bandwidth: Spread | None = None  # bytes per second that could be read around each run: machines have neighbours
 
-    def share_of(self, bandwidth: float) -> float:
-        """Of the steps per second that reading `nbytes` at `bandwidth` bytes per second would allow."""
-        return self.rate.median / self.rows * self.nbytes / bandwidth
+    @property
+    def share(self) -> float | None:
+        """Of the steps per second that only reading `nbytes` would allow, run by run; None where that was not read."""
+        if self.bandwidth is None:
+            return None
+        runs = zip(self.rate.values, self.bandwidth.values, strict=True)
+        return statistics.median(rate / self.rows * self.nbytes / bandwidth for rate, bandwidth in runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,33 +97,40 @@ def measure(engine: Engine, model: Transformer, plan: Plan) -> Iterator[Reading]
     Each is of `plan.runs` runs behind a warm-up. Tokens are the most probable ones; nothing but the engine runs.
     """
     weights = weight_bytes(model)
-    yield Reading("bandwidth", read_bandwidth(engine, weights, plan.runs))
+    memory = Memory(engine, weights)
+    yield Reading("bandwidth", repeated(plan.runs, memory.bandwidth))
     for context in plan.contexts:
         prompt = prompt_of(model, 1, context)
         seconds = repeated(plan.runs, lambda prompt=prompt: prefill(engine, prompt)[1])  # type: ignore[misc]
         rate = Spread(tuple(context / second for second in seconds.values))
         yield Reading("prefill", rate, context, nbytes=weights, first_token=seconds)
-        yield decoded(engine, plan, prompt, weights, "decode")
+        yield decoded(engine, plan, prompt, weights, memory, "decode")
     for rows in plan.rows:
-        yield decoded(engine, plan, prompt_of(model, rows, plan.contexts[0]), weights, "batch")
+        yield decoded(engine, plan, prompt_of(model, rows, plan.contexts[0]), weights, memory, "batch")
 
 
-def decoded(engine: Engine, plan: Plan, prompt: Tensor, weights: int, kind: Kind) -> Reading:
-    """Tokens per second, all rows together, behind a prompt (rows, length) that is in the cache already."""
+def decoded(engine: Engine, plan: Plan, prompt: Tensor, weights: int, memory: Memory, kind: Kind) -> Reading:
+    """Tokens per second, all rows together, behind a prompt (rows, length) that is in the cache already.
+
+    The memory is read before and after each run.
+    """
     rows, context = prompt.shape
     cache, _, token_ids = prefill(engine, prompt)
     cached = sum(cache.usage(row).nbytes_used for row in range(rows))
 
-    def run() -> float:
+    def run() -> tuple[float, float]:
+        before = memory.bandwidth()
         ids, started = token_ids, time.perf_counter()
         for _ in range(plan.tokens):
             ids = most_probable(engine.forward(ids, cache))
         seconds = time.perf_counter() - started
         for row in range(rows):
             cache.truncate(row, context)
-        return rows * plan.tokens / seconds
+        return rows * plan.tokens / seconds, (before + memory.bandwidth()) / 2
 
-    return Reading(kind, repeated(plan.runs, run), context, rows, weights + cached)
+    run()
+    rates, bandwidths = zip(*(run() for _ in range(plan.runs)), strict=True)
+    return Reading(kind, Spread(rates), context, rows, weights + cached, bandwidth=Spread(bandwidths))
 
 
 def prefill(engine: Engine, prompt: Tensor) -> tuple[KVCache, float, Tensor]:
@@ -129,8 +142,8 @@ def prefill(engine: Engine, prompt: Tensor) -> tuple[KVCache, float, Tensor]:
 
 
 def most_probable(logits: Tensor) -> Tensor:
-    """Logits (rows, 1, vocab) to token ids (rows, 1)."""
-    return logits.argmax(-1)
+    """Logits (rows, 1, vocab) to token ids (rows, 1): by numpy, as torch's threads would spin beside the kernels'."""
+    return torch.from_numpy(logits.numpy(force=True).argmax(-1))
 
 
 def prompt_of(model: Transformer, rows: int, length: int) -> Tensor:
@@ -154,25 +167,29 @@ def weight_bytes(model: Transformer) -> int:
     return sum(size for name, size in sizes.items() if name not in kept_apart)
 
 
-def read_bandwidth(engine: Engine, nbytes: int, runs: int) -> Spread:
-    """Bytes per second that the engine's threads read from a block of that size, on large pages where there are any.
+class Memory:
+    """A block as large as what a step reads, for the engine's own threads to read and do nothing else.
 
-    The processor's caches hold it as far as they would hold as many weights.
+    It lies on large pages where there are any; the processor's caches hold it as far as they would hold the weights.
     """
-    nbytes = -(-nbytes // 2**20) * 2**20  # whole tasks of the threads
-    block = large_block(nbytes)
-    block = torch.empty(nbytes, dtype=torch.uint8) if block is None else block
-    block.fill_(1)  # pages that were never written to are all the same one
-    read: Callable[[Tensor], object] = engine.read if isinstance(engine, NativeEngine) else summed
-    for _ in range(WARM_READS):
-        read(block)
 
-    def run() -> float:
-        started = time.perf_counter()
-        read(block)
-        return block.nbytes / (time.perf_counter() - started)
+    def __init__(self, engine: Engine, nbytes: int):
+        nbytes = -(-nbytes // 2**20) * 2**20  # whole tasks of the threads
+        block = large_block(nbytes)
+        self.block = torch.empty(nbytes, dtype=torch.uint8) if block is None else block
+        self.block.fill_(1)  # pages that were never written to are all the same one
+        self.read: Callable[[Tensor], object] = engine.read if isinstance(engine, NativeEngine) else summed
+        for _ in range(WARM_READS):
+            self.read(self.block)
 
-    return repeated(2 * runs, run)
+    def bandwidth(self) -> float:
+        """Bytes per second, the median of a few reads behind others."""
+        seconds = []
+        for _ in range(READS):
+            started = time.perf_counter()
+            self.read(self.block)
+            seconds.append(time.perf_counter() - started)
+        return self.block.nbytes / statistics.median(seconds[READS // 2 :])
 
 
 def summed(block: Tensor) -> Tensor:

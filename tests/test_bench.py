@@ -18,7 +18,7 @@ from shell import assert_one_line_error, tokenglass
 from cli.commands.bench import describe, show
 from cli.widgets.rates import Rate, Rates
 from cli.widgets.widget import ASCII, UNICODE
-from model.bench import Plan, Reading, Spread, decoded, measure, peak_memory, prefill, prompt_of, weight_bytes
+from model.bench import Memory, Plan, Reading, Spread, decoded, measure, peak_memory, prefill, prompt_of, weight_bytes
 from model.engine import LocalEngine
 from model.errors import ParameterError
 from model.loading import load_model
@@ -38,9 +38,15 @@ def test_a_spread_is_the_median_and_both_ends() -> None:
 
 
 def test_the_share_is_of_the_steps_that_reading_the_bytes_would_allow() -> None:
-    reading = Reading("decode", SPREAD, context=128, nbytes=100)
-    assert reading.share_of(bandwidth=4000) == pytest.approx(0.5)  # 40 steps a second are possible
-    assert replace(reading, rows=4).share_of(4000) == pytest.approx(0.125)
+    reading = Reading("decode", SPREAD, context=128, nbytes=100, bandwidth=Spread((4000.0, 4000.0, 4000.0)))
+    assert reading.share == pytest.approx(0.5)  # 40 steps a second are possible
+    assert replace(reading, rows=4).share == pytest.approx(0.125)
+    assert replace(reading, bandwidth=None).share is None
+
+
+def test_each_run_is_held_against_the_memory_of_its_time() -> None:
+    steady = Reading("decode", SPREAD, nbytes=100, bandwidth=Spread((6000.0, 2000.0, 4000.0)))
+    assert steady.share == pytest.approx(0.5)  # 30 of 60, 10 of 20, 20 of 40
 
 
 def test_a_plan_stays_within_the_context() -> None:
@@ -71,7 +77,7 @@ def test_the_readings_are_those_of_the_plan_in_its_order() -> None:
 
 def test_a_step_reads_the_weights_and_the_cache_of_every_row() -> None:
     engine = engine_of()
-    reading = decoded(engine, TINY, prompt_of(engine.model, 3, 8), 1000, "batch")
+    reading = decoded(engine, TINY, prompt_of(engine.model, 3, 8), 1000, Memory(engine, 1000), "batch")
     assert reading.nbytes == 1000 + 3 * 8 * tiny.CONFIG.cache_bytes_per_token("float32")
 
 

@@ -48,7 +48,7 @@ def bench(
     """Measure prefill and decode on the CPU, alone and in batches, and the share of the memory's speed they reach.
 
     Medians of several runs behind a warm-up, with the slowest and the fastest. The limit is the bytes of weights and
-    cache that a step must read, over the bytes per second that the same threads read.
+    cache that a step must read, over the bytes per second that the same threads read around each run.
     """
     from cli.model_folder import model_folder
     from model.bench import Plan, measure, peak_memory
@@ -77,14 +77,13 @@ def describe(
     loaded: LoadedModel, readings: list[Reading], threads: int, tokens: int, peak: int | None
 ) -> dict[str, Any]:
     """The facts, by the names that JSON uses. Rates are tokens per second of all rows together."""
-    bandwidth = readings[0].rate.median
     found: dict[str, list[dict[str, Any]]] = {"prefill": [], "decode": [], "batch": []}
     for reading in readings[1:]:
         fact: dict[str, Any] = {"context": reading.context, "rows": reading.rows, **in_numbers(reading.rate, "tokens")}
         if reading.first_token is not None:
             fact |= {"seconds_to_first_token": reading.first_token.median}
         else:
-            fact |= {"bytes_per_step": reading.nbytes, "share_of_limit": reading.share_of(bandwidth)}
+            fact |= {"bytes_per_step": reading.nbytes, "share_of_limit": reading.share}
         found[reading.kind].append(fact)
     return {
         "model": loaded.name,

@@ -4,6 +4,7 @@
 #include "engine.h"
 #include "products.h"
 
+#define FETCHED 8192        // bytes of the next operation's weights
 #define FEW 4               // columns that every thread normalises for itself, to be spared a barrier
 
 static void embed(Engine *e, Member *self, const Operation *op) {
@@ -69,17 +70,42 @@ static Columns columns_of(Engine *e, Member *self, const Operation *op, bool las
     return (Columns){(const char *)ready, width * sizeof *ready, count, tiled};
 }
 
+// Rows in a task: more where they are read many times, and where two matrices take turns, each of which is a stream.
+INLINE long share_of(const Operation *op, long columns) { return columns > COLUMNS || op->gated ? PANEL_ROWS : TASK_ROWS; }
+
+INLINE long tasks_of(const Matrix *m, long share) { return (m->rows + share - 1) / share; }
+
+INLINE long all_tasks(const Operation *op, long share) {
+    long total = 0;
+    for (long p = 0; p < (op->gated ? 1 : op->parts); p++) total += tasks_of(op->matrices + p, share);
+    return total;
+}
+
+// The part whose task this is, by its number among those of all parts, which becomes that among the part's own.
+INLINE long part_of(const Operation *op, long share, long *task) {
+    long p = 0;
+    for (long of; *task >= (of = tasks_of(op->matrices + p, share)); p++) *task -= of;
+    return p;
+}
+
+// Fetches the beginning of the weights that this thread will read next, before it waits for the others.
+static void fetch_next(const Engine *e, const Member *self, const Operation *op, long columns) {
+    while (++op < e->operations + e->count && op->kind != MULTIPLY && op->kind != HEAD) continue;
+    if (op == e->operations + e->count) return;
+    long share = share_of(op, columns), task = all_tasks(op, share) * self->number / self->team->size;
+    const Matrix *m = &op->matrices[part_of(op, share, &task)];
+    const char *from = m->kind >= INT8 ? panel_of(m, task * share).values : rows_of(m, task * share, 1).values;
+    for (long line = 0; line < FETCHED; line += 64) __builtin_prefetch(from + line, 0, 2);
+}
+
 static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
     bool head = op->kind == HEAD;
     float *scratch = (float *)self->scratch;
     Columns columns = columns_of(e, self, op, head && pass->last, &scratch);
-    long share = columns.count > COLUMNS ? PANEL_ROWS : TASK_ROWS, parts = op->gated ? 1 : op->parts, total = 0;
-    for (long p = 0; p < parts; p++) total += (op->matrices[p].rows + share - 1) / share;
+    long share = share_of(op, columns.count), total = all_tasks(op, share);
     TASKS(self, task, total) {
-        long p = 0;
-        for (long of; task >= (of = (op->matrices[p].rows + share - 1) / share); p++) task -= of;
-        const Matrix *m = &op->matrices[p];
+        const Matrix *m = &op->matrices[part_of(op, share, &task)];
         long first = task * share, count = min(share, m->rows - first);
         if (head) {
             Target to = {pass->logits + first, m->rows, false};
@@ -88,7 +114,8 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
                 for (long c = 0; c < columns.count; c++) cap_logits(column_of(to, c, 0), count, op->softcap);
             continue;
         }
-        Target to = {column(e, op->target + p, 0) + first, e->widths[op->target + p], op->add};
+        long target = op->target + (m - op->matrices);
+        Target to = {column(e, target, 0) + first, e->widths[target], op->add};
         multiply(m, first, count, columns, to, scratch);
         if (op->gated) {
             Target up = {column(e, op->target + 1, 0) + first, e->widths[op->target + 1], false};
@@ -101,6 +128,7 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
 #if TILES
     if (columns.tiled) _tile_release();
 #endif
+    if (columns.count <= FEW) fetch_next(e, self, op, columns.count);
     barrier(self, total);
 }
 
