@@ -14,7 +14,6 @@ twice. With blocks of one token this is autoregressive decoding.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -161,14 +160,17 @@ class OpenBlock:
 
         An end token ends the block at its place. Raises EngineError, NothingPossible.
         """
-        peaks, entropies = certainty(logits)
+        raws = {place: sequence.raw(logits[place]) for place in self.hidden}
+        peaks, entropies = [0.0] * len(logits), [0.0] * len(logits)  # of places that are revealed nobody asks
+        for place, raw in raws.items():
+            peaks[place], entropies[place] = raw.highest, raw.entropy
         picked = parameters.picked(self.hidden, peaks, entropies, self.passes)
         self.passes += 1
         choices = []
         for place in self.hidden:
             choice = masked(self.start + place, entropies[place])
             if place in picked:
-                found = sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
+                found = sequence.choose(raws[place], ahead=self.token_ids(mask_id)[:place])
                 choice = self.choices[place] = replace(found, status="revealed")
             choices.append(choice)
             if choice.token_id in request.eos_token_ids:
@@ -186,12 +188,6 @@ def settle(sequence: Sequence, block: OpenBlock) -> str:
         if sequence.reason is not None or sequence.rewound_to is not None:
             break
     return text
-
-
-def certainty(logits: Tensor) -> tuple[list[float], list[float]]:
-    """The highest raw probability and the raw entropy in bits of each row of logits (places, vocab)."""
-    probs = logits.double().softmax(dim=-1)
-    return probs.amax(dim=-1).tolist(), (torch.special.entr(probs).sum(dim=-1) / math.log(2)).tolist()
 
 
 def masked(position: int, entropy: float) -> Choice:

@@ -106,8 +106,12 @@ class Sequence:
             text += self.append(choices[-1])
         return Decision(tuple(choices), text)
 
-    def choose(self, logits: Tensor, negative: Tensor | None = None, ahead: Ids[int] = ()) -> Choice:
-        """The token that the sampler takes next, or behind the tokens `ahead`; nothing changes.
+    def raw(self, logits: Tensor) -> Raw:
+        """The model's own distribution (vocab,). Raises EngineError where there is none."""
+        return self._sampler.raw(logits)
+
+    def choose(self, logits: Tensor | Raw, negative: Tensor | None = None, ahead: Ids[int] = ()) -> Choice:
+        """The token that the sampler takes next, or behind the tokens `ahead`, from logits or what `raw` told of them.
 
         Raises EngineError, NothingPossible.
         """

@@ -6,6 +6,9 @@
 #define DOUBLES (LANES / 2)
 #define MOST_GROUPS 4096
 #define PER_TOKEN 8  // groups for each token that is asked for: few of those then share one
+#define MOST_OF_IT 0.98  // of the mass
+#define WIDER 8  // times as many tokens are looked at where they hold less,
+#define WIDEST 4096  // but no more than these: not every sampler needs them
 #define LEAST -708.0  // below it e**x has no full double
 
 typedef double dvec __attribute__((vector_size(8 * DOUBLES)));
@@ -26,6 +29,16 @@ INLINE bool any_of(lvec lanes) {
 #else
     return lanes[0] | lanes[1];
 #endif
+}
+
+// DOUBLES numbers, or as many as there are and minus infinity.
+INLINE dvec some_doubles(const float *from, long left) {
+    float last[DOUBLES];
+    if (left < DOUBLES) {
+        for (int d = 0; d < DOUBLES; d++) last[d] = d < left ? from[d] : -INFINITY;
+        from = last;
+    }
+    return __builtin_convertvector(*(const fvec_anywhere *)from, dvec);
 }
 
 // e**x for x <= 0 within a unit in the last place, 0 below LEAST. (Cody and Waite's reduction, Taylor's series.)
@@ -91,23 +104,61 @@ static float floor_of(const float *logits, long size, long wanted) {
     return reached_by(greatest, groups, wanted);
 }
 
-// Puts a token that comes later by id among `count` that are in order: from the highest down, ties by id.
-INLINE void insert(int64_t *ids, double *below, long count, int64_t id, double value) {
-    long low = 0, high = count;
-    while (low < high) {
-        long middle = (low + high) / 2;
-        if (below[middle] >= value) low = middle + 1;
-        else high = middle;
-    }
-    memmove(ids + low + 1, ids + low, (count - low) * sizeof *ids);
-    memmove(below + low + 1, below + low, (count - low) * sizeof *below);
-    ids[low] = id;
-    below[low] = value;
+// A number as a key that is the smaller the higher it is; -0 and 0 are one.
+INLINE uint64_t key_of(double value) {
+    uint64_t bits;
+    value += 0.0;
+    memcpy(&bits, &value, sizeof bits);
+    return bits >> 63 ? bits : ~bits & ~(1ull << 63);
 }
 
-// The most probable tokens of logits (size,) in order, at least `wanted` where as many are possible; `ids` and `below` take
-// `room`, and mean nothing where there are more. `below` tells how far each lies under the peak; a token that is not told
-// lies lower than all of these. The peak is no number where a logit is none.
+// Puts tokens in order, from the highest down, those that are equal as they came: by radix, from the lowest byte of their
+// keys up, but for bytes that all have in common.
+static void put_in_order(int64_t *ids, double *below, long count, int64_t *other_ids, double *other) {
+    const int bytes = sizeof(double);
+    uint32_t places[sizeof(double)][256] = {0};
+    for (long i = 0; i < count; i++) {
+        uint64_t key = key_of(below[i]);
+        for (int b = 0; b < bytes; b++) places[b][key >> 8 * b & 255]++;
+    }
+    for (int b = 0; b < bytes && count; b++) {
+        uint32_t place = 0;
+        if (places[b][key_of(below[0]) >> 8 * b & 255] == count) continue;
+        for (int byte = 0; byte < 256; byte++) {
+            uint32_t some = places[b][byte];
+            places[b][byte] = place;
+            place += some;
+        }
+        for (long i = 0; i < count; i++) {
+            uint32_t to = places[b][key_of(below[i]) >> 8 * b & 255]++;
+            other[to] = below[i];
+            other_ids[to] = ids[i];
+        }
+        memcpy(below, other, count * sizeof *below);
+        memcpy(ids, other_ids, count * sizeof *ids);
+    }
+}
+
+// Finds the tokens no less than `floor` below the peak, by id; how many there are. No more than `room` are written.
+static long collect(const float *logits, long size, double peak, double floor, long room, int64_t *ids, double *below) {
+    long count = 0;
+    for (long i = 0; i < size; i += DOUBLES) {
+        dvec x = some_doubles(logits + i, size - i) - peak;
+        lvec reaches = (x >= floor) & (x > -INFINITY);
+        if (!any_of(reaches)) continue;
+        for (int d = 0; d < DOUBLES; d++)
+            if (reaches[d]) {
+                if (count < room) ids[count] = i + d, below[count] = x[d];
+                count++;
+            }
+    }
+    return count;
+}
+
+// The most probable tokens of logits (size,) in order: at least `wanted` where as many are possible, and more where those
+// hold too little of the mass. `ids` and `below` take twice `room`, and mean nothing where there are more than `room`.
+// `below` tells how far each lies under the peak; a token that is not told lies lower than all of these. The peak is no
+// number where a logit is none.
 void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
                         Measured *out) {
     vec most = splat(-INFINITY);
@@ -122,30 +173,22 @@ void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64
     double peak = any_of((lvec)none) ? NAN : lane_max(most);
     *out = (Measured){.peak = peak};
     if (!isfinite(peak)) return;
-    float least = floor_of(logits, size, wanted);
-    double floor = (double)least - peak;
     dvec mass = {0}, weighted = {0};
-    long count = 0;
     for (long i = 0; i < size; i += DOUBLES) {
-        float last[DOUBLES];
-        const float *from = logits + i;
-        if (size - i < DOUBLES) {
-            for (int d = 0; d < DOUBLES; d++) last[d] = d < size - i ? from[d] : -INFINITY;
-            from = last;
-        }
-        dvec x = __builtin_convertvector(*(const fvec_anywhere *)from, dvec) - peak;
-        dvec power = exp_of_double(x);
+        dvec x = some_doubles(logits + i, size - i) - peak, power = exp_of_double(x);
         mass += power;
         weighted += power * (dvec)((lvec)x & (x >= LEAST));
-        lvec reaches = (x >= floor) & (x > -INFINITY);
-        if (!any_of(reaches)) continue;
-        for (int d = 0; d < DOUBLES; d++)
-            if (reaches[d]) {
-                if (count < room) insert(ids, below, count, i + d, x[d]);
-                count++;
-            }
     }
     UNROLL for (int d = 0; d < DOUBLES; d++) out->mass += mass[d], out->weighted += weighted[d];
-    out->count = count;
-    out->complete = count == size || least == -INFINITY;
+    while (1) {
+        float least = floor_of(logits, size, wanted);
+        out->count = collect(logits, size, peak, (double)least - peak, room, ids, below);
+        out->complete = out->count == size || least == -INFINITY;
+        if (out->complete || out->count > room || wanted * WIDER > WIDEST) break;
+        double held = 0;
+        for (long i = 0; i < out->count; i++) held += exp(below[i]);
+        if (held >= MOST_OF_IT * out->mass) break;
+        wanted *= WIDER;
+    }
+    if (out->count <= room) put_in_order(ids, below, out->count, ids + room, below + room);
 }

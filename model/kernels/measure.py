@@ -13,8 +13,7 @@ from model.sampling.head import Head
 from model.sampling.provenance import Logits
 from model.sampling.raw import Raw, not_numbers
 
-ROOM = 4  # times the tokens that are asked for; where more are as probable, numpy finds them
-MOST = 512  # tokens asked for that are put in order one by one
+ROOM = 4  # times the tokens that are asked for: more are found where many are about as probable
 
 
 class Measure:
@@ -27,18 +26,18 @@ class Measure:
 
     def __call__(self, logits: Logits, count: int) -> Raw:
         """Raises what `Raw.of` raises."""
-        if logits.dtype != np.float32 or not logits.flags.c_contiguous or count > MOST:
+        if logits.dtype != np.float32 or not logits.flags.c_contiguous:
             return Raw.of(logits, count)
-        room = min(ROOM * count, len(logits))
-        token_ids, values = np.empty(room, np.int64), np.empty(room)
-        found = Measured()
-        self._measure(
-            logits.ctypes.data, len(logits), count, room, token_ids.ctypes.data, values.ctypes.data, ctypes.byref(found)
-        )
-        if not math.isfinite(found.peak):
-            raise not_numbers()
-        if found.count > room:
-            return Raw.of(logits, count)
-        count = found.count
-        head = Head(token_ids[:count], values[:count], bool(found.complete))
+        size, found = len(logits), Measured()
+        room = min(ROOM * count, size)
+        while True:
+            token_ids, values = np.empty(2 * room, np.int64), np.empty(2 * room)
+            places = token_ids.ctypes.data, values.ctypes.data
+            self._measure(logits.ctypes.data, size, count, room, *places, ctypes.byref(found))
+            if not math.isfinite(found.peak):
+                raise not_numbers()
+            if found.count <= room:
+                break
+            room = size
+        head = Head(token_ids[: found.count], values[: found.count], bool(found.complete))
         return Raw(logits, found.peak, found.mass, found.weighted, head)

@@ -38,6 +38,11 @@ class Raw:
         return Raw(logits, peak, *weighed(below), Head.of(below, count))
 
     @property
+    def highest(self) -> float:
+        """The probability of the most probable token."""
+        return 1 / self.mass
+
+    @property
     def entropy(self) -> float:
         """Over the whole vocabulary, in bits (Shannon 1948)."""
         return (math.log(self.mass) - self.weighted / self.mass) / math.log(2)

@@ -44,7 +44,7 @@ class Sampler:
         self.chain = build_chain(parameters)
 
     def choose(self, logits: Any, context: Context) -> Choice:
-        """The next token from its logits (vocab,), a tensor or an array.
+        """The next token from its logits (vocab,), a tensor or an array, or from what `raw` told of them.
 
         Raises EngineError where they hold no distribution, NothingPossible where masks and processors leave nothing,
         ParameterError where a processor lacks what it needs.
@@ -88,8 +88,12 @@ class Sampler:
             final = np.exp(scores.whole - scores.peak) / scores.mass
         return Distribution(raw.logprobs(), final)
 
+    def raw(self, logits: Any) -> Raw:
+        """The model's own distribution. Raises EngineError where there is none."""
+        return self.measure(as_array(logits), max(HEAD, self.top))
+
     def _begin(self, logits: Any, context: Context) -> tuple[Raw, Scores]:
-        raw = self.measure(as_array(logits), max(HEAD, self.top))
+        raw = logits if isinstance(logits, Raw) else self.raw(logits)
         return raw, Scores(raw, context, self.top)
 
     def _process(self, scores: Scores) -> None:
@@ -139,6 +143,8 @@ def inverse_cdf(token_ids: Ints, probs: Floats, draws: float | Floats) -> Ints:
 
 def final_probs(scores: Scores, shown: Ints) -> list[float]:
     """The final probability of each of these tokens."""
+    if np.array_equal(scores.token_ids[: len(shown)], shown):
+        return (scores.weights[: len(shown)] / scores.mass).tolist()
     if not scores.is_complete:
         return (np.exp(scores.whole[shown] - scores.peak) / scores.mass).tolist()
     return ((shown[:, None] == scores.token_ids) * scores.probs).sum(1).tolist()
