@@ -6,8 +6,8 @@
 #define DOUBLES (LANES / 2)
 #define MOST_GROUPS 4096
 #define PER_TOKEN 8  // groups for each token that is asked for: few of those then share one
-#define MOST_OF_IT 0.98  // of the mass
-#define WIDER 8  // times as many tokens are looked at where they hold less,
+#define MOST_OF_IT 0.9   // of the mass
+#define WIDER 4  // times as many tokens are looked at where they hold less,
 #define WIDEST 4096  // but no more than these: not every sampler needs them
 #define LEAST -708.0  // below it e**x has no full double
 
@@ -96,7 +96,7 @@ static float reached_by(const float *values, long count, long wanted) {
 // A floor that at least `wanted` tokens reach, and hardly more: `wanted` of the greatest of disjoint groups do.
 static float floor_of(const float *logits, long size, long wanted) {
     float greatest[MOST_GROUPS];
-    long groups = min(min(PER_TOKEN * wanted, size / 4), MOST_GROUPS);
+    long groups = min(min(PER_TOKEN * wanted, size / 2), MOST_GROUPS);
     if (groups <= wanted) return -INFINITY;
     memcpy(greatest, logits, groups * sizeof *greatest);
     for (long from = groups; from + groups <= size; from += groups)

@@ -11,6 +11,7 @@ import numpy as np
 from model.sampling.provenance import Floats, Ints
 
 HEAD = 128  # tokens that are sorted at first
+LONG = 256  # tokens of a head that is not sorted again when a few change
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,13 @@ class Head:
 
     def after(self, whole: Floats, touched: Sequence[Ints]) -> Head:
         """The head once the tokens `touched` have other scores, which `whole` (vocab,) holds; any may be named twice.
+        Those that became impossible need not be named.
 
         What was outside and is not touched stays below the last value of before, and what falls below it goes outside.
         It is empty where everything falls.
         """
+        if len(self.token_ids) > LONG:
+            return self._merged(whole, np.unique(np.concatenate(touched)))
         token_ids = np.concatenate((self.token_ids, *touched))
         values = whole[token_ids]
         is_in = values > -math.inf if self.is_complete else values >= self.values[-1]
@@ -43,6 +47,20 @@ class Head:
         is_first = np.ones(len(token_ids), np.bool_)
         np.not_equal(token_ids[1:], token_ids[:-1], out=is_first[1:])  # in order, the same token stands side by side
         return Head(token_ids[is_first], values[is_first], self.is_complete)
+
+    def _merged(self, whole: Floats, touched: Ints) -> Head:
+        """The same, where sorting all would take longer than putting the touched tokens (each once) in their places."""
+        values = whole[touched]
+        is_in = values > -math.inf if self.is_complete else values >= self.values[-1]
+        new, values = in_order(touched[is_in], values[is_in])
+        stays = ~np.isin(self.token_ids, touched) & (whole[self.token_ids] > -math.inf)
+        token_ids, falling = self.token_ids[stays], -self.values[stays]
+        places = falling.searchsorted(-values)
+        ends = falling.searchsorted(-values, side="right")
+        for tied in (places < ends).nonzero()[0]:
+            equals = token_ids[places[tied] : ends[tied]]
+            places[tied] += equals.searchsorted(new[tied])
+        return Head(np.insert(token_ids, places, new), np.insert(-falling, places, values), self.is_complete)
 
 
 def in_order(token_ids: Ints, values: Floats) -> tuple[Ints, Floats]:
