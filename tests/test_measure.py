@@ -35,8 +35,8 @@ def test_it_finds_what_numpy_finds(logits: np.ndarray, count: int) -> None:
         return
     made, expected = Measure(compiled())(logits, count), Raw.of(logits, count)
     assert made.peak == expected.peak
-    assert made.mass == pytest.approx(expected.mass, rel=1e-14)
-    assert made.weighted == pytest.approx(expected.weighted, rel=1e-13, abs=1e-300)
+    assert made.mass == pytest.approx(expected.mass, rel=1e-13)
+    assert made.weighted == pytest.approx(expected.weighted, rel=1e-12, abs=1e-300)
     below = made.below()
     order = np.lexsort((np.arange(len(below)), -below))
     possible = np.count_nonzero(below > -math.inf)
