@@ -14,10 +14,11 @@ from model.sampling.provenance import Logits
 from model.sampling.raw import Raw, not_numbers
 
 ROOM = 4  # times the tokens that are asked for: more are found where many are about as probable
+WIDEST = 4096  # tokens that are found for a flat distribution, as in measure.h
 
 
 class Measure:
-    """Does what `Raw.of` does, in one pass over the logits that starts no threads."""
+    """Does what `Raw.of` does, in one call that starts no threads."""
 
     def __init__(self, library: ctypes.CDLL):
         self._measure = library.tokenglass_measure
@@ -29,7 +30,7 @@ class Measure:
         if logits.dtype != np.float32 or not logits.flags.c_contiguous:
             return Raw.of(logits, count)
         size, found = len(logits), Measured()
-        room = min(ROOM * count, size)
+        room = min(max(ROOM * count, WIDEST), size)
         while True:
             token_ids, values = np.empty(2 * room, np.int64), np.empty(2 * room)
             places = token_ids.ctypes.data, values.ctypes.data
