@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -101,7 +102,7 @@ def measure(engine: Engine, model: Transformer, plan: Plan) -> Iterator[Reading]
     yield Reading("bandwidth", repeated(plan.runs, memory.bandwidth))
     for context in plan.contexts:
         prompt = prompt_of(model, 1, context)
-        seconds = repeated(plan.runs, lambda prompt=prompt: prefill(engine, prompt)[1])  # type: ignore[misc]
+        seconds = repeated(plan.runs, partial(prefill_seconds, engine, prompt))
         rate = Spread(tuple(context / second for second in seconds.values))
         yield Reading("prefill", rate, context, nbytes=weights, first_token=seconds)
         yield decoded(engine, plan, prompt, weights, memory, "decode")
@@ -141,6 +142,11 @@ def prefill(engine: Engine, prompt: Tensor) -> tuple[KVCache, float, Tensor]:
     return cache, time.perf_counter() - started, token_ids
 
 
+def prefill_seconds(engine: Engine, prompt: Tensor) -> float:
+    """From an empty cache to the first token."""
+    return prefill(engine, prompt)[1]
+
+
 def most_probable(logits: Tensor) -> Tensor:
     """Logits (rows, 1, vocab) to token ids (rows, 1): by numpy, as torch's threads would spin beside the kernels'."""
     return torch.from_numpy(logits.numpy(force=True).argmax(-1))
@@ -168,7 +174,7 @@ def weight_bytes(model: Transformer) -> int:
 
 
 class Memory:
-    """A block as large as what a step reads, for the engine's own threads to read and do nothing else.
+    """A block as large as the weights, for the engine's own threads to read and do nothing else.
 
     It lies on large pages where there are any; the processor's caches hold it as far as they would hold the weights.
     """

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from model.decoding.autoregressive import decode
 from model.decoding.drafts import Drafter, ModelDrafter, NgramDrafter, ParallelDrafter
@@ -75,8 +76,8 @@ class Modes:
     def _autoregressive(self, request: Request) -> Iterator[Record]:
         return decode(self.loaded.engine, self.loaded.tokenizer, request, threading.Event())
 
-    def _parallel(self, **rule: float) -> Begin:
-        parameters = ParallelParameters(block_size=self.block_size, **rule)  # type: ignore[arg-type]
+    def _parallel(self, **rule: Any) -> Begin:
+        parameters = ParallelParameters(block_size=self.block_size, **rule)
         mask_id = self.loaded.checkpoint.config.mask_token_id
 
         def begin(request: Request) -> Iterator[Record]:

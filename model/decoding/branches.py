@@ -10,8 +10,6 @@ from model.decoding.path_cache import PathCache
 from model.decoding.request import Request, check_length
 from model.engine import Engine
 from model.sampling.context import Context, Mask
-from model.sampling.head import HEAD
-from model.sampling.raw import as_array
 from model.sampling.sampler import Sampler
 from model.steps import Candidate, Choice, Reason
 from model.tokenizer import REPLACEMENT, Tokenizer
@@ -78,7 +76,6 @@ class Branches:
         self._tokenizer = tokenizer
         self._request = request
         self._limit = engine.limit
-        self._measure = engine.measure
         self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, engine.measure)
         self._looked_at: Node | None = None  # the place whose logits are at hand
         self._logits: Tensor
@@ -216,8 +213,8 @@ class Branches:
         offer, shown = self._offer(), self.candidates()
         rank = next((k for k, candidate in enumerate(shown, start=1) if candidate.token_id == token_id), None)
         if rank is None:  # its record comes with all candidates up to it
-            rank = self._measure(as_array(self._logits), HEAD).rank(token_id)
-            told = Sampler(self._request.sampling, self._tokenizer.piece, rank, self._measure)
+            rank = self._sampler.raw(self._logits).rank(token_id)
+            told = Sampler(self._request.sampling, self._tokenizer.piece, rank, self._sampler.measure)
             candidates = told.choose(self._logits, self._context(self.here)).candidates
             taken = next(candidate for candidate in candidates if candidate.token_id == token_id)
             shown = (*shown, taken)
