@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from model.config import read_json
 from model.errors import ParameterError, TokenglassError
+from model.files import MAX_TOKENIZER_CONFIG, read_json, read_text
 from model.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
@@ -42,7 +42,7 @@ class ChatTemplate:
     def from_folder(folder: Path) -> ChatTemplate:
         """chat_template.jinja, else chat_template of tokenizer_config.json. Raises TemplateError."""
         config_path = folder / "tokenizer_config.json"
-        config = read_json(config_path) if config_path.is_file() else {}
+        config = read_json(config_path, MAX_TOKENIZER_CONFIG) if config_path.exists() else {}
         source = _stored(folder, config)
         if source is None:
             raise TemplateError(
@@ -117,17 +117,12 @@ def _message(item: Any, number: int) -> Message:
 
 def _stored(folder: Path, config: dict[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return (
-                path.read_text(encoding="utf-8") if path.stat().st_size <= 4 * MAX_TEMPLATE else "x" * MAX_TEMPLATE * 2
-            )
-        except (OSError, UnicodeDecodeError) as error:
-            raise TemplateError(f"{path}: cannot be read ({error})") from None
+    if path.exists():
+        return read_text(path, 4 * MAX_TEMPLATE, TemplateError)
     stored = config.get("chat_template")
     if isinstance(stored, list):  # several, by name
-        named = {item.get("name"): item.get("template") for item in stored if isinstance(item, dict)}
-        stored = named.get("default")
+        named = [item for item in stored if isinstance(item, dict) and item.get("name") == "default"]
+        stored = named[-1].get("template") if named else None
     return stored if isinstance(stored, str) else None
 
 

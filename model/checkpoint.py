@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from model.config import ModelConfig, read_json, token_ids
+from model.config import ModelConfig, token_ids
 from model.errors import CheckpointError
-from model.headers import TensorInfo, read_header, read_metadata
+from model.fields import first_few, shown, shown_name
+from model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
+from model.headers import Header, TensorInfo, read_header
 from model.quantised_layout import Quantisation, quantisation_of, weights_in
 
+MAX_FILE_NAME = 255
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
+HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
 # Tables and causal masks that old checkpoints store and nobody reads
 RECOMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$")
 
@@ -37,14 +41,17 @@ class Checkpoint:
     def open(folder: Path) -> Checkpoint:
         """Read the small files and the headers. Raises CheckpointError or ConfigError."""
         _refuse_other_formats(folder)
+        config = ModelConfig.from_file(folder / "config.json")
         generation = folder / "generation_config.json"
+        most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER
         shards = _shards(folder)
+        headers = {file: read_header(file, most) for file in shards}
         return Checkpoint(
             folder=folder,
-            config=ModelConfig.from_file(folder / "config.json"),
-            generation_config=read_json(generation) if generation.is_file() else {},
-            tensors=tuple(info for file, names in shards.items() for info in _headers(file, names)),
-            quantisation=_quantisation(shards),
+            config=config,
+            generation_config=read_json(generation) if generation.exists() else {},
+            tensors=tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names)),
+            quantisation=_quantisation(headers),
         )
 
     @property
@@ -85,11 +92,11 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over config.json, every tensor's name, dtype and shape, and both ends (4 KiB) of each file."""
-        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
+        digest = hashlib.sha256(read_bytes(self.folder / "config.json", MAX_CONFIG))
         for info in sorted(self.tensors, key=lambda info: info.name):
             digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())
         for file in sorted({info.file for info in self.tensors}):
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 header = int.from_bytes(opened.read(8), "little")
                 opened.seek(8 + header)
                 digest.update(opened.read(4096))
@@ -105,19 +112,19 @@ class Checkpoint:
         found = {info.name: info for info in self.tensors if not RECOMPUTED.search(info.name)}
         wrong = {
             "missing": [name for name in expected if name not in found],
-            "unexpected": [name for name in found if name not in expected],
+            "unexpected": [shown_name(name) for name in found if name not in expected],
             "wrong shape": [
                 f"{name} is {list(found[name].shape)}, expected {list(shape)}"
                 for name, shape in expected.items()
                 if name in found and found[name].shape != shape
             ],
             "unsupported dtype": [
-                f"{info.name} is {info.dtype}"
+                f"{shown_name(info.name)} is {shown_name(info.dtype)}"
                 for info in found.values()
                 if (info.dtype not in DTYPES if dtypes is None else info.dtype != dtypes.get(info.name, info.dtype))
             ],
         }
-        complaints = [f"{kind}: {_shorten(names)}" for kind, names in wrong.items() if names]
+        complaints = [f"{kind}: {first_few(texts)}" for kind, texts in wrong.items() if texts]
         if complaints:
             raise CheckpointError(f"{self.folder}: the weights do not fit config.json; {'; '.join(complaints)}")
 
@@ -132,44 +139,52 @@ def _refuse_other_formats(folder: Path) -> None:
 
 
 def _shards(folder: Path) -> dict[Path, frozenset[str] | None]:
-    """Each weight file with the tensors expected in it (None: whatever it holds)."""
-    if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{folder / INDEX}: no weight_map")
-        shards: dict[Path, set[str]] = {}
-        for name, file in weight_map.items():
-            if not isinstance(file, str) or file != Path(file).name or file in ("", ".", ".."):
-                raise CheckpointError(
-                    f"{folder / INDEX}: {_shorten([name])} points to {file!r}, which is not a file of this folder"
-                )
-            shards.setdefault(folder / file, set()).add(name)
-        return {file: frozenset(names) for file, names in shards.items()}
-    if (folder / SINGLE).is_file():
+    """Each weight file with the tensors expected in it (None: whatever it holds).
+
+    A single file comes before an index, as in transformers.
+    """
+    if (folder / SINGLE).exists():
         return {folder / SINGLE: None}
+    if (folder / INDEX).exists():
+        return {folder / file: names for file, names in read_index(folder / INDEX).items()}
     other = next((p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
-    found = f" (it holds {other}, which this program does not read)" if other else ""
+    found = f" (it holds {shown_name(other)}, which this program does not read)" if other else ""
     raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{found}")
 
 
-def _quantisation(files: Collection[Path]) -> Quantisation | None:
+def read_index(path: Path) -> dict[str, frozenset[str]]:
+    """The files that an index names, each with its tensors. Raises CheckpointError, ConfigError."""
+    weight_map = read_json(path, MAX_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: no weight_map")
+    shards: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        if not is_file_name(file):
+            raise CheckpointError(
+                f"{path}: {shown_name(name)} points to {shown(file)}, which is not a file of this folder"
+            )
+        shards.setdefault(file, set()).add(name)
+    return {file: frozenset(names) for file, names in shards.items()}
+
+
+def is_file_name(name: object) -> TypeGuard[str]:
+    """Whether this names a file of the folder itself."""
+    plain = isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..")
+    return plain and len(str(name)) <= MAX_FILE_NAME and str(name).isprintable()
+
+
+def _quantisation(headers: Mapping[Path, Header]) -> Quantisation | None:
     """What the files' metadata says, which must be the same in all. Raises CheckpointError."""
-    found = {quantisation_of(read_metadata(file), file) for file in files}
+    found = {quantisation_of(header.metadata, file) for file, header in headers.items()}
     if len(found) > 1:
-        raise CheckpointError(f"{min(files).parent}: its files are not quantised alike; quantise the model again")
+        raise CheckpointError(f"{min(headers).parent}: its files are not quantised alike; quantise the model again")
     return found.pop()
 
 
-def _headers(file: Path, names: frozenset[str] | None) -> list[TensorInfo]:
-    infos = read_header(file)
-    if names is not None:
-        absent = sorted(names - {info.name for info in infos})
-        if absent:
-            raise CheckpointError(f"{file}: the index places {_shorten(absent)} here, but the file does not hold it")
-        infos = [info for info in infos if info.name in names]
-    return infos
-
-
-def _shorten(names: list[str], limit: int = 4) -> str:
-    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+def _tensors(file: Path, header: Header, names: frozenset[str] | None) -> tuple[TensorInfo, ...]:
+    if names is None:
+        return header.tensors
+    absent = [shown_name(name) for name in sorted(names - {info.name for info in header.tensors})]
+    if absent:
+        raise CheckpointError(f"{file}: the index places {first_few(absent)} here, but the file does not hold it")
+    return tuple(info for info in header.tensors if info.name in names)

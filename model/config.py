@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from model.errors import ConfigError
 from model.families import FAMILIES
 from model.fields import Fields, shown
+from model.files import read_json
 from model.layer_kinds import MAX_LAYERS, LayerKind
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -180,25 +180,6 @@ def _refuse_unread(fields: Fields) -> None:
     plain = isinstance(types, list) and all(name == "full_attention" for name in types)
     if "layer_types" not in fields.asked and not plain:
         raise ConfigError(f"config.json: layer_types is not supported for {family}; it would change the numbers")
-
-
-def read_json(path: Path, limit: int = 64 * 2**20) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file of at most `limit` bytes. Raises ConfigError."""
-    try:
-        if path.stat().st_size > limit:
-            raise ConfigError(f"{path}: larger than {limit:,} bytes, refused")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; a checkpoint folder needs it") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def token_ids(raw: Mapping[str, Any], key: str, source: str) -> tuple[int, ...]:

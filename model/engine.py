@@ -127,7 +127,7 @@ def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str, watch: Watch
         weights.update(layout[name].cut(tensor))
     if tied:
         embedding = weights[EMBEDDING]
-        if not torch.equal(weights.setdefault(HEAD, embedding), embedding):
+        if HEAD in weights and not torch.equal(weights[HEAD].view(torch.uint8), embedding.view(torch.uint8)):
             raise CheckpointError(f"{checkpoint.folder}: config.json ties the head to the embedding, but they differ")
         weights[HEAD] = embedding
     model.load_state_dict(weights, assign=True)

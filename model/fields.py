@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any
 
 from model.errors import ConfigError
 
 MAX_INTEGER = 2**53  # what a float still holds exactly
+MAX_SHOWN = 80  # characters
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 60, 60
 
 
 class Fields:
@@ -93,5 +97,17 @@ class Fields:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, of bounded length."""
-    return reprlib.repr(value)
+    """An untrusted value in a message: as Python writes it, escaped, and never long."""
+    text = SHORT.repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def shown_name(name: str) -> str:
+    """An untrusted name in a message: as it is where that is printable and short."""
+    return name if name.isprintable() and len(name) <= MAX_SHOWN else shown(name)
+
+
+def first_few(texts: Collection[str], limit: int = 4) -> str:
+    """The beginning of a list in a message."""
+    few = ", ".join(islice(texts, limit))
+    return few if len(texts) <= limit else f"{few} and {len(texts) - limit:,} more"

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model.errors import CheckpointError
+from model.fields import shown, shown_name
+from model.files import open_regular, parse_json
 
 MAX_HEADER = 100_000_000  # bytes, the library's own bound
+MAX_DIMENSIONS = 8
 DTYPE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor of a file: its dtype by safetensors' own name, such as BF16, and its shape."""
+    """One tensor of a file: its dtype by safetensors' own name, such as BF16, its shape, and its place in the data."""
 
     name: str
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    begin: int
+    end: int
 
     @property
     def size(self) -> int:
@@ -29,59 +34,84 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        return self.size * DTYPE_BYTES.get(self.dtype, 1)
+        return self.end - self.begin
 
 
-def read_header(file: Path) -> list[TensorInfo]:
-    """The tensors of a file.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The tensors of a file, and what it says of itself."""
 
-    Raises CheckpointError where the file is cut short, or a tensor does not lie in it as the header says.
+    tensors: tuple[TensorInfo, ...]
+    metadata: Mapping[str, str]
+
+
+def read_header(file: Path, limit: int = MAX_HEADER) -> Header:
+    """The header of a file, which has `limit` bytes at most.
+
+    Raises CheckpointError where the file is cut short, or its tensors do not fill it one behind the other, as the
+    library demands (github.com/huggingface/safetensors, "Format").
     """
-    header, data_bytes = parse(file)
-    header.pop("__metadata__", None)
-    infos = [read_entry(file, name, entry, data_bytes) for name, entry in header.items()]
-    if sum(info.nbytes for info in infos if info.dtype in DTYPE_BYTES) > data_bytes:
-        raise CheckpointError(f"{file}: damaged or incomplete (its tensors need more than its {data_bytes:,} bytes)")
-    return infos
+    raw, data_bytes = parse(file, limit)
+    metadata = raw.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise damaged(file, "its metadata is not text")
+    tensors = tuple(read_entry(file, name, entry) for name, entry in raw.items())
+    filled = 0
+    for info in sorted(tensors, key=lambda info: (info.begin, info.end)):
+        if info.begin != filled:
+            raise damaged(file, f"{shown_name(info.name)} does not begin where the tensor before it ends")
+        filled = info.end
+    if filled != data_bytes:
+        raise damaged(file, f"its tensors take {filled:,} bytes, and it has {data_bytes:,}")
+    return Header(tensors, metadata)
 
 
-def read_metadata(file: Path) -> dict[str, str]:
-    """What a file says of itself; empty where that is nothing, or not text. Raises CheckpointError."""
-    metadata = parse(file)[0].get("__metadata__")
-    items = metadata.items() if isinstance(metadata, dict) else ()
-    return {name: value for name, value in items if isinstance(value, str)}
+def parse(file: Path, limit: int) -> tuple[dict[str, Any], int]:
+    """The header and the number of bytes behind it: 8 bytes of header length, a JSON object, the data.
 
-
-def parse(file: Path) -> tuple[dict[str, Any], int]:
-    """The header and the bytes behind it: 8 bytes of header length, a JSON object, the data
-    (github.com/huggingface/safetensors). Raises CheckpointError."""
+    Raises CheckpointError.
+    """
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             length = int.from_bytes(opened.read(8), "little")
             data_bytes = file.stat().st_size - 8 - length
-            if length > MAX_HEADER or data_bytes < 0:
-                raise CheckpointError(f"{file}: damaged or incomplete (no room for its header of {length:,} bytes)")
-            header = json.loads(opened.read(length))
+            if data_bytes < 0:
+                raise damaged(file, f"no room for its header of {length:,} bytes")
+            if length > min(limit, MAX_HEADER):
+                raise CheckpointError(f"{file}: a header of {length:,} bytes, for more tensors than the model can have")
+            content = opened.read(length)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file; the index names it, so the download is not complete") from None
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{file}: damaged or incomplete (its header is not JSON)") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{file}: damaged or incomplete (its header is not an object)")
-    return header, data_bytes
+    return parse_json(content, f"{file}: damaged or incomplete; its header", CheckpointError), data_bytes
 
 
-def read_entry(file: Path, name: str, entry: Any, data_bytes: int) -> TensorInfo:
-    """One tensor of the header, checked against the data there is."""
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        info = TensorInfo(name, file, str(dtype), shape)
-        sizes_are_sane = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-        fits = sizes_are_sane and end <= data_bytes and (dtype not in DTYPE_BYTES or end - begin == info.nbytes)
-    except (KeyError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise CheckpointError(f"{file}: damaged or incomplete ({name} does not lie in it as its header says)")
+def read_entry(file: Path, name: str, entry: Any) -> TensorInfo:
+    """One tensor of the header."""
+    fields = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = fields.get("dtype"), sizes(fields.get("shape")), sizes(fields.get("data_offsets"))
+    if not isinstance(dtype, str) or shape is None or offsets is None or len(offsets) != 2:
+        raise damaged(file, f"the entry of {shown_name(name)} needs a dtype, a shape and two offsets")
+    if not (writable(name) and writable(dtype)):
+        raise damaged(file, f"{shown(name)} of dtype {shown(dtype)} is not Unicode text")
+    info = TensorInfo(name, file, dtype, shape, *offsets)
+    if info.nbytes < 0 or (dtype in DTYPE_BYTES and info.nbytes != info.size * DTYPE_BYTES[dtype]):
+        raise damaged(file, f"{shown_name(name)} does not lie in it as its header says")
     return info
+
+
+def sizes(value: Any) -> tuple[int, ...] | None:
+    """A short list of numbers that 63 bits hold; None for anything else."""
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        return None
+    return tuple(value) if all(type(size) is int and 0 <= size < 2**63 for size in value) else None
+
+
+def writable(name: str) -> bool:
+    """Whether a text is free of lone surrogates, which JSON can spell and nothing else can hold."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def damaged(file: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{file}: damaged or incomplete ({what})")

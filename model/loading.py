@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from model.preflight import available_memory, check_memory
 from model.quantisation import quantizing
 from model.quantised_checkpoint import load_quantised
 from model.quantised_layout import Format
-from model.store import bundled_folder, name_of
+from model.store import bundled_folder, name_of, sha256_of
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
@@ -51,7 +50,7 @@ class LoadedModel:
 
     @property
     def tokenizer_fingerprint(self) -> str:
-        return hashlib.sha256((self.checkpoint.folder / "tokenizer.json").read_bytes()).hexdigest()
+        return sha256_of(self.checkpoint.folder / "tokenizer.json")
 
 
 def load_model(

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from model.errors import StoreError
+from model.errors import ConfigError, StoreError
+from model.files import MAX_CONFIG, open_regular, read_json, read_text
 
 BUNDLED = "tale"
 ORIGIN = "tokenglass.json"  # in the folder of a kept model: where it came from
@@ -105,8 +106,8 @@ def hub_cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path
     home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     repository = Path(environ.get("HF_HUB_CACHE") or home / "hub").expanduser() / f"models--{name.replace('/', '--')}"
     try:
-        commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+        commit = read_text(repository / "refs" / "main", MAX_CONFIG).strip()
+    except ConfigError:
         return None
     snapshot = repository / "snapshots" / Path(commit).name
     return snapshot if snapshot.is_dir() else None
@@ -146,10 +147,9 @@ def write_origin(folder: Path, origin: Origin) -> None:
 def read_origin(folder: Path) -> Origin:
     """What `write_origin` wrote; fields that are not text count as not known."""
     try:
-        content = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(folder / ORIGIN)
+    except ConfigError:
         content = {}
-    content = content if isinstance(content, dict) else {}
     fields = {key: value for key in ("source", "licence", "revision") if isinstance(value := content.get(key), str)}
     return Origin(**{"source": "", **fields})
 
@@ -160,7 +160,7 @@ def size_of(folder: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as opened:
+    with open_regular(path) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import tokenizers
 
-from model.config import read_json
 from model.errors import TokenizerError, first_line
+from model.files import MAX_TOKENIZER, MAX_TOKENIZER_CONFIG, read_bytes, read_json
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -36,10 +36,9 @@ class Tokenizer:
     def from_folder(folder: Path) -> Tokenizer:
         """Read tokenizer.json, and the end token that tokenizer_config.json names."""
         path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise TokenizerError(f"{path}: no such file; a checkpoint folder needs it")
+        content = read_bytes(path, MAX_TOKENIZER, TokenizerError)
         with refused(str(path)), quiet():
-            backend = tokenizers.Tokenizer.from_file(str(path))
+            backend = tokenizers.Tokenizer.from_buffer(content)
         eos_token_ids = _named_eos(folder, backend)
         with refused(str(path)), quiet():
             return Tokenizer(backend, eos_token_ids)
@@ -167,9 +166,9 @@ def is_byte_token(token: str) -> bool:
 
 def _named_eos(folder: Path, backend: tokenizers.Tokenizer) -> tuple[int, ...]:
     path = folder / "tokenizer_config.json"
-    if not path.is_file():
+    if not path.exists():
         return ()
-    named: Any = read_json(path).get("eos_token")
+    named: Any = read_json(path, MAX_TOKENIZER_CONFIG).get("eos_token")
     content = named.get("content") if isinstance(named, dict) else named
     token_id = backend.token_to_id(content) if isinstance(content, str) else None
     return () if token_id is None else (token_id,)

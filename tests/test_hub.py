@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from hub_stand_in import COMMIT, Hub, serve
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, generate, tokenglass
 
@@ -55,7 +57,9 @@ def test_a_pulled_model_runs_and_holds_no_program(hub: Hub, tmp_path: Path) -> N
 
 def test_an_interrupted_pull_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
     surroundings = environment(hub, tmp_path)
-    hub.files["model.safetensors"] += bytes(20 * 2**20)  # the library writes 10 MiB at a time
+    tensors = safetensors.torch.load(hub.files["model.safetensors"])
+    larger = {**tensors, "filler": torch.zeros(20 * 2**20, dtype=torch.uint8)}  # the library writes 10 MiB at a time
+    hub.files["model.safetensors"] = safetensors.torch.save(larger)
     hub.silent_after = 15 * 2**20
     command = [SCRIPTS / "tokenglass", "pull", "org/fox"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**ENVIRONMENT, **surroundings}) as pulling:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import GGUFError
+from model.fields import shown
+from model.files import open_regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -46,7 +48,7 @@ class GGUFFile:
     def open(path: Path) -> GGUFFile:
         """Read the header; time and memory are bounded whatever it says. Raises GGUFError."""
         try:
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read(path, data)
         except FileNotFoundError:
             raise GGUFError(f"{path}: no such file") from None
@@ -71,14 +73,14 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
     for _ in range(cursor.spend(num_keys)):
         key = cursor.text()
         if key in metadata:
-            raise cursor.damaged(f"{key!r} is there twice")
+            raise cursor.damaged(f"{shown(key)} is there twice")
         metadata[key] = cursor.value(cursor.scalar("I"))
     entries = [cursor.tensor() for _ in range(num_tensors)]
     if len({tensor.name for tensor in entries}) < num_tensors:
         raise cursor.damaged("two tensors of one name")
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise cursor.damaged(f"an alignment of {alignment!r}")
+        raise cursor.damaged(f"an alignment of {shown(alignment)}")
     start = -(-cursor.at // alignment) * alignment
     tensors = (GGUFTensor(t.name, t.type, t.shape, start + t.offset) for t in entries)
     return GGUFFile(path, metadata, tuple(tensors))
@@ -143,5 +145,5 @@ class Cursor:
             raise self.damaged(f"a tensor of {dimensions} dimensions")
         sizes = [self.scalar("Q") for _ in range(dimensions)]
         if not 1 <= math.prod(sizes) < 2**63:
-            raise self.damaged(f"{name!r} of shape {sizes}")
+            raise self.damaged(f"{shown(name)} of shape {sizes}")
         return GGUFTensor(name, self.scalar("I"), tuple(reversed(sizes)), self.scalar("Q"))

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import INDEX, SINGLE, Checkpoint
-from model.config import ModelConfig, read_json
+from model.config import ModelConfig
 from model.errors import StoreError, first_line
+from model.files import MAX_INDEX, MAX_TOKENIZER, read_json
 from model.store import Origin, sha256_of, size_of, write_origin
 
 SMALL = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.json", "chat_template.jinja", INDEX),
 )
-MAX_SMALL = 64 * 2**20  # bytes
 WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 
 
@@ -38,7 +38,7 @@ def pull_hub(name: str, folder: Path, revision: str | None = None) -> None:
         for file in small_files(sizes):
             fetch(hub, name, listed[file], info.sha, partial)
         ModelConfig.from_file(partial / "config.json")
-        weights = weight_files(sizes, read_json(partial / INDEX) if INDEX in sizes else None)
+        weights = weight_files(sizes, read_json(partial / INDEX, MAX_INDEX) if INDEX in sizes else None)
         check_disk(folder, sum(sizes[file] for file in weights) - size_of(partial))
         for file in weights:
             fetch(hub, name, listed[file], info.sha, partial)
@@ -96,7 +96,7 @@ def check_listing(name: str, sizes: Mapping[str, int]) -> None:
     if missing:
         adapter = "; it is an adapter (LoRA), not a whole model" if "adapter_config.json" in sizes else ""
         raise StoreError(f"{name} has no {' and no '.join(missing)}{adapter}")
-    large = [file for file in small_files(sizes) if sizes[file] > MAX_SMALL]
+    large = [file for file in small_files(sizes) if sizes[file] > MAX_TOKENIZER]
     if large:
         raise StoreError(f"{name}: {large[0]} has {sizes[large[0]]:,} bytes, refused")
 
@@ -106,9 +106,9 @@ def small_files(sizes: Mapping[str, int]) -> list[str]:
 
 
 def weight_files(sizes: Mapping[str, int], index: Mapping[str, Any] | None) -> list[str]:
-    """The weight files that belong together: those of the index, else the single one. Raises StoreError."""
+    """The weight files that belong together: the single one, else those of the index. Raises StoreError."""
     files = [SINGLE]
-    if index is not None:
+    if index is not None and SINGLE not in sizes:
         weight_map = index.get("weight_map")
         names = weight_map.values() if isinstance(weight_map, dict) else ()
         files = sorted({file for file in names if isinstance(file, str) and WEIGHTS.fullmatch(file)})

@@ -1,0 +1,86 @@
+"""Reading files that a stranger may have sent: regular ones only, and never more than a limit. No torch here."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from model.errors import ConfigError, TokenglassError
+
+MIB = 2**20
+MAX_CONFIG = MIB
+MAX_TOKENIZER_CONFIG = 16 * MIB  # it may list every added token, and templates
+MAX_TOKENIZER = 64 * MIB
+MAX_INDEX = 16 * MIB  # the name and file of each tensor
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file opened for reading.
+
+    Raises OSError, also for what is none: a FIFO would wait for ever, and a device never end.
+    """
+    try:
+        require_regular(path.stat(), path)  # before it is opened, which some devices notice
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError:  # a null byte, or a character that the file system cannot write
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path)) from None
+    try:
+        require_regular(os.fstat(descriptor), path)  # it may have been replaced meanwhile
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def require_regular(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def read_bytes(path: Path, limit: int, error: type[TokenglassError] = ConfigError) -> bytes:
+    """A regular file of at most `limit` bytes. Raises `error`."""
+    try:
+        with open_regular(path) as opened:
+            content = opened.read(limit + 1)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file; a checkpoint folder needs it") from None
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason.strerror})") from None
+    if len(content) > limit:
+        raise error(f"{path}: larger than {limit:,} bytes, refused")
+    return content
+
+
+def read_text(path: Path, limit: int, error: type[TokenglassError] = ConfigError) -> str:
+    """The same as UTF-8 text. Raises `error`."""
+    try:
+        return read_bytes(path, limit, error).decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}: not UTF-8 text (byte {reason.start:,})") from None
+
+
+def read_json(path: Path, limit: int = MAX_CONFIG) -> dict[str, Any]:
+    """A JSON object from a file of at most `limit` bytes. Raises ConfigError."""
+    return parse_json(read_bytes(path, limit), str(path))
+
+
+def parse_json(content: bytes, where: str, error: type[TokenglassError] = ConfigError) -> dict[str, Any]:
+    """A JSON object; of keys that are there twice, the last counts. Raises `error`, with `where` first."""
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise error(f"{where}: nested too deeply") from None
+    except UnicodeDecodeError as reason:
+        raise error(f"{where}: not valid JSON (byte {reason.start:,} is not UTF-8)") from None
+    except json.JSONDecodeError as reason:
+        raise error(f"{where}: not valid JSON ({reason})") from None
+    except ValueError:
+        raise error(f"{where}: not valid JSON (a number of too many digits)") from None
+    if not isinstance(value, dict):
+        raise error(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
