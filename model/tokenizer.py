@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
 from model.errors import TokenizerError, first_line
-from model.files import MAX_TOKENIZER, MAX_TOKENIZER_CONFIG, read_bytes, read_json
+from model.files import MAX_TOKENIZER, read_bytes
+from model.tokenizer_config import NewToken, TokenizerConfig
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -29,6 +28,8 @@ class Tokenizer:
         self._byte_fallback = backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__()
         self._bytes_of_char = {char: byte for byte, char in enumerate(byte_alphabet())}
         self._added = backend.get_added_tokens_decoder()
+        # Those that are control: their names are read as them wherever they stand in a text
+        self.special_tokens = {token_id: token for token_id, token in self._added.items() if token.special}
         self._pieces: dict[int, bytes] = {}  # those that were asked for
         self.start_ids = self._start_ids()
 
@@ -37,21 +38,26 @@ class Tokenizer:
         """Read tokenizer.json, and the end token that tokenizer_config.json names."""
         path = folder / "tokenizer.json"
         content = read_bytes(path, MAX_TOKENIZER, TokenizerError)
-        with refused(str(path)), quiet():
+        config = TokenizerConfig.from_folder(folder)
+        with refused(str(path)):
             backend = tokenizers.Tokenizer.from_buffer(content)
-        eos_token_ids = _named_eos(folder, backend)
-        with refused(str(path)), quiet():
-            return Tokenizer(backend, eos_token_ids)
+            add_tokens(backend, config.added)
+            end = backend.token_to_id(config.named.get("eos_token", ""))
+            return Tokenizer(backend, () if end is None else (end,))
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest token id."""
         return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """Names that are read as control wherever they stand in a text."""
-        return tuple(token.content for token in self._added.values())
+    def normalised_names(self, text: str) -> list[tuple[int, int]]:
+        """Where special tokens are read that are found in a text only once it is normalised."""
+        names = {token_id for token_id, token in self.special_tokens.items() if token.normalized}
+        if not names or self.backend.normalizer is None:
+            return []
+        with refused("the tokenizer"):
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        return [place for token_id, place in zip(encoding.ids, encoding.offsets, strict=True) if token_id in names]
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids with the start token that the tokenizer's own post-processor adds, never twice."""
@@ -164,14 +170,17 @@ def is_byte_token(token: str) -> bool:
     return all(digit in string.hexdigits for digit in token[3:5])
 
 
-def _named_eos(folder: Path, backend: tokenizers.Tokenizer) -> tuple[int, ...]:
-    path = folder / "tokenizer_config.json"
-    if not path.exists():
-        return ()
-    named: Any = read_json(path, MAX_TOKENIZER_CONFIG).get("eos_token")
-    content = named.get("content") if isinstance(named, dict) else named
-    token_id = backend.token_to_id(content) if isinstance(content, str) else None
-    return () if token_id is None else (token_id,)
+def add_tokens(backend: tokenizers.Tokenizer, tokens: Iterable[NewToken]) -> None:
+    """Add what the vocabulary has not yet, or has with other flags; ids are given in this order."""
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    new = []
+    for token in tokens:
+        flags = {"special": True, "normalized": False} if token.flags is None else token.flags
+        there = known.get(token.content)
+        if there is None or (token.flags and any(getattr(there, name) != value for name, value in flags.items())):
+            new.append(tokenizers.AddedToken(token.content, **flags))
+    if new:
+        backend.add_tokens(new)
 
 
 @contextmanager
@@ -183,20 +192,3 @@ def refused(source: str) -> Iterator[None]:
         raise
     except BaseException as error:  # the library's panics are not Exceptions
         raise TokenizerError(f"{source}: cannot be used ({first_line(error)})") from None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Drop what a panic of the tokenizers library writes to stderr by itself: the error says it in one line."""
-    try:
-        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is no stderr
-        yield
-        return
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)

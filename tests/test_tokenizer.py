@@ -198,7 +198,7 @@ def test_a_missing_tokenizer_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "eos"),
-    [("<|endoftext|>", (0,)), ({"content": "<|endoftext|>"}, (0,)), ("<gone>", ()), (None, ()), (7, ())],
+    [("<|endoftext|>", (0,)), ({"content": "<|endoftext|>"}, (0,)), (None, ()), (7, ())],
 )
 def test_the_end_token_is_the_one_that_tokenizer_config_names(named: Any, eos: tuple[int, ...], tmp_path: Path) -> None:
     tiny.byte_level_tokenizer().save(str(tmp_path / "tokenizer.json"))
