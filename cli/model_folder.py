@@ -18,6 +18,7 @@ def imported(path: Path) -> Path:
     """The folder that a GGUF file was imported to, now or before."""
     from cli.say import say
     from cli.work import work
+    from model.errors import StoreError
     from model.store import imports_folder
 
     stat = path.stat()
@@ -29,6 +30,10 @@ def imported(path: Path) -> Path:
     if not folder.is_dir():
         from model.importers.gguf import import_gguf
 
-        work(import_gguf(path, folder))
+        try:
+            work(import_gguf(path, folder))
+        except StoreError:
+            if not folder.is_dir():  # else another process has made it, just before this one began
+                raise
         say(f"imported {path.name} to {folder}; `tokenglass models rm {folder.name}` removes it")
     return folder

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cli.say import say
 from cli.terminal import is_terminal, make_console
 
 if TYPE_CHECKING:
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
 
 
 def work(steps: Iterator[Progress]) -> None:
-    """Run to the end; a bar per phase on a terminal, silence elsewhere."""
+    """Run to the end, or until another process has done the same; a bar per phase on a terminal, silence elsewhere."""
+    from model.importers.partial import MadeMeanwhile
+
+    try:
+        watch(steps)
+    except MadeMeanwhile as done:
+        say(str(done))
+
+
+def watch(steps: Iterator[Progress]) -> None:
     if not is_terminal(sys.stderr):
         for _ in steps:
             pass

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoint import INDEX, SINGLE, Checkpoint
+from model.checkpoint import SINGLE, Checkpoint
 from model.engine import Watch, load_engine, read_weights
 from model.errors import CheckpointError
+from model.files import MAX_TOKENIZER, read_bytes
 from model.importers.partial import Progress, complete_or_nothing
 from model.layouts import HEAD
 from model.quantisation import (
@@ -27,9 +28,14 @@ from model.quantisation import (
     quantizing,
 )
 from model.quantised_layout import Format, Quantisation, Shape, is_quantised, stored_parts
-from model.store import ORIGIN
 from model.transformer import Transformer
 
+# Configuration, tokenizer, template, card and licence
+BESIDE = {
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.json", "chat_template.jinja", "tokenizer.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "README.md", "NOTICE", "LICENSE", "LICENSE.md", "LICENSE.txt"),
+}
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8"}
 
 
@@ -41,7 +47,8 @@ def quantize_checkpoint(source: Checkpoint, format: Format, folder: Path) -> Ite
     """
     if source.quantisation is not None:
         raise CheckpointError(f"{source.folder}: is quantised already, to {source.quantisation.format}")
-    with complete_or_nothing(folder) as partial:
+    small = small_files(source.folder)
+    with complete_or_nothing(folder, f"quantize {source.fingerprint} {format}") as partial:
         model = load_engine(source, dtype=source.config.dtype, device="cpu").model
         done, total = 0, sum(module.weight.nbytes for _, module in matrices(model))
         for _, weight in quantizing(model, format):
@@ -51,20 +58,29 @@ def quantize_checkpoint(source: Checkpoint, format: Format, folder: Path) -> Ite
         needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(partial).free
         if needed > free:
             raise CheckpointError(f"{folder}: the weights take {needed:,} bytes and the disk has {free:,}; make room")
-        for file in small_files(source.folder):
-            shutil.copyfile(file, partial / file.name)
+        for file in small:
+            (partial / file.name).write_bytes(read_bytes(file, MAX_TOKENIZER, CheckpointError))
         yield from write(partial / SINGLE, tensors, Quantisation(format, source.fingerprint).metadata)
 
 
 def small_files(folder: Path) -> list[Path]:
-    """What belongs to a model beside its weights: configuration, tokenizer, template, card, licence."""
-    others = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-    left = {INDEX, ORIGIN}
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.is_file() and file.suffix not in others and file.name not in left
-    ]
+    """What belongs to a model beside its weights, by its known names.
+
+    Raises CheckpointError for links that lead elsewhere: the new folder may be published, and what they lead to is not
+    a stranger's to choose.
+    """
+    files = [folder / name for name in sorted(BESIDE) if (folder / name).exists()]
+    for file in files:
+        if not belongs(file, folder):
+            raise CheckpointError(f"{file}: a link out of the folder is not copied; put the file itself there")
+    return files
+
+
+def belongs(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, or in the Hugging Face cache's store of files that this snapshot links to."""
+    target, home = file.resolve(), folder.resolve()
+    store = home.parent.parent / "blobs"
+    return target.parent == home or (home.parent.name == "snapshots" and target.parent == store)
 
 
 def tensors_of(model: Transformer) -> dict[str, Tensor]:

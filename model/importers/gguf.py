@@ -20,21 +20,26 @@ from model.loading import load_model
 from model.store import Origin, write_origin
 
 
-def import_gguf(path: Path, folder: Path, *, dtype: str = "auto", source: str | None = None) -> Iterator[Progress]:
+def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Iterator[Progress]:
     """Write `folder`: config, tokenizer and dequantised weights; there is nothing until all of it is there.
 
     dtype auto loses nothing: quantised tensors become float32, float16 and bfloat16 stay. The folder is loaded once
     before it counts as done. Raises GGUFError and what loading a checkpoint raises.
     """
     file = GGUFFile.open(path)
-    with complete_or_nothing(folder) as partial:
-        try:
-            yield from fill(partial, file, dtype)
-            load_model(partial, device="cpu")
-            licence = file.metadata.get("general.license")
-            write_origin(partial, Origin(source or str(path.resolve()), licence if isinstance(licence, str) else ""))
-        except TokenglassError as error:
-            raise type(error)(f"{path}: {str(error).removeprefix(f'{partial}: ')}") from None
+    with complete_or_nothing(folder, f"import {path.resolve()} {dtype}") as partial:
+        yield from fill_and_load(partial, file, dtype, str(path.resolve()))
+
+
+def fill_and_load(folder: Path, file: GGUFFile, dtype: str, source: str) -> Iterator[Progress]:
+    """Write everything, load it once, and say where it came from. Errors name the GGUF file."""
+    try:
+        yield from fill(folder, file, dtype)
+        load_model(folder, device="cpu")
+    except TokenglassError as error:
+        raise type(error)(f"{file.path}: {str(error).removeprefix(f'{folder}: ')}") from None
+    licence = file.metadata.get("general.license")
+    write_origin(folder, Origin(source, licence if isinstance(licence, str) else ""))
 
 
 def fill(folder: Path, file: GGUFFile, dtype: str) -> Iterator[Progress]:

