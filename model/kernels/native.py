@@ -141,13 +141,8 @@ class NativeEngine:
         if cache is None:
             cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)
         cache.reserve(length)
-        if self._stores is None or not self._stores.are_of(cache):
-            self._stores = Stores.of(cache)
-        stores = self._stores
-        needed = cache.positions_read + length
-        if self._turns is None or not self._turns.reach(cache.planned_length, needed):
-            tables = [self._table(rope, cache.planned_length, needed) for rope in self.program.ropes]
-            self._turns = Turns.of(cache.planned_length, [part for table in tables for part in table])
+        stores = self._stores_of(cache)
+        turns = self._turns_for(cache.planned_length, cache.positions_read + length)
         token_ids = token_ids.contiguous()
         task = Pass(
             token_ids.data_ptr(),
@@ -161,13 +156,28 @@ class NativeEngine:
             stores.values,
             stores.slots,
             FLOATS[cache.keys[0].dtype],
-            self._turns.addresses,
+            turns.addresses,
             self._dims,
             logits.data_ptr(),
             None if hidden is None else hidden.data_ptr(),
         )
         self.machine.run(task, torch.get_num_threads())
         cache.advance(length)
+
+    # Another thread may put its own in these fields at any time: each call goes on with what it read or made itself.
+
+    def _stores_of(self, cache: KVCache) -> Stores:
+        stores = self._stores
+        if stores is None or not stores.are_of(cache):
+            self._stores = stores = Stores.of(cache)
+        return stores
+
+    def _turns_for(self, planned_length: int, needed: int) -> Turns:
+        turns = self._turns
+        if turns is None or not turns.reach(planned_length, needed):
+            tables = [self._table(rope, planned_length, needed) for rope in self.program.ropes]
+            self._turns = turns = Turns.of(planned_length, [part for table in tables for part in table])
+        return turns
 
     def _table(self, rope: Rope, planned_length: int, needed: int) -> Table:
         """A rope's table of at least the positions that are needed."""
@@ -180,5 +190,5 @@ class NativeEngine:
         half = rope.dim // 2  # the other half repeats it
         if len(self.tables) >= MOST_TABLES:
             self.tables.clear()
-        self.tables[key] = cosines[0, 0, :, :half].contiguous(), sines[0, 0, :, :half].contiguous()
-        return self.tables[key]
+        self.tables[key] = table = cosines[0, 0, :, :half].contiguous(), sines[0, 0, :, :half].contiguous()
+        return table
