@@ -86,6 +86,8 @@ class ModelConfig:
             raise ConfigError(
                 f"config.json: mask_token_id is {shown(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
             )
+        if self.parallel_residual and self.post_norm:
+            raise ConfigError("config.json: an MLP beside attention is not supported with norms on what they add")
         if len({kind.window for kind in self.layers} - {None}) > 1:
             raise ConfigError("config.json: sliding windows of different sizes are not supported")
 

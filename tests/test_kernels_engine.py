@@ -22,7 +22,7 @@ from model.checkpoint import Checkpoint
 from model.decoding.autoregressive import decode
 from model.decoding.request import Request
 from model.engine import LocalEngine, load_engine
-from model.errors import PromptError
+from model.errors import ConfigError, PromptError
 from model.kernels.native import NativeEngine
 from model.kernels.pages import holders_of, tensors_of
 from model.kv_cache import KVCache
@@ -112,6 +112,20 @@ def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(
         assert torch.equal(torch.cat(parts, dim=1), whole)
     assert torch.equal(engine.forward(ids[1:], None, last=False), whole[1:])
     assert torch.equal(engine.forward(ids, None), whole[:, -1:])
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("post", [False, True])
+@pytest.mark.parametrize("pre", [False, True])
+def test_wirings_that_no_family_has_are_those_of_torch_or_refused(pre: bool, post: bool, parallel: bool) -> None:
+    wiring = {"pre_norm": pre, "post_norm": post, "parallel_residual": parallel}
+    if post and parallel:
+        with pytest.raises(ConfigError, match="MLP beside attention is not supported with norms"):
+            replace(tiny.CONFIG, **wiring)
+        return
+    model = tiny.random_transformer(replace(tiny.CONFIG, **wiring))
+    expected = LocalEngine(model, torch.device("cpu"), torch.float32).forward(random_ids(50), None, last=False)
+    close(native(model).forward(random_ids(50), None, last=False), expected)
 
 
 def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
