@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from model.kernels.build import KernelsError, load_library
+from model.kernels.build import KernelsError, find_compiler, load_library
 from model.kernels.machine import Machine
 from model.kernels.native import NativeEngine
 from model.kernels.program import Operations
@@ -27,6 +29,16 @@ def compiled(*flags: str) -> ctypes.CDLL:
         return load_library(extra=[*os.environ.get(FLAGS, "").split(), *flags])
     except KernelsError as reason:
         pytest.skip(f"no native kernels: {reason}")
+
+
+def sanitizer_runtime(name: str) -> Path:
+    """The library that a sanitizer's code needs to be loaded first; skips where the compiler has none."""
+    compiler = find_compiler()
+    command = [*compiler, f"-print-file-name=lib{name}.so"]
+    runtime = Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
+    if not runtime.is_absolute() or not runtime.exists():
+        pytest.skip(f"{compiler[0]} has no lib{name}.so")
+    return runtime.resolve()
 
 
 def native(model: Transformer, cache_dtype: torch.dtype = torch.float32) -> NativeEngine:

@@ -156,11 +156,7 @@ def test_a_change_in_any_source_makes_another_library(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 def test_the_sanitizers_find_nothing_in_any_operation() -> None:
     native_parts.compiled()
-    compiler = build.find_compiler()
-    found = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
-    runtime = Path(found.stdout.strip())
-    if not runtime.is_absolute() or not runtime.exists():
-        pytest.skip(f"{compiler[0]} has no runtime of AddressSanitizer")
+    runtime = native_parts.sanitizer_runtime("asan")
     tests = Path(__file__).parent
     chosen = ["test_kernels.py", "test_kernels_engine.py"]
     names = "not family or (has_the_logits and 110 and (gemma2 or olmo2))"
@@ -170,7 +166,7 @@ def test_the_sanitizers_find_nothing_in_any_operation() -> None:
         env={
             **os.environ,
             FLAGS: "-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1",
-            "LD_PRELOAD": str(runtime.resolve()),
+            "LD_PRELOAD": str(runtime),
             "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are many
             "PYTHONMALLOC": "malloc",
         },

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import native_parts
 import pytest
 import tiny
 import torch
-from native_parts import native
+from native_parts import FLAGS, Bench, native, sanitizer_runtime
 from test_families import random_ids
+from torch import nn
 
 from model.config import ModelConfig
 from model.kernels import addresses
 from model.kernels.native import NativeEngine
+from model.kernels.structures import Buffer
 from model.layer_kinds import LayerKind
 from model.rope_config import Dynamic, Rope
 
@@ -74,3 +81,90 @@ def test_callers_with_different_lengths_get_what_each_gets_alone(config: ModelCo
         for caller in callers:
             caller.join()
     assert not wrong
+
+
+def test_the_numbers_of_phases_never_run_out() -> None:
+    """With 6 bits for the number of a phase they would within a few passes, if passes did not begin anew."""
+    done = run_apart("""
+engine = native_parts.native(tiny.random_transformer())
+narrow = Machine(native_parts.compiled("-DTASK_BITS=58"), engine.program.operations, engine.sizes)
+ids = torch.arange(30)[None]
+expected = [engine.forward(part, cache) for cache in [engine.new_cache()] for part in ids.split(1, dim=1)]
+engine.machine = narrow
+cache = engine.new_cache()
+assert all(torch.equal(engine.forward(part, cache), logits) for part, logits in zip(ids.split(1, dim=1), expected))
+""")
+    assert done.returncode == 0, done.stderr
+
+
+def test_more_threads_than_processors_do_the_same_work() -> None:
+    done = run_apart("""
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+engine = native_parts.native(tiny.random_transformer())
+ids = torch.arange(40)[None]
+torch.set_num_threads(1)
+expected = engine.forward(ids, None, last=False)
+torch.set_num_threads(16)
+cache = engine.new_cache()
+parts = [engine.forward(part, cache, last=False) for part in ids.split(1, dim=1)]
+assert torch.equal(torch.cat(parts, dim=1), expected)
+""")
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_that_have_nothing_to_do_sleep() -> None:
+    """Where every phase is one long task, four threads take little more processor time than one."""
+    bench, x = Bench(), torch.zeros(1000, 4096)
+    rows = nn.Linear(4096, 48, bias=False).requires_grad_(False)
+    operations = [bench.multiply(Buffer.HIDDEN, Buffer.GATE, rows)] * 20
+
+    def processor_time(threads: int) -> float:
+        start = time.process_time()
+        bench.run(x, *operations, wide=48, threads=threads)
+        return time.process_time() - start
+
+    processor_time(1)  # compiled
+    assert min(processor_time(4) for _ in range(3)) < 1.6 * min(processor_time(1) for _ in range(3))
+
+
+@pytest.mark.slow
+def test_no_thread_reads_what_another_writes() -> None:
+    """The whole pass under ThreadSanitizer, with threads that come late."""
+    runtime = sanitizer_runtime("tsan")
+    flags = {FLAGS: "-fsanitize=thread -g -O1", "LD_PRELOAD": str(runtime)}
+    trial = run_apart("", flags)
+    if trial.returncode:
+        pytest.skip(f"ThreadSanitizer does not run here: {trial.stderr.strip()[-200:]}")
+    done = run_apart(
+        """
+model = tiny.random_transformer()
+for kind in ("float32", "int8"):
+    if kind != "float32":
+        quantize_model(model, kind)
+    engine = native_parts.native(model)
+    ids = torch.arange(40)[None]
+    for _ in range(10):
+        cache = engine.new_cache()
+        for part in ids.split([12, *[1] * 24, 4], dim=1):
+            engine.forward(part, cache)
+    engine.read(torch.zeros(2**20))
+""",
+        flags,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+def run_apart(script: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A process of its own with four threads: one that hangs or is stopped ends no test run."""
+    native_parts.compiled()  # skips where there is no compiler
+    setup = f"""
+import os, sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+torch.set_num_threads(4)
+import native_parts, tiny
+from model.kernels.machine import Machine
+from model.quantisation import quantize_model
+"""
+    command = [sys.executable, "-W", "ignore", "-c", setup + script]
+    variables = {**os.environ, **(environment or {})}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)

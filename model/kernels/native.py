@@ -43,7 +43,7 @@ class NativeEngine:
         self._turns: Turns | None = None  # that were used last
         self._dims = integers([rope.dim for rope in self.program.ropes])
         config = model.config
-        sizes = Sizes(
+        self.sizes = Sizes(
             config.hidden_size,
             config.intermediate_size,
             config.num_heads,
@@ -51,7 +51,7 @@ class NativeEngine:
             config.head_dim,
             config.vocab_size,
         )
-        self.machine = Machine(library, self.program.operations, sizes)
+        self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
 
     @staticmethod

@@ -49,25 +49,41 @@ static void make_ready(const Operation *op, const float *x, float *out, float *s
 #endif
 }
 
-// The columns that an operation reads, made ready: few by every thread for itself in its scratch memory, to be spared
-// a barrier, and many by all together.
-static Columns columns_of(Engine *e, Member *self, const Operation *op, bool last, float **scratch) {
+// The columns that an operation reads, as they lie there.
+static Columns columns_of(const Engine *e, const Operation *op, bool last) {
     const Pass *pass = &e->pass;
-    const Matrix *m = &op->matrices[0];
-    long count = last ? pass->rows : pass->rows * pass->length;
-    long stride = e->widths[op->source] * (last ? pass->length : 1), width = e->widths[READY];
+    long stride = e->widths[op->source] * (last ? pass->length : 1);
     const float *x = column(e, op->source, last ? pass->length - 1 : 0);
-    if (op->norm.kind == NORM_NONE && !in_fixed_point(m)) return (Columns){(const char *)x, stride * sizeof *x, count, false};
-    float *ready = count <= FEW ? *scratch : column(e, READY, 0);
-    if (count <= FEW) {
+    return (Columns){(const char *)x, stride * sizeof *x, last ? pass->rows : pass->rows * pass->length, false};
+}
+
+INLINE const float *column_at(Columns columns, long c) { return (const float *)(columns.x + c * columns.bytes); }
+
+INLINE bool taken_as_they_are(const Operation *op) {
+    return op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]);
+}
+
+// Many columns are made ready by all threads together.
+static void make_many_ready(Engine *e, Member *self, const Operation *op, Columns from) {
+    if (from.count <= FEW || taken_as_they_are(op)) return;
+    TASKS(self, c, from.count) make_ready(op, column_at(from, c), column(e, READY, c), (float *)self->scratch);
+    barrier(self, from.count);
+}
+
+// The columns as the products take them. Few are made ready by every thread for itself in its scratch memory, to be
+// spared a barrier.
+static Columns ready_columns(Engine *e, const Operation *op, Columns from, float **scratch) {
+    if (taken_as_they_are(op)) return from;
+    long width = e->widths[READY];
+    float *ready = column(e, READY, 0);
+    if (from.count <= FEW) {
+        ready = *scratch;
         *scratch += FEW * width;
-        for (long c = 0; c < count; c++) make_ready(op, x + c * stride, ready + c * width, *scratch);
-    } else {
-        TASKS(self, c, count) make_ready(op, x + c * stride, ready + c * width, *scratch);
-        barrier(self, count);
+        for (long c = 0; c < from.count; c++) make_ready(op, column_at(from, c), ready + c * width, *scratch);
     }
-    bool tiled = in_fixed_point(m) && e->tiled && count >= least_tiled(m->kind);
-    return (Columns){(const char *)ready, width * sizeof *ready, count, tiled};
+    const Matrix *m = &op->matrices[0];
+    bool tiled = in_fixed_point(m) && e->tiled && from.count >= least_tiled(m->kind);
+    return (Columns){(const char *)ready, width * sizeof *ready, from.count, tiled};
 }
 
 // Rows in a task: more where they are read many times, and where two matrices take turns, each of which is a stream.
@@ -102,9 +118,12 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
     bool head = op->kind == HEAD;
     float *scratch = (float *)self->scratch;
-    Columns columns = columns_of(e, self, op, head && pass->last, &scratch);
-    long share = share_of(op, columns.count), total = all_tasks(op, share);
+    Columns from = columns_of(e, op, head && pass->last), columns = {0};
+    long share = share_of(op, from.count), total = all_tasks(op, share);
+    make_many_ready(e, self, op, from);
     TASKS(self, task, total) {
+        // With a task in hand, for which all wait: a thread that comes late would read what others write by now.
+        if (!columns.count) columns = ready_columns(e, op, from, &scratch);
         const Matrix *m = &op->matrices[part_of(op, share, &task)];
         long first = task * share, count = min(share, m->rows - first);
         if (head) {
@@ -128,7 +147,7 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
 #if TILES
     if (columns.tiled) _tile_release();
 #endif
-    if (columns.count <= FEW) fetch_next(e, self, op, columns.count);
+    if (from.count <= FEW) fetch_next(e, self, op, from.count);
     barrier(self, total);
 }
 

@@ -11,8 +11,10 @@
 
 #define MAX_THREADS 256
 #define SPINS 200      // tries before a waiting thread lets others run
-#define PATIENCE 1200  // tries before it sleeps until the next pass
-#define TASK_BITS 28   // of a ticket; the rest is the number of the phase
+#define PATIENCE 1200  // tries before it sleeps
+#ifndef TASK_BITS
+#define TASK_BITS 28   // of a ticket; the rest is the number of the phase in its pass
+#endif
 
 typedef struct Team Team;
 
@@ -21,9 +23,9 @@ typedef struct {
     _Alignas(64) Team *team;
     pthread_t thread;
     long number;
-    unsigned long phase;
-    long target, done;  // tasks of all phases so far, and those done by this member but not yet counted
-    char *scratch;      // the thread's own memory
+    unsigned long phase;  // of the pass, from 1 on
+    long target, done;    // tasks of all phases so far, and those done by this member but not yet counted
+    char *scratch;        // the thread's own memory
 } Member;
 
 struct Team {
@@ -31,15 +33,14 @@ struct Team {
     pid_t owner;  // threads do not survive a fork
     void (*work)(Member *, void *);
     void *argument;
-    unsigned long phase;  // where the pass begins
-    long target;
-    _Alignas(64) atomic_long completed;  // tasks, ever
+    _Alignas(64) atomic_long completed;  // tasks of this pass
     _Alignas(64) atomic_long passes;     // begun
     atomic_long open;                    // the number of the pass that may be joined, or 0
-    atomic_long inside;                  // members at work on it, but for the caller
+    atomic_long outside;                 // 0, less the members at work on it, but for the caller
+    atomic_long sleepers;
     atomic_int quit;
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t reached;  // some counter what somebody sleeps for
     Member members[MAX_THREADS];
 };
 
@@ -78,68 +79,77 @@ static inline long take(Member *self, long total) {
 
 #define TASKS(self, task, total) for (long task; (task = take(self, total)) >= 0;)
 
+// Waits until a counter has reached `goal`, for a while awake: what it counts is seen when this returns.
+static void await(Team *team, atomic_long *counter, long goal) {
+    for (long tries = 0; tries < PATIENCE; tries++) {
+        if (atomic_load_explicit(counter, memory_order_acquire) >= goal) return;
+        relax(tries);
+    }
+    pthread_mutex_lock(&team->lock);
+    atomic_fetch_add(&team->sleepers, 1);  // before it looks again, as others count before they look for sleepers
+    while (atomic_load(counter) < goal) pthread_cond_wait(&team->reached, &team->lock);
+    atomic_fetch_sub(&team->sleepers, 1);
+    pthread_mutex_unlock(&team->lock);
+}
+
+// Adds to a counter, and wakes who sleeps when it has reached `goal`.
+static void add(Team *team, atomic_long *counter, long number, long goal) {
+    if (atomic_fetch_add(counter, number) + number < goal || !atomic_load(&team->sleepers)) return;
+    pthread_mutex_lock(&team->lock);
+    pthread_cond_broadcast(&team->reached);
+    pthread_mutex_unlock(&team->lock);
+}
+
 // Ends a phase of `total` tasks: all are done, and what they wrote is seen, when this returns.
 static void barrier(Member *self, long total) {
-    atomic_long *completed = &self->team->completed;
-    if (self->done) atomic_fetch_add_explicit(completed, self->done, memory_order_acq_rel);
-    self->done = 0;
+    Team *team = self->team;
     self->target += total;
     self->phase++;
-    for (long tries = 0; atomic_load_explicit(completed, memory_order_acquire) < self->target; tries++) relax(tries);
+    if (self->done) add(team, &team->completed, self->done, self->target);
+    self->done = 0;
+    await(team, &team->completed, self->target);
 }
 
 static void work_on(Member *self) {
-    self->phase = self->team->phase;
-    self->target = self->team->target;
+    self->phase = 1;
+    self->target = 0;
     self->team->work(self, self->team->argument);
 }
 
 static void *wait_for_passes(void *argument) {
     Member *self = argument;
     Team *team = self->team;
-    for (long seen = 0, now;;) {
-        for (long tries = 0; (now = atomic_load(&team->passes)) == seen && tries < PATIENCE; tries++) relax(tries);
-        if (now == seen) {
-            pthread_mutex_lock(&team->lock);
-            while ((now = atomic_load(&team->passes)) == seen) pthread_cond_wait(&team->wake, &team->lock);
-            pthread_mutex_unlock(&team->lock);
-        }
+    for (long now = 0;;) {
+        await(team, &team->passes, now + 1);
+        now = atomic_load(&team->passes);
         if (atomic_load(&team->quit)) return NULL;
-        atomic_fetch_add(&team->inside, 1);
+        atomic_fetch_sub(&team->outside, 1);
         if (atomic_load(&team->open) == now) work_on(self);
-        atomic_fetch_sub(&team->inside, 1);
-        seen = now;
+        add(team, &team->outside, 1, 0);
     }
 }
 
-static void announce(Team *team) {
-    pthread_mutex_lock(&team->lock);
-    atomic_fetch_add(&team->passes, 1);
-    pthread_cond_broadcast(&team->wake);
-    pthread_mutex_unlock(&team->lock);
-}
-
-// Does the work with the whole team, of which the caller is one.
+// Does the work with the whole team, of which the caller is one. Nobody else is at work when it begins and when it ends,
+// so all counting of phases and tasks begins anew.
 static void run_team(Team *team, void (*work)(Member *, void *), void *argument) {
-    Member *caller = &team->members[0];
     team->work = work;
     team->argument = argument;
-    team->phase = caller->phase;
-    team->target = caller->target;
+    for (long i = 0; i < team->size; i++) atomic_store_explicit(&team->members[i].ticket, 0, memory_order_relaxed);
+    atomic_store_explicit(&team->completed, 0, memory_order_relaxed);
     if (team->size > 1) {
         atomic_store(&team->open, atomic_load(&team->passes) + 1);
-        announce(team);
+        add(team, &team->passes, 1, 0);
     }
-    work_on(caller);
+    work_on(&team->members[0]);
     atomic_store(&team->open, 0);
-    for (long tries = 0; atomic_load(&team->inside); tries++) relax(tries);
+    await(team, &team->outside, 0);
 }
 
 static void end_team(Team *team) {
     if (!team) return;
     if (team->owner == getpid()) {
         atomic_store(&team->quit, 1);
-        announce(team);
+        add(team, &team->passes, 1, 0);
         for (long i = 1; i < team->size; i++) pthread_join(team->members[i].thread, NULL);
     }
     for (long i = 0; i < team->size; i++) free(team->members[i].scratch);
@@ -154,14 +164,14 @@ static Team *new_team(long size, size_t scratch) {
     team->asked = size;
     team->owner = getpid();
     pthread_mutex_init(&team->lock, NULL);
-    pthread_cond_init(&team->wake, NULL);
+    pthread_cond_init(&team->reached, NULL);
     sigset_t all, before;  // signals are for the threads of Python
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     size = size < 1 ? 1 : size > MAX_THREADS ? MAX_THREADS : size;
     for (long i = 0; i < size; i++) {
         Member *member = &team->members[i];
-        *member = (Member){.team = team, .number = i, .phase = 1};
+        *member = (Member){.team = team, .number = i};
         member->scratch = aligned_alloc(64, (scratch + 63) / 64 * 64);
         if (!member->scratch) break;
         if (i && pthread_create(&member->thread, NULL, wait_for_passes, member)) {
