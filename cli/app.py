@@ -11,8 +11,8 @@ import typer
 
 from cli.commands.generate import generate, print_version
 from cli.options import Version
-from cli.say import say
-from model.errors import ParameterError, PromptError, TokenglassError
+from cli.say import LONGEST, cut, guard_streams, say, say_lines, write
+from model.errors import ParameterError, PromptError, TokenglassError, is_out_of_memory
 
 DONE, ERROR, USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -48,7 +48,7 @@ def about(context: typer.Context, version: Version = False) -> None:
     if version:
         print_version()
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        write(context.get_help())
         raise typer.Exit(USAGE)
 
 
@@ -61,27 +61,27 @@ def generate_app() -> typer.Typer:
 
 def run(app: typer.Typer, name: str) -> NoReturn:
     """Run an app on this process's arguments and leave with its exit code."""
+    guard_streams()
     debug = "--debug" in sys.argv[1:]
     try:
         code = app(prog_name=name, standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except Exception as error:
-        if debug:
-            import traceback
-
-            say("".join(traceback.format_exception(error)).rstrip())
-        code, message = explain(error)
-        if message:
-            say(f"{name}: {message}")
+        sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as exit_:  # Typer leaves with 1 where a pipe closed; a shell expects 141
         code = CLOSED_PIPE if isinstance(exit_.__context__, BrokenPipeError) else exit_.code
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
+        if debug:
+            import traceback
+
+            say_lines("".join(cut(part, 4000) for part in traceback.format_exception(error)).rstrip())
+        code, message = explain(error)
+        if message:
+            say(f"{name}: {message}")
     leave(code if isinstance(code, int) else DONE)
 
 
-def explain(error: Exception) -> tuple[int, str]:
+def explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the one line for an error; an empty line says nothing."""
     code, message = ERROR, f"internal error: {type(error).__name__}: {error}; --debug shows where"
     match error:
@@ -97,16 +97,14 @@ def explain(error: Exception) -> tuple[int, str]:
             code, message = USAGE, str(error)
         case TokenglassError():
             message = str(error)
-        case MemoryError():
-            message = "not enough memory for this model and context"
+        case _ if is_out_of_memory(error):
+            message = "not enough memory for this model and context; try a smaller one, or --quantize int8"
+        case UnicodeEncodeError():  # arguments and names of files hold what is not UTF-8 as halves of surrogate pairs
+            code, message = USAGE, f"an argument or a name is not valid UTF-8: {cut(error.object, 80)!a}"
         case OSError():
             about = f"{error.filename}: " if error.filename else ""
             message = f"{about}{error.strerror or error}"
-    return code, one_line(message)
-
-
-def one_line(message: str) -> str:
-    return " ".join(message.split())
+    return code, " ".join(cut(message, 4 * LONGEST).split())
 
 
 def leave(code: int) -> NoReturn:

@@ -1,13 +1,115 @@
-"""What is not the generated text: on stderr."""
+"""All that is printed passes here, or a console of cli/terminal.py: nothing untrusted reaches a terminal as it is."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import json
+import os
+import re
 import sys
+from collections.abc import Iterator
+from typing import Any
+
+from cli.terminal import NOT_ASCII, UNSAFE, is_ascii, is_terminal, plain_stream, visible
+
+LONGEST = 500  # characters of a line that may quote a file
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def say(message: str) -> None:
-    """A line on stderr, if there is one."""
+    """One line on stderr, if there is one; the middle of a long message is left out."""
+    say_lines(one_line(message))
+
+
+def say_lines(text: str) -> None:
+    """Lines on stderr, all of them."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(message, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
+
+
+def one_line(message: str) -> str:
+    """A message as one visible line of at most a few hundred characters."""
+    return cut(visible(" ".join(cut(message).splitlines())))
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """The beginning and the end of a text that is longer than `most`: advice comes last."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[5 - most // 3 :]}"
+
+
+def write(text: str) -> None:
+    """Text of our own on stdout, in UTF-8 where it is no terminal."""
+    print(visible(text), flush=True)
+
+
+def write_json(value: Any, *, indent: int | None = None) -> None:
+    """A value as JSON on stdout, and a newline; what is not finite is null."""
+    from model.trace import to_json
+
+    text = json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    sys.stdout.buffer.write(json_bytes(text, terminal=is_terminal(sys.stdout)) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def json_bytes(text: str, *, terminal: bool) -> bytes:
+    """JSON in UTF-8. What a terminal must not get, and half a surrogate pair anywhere, is an escape: it stays JSON."""
+    pattern = SURROGATES
+    if terminal:
+        pattern = NOT_ASCII if is_ascii(sys.stdout, os.environ) else UNSAFE
+    return pattern.sub(lambda found: _escaped(found[0]), text).encode()
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0xA0 else json.dumps(char)[1:-1]
+
+
+class VisibleText(io.TextIOWrapper):
+    """A text stream on which control characters are visible, whoever writes: warnings, libraries, tracebacks."""
+
+    def __init__(self, stream: io.TextIOWrapper):
+        super().__init__(stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
+        self.plain_stream = stream
+
+    def write(self, text: str) -> int:
+        super().write(visible(text))
+        return len(text)
+
+
+class Closed(io.RawIOBase):
+    """What stands for stdout where it is closed: an error for who writes to it."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _content: Any) -> int:
+        raise OSError(errno.EBADF, "stdout is closed; the output has nowhere to go")
+
+
+def guard_streams() -> None:
+    """Make stderr visible, and stdout UTF-8 where it is no terminal; no file that is opened later becomes either."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(Closed()), encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = None if is_terminal(sys.stdout) else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = VisibleText(sys.stderr)
+
+
+@contextlib.contextmanager
+def unguarded_stderr() -> Iterator[None]:
+    """For a library that moves the cursor on stderr, and writes nothing there that a stranger chose."""
+    guarded = sys.stderr
+    sys.stderr = plain_stream(guarded)
+    try:
+        yield
+    finally:
+        sys.stderr = guarded

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
-from typing import IO, Literal, TextIO
+from typing import IO, Any, Literal, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
 ColorWhen = Literal["auto", "always", "never"]
 
 MIN_WIDTH, MIN_HEIGHT = 20, 6  # below this a panel says nothing
 
-BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Control characters (C0 but for newline and tab, DEL, C1), bidi overrides and isolates, halves of surrogate pairs
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+NOT_ASCII = re.compile("[^\n\t\x20-\x7e]")
 MARKS = {" ": "·", "\n": "↵", "\t": "⇥"}
 RESERVED = frozenset("·↵⇥‹›◌")  # a token that holds one of our own marks is spelt out
+
+
+class VisibleConsole(Console):
+    """A console on which all text is visible, whatever it is made of; only the console's own codes are codes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Before anything is measured."""
+        return super().render_str(visible(text, ascii_only=self._is_ascii), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(visible(text, ascii_only=self._is_ascii), style)
+
+    @property
+    def _is_ascii(self) -> bool:
+        return not self.encoding.startswith("utf")
 
 
 def make_console(stream: IO[str], *, color: ColorWhen, environ: Mapping[str, str] | None = None) -> Console:
@@ -25,11 +47,13 @@ def make_console(stream: IO[str], *, color: ColorWhen, environ: Mapping[str, str
     What the stream's encoding cannot say is written as an escape, never an error.
     """
     environ = os.environ if environ is None else environ
+    stream = plain_stream(stream)
     if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(encoding="ascii" if is_ascii(stream, environ) else None, errors="backslashreplace")
+        is_limited = stream.isatty() and is_ascii(stream, environ)
+        stream.reconfigure(encoding="ascii" if is_limited else None, errors="backslashreplace")
     forced = color == "always" or (color == "auto" and bool(environ.get("FORCE_COLOR")))
     plain = color == "never" or (color == "auto" and bool(environ.get("NO_COLOR")))
-    console = Console(
+    console = VisibleConsole(
         file=stream,
         force_terminal=True if forced else None,
         no_color=plain,
@@ -39,10 +63,15 @@ def make_console(stream: IO[str], *, color: ColorWhen, environ: Mapping[str, str
         _environ={name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES")},
     )
     if color == "always" and console.color_system is None:
-        return Console(
+        return VisibleConsole(
             file=stream, force_terminal=True, color_system="standard", highlight=False, markup=False, emoji=False
         )
     return console
+
+
+def plain_stream(stream: Any) -> Any:
+    """The stream that a console writes its own codes to: it makes all else visible itself."""
+    return getattr(stream, "plain_stream", stream)
 
 
 def is_ascii(stream: IO[str], environ: Mapping[str, str]) -> bool:
@@ -87,23 +116,21 @@ def visible(text: str, *, ascii_only: bool = False) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join([shown(char, ascii_only) for char in text])
-
-
-def shown(char: str, ascii_only: bool) -> str:
-    """One character of a text as `visible` shows it."""
-    code = ord(char)
-    if char in "\n\t" or 0x20 <= code < 0x7F:
-        return char
     if ascii_only:
-        return ascii(char)[1:-1]
+        return NOT_ASCII.sub(lambda char: ascii(char[0])[1:-1], text)
+    return UNSAFE.sub(lambda char: shown(char[0]), text)
+
+
+def shown(char: str) -> str:
+    """One character that is not safe, as `visible` shows it."""
+    code = ord(char)
     if code < 0x20:
         return chr(0x2400 + code)
     if code == 0x7F:
         return "␡"
     if 0xD800 <= code < 0xE000:
         return "\ufffd"
-    return spelt_out(char) if code < 0xA0 or char in BIDI else char
+    return spelt_out(char)
 
 
 def visible_piece(piece: bytes, *, ascii_only: bool = False) -> str:
@@ -137,7 +164,7 @@ def in_cell(char: str, *, first: bool) -> str:
         return spelt_out(char)
     if kind in ("Mn", "Me"):
         return f"◌{char}" if first else char
-    return shown(char, ascii_only=False)
+    return visible(char)
 
 
 def quoted(char: str) -> str:

@@ -1,5 +1,9 @@
 """The errors a user can cause, each with a message that says what to do."""
 
+import errno
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
+
 
 class TokenglassError(Exception):
     """Something the user gave cannot be used; the message is one line and says what to do."""
@@ -44,3 +48,11 @@ class NothingPossible(TokenglassError):  # noqa: N818  (a finish reason, more th
 def first_line(error: BaseException) -> str:
     """What another library's error says, for a message of one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had: torch says so by RuntimeErrors of many wordings, C++ by std::bad_alloc."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY)

@@ -82,13 +82,13 @@ def to_dict(record: Any) -> dict[str, Any]:
         value = getattr(record, field)
         if _hints(kind)[field] == PAIRS:
             if value:
-                content[field] = {name: _to_json(number) for name, number in value}
+                content[field] = {name: to_json(number) for name, number in value}
         elif isinstance(value, bytes):
             content[field] = value.decode("utf-8", "replace")
             if content[field].encode() != value:
                 content["bytes"] = list(value)
         else:
-            content[field] = _to_json(value)
+            content[field] = to_json(value)
     return content
 
 
@@ -120,13 +120,14 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
+    """A value as JSON has it: records as objects, null for a number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, tuple | list):
-        return [_to_json(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
+        return {key: to_json(item) for key, item in value.items()}
     return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 

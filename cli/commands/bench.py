@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from cli import options
 from cli.drawn import drawn
-from cli.say import say
+from cli.say import say, write_json
 from cli.terminal import make_console
 from cli.text import count, nbytes
 from cli.widgets.rates import Rate, Rates, in_digits
@@ -68,7 +67,7 @@ def bench(
         readings.append(reading)
     facts = describe(loaded, readings, used, plan.tokens, peak_memory())
     if as_json:
-        print(json.dumps(facts, indent=2))
+        write_json(facts, indent=2)
     else:
         show(facts, make_console(sys.stdout, color=color.value))
 

@@ -14,7 +14,7 @@ from cli.options.model import ModelOptions
 from cli.options.prompt import System
 from cli.options.sampling import SamplingOptions
 from cli.options.view import Panel, PanelSize, ViewOptions
-from cli.say import say
+from cli.say import say, say_lines
 from model.errors import TokenglassError
 
 if TYPE_CHECKING:
@@ -83,11 +83,12 @@ def chat(
             shown = session.make_view(name, view, interrupt)
             finish = shown.show(run, conversation.answer(line, request, interrupt))
         if not sys.stdout.isatty():
-            print(flush=True)  # one answer after another
+            sys.stdout.buffer.write(b"\n")  # one answer after another
+            sys.stdout.buffer.flush()
         if interactive or view.stats:
             say(f"({reused:,} of {len(request.prompt_ids):,} prompt positions reused)")
         if view.stats:
-            say(summary(run, finish))
+            say_lines(summary(run, finish))
 
 
 def read_line(interactive: bool) -> str | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +25,7 @@ from cli.options.model import (
     Threads,
 )
 from cli.options.view import Color, ColorWhen
+from cli.say import write_json
 from cli.terminal import make_console, visible
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def check(
         base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
         findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kind)
     if as_json:
-        print(json.dumps({"checked": title, "findings": [asdict(told) for told in findings]}, indent=2))
+        write_json({"checked": title, "findings": findings}, indent=2)
     else:
         show(findings, title, make_console(sys.stdout, color=color.value))
     if any(finding.passed is False for finding in findings):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import options
-from cli.say import say
+from cli.say import say, write_json
 from cli.terminal import make_console
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def compare(
         pass
     facts = facts_of(comparison, used)
     if as_json:
-        print(json.dumps(facts, indent=2, allow_nan=False))
+        write_json(facts, indent=2)
     else:
         show(facts, make_console(sys.stdout, color=color.value))
 

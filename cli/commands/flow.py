@@ -24,7 +24,7 @@ from cli.options.model import (
 )
 from cli.options.prompt import KeepNewline, PromptFile
 from cli.options.view import Color, ColorWhen
-from cli.say import say
+from cli.say import say, write_json
 
 if TYPE_CHECKING:
     from model.inspection.reading import Reading
@@ -102,6 +102,7 @@ def flow(
     from cli.prompt import read_prompt
     from cli.terminal import make_console, supports_live
     from model.errors import ParameterError
+    from model.trace import to_dict
 
     if sum((interactive, jsonl, svg is not None)) > 1:
         raise ParameterError("--interactive, --jsonl and --svg exclude each other")
@@ -118,7 +119,7 @@ def flow(
 
     if jsonl:
         for position in range(first if max_new_tokens else last, last + 1) if at is None else [at]:
-            print(as_line(look(position)), flush=True)
+            write_json({"record": "flow", **to_dict(look(position))})
     elif svg is not None:
         from cli.views.flow_picture import flow_picture
 
@@ -169,14 +170,6 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
                 token_ids += [choice.token_id for choice in record.choices if choice.token_id is not None]
     reading = Reading(loaded.engine, token_ids, loaded.tokenizer.piece, planned_length=planned_length)
     return reading, first
-
-
-def as_line(flow: Flow) -> str:
-    import json
-
-    from model.trace import to_dict
-
-    return json.dumps({"record": "flow", **to_dict(flow)}, ensure_ascii=False, allow_nan=False)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from cli.options.prompt import PromptOptions
 from cli.options.sampling import SamplingOptions
 from cli.options.search import SearchOptions
 from cli.options.view import ViewName, ViewOptions
-from cli.say import say
+from cli.say import say_lines, write
 
 INTERRUPTED = 130
 
@@ -68,7 +68,7 @@ def generate(
     with soft_interrupt() as interrupt:
         records = records_of(loaded, request, mode, search, interrupt, cache)
         if "seeds" in about and name is ViewName.plain and not sys.stdout.isatty():
-            say("seeds " + ", ".join(map(str, about["seeds"])))
+            say_lines("seeds " + ", ".join(map(str, about["seeds"])))
         if several:
             shown = several_view(name, view, search, interrupt, echo=prompt.echo)
         else:
@@ -77,7 +77,7 @@ def generate(
             records = explainer.watch(records)
         finish = shown.show(run, records)
     if view.stats:
-        say(summary(run, finish))
+        say_lines(summary(run, finish))
     if finish.reason == "interrupt":
         raise typer.Exit(INTERRUPTED)
 
@@ -85,4 +85,4 @@ def generate(
 def print_version() -> None:
     from importlib.metadata import version
 
-    print(f"tokenglass {version('tokenglass')}")
+    write(f"tokenglass {version('tokenglass')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from rich.table import Table
 
 from cli import options
+from cli.say import write_json
 from cli.terminal import make_console
 from cli.text import count, nbytes
 
@@ -40,7 +40,7 @@ def inspect(
 
     facts = describe(Checkpoint.open(model_folder(model)))
     if as_json:
-        print(json.dumps(facts, indent=2))
+        write_json(facts, indent=2)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from cli import options
-from cli.say import say
-from cli.terminal import make_console, visible
+from cli.say import say, write_json
+from cli.terminal import make_console
 from cli.text import nbytes
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists.")]
@@ -37,14 +35,14 @@ def models(
         return
     rows = listing()
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        write_json(rows, indent=2)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "state", "size", "licence", "where"):
         table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
     for row in rows:
         cells = (row["name"], row["state"], nbytes(row["nbytes"]), row["licence"] or "not known", row["where"])
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(*cells)
     make_console(sys.stdout, color=color.value).print(table)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import options
-from cli.say import say
+from cli.say import say, unguarded_stderr
 
 Name = Annotated[
     str,
@@ -53,7 +53,8 @@ def pull(
             return
         from model.importers.hub import pull_hub
 
-        pull_hub(name, folder, revision)
+        with unguarded_stderr():  # the names of its bars are those that are fetched, and no others
+            pull_hub(name, folder, revision)
         say(f'ready: generate -m {name} "..."')
     else:
         raise ParameterError(f"no model {name!r} in the catalog ({', '.join(catalog)}); the Hub's are ORG/NAME")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from cli import options
 from cli.drawn import drawn
+from cli.say import write_json
 from cli.terminal import make_console
 from cli.text import nbytes
 
@@ -79,7 +79,7 @@ def quantize(
     if not no_measure:
         facts |= {"text": "built in" if text is None else str(text), **in_numbers(cost(source.folder, folder, passage))}
     if as_json:
-        print(json.dumps(facts, indent=2))
+        write_json(facts, indent=2)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from cli import options
 from cli.prompt import read_prompt
+from cli.say import write_json
 from cli.terminal import make_console, visible_piece
 
 Text = Annotated[
@@ -37,7 +37,7 @@ def tokens(
     pieces = [(token_id, tokenizer.piece(token_id)) for token_id in tokenizer.encode(content)]
     if as_json:
         rows = [{"token_id": i, "piece": p.decode("utf-8", "replace"), "bytes": list(p)} for i, p in pieces]
-        print(json.dumps(rows, ensure_ascii=False))
+        write_json(rows)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("id", justify="right")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from cli.say import json_bytes
 from model.steps import Finish, Record
 from model.trace import Run, to_line
 
@@ -15,13 +16,16 @@ class JsonlView:
     out: BinaryIO
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
-        self._write(run)
+        begun = False
         for record in records:
+            if not begun:  # a run that is refused before its first record has no line either
+                self._write(run)
+                begun = True
             self._write(record)
             finish = record
         assert isinstance(finish, Finish)
         return finish
 
     def _write(self, record: Run | Record) -> None:
-        self.out.write(to_line(record).encode() + b"\n")
+        self.out.write(json_bytes(to_line(record), terminal=self.out.isatty()) + b"\n")
         self.out.flush()

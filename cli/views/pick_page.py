@@ -16,7 +16,7 @@ from cli.text import nbytes
 from cli.widgets.lines import PrefillBar, Rule, note
 from cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
 from cli.widgets.tree import TreeTable, Twig
-from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop
+from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop, one_line
 from model.trace import Run
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Page:
         elif reason is not None and not message:
             message = ENDS[reason]
         if message:
-            return crop([Segment(f" {visible(message, ascii_only=glyphs.ascii_only)}", CHOSEN)], width, glyphs)
+            return crop([Segment(f" {one_line(message, glyphs)}", CHOSEN)], width, glyphs)
         count = sum(node.is_branch for node in self.branches.nodes())
         return TextNumbers(here.depth, here.logprob, here.logprob_per_token, count, here.marked).rows(width, glyphs)[0]
 

@@ -9,6 +9,8 @@ from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 
+from cli.terminal import visible
+
 TAB = 8
 
 
@@ -55,8 +57,8 @@ def is_zero_wide(char: str) -> bool:
 
 
 def render(segment: Segment, system: ColorSystem | None, *, no_color: bool) -> str:
-    """A segment with its escape codes."""
-    style = segment.style or Style.null()
+    """A segment with its escape codes, and no others."""
+    style, text = segment.style or Style.null(), visible(segment.text)
     if system is None:
-        return segment.text
-    return (style.without_color if no_color else style).render(segment.text, color_system=system)
+        return text
+    return (style.without_color if no_color else style).render(text, color_system=system)

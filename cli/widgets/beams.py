@@ -8,11 +8,10 @@ from rich.cells import get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible
 from cli.widgets.lines import PrefillBar, Rule, note
 from cli.widgets.panel import WIDEST
 from cli.widgets.texts import State, Text, Texts
-from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled
+from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
 
 STYLES: dict[State, Style] = {"running": PLAIN, "ended": CHOSEN, "pruned": Style(dim=True, strike=True)}
 TOKENS = 120  # whose text is looked at for the end of a row
@@ -83,12 +82,6 @@ class SeveralPanel(Widget):
         said = one_line(text.latest(self.texts.end_ids, TOKENS), glyphs)
         row.append(Segment(tail(said, left, glyphs), STYLES["pruned"] if state == "pruned" else PLAIN))
         return crop(row, width, glyphs)
-
-
-def one_line(text: str, glyphs: Glyphs) -> str:
-    """Text in a row of its own; line breaks and tabs as signs."""
-    newline, tab = ("\\n", "\\t") if glyphs.ascii_only else ("↵", "⇥")
-    return visible(text, ascii_only=glyphs.ascii_only).replace("\n", newline).replace("\t", tab)
 
 
 def tail(text: str, width: int, glyphs: Glyphs) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.segment import Segment
 
 from cli.summary import in_words
-from cli.terminal import visible, visible_piece
-from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, Glyphs, Row, Widget, crop, gauge, labelled, percent
+from cli.terminal import visible_piece
+from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, Glyphs, Row, Widget, crop, gauge, labelled, one_line, percent
 from model.steps import Candidate, Choice, Finish, Totals
 
 
@@ -21,10 +21,7 @@ class Rule(Widget):
     note: str = ""
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        title, note = (
-            visible(self.title, ascii_only=glyphs.ascii_only),
-            visible(self.note, ascii_only=glyphs.ascii_only),
-        )
+        title, note = one_line(self.title, glyphs), one_line(self.note, glyphs)
         left = [Segment(glyphs.rule, DIM), Segment(f" {title} ", BOLD)]
         right = [Segment(f" {note} ", DIM), Segment(glyphs.rule, DIM)] if note else []
         used = sum(segment.cell_length for segment in [*left, *right])

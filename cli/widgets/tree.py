@@ -11,8 +11,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible
-from cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell
+from cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, one_line
 
 NUMBER = 9  # cells of a log-probability
 
@@ -107,9 +106,7 @@ def branch_lines(twig: Twig, glyphs: Glyphs) -> str:
 
 
 def on_one_line(text: str, glyphs: Glyphs) -> str:
-    newline, tab = ("\\n", "\\t") if glyphs.ascii_only else ("↵", "⇥")
-    line = visible(text, ascii_only=glyphs.ascii_only).replace("\n", newline).replace("\t", tab)
-    return line.strip(" ") or "(nothing yet)"
+    return one_line(text, glyphs).strip(" ") or "(nothing yet)"
 
 
 def ends_of(text: str, room: int, glyphs: Glyphs) -> str:

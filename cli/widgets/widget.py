@@ -11,6 +11,8 @@ from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.style import Style
 
+from cli.terminal import visible
+
 Row = list[Segment]
 
 PLAIN = Style.null()
@@ -76,6 +78,12 @@ def crop(row: Row, width: int, glyphs: Glyphs) -> Row:
         return row
     lines = Segment.split_and_crop_lines(row, max(0, width - 1), pad=False, include_new_lines=False)
     return [*next(iter(lines), []), Segment(glyphs.ellipsis if width > 0 else "")]
+
+
+def one_line(text: str, glyphs: Glyphs) -> str:
+    """Text in a row of its own; line breaks and tabs as signs."""
+    newline, tab = ("\\n", "\\t") if glyphs.ascii_only else ("↵", "⇥")
+    return visible(text, ascii_only=glyphs.ascii_only).replace("\n", newline).replace("\t", tab)
 
 
 def bar(share: float, width: int, glyphs: Glyphs) -> str:

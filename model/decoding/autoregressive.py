@@ -7,12 +7,12 @@ from typing import Protocol
 
 import torch
 
+from model.decoding.ending import end_always, failure
 from model.decoding.guidance import Negative, room
 from model.decoding.recorder import Recorder
 from model.decoding.request import Request, check_length
 from model.decoding.sequence import Decision, Sequence
 from model.engine import Engine
-from model.errors import TokenglassError
 from model.kv_cache import KVCache
 from model.steps import Phase, Reason, Record
 from model.tokenizer import Tokenizer
@@ -40,7 +40,8 @@ def decode(
         cache = engine.new_cache(planned_length=planned_length)
     negative = Negative(engine, request) if request.negative_ids else None
     recorder = Recorder()
-    try:
+
+    def passes() -> Iterator[Record]:
         while sequence.reason is None:
             sequence.reason = asked_to_stop(request, interrupt, recorder.start())
             if sequence.reason is not None:
@@ -54,11 +55,10 @@ def decode(
                 beside = None if negative is None else negative.logits(sequence)
                 decision = sequence.decide(logits[0, -1], beside)
             yield recorder.step(phase, len(inputs), cache, decision.choices, decision.text, rewound_to=rewound_to)
-    except TokenglassError:
-        yield recorder.finish("error", sequence.flush())
-        raise
-    text = sequence.flush()
-    yield recorder.finish(sequence.reason, text)
+        text = sequence.flush()
+        yield recorder.finish(sequence.reason, text)
+
+    yield from end_always(passes(), lambda: failure(sequence, recorder))
 
 
 def asked_to_stop(request: Request, interrupt: Interrupt, seconds: float) -> Reason | None:

@@ -13,11 +13,12 @@ import torch
 
 from model.decoding.autoregressive import Interrupt, asked_to_stop
 from model.decoding.beam_search import BeamParameters, Move, Search
+from model.decoding.ending import end_always
 from model.decoding.guidance import Negative, room
 from model.decoding.request import Request, check_length
 from model.engine import Engine
-from model.errors import ParameterError, TokenglassError
-from model.steps import Phase, Record, Step
+from model.errors import ParameterError
+from model.steps import Finish, Phase, Record, Step
 from model.tokenizer import Tokenizer
 
 
@@ -38,9 +39,10 @@ def decode_beams(
     cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
     negative = Negative(engine, request) if request.negative_ids else None
     began = time.perf_counter()
-    steps = forwards = 0
-    phase: Phase = "prefill"
-    try:
+
+    def passes() -> Iterator[Record]:
+        steps = forwards = 0
+        phase: Phase = "prefill"
         while search.running:
             started = time.perf_counter()
             reason = asked_to_stop(request, interrupt, started - began)
@@ -78,11 +80,13 @@ def decode_beams(
                 yield step
             forwards += 1
             phase = "decode" if is_read else phase
-    except TokenglassError:
+        yield from search.finishes()
+
+    def failure() -> Iterator[Finish]:
         search.give_up("error")
         yield from search.finishes()
-        raise
-    yield from search.finishes()
+
+    yield from end_always(passes(), failure)
 
 
 def check_beams(request: Request) -> None:

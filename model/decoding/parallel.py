@@ -14,7 +14,6 @@ twice. With blocks of one token this is autoregressive decoding.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -22,13 +21,15 @@ import torch
 from torch import Tensor
 
 from model.decoding.autoregressive import Interrupt, asked_to_stop
+from model.decoding.ending import end_always, failure
+from model.decoding.recorder import Recorder
 from model.decoding.request import Request, check_length
 from model.decoding.reveal import ParallelParameters
 from model.decoding.sequence import Sequence
 from model.engine import Engine
-from model.errors import NothingPossible, ParameterError, TokenglassError
+from model.errors import NothingPossible, ParameterError
 from model.kv_cache import KVCache
-from model.steps import Block, Choice, Finish, Phase, Record, Step, Totals
+from model.steps import Block, Choice, Phase, Record
 from model.tokenizer import Tokenizer
 
 
@@ -54,13 +55,12 @@ def decode_parallel(
     planned_length = request.planned_length(engine.limit)
     if cache is None and request.use_cache:
         cache = engine.new_cache(planned_length=planned_length)
-    block: OpenBlock | None = None
-    began = time.perf_counter()
-    totals = Totals()
-    try:
+    recorder = Recorder()
+
+    def passes() -> Iterator[Record]:
+        block: OpenBlock | None = None
         while sequence.reason is None:
-            started = time.perf_counter()
-            sequence.reason = asked_to_stop(request, interrupt, started - began)
+            sequence.reason = asked_to_stop(request, interrupt, recorder.start())
             if sequence.reason is not None:
                 break
             rewound_to, sequence.rewound_to = sequence.rewound_to, None
@@ -88,26 +88,11 @@ def decode_parallel(
                     break
                 if not block.hidden:
                     text, block = settle(sequence, block), None
-            step = Step(
-                index=totals.forwards,
-                forward=totals.forwards,
-                sequence=0,
-                phase=phase,
-                num_input_tokens=len(inputs),
-                choices=choices,
-                text=text,
-                cache=cache.usage() if cache is not None else None,
-                seconds=time.perf_counter() - started,
-                rewound_to=rewound_to,
-                block=place,
-            )
-            totals = totals.plus(step)
-            yield step
-    except TokenglassError:
-        yield Finish(0, "error", sequence.flush(), totals)
-        raise
-    text = sequence.flush()
-    yield Finish(0, sequence.reason, text, totals)
+            yield recorder.step(phase, len(inputs), cache, choices, text, rewound_to=rewound_to, block=place)
+        text = sequence.flush()
+        yield recorder.finish(sequence.reason, text)
+
+    yield from end_always(passes(), lambda: failure(sequence, recorder))
 
 
 def checked_mask(request: Request, mask_id: int | None) -> int:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import torch
 
 from model.decoding.autoregressive import Interrupt, asked_to_stop
+from model.decoding.ending import end_always, held_back
 from model.decoding.guidance import Negative, room
 from model.decoding.request import Request, check_length
 from model.decoding.sequence import Decision, Sequence
 from model.engine import Engine
-from model.errors import ParameterError, TokenglassError
+from model.errors import ParameterError
 from model.steps import Finish, Phase, Record, Step, Totals
 from model.tokenizer import Tokenizer
 
@@ -39,7 +40,8 @@ def decode_samples(
     ]
     batch = Batch(engine, request, samples)
     began = time.perf_counter()
-    try:
+
+    def passes() -> Iterator[Record]:
         while batch.samples:
             reason = asked_to_stop(request, interrupt, time.perf_counter() - began)
             if reason is not None:
@@ -52,11 +54,8 @@ def decode_samples(
                 if sample.sequence.reason is not None:
                     yield sample.finish()
             batch.let_go()
-    except TokenglassError:
-        for sample in (*batch.samples, *batch.waiting):
-            sample.sequence.reason = "error"
-            yield sample.finish()
-        raise
+
+    yield from end_always(passes(), lambda: map(Sample.failure, (*batch.samples, *batch.waiting)))
 
 
 def derived_seed(seed: int, number: int) -> int:
@@ -94,6 +93,10 @@ class Sample:
         text = self.sequence.flush()
         assert self.sequence.reason is not None
         return Finish(self.sequence.number, self.sequence.reason, text, self.totals)
+
+    def failure(self) -> Finish:
+        """Its end where an exception cuts it short."""
+        return Finish(self.sequence.number, "error", held_back(self.sequence), self.totals)
 
 
 class Batch:

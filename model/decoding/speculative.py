@@ -15,11 +15,12 @@ from torch import Tensor
 
 from model.decoding.autoregressive import Interrupt, asked_to_stop, next_inputs
 from model.decoding.drafts import Draft, Drafter, guess
+from model.decoding.ending import end_always, failure
 from model.decoding.recorder import Recorder
 from model.decoding.request import Request, check_length
 from model.decoding.sequence import Decision, Sequence
 from model.engine import Engine
-from model.errors import ParameterError, TokenglassError
+from model.errors import ParameterError
 from model.kv_cache import KVCache
 from model.steps import Choice, Phase, Record
 from model.tokenizer import Tokenizer
@@ -89,7 +90,8 @@ def verified(
         raise ParameterError(f"the number of guesses is {count}; expected at least 1")
     sequence = Sequence(tokenizer, request, engine.limit, measure=engine.measure)
     recorder = Recorder()
-    try:
+
+    def passes() -> Iterator[Record]:
         while sequence.reason is None:
             sequence.reason = asked_to_stop(request, interrupt, recorder.start())
             if sequence.reason is not None:
@@ -112,11 +114,10 @@ def verified(
             num = len(inputs) + len(draft.token_ids)
             current: Phase = phase if begun else "prefill"
             yield recorder.step(current, num, cache, decision.choices, decision.text, rewound_to=rewound_to)
-    except TokenglassError:
-        yield recorder.finish("error", sequence.flush())
-        raise
-    text = sequence.flush()
-    yield recorder.finish(sequence.reason, text)
+        text = sequence.flush()
+        yield recorder.finish(sequence.reason, text)
+
+    yield from end_always(passes(), lambda: failure(sequence, recorder))
 
 
 def verify(

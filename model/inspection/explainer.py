@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from model.decoding.ending import end_always
 from model.engine import LocalEngine
 from model.inspection.reading import flow_rows
 from model.kernels.native import NativeEngine
 from model.kv_cache import KVCache
-from model.steps import Record, Step
+from model.steps import Finish, Record, Step, Totals
 
 
 class Explainer:
@@ -43,10 +44,17 @@ class Explainer:
         return replace(step, flow=rows)
 
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The same records, every step explained."""
-        for record in records:
-            if isinstance(record, Step):
-                self.take(record)
-                yield self.explained(record)
-            else:
-                yield record
+        """The same records, every step explained; a Finish is the last of them, also where explaining fails."""
+        totals = Totals()
+
+        def explain() -> Iterator[Record]:
+            nonlocal totals
+            for record in records:
+                if isinstance(record, Step):
+                    totals = totals.plus(record)
+                    self.take(record)
+                    yield self.explained(record)
+                else:
+                    yield record
+
+        yield from end_always(explain(), lambda: [Finish(0, "error", "", totals)])
