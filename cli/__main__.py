@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from cli.app import generate_app, run, tokenglass_app
+import sys
+
+INTERRUPTED = 130
 
 
 def tokenglass() -> None:
     """All commands."""
-    run(tokenglass_app(), "tokenglass")
+    try:
+        from cli.app import run, tokenglass_app
+
+        app = tokenglass_app()
+    except KeyboardInterrupt:  # while the program itself is read
+        sys.exit(INTERRUPTED)
+    run(app, "tokenglass")
 
 
 def generate() -> None:
     """The same as `tokenglass generate`."""
-    run(generate_app(), "generate")
+    try:
+        from cli.app import generate_app, run
+
+        app = generate_app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    run(app, "generate")
 
 
 if __name__ == "__main__":
