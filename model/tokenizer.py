@@ -11,8 +11,12 @@ import tokenizers
 
 from model.errors import TokenizerError, first_line
 from model.files import MAX_TOKENIZER, read_bytes
+from model.store import bundled_folder
 from model.tokenizer_config import NewToken, TokenizerConfig
+from model.tokenizer_limits import is_vouched
+from model.tokenizer_trial import try_out
 
+MAX_VOCABULARY = 2**22  # beyond any model there is; some steps look at every id
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -31,6 +35,10 @@ class Tokenizer:
         # Those that are control: their names are read as them wherever they stand in a text
         self.special_tokens = {token_id: token for token_id, token in self._added.items() if token.special}
         self._pieces: dict[int, bytes] = {}  # those that were asked for
+        # One more than the largest token id
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if self.vocab_size > MAX_VOCABULARY:
+            raise TokenizerError(f"a token has the id {self.vocab_size - 1:,}, more than {MAX_VOCABULARY:,}")
         self.start_ids = self._start_ids()
 
     @staticmethod
@@ -38,17 +46,16 @@ class Tokenizer:
         """Read tokenizer.json, and the end token that tokenizer_config.json names."""
         path = folder / "tokenizer.json"
         content = read_bytes(path, MAX_TOKENIZER, TokenizerError)
+        if folder.resolve() != bundled_folder().resolve():
+            with refused(str(path)):
+                if not is_vouched(content):
+                    try_out(content)
         config = TokenizerConfig.from_folder(folder)
         with refused(str(path)):
             backend = tokenizers.Tokenizer.from_buffer(content)
             add_tokens(backend, config.added)
             end = backend.token_to_id(config.named.get("eos_token", ""))
             return Tokenizer(backend, () if end is None else (end,))
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the largest token id."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def normalised_names(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are read that are found in a text only once it is normalised."""
