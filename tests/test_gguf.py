@@ -98,8 +98,13 @@ def test_a_tied_head_is_known_by_its_absence(tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
-def test_logits_equal_those_of_the_model_that_was_converted(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "options"), [("Llama", {}), ("Llama", {"attention_bias": True}), ("Qwen2", {}), ("Qwen3", {})]
+)
+def test_logits_equal_those_of_the_model_that_was_converted(
+    family: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Biases of queries and keys are in the order of their weights, which Llama's files interleave."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(
         vocab_size=432,
@@ -111,6 +116,7 @@ def test_logits_equal_those_of_the_model_that_was_converted(family: str, tmp_pat
         head_dim=16,
         max_position_embeddings=256,
         initializer_range=0.3,
+        **options,
     )
     written = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     for name, weight in written.named_parameters():

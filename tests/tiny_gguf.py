@@ -76,7 +76,7 @@ def interleave(rows: torch.Tensor, heads: int | None) -> torch.Tensor:
     """Rows of q and k in the order of llama.cpp's rotation: the two halves of a head woven together."""
     if heads is None:
         return rows
-    first, second = rows.view(heads, 2, -1, rows.shape[-1]).unbind(1)
+    first, second = rows.view(heads, 2, -1, *rows.shape[1:]).unbind(1)
     return torch.stack((first, second), dim=2).reshape(rows.shape)
 
 

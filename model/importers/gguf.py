@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import SINGLE
+import torch
+
+from model.checkpoint import SINGLE, Checkpoint
 from model.config import ModelConfig
 from model.errors import GGUFError, TokenglassError
-from model.importers.gguf_architectures import ROPE_FACTORS, architecture
+from model.headers import TensorInfo
+from model.importers.gguf_architectures import architecture
 from model.importers.gguf_config import config_of
 from model.importers.gguf_file import GGUFFile
 from model.importers.gguf_tokenizer import end_ids, tokenizer_of
-from model.importers.gguf_weights import main_dtype, nbytes_stored, plan, read_values, write
+from model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_rope_factors, write
 from model.importers.partial import Progress, complete_or_nothing
+from model.layouts import HEAD
 from model.loading import load_model
 from model.store import Origin, write_origin
+from model.transformer import Transformer
 
 
 def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Iterator[Progress]:
@@ -43,12 +48,16 @@ def fill_and_load(folder: Path, file: GGUFFile, dtype: str, source: str) -> Iter
 
 
 def fill(folder: Path, file: GGUFFile, dtype: str) -> Iterator[Progress]:
-    """Write the small files, then the weights."""
+    """Write the small files, then the weights. Every size is checked before anything is read or unpacked by it."""
     kind = architecture(file.metadata.get("general.architecture"))
-    draft = config_of(file, "float32", rope_factors(file))
+    draft = config_of(file, "float32", lambda count: read_rope_factors(file, count))
     heads = {"attn_q": draft["num_attention_heads"], "attn_k": draft["num_key_value_heads"]}
-    ModelConfig.from_hf(draft)  # refuses what cannot be run, before anything large is written
+    config = ModelConfig.from_hf(draft)
     weights = plan(file, kind, heads, dtype)
+    check_shapes(folder, config, weights)
+    tokens = file.metadata.get("tokenizer.ggml.tokens", ())
+    if isinstance(tokens, tuple) and len(tokens) > config.vocab_size:
+        raise GGUFError(f"{len(tokens):,} tokens are more than the {config.vocab_size:,} rows of token_embd.weight")
     tokenizer, tokenizer_config = tokenizer_of(file.metadata)
     ends = end_ids(file.metadata)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -58,15 +67,16 @@ def fill(folder: Path, file: GGUFFile, dtype: str) -> Iterator[Progress]:
     yield from write(folder / SINGLE, file, weights)
 
 
-def rope_factors(file: GGUFFile) -> list[float] | None:
-    """The divisors of the rotary frequencies, where the file holds some. Raises GGUFError."""
-    tensor = next((tensor for tensor in file.tensors if tensor.name == ROPE_FACTORS), None)
-    if tensor is None:
-        return None
-    nbytes = nbytes_stored(tensor)
-    if tensor.offset + nbytes > file.path.stat().st_size:
-        raise GGUFError(f"damaged or incomplete ({ROPE_FACTORS} ends after the file)")
-    return [float(value) for chunk in read_values(file, tensor, nbytes) for value in chunk.flatten()]
+def check_shapes(folder: Path, config: ModelConfig, weights: tuple[Weight, ...]) -> None:
+    """Raises CheckpointError where the tensors are not those of this config."""
+    if config.num_layers > len(weights):  # an absurd number must not even be built without memory
+        raise GGUFError(f"{config.num_layers} layers, but only {len(weights)} tensors")
+    with torch.device("meta"):
+        expected = {name: tuple(weight.shape) for name, weight in Transformer(config).state_dict().items()}
+    if config.tie_word_embeddings:
+        del expected[HEAD]
+    tensors = (TensorInfo(w.name, folder / SINGLE, CODES[w.dtype], w.source.shape, 0, w.nbytes) for w in weights)
+    Checkpoint(folder, config, {}, tuple(tensors)).audit(expected)
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model.errors import GGUFError
+from model.fields import shown
 
 BLOCK = re.compile(r"blk\.(\d{1,4})\.(\w+)\.(weight|bias)")
 OUTSIDE = {
@@ -69,5 +70,5 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 def architecture(name: object) -> Architecture:
     """The architecture of that name. Raises GGUFError."""
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise GGUFError(f"architecture {name!r} is not supported (supported: {', '.join(ARCHITECTURES)})")
+        raise GGUFError(f"architecture {shown(name)} is not supported (supported: {', '.join(ARCHITECTURES)})")
     return ARCHITECTURES[name]

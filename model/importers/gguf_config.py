@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model.errors import GGUFError
+from model.fields import shown, shown_name
 from model.importers.gguf_architectures import architecture
 from model.importers.gguf_file import GGUFFile
 
@@ -22,27 +23,31 @@ NEUTRAL = {"rope.scaling.finetuned": None, "expert_count": 0, "expert_used_count
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
-def config_of(file: GGUFFile, dtype: str, rope_factors: Sequence[float] | None = None) -> dict[str, Any]:
+def config_of(file: GGUFFile, dtype: str, read_factors: Callable[[int], Sequence[float] | None]) -> dict[str, Any]:
     """config.json for a file whose matrices are stored in `dtype`. Raises GGUFError.
 
-    `rope_factors` are the divisors of the rotary frequencies that the file may hold as a tensor.
+    `read_factors` reads the divisors of so many rotary frequencies, which the file may hold as a tensor.
     """
     name = file.metadata.get("general.architecture")
     kind = architecture(name)
     fields = {key.removeprefix(f"{name}."): value for key, value in file.metadata.items() if key.startswith(f"{name}.")}
     for key, value in fields.items():
         if key not in READ and not (key in NEUTRAL and NEUTRAL[key] in (None, value)):
-            raise GGUFError(f"{name}.{key} {value!r} is not supported; it would change the numbers")
+            raise GGUFError(f"{name}.{shown_name(key)} {shown(value)} is not supported; it would change the numbers")
     hidden_size, heads = integer(fields, "embedding_length"), integer(fields, "attention.head_count")
     head_dim = integer(fields, "attention.key_length", hidden_size // max(heads, 1))
     for key in ("attention.value_length", "rope.dimension_count"):
         if integer(fields, key, head_dim) != head_dim:
-            raise GGUFError(f"{name}.{key} is {fields[key]} and a head {head_dim}; that they differ is not supported")
+            raise GGUFError(
+                f"{name}.{key} is {shown(fields[key])} and a head {head_dim}; that they differ is not supported"
+            )
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     embedding = shapes.get("token_embd.weight")
     if embedding is None:
         raise GGUFError("token_embd.weight is missing; the file holds no whole model")
     theta = number(fields, "rope.freq_base", 10000.0)
+    if not 0 < theta < math.inf:
+        raise GGUFError(f"rope.freq_base is {theta}; expected a positive number")
     return {
         "model_type": kind.model_type,
         "architectures": [kind.model_class],
@@ -56,7 +61,7 @@ def config_of(file: GGUFFile, dtype: str, rope_factors: Sequence[float] | None =
         "max_position_embeddings": integer(fields, "context_length", 2048),
         "rms_norm_eps": short(number(fields, "attention.layer_norm_rms_epsilon")),
         "rope_theta": theta,
-        "rope_scaling": rope_scaling(fields, theta, head_dim, rope_factors),
+        "rope_scaling": rope_scaling(fields, theta, head_dim, read_factors(max(0, head_dim // 2))),
         "hidden_act": "silu",
         **({"attention_bias": "blk.0.attn_q.bias" in shapes} if kind.model_type == "llama" else {}),
         "mlp_bias": "blk.0.ffn_up.bias" in shapes,
@@ -75,7 +80,7 @@ def rope_scaling(
     kind = fields.get("rope.scaling.type", "linear" if factor != 1.0 else "none")
     if factors is not None:
         if kind != "none":
-            raise GGUFError(f"rope_freqs.weight together with rope scaling {kind!r} is not supported")
+            raise GGUFError(f"rope_freqs.weight together with rope scaling {shown(kind)} is not supported")
         return llama3_scaling(theta, head_dim, factors)
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return None
@@ -84,7 +89,7 @@ def rope_scaling(
     if kind == "yarn":
         original = integer(fields, "rope.scaling.original_context_length")
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
-    raise GGUFError(f"rope.scaling.type {kind!r} is not supported; it would change the numbers")
+    raise GGUFError(f"rope.scaling.type {shown(kind)} is not supported; it would change the numbers")
 
 
 def llama3_scaling(theta: float, head_dim: int, factors: Sequence[float]) -> dict[str, Any] | None:
@@ -93,6 +98,8 @@ def llama3_scaling(theta: float, head_dim: int, factors: Sequence[float]) -> dic
     Its factor is the largest divisor; the other three numbers are the ones that all its models use. Where they do not
     give the same divisors, the scaling is another one. Raises GGUFError.
     """
+    if not all(0 < factor < math.inf for factor in factors):
+        raise GGUFError("rope_freqs.weight holds a number that is not positive; the file is damaged")
     if all(factor == 1.0 for factor in factors):
         return None
     scaling = {"rope_type": "llama3", "factor": float(max(factors, default=1.0)), **LLAMA3}
@@ -122,12 +129,12 @@ def integer(fields: Mapping[str, Any], key: str, default: int | None = None) -> 
             raise GGUFError(f"{key} differs between layers; that is not supported")
         value = value[0]
     if type(value) is not int:
-        raise GGUFError(f"{key} is {value!r}; expected a whole number")
+        raise GGUFError(f"{key} is {shown(value)}; expected a whole number")
     return value
 
 
 def number(fields: Mapping[str, Any], key: str, default: float | None = None) -> float:
     value = fields.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise GGUFError(f"{key} is {value!r}; expected a number")
+        raise GGUFError(f"{key} is {shown(value)}; expected a number")
     return float(value)

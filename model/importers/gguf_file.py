@@ -20,9 +20,9 @@ from model.files import open_regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_VALUES = 2**23  # metadata values in all; the largest vocabularies need about a million
-MAX_TEXT = 2**28  # bytes of metadata text in all
-MAX_TENSORS = 2**16
+MAX_VALUES = 2**22  # metadata values in all; the largest vocabularies need about 1.3 million
+MAX_TEXT = 2**26  # bytes of metadata text in all
+MAX_TENSORS = 2**14  # 16 for each of 1,024 layers
 MAX_DIMENSIONS = 4
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # struct's codes

@@ -14,10 +14,12 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from model.errors import GGUFError
+from model.fields import shown
 from model.tokenizer import byte_alphabet, refused
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
-MAX_SPLITS = 2**28  # characters looked at to derive merges; Gemma's vocabulary needs about 2**24
+MAX_TOKENS = 2**20  # the largest vocabularies have a quarter of it
+MAX_SPLITS = 2**26  # characters looked at to derive merges; Gemma's vocabulary needs about 2**24
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 NEWER_WORDS = (
@@ -35,13 +37,26 @@ class Words:
     adds_start: bool = False  # unless the file says otherwise
 
 
-WORDS: Mapping[str, Words] = {
+KINDS: Mapping[str, Words] = {
     "default": Words((r"[\p{P}\$\+<=>\^~\|]+", GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]")),
     "gpt-2": Words((GPT2_WORDS,)),
     "smollm": Words((r"\p{N}", GPT2_WORDS)),
     "llama-bpe": Words((NEWER_WORDS % "{1,3}",), whole_words_first=True, adds_start=True),
+    "smaug-bpe": Words((NEWER_WORDS % "{1,3}",)),
     "qwen2": Words((NEWER_WORDS % "",)),
 }
+# other names that llama.cpp reads as one of these
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "gpt-2": (
+        *("phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum", "mellum2"),
+        *("modern-bert", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling"),
+    ),
+    "smollm": ("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
+    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
+    "smaug-bpe": ("dbrx", "chatglm-bpe", "glm4"),
+    "qwen2": ("deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "f2llmv2"),
+}
+WORDS = {**KINDS, **{alias: KINDS[name] for name, aliases in ALIASES.items() for alias in aliases}}
 # what ends a turn or a text, by the names in use; a file often names only one of them
 ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
 
@@ -61,6 +76,8 @@ class Vocabulary:
         tokens = listed(metadata, "tokens", str)
         if not tokens:
             raise GGUFError("tokenizer.ggml.tokens is missing; the file holds no tokenizer")
+        if len(tokens) > MAX_TOKENS:
+            raise GGUFError(f"{len(tokens):,} tokens are more than the {MAX_TOKENS:,} that this program reads")
         types = listed(metadata, "token_type", int) or (NORMAL,) * len(tokens)
         scores = listed(metadata, "scores", float) or (0.0,) * len(tokens)
         if not len(tokens) == len(types) == len(scores):
@@ -80,7 +97,7 @@ class Vocabulary:
         if token_id is None:
             return None
         if type(token_id) is not int or not 0 <= token_id < len(self.tokens):
-            raise GGUFError(f"tokenizer.ggml.{role}_token_id is {token_id!r} of {len(self.tokens):,} tokens")
+            raise GGUFError(f"tokenizer.ggml.{role}_token_id is {shown(token_id)} of {len(self.tokens):,} tokens")
         return self.tokens[token_id]
 
 
@@ -90,13 +107,13 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
     kind = metadata.get("tokenizer.ggml.model")
     with refused("the tokenizer in the file"):
         if kind == "gpt2":
-            tokenizer, adds_start = byte_level(vocabulary, metadata.get("tokenizer.ggml.pre", "default"))
+            tokenizer, adds_start = byte_level(vocabulary, metadata.get("tokenizer.ggml.pre") or "default")
             defaults: dict[str, int] = {}
         elif kind == "llama":
             space = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
             tokenizer, adds_start, defaults = sentencepiece(vocabulary, space), True, {"unknown": 0, "bos": 1, "eos": 2}
         else:
-            raise GGUFError(f"tokenizer.ggml.model {kind!r} is not supported (supported: gpt2, llama)")
+            raise GGUFError(f"tokenizer.ggml.model {shown(kind)} is not supported (supported: gpt2, llama)")
         roles = {
             short: vocabulary.named(metadata, role, defaults.get(role))
             for short, role in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items()
@@ -134,7 +151,9 @@ def end_ids(metadata: Mapping[str, Any]) -> list[int]:
 def byte_level(vocabulary: Vocabulary, pre: object) -> tuple[tokenizers.Tokenizer, bool]:
     """Byte-level BPE, and whether it puts the start token first unless told otherwise. Raises GGUFError."""
     if not isinstance(pre, str) or pre not in WORDS:
-        raise GGUFError(f"tokenizer.ggml.pre {pre!r} is not supported (supported: {', '.join(WORDS)})")
+        raise GGUFError(
+            f"tokenizer.ggml.pre {shown(pre)} is not supported (supported: {', '.join(KINDS)} and their other names)"
+        )
     words = WORDS[pre]
     ids = vocabulary.ids
     merges = [split_merge(merge) for merge in vocabulary.merges]
@@ -191,7 +210,7 @@ def split_merge(merge: str) -> tuple[str, str]:
     """The two parts of a merge as a file writes it: joined by a space, which may not come first."""
     cut = merge.find(" ", 1)
     if cut < 0:
-        raise GGUFError(f"the merge {merge!r:.80} has no two parts")
+        raise GGUFError(f"the merge {shown(merge)} has no two parts")
     return merge[:cut], merge[cut + 1 :]
 
 

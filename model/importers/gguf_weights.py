@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from model.errors import GGUFError, first_line
+from model.fields import first_few, shown_name
 from model.importers.gguf_architectures import ROPE_FACTORS, Architecture
 from model.importers.gguf_file import GGUFFile, GGUFTensor
 from model.importers.partial import Progress
@@ -72,9 +73,9 @@ def plan(file: GGUFFile, kind: Architecture, heads: dict[str, int], dtype: str) 
                 )
             )
         elif tensor.name != ROPE_FACTORS:
-            unknown.append(tensor.name)
+            unknown.append(shown_name(tensor.name))
     if unknown:
-        raise GGUFError(f"tensors that {kind.model_type} does not have: {', '.join(unknown[:4])!s:.200}")
+        raise GGUFError(f"tensors that {kind.model_type} does not have: {first_few(unknown)}")
     size = file.path.stat().st_size
     ends = max((weight.source.offset + weight.nbytes_stored for weight in weights), default=0)
     if ends > size or sum(weight.nbytes_stored for weight in weights) > size:
@@ -115,27 +116,51 @@ def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Iterator[P
                 yield Progress("importing", out.tell() - 8 - len(head), total)
 
 
+def read_rope_factors(file: GGUFFile, count: int) -> list[float] | None:
+    """The `count` divisors of the rotary frequencies; None where the file holds none. Raises GGUFError."""
+    tensor = next((tensor for tensor in file.tensors if tensor.name == ROPE_FACTORS), None)
+    if tensor is None:
+        return None
+    if tensor.shape != (count,) or type_name(tensor) != "F32":
+        raise GGUFError(f"{ROPE_FACTORS} is {list(tensor.shape)} of {type_name(tensor)}; expected {count} of F32")
+    nbytes = nbytes_stored(tensor)
+    if tensor.offset + nbytes > file.path.stat().st_size:
+        raise GGUFError(f"damaged or incomplete ({ROPE_FACTORS} ends after the file)")
+    return [float(value) for values in read_values(file, tensor, nbytes) for value in values.flatten()]
+
+
 def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | None = None) -> Iterator[torch.Tensor]:
-    """A tensor's values in float32, a few whole rows at a time, in Hugging Face's order. Raises GGUFError."""
+    """A tensor's values in float32, a few whole rows at a time, in Hugging Face's order. Raises GGUFError.
+
+    A bias is one row; where its values are interleaved, they are put in order as the rows of a matrix are.
+    """
     import numpy as np  # comes with the extra
 
     rows, length = math.prod(tensor.shape[:-1]), tensor.shape[-1]
     stored = np.memmap(file.path, np.uint8, "r", tensor.offset, (rows, nbytes // rows))
-    order = np.arange(rows)
+    order = np.arange(tensor.shape[0])
     if heads is not None:  # (head, half, 2) in the file, (head, 2, half) in the checkpoint
-        if rows % (2 * heads):
-            raise GGUFError(f"{tensor.name} has {rows} rows, which {heads} heads cannot share")
+        if len(order) % (2 * heads):
+            raise GGUFError(f"{tensor.name} has {len(order)} rows, which {heads} heads cannot share")
         order = order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
+    if len(tensor.shape) == 1:
+        yield dequantized(tensor, np.array(stored))[0][order]
+        return
     step = max(1, CHUNK // length)
     for start in range(0, rows, step):
-        try:
-            with np.errstate(all="ignore"):
-                values = library().dequantize(
-                    stored[order[start : start + step]], library().GGMLQuantizationType(tensor.type)
-                )
-        except (NotImplementedError, ValueError, ArithmeticError) as error:
-            raise GGUFError(f"{tensor.name}: cannot be dequantised ({first_line(error)})") from None
-        yield torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        yield dequantized(tensor, stored[order[start : start + step]])
+
+
+def dequantized(tensor: GGUFTensor, stored: Any) -> torch.Tensor:
+    """Stored rows as float32."""
+    import numpy as np
+
+    try:
+        with np.errstate(all="ignore"):
+            values = library().dequantize(stored, library().GGMLQuantizationType(tensor.type))
+    except (NotImplementedError, ValueError, ArithmeticError) as error:
+        raise GGUFError(f"{tensor.name}: cannot be dequantised ({first_line(error)})") from None
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
 def type_name(tensor: GGUFTensor) -> str:
@@ -143,12 +168,14 @@ def type_name(tensor: GGUFTensor) -> str:
     try:
         return str(library().GGMLQuantizationType(tensor.type).name)
     except ValueError:
-        raise GGUFError(f"{tensor.name} is of type {tensor.type}, which the gguf library does not know") from None
+        raise GGUFError(
+            f"{shown_name(tensor.name)} is of type {tensor.type}, which the gguf library does not know"
+        ) from None
 
 
 def nbytes_stored(tensor: GGUFTensor) -> int:
     """Bytes that a tensor takes in the file. Raises GGUFError."""
     block, nbytes = library().GGML_QUANT_SIZES[library().GGMLQuantizationType[type_name(tensor)]]
     if tensor.shape[-1] % block:
-        raise GGUFError(f"{tensor.name} has rows of {tensor.shape[-1]}, not a multiple of {block}")
+        raise GGUFError(f"{shown_name(tensor.name)} has rows of {tensor.shape[-1]}, not a multiple of {block}")
     return math.prod(tensor.shape) // block * nbytes
