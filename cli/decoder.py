@@ -97,5 +97,5 @@ def make_drafter(loaded: LoadedModel, request: Request, mode: ModeOptions, cache
         other = load_model(model_folder(mode.draft_model), backend="auto")
         if other.tokenizer_fingerprint != loaded.tokenizer_fingerprint:
             raise ParameterError(f"{other.name} has another tokenizer than {loaded.name}; its guesses cannot be read")
-        return ModelDrafter(other.engine, len(request.prompt_ids))
+        return ModelDrafter(other.engine, len(request.prompt_ids), loaded.engine.vocab_size)
     return NgramDrafter()

@@ -125,7 +125,9 @@ def sampling_parameters(loaded: LoadedModel, options: SamplingOptions) -> Sampli
         breakers = DRY_BREAKERS if options.dry_breaker is None else options.dry_breaker
         given["dry_sequence_breakers"] = breakers_of(breakers, loaded.tokenizer)
     if options.logit_bias:
-        given["logit_bias"] = tuple(read_bias(item, loaded.tokenizer) for item in options.logit_bias)
+        given["logit_bias"] = tuple(
+            read_bias(item, loaded.tokenizer, loaded.engine.vocab_size) for item in options.logit_bias
+        )
     if options.samplers is not None:
         given["samplers"] = tuple(name.strip() for name in options.samplers.split(",") if name.strip())
     parameters = replace(defaults_from(generation_config), **{k: v for k, v in given.items() if v is not None})
@@ -135,8 +137,11 @@ def sampling_parameters(loaded: LoadedModel, options: SamplingOptions) -> Sampli
     return parameters
 
 
-def read_bias(item: str, tokenizer: Tokenizer) -> tuple[tuple[int, ...], float]:
-    """TEXT=N or id:NUMBER=N as token ids and what is added to them. Raises ParameterError."""
+def read_bias(item: str, tokenizer: Tokenizer, rows: int) -> tuple[tuple[int, ...], float]:
+    """TEXT=N or id:NUMBER=N as token ids and what is added to them; only ids below `rows` have a logit.
+
+    Raises ParameterError.
+    """
     from model.sampling.penalties import single_token_forms
 
     name, equals, number = item.rpartition("=")
@@ -148,7 +153,10 @@ def read_bias(item: str, tokenizer: Tokenizer) -> tuple[tuple[int, ...], float]:
         raise ParameterError(f"--logit-bias {item!r}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5")
     if name.startswith("id:") and name[3:].isdecimal():
         token_id = int(name[3:])
-        if token_id >= tokenizer.vocab_size:
-            raise ParameterError(f"--logit-bias {item!r}: the vocabulary ends at id {tokenizer.vocab_size - 1:,}")
+        if token_id >= rows:
+            raise ParameterError(f"--logit-bias {item!r}: the model's vocabulary ends at id {rows - 1:,}")
         return (token_id,), bias
-    return single_token_forms(name, tokenizer), bias
+    token_ids = tuple(token_id for token_id in single_token_forms(name, tokenizer) if token_id < rows)
+    if not token_ids:
+        raise ParameterError(f"--logit-bias {item!r}: the tokenizer has this token, but the model gives it no logit")
+    return token_ids, bias

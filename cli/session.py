@@ -51,8 +51,8 @@ def load(options: ModelOptions, length: Callable[[Tokenizer], int]) -> tuple[Loa
         watch=loading_bar,
         length=length,
     )
-    if loaded.notice is not None:
-        say(f"note: {loaded.notice}")
+    for note in loaded.notes:
+        say(f"note: {note}")
     return loaded, threads
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from model.config import ModelConfig, token_ids
+from model.config import ModelConfig, names_dtype, token_ids
 from model.errors import CheckpointError
 from model.fields import first_few, shown, shown_name
 from model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
@@ -41,16 +41,20 @@ class Checkpoint:
     def open(folder: Path) -> Checkpoint:
         """Read the small files and the headers. Raises CheckpointError or ConfigError."""
         _refuse_other_formats(folder)
-        config = ModelConfig.from_file(folder / "config.json")
+        raw = read_json(folder / "config.json")
+        config = ModelConfig.from_hf(raw)
         generation = folder / "generation_config.json"
         most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER
         shards = _shards(folder)
         headers = {file: read_header(file, most) for file in shards}
+        tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))
+        if not names_dtype(raw):
+            config = replace(config, dtype=_stored_dtype(tensors))
         return Checkpoint(
             folder=folder,
             config=config,
             generation_config=read_json(generation) if generation.exists() else {},
-            tensors=tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names)),
+            tensors=tensors,
             quantisation=_quantisation(headers),
         )
 
@@ -105,9 +109,10 @@ class Checkpoint:
         return digest.hexdigest()
 
     def audit(self, expected: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str] | None = None) -> None:
-        """Raises CheckpointError for missing, unexpected or wrongly shaped tensors, and dtypes that cannot be run.
+        """Raises CheckpointError for missing or wrongly shaped tensors, and dtypes that cannot be run.
 
-        Quantised checkpoints fix the dtype of each tensor: `dtypes`, by safetensors' names.
+        Quantised checkpoints fix the dtype of each tensor: `dtypes`, by safetensors' names. This program wrote them, so
+        a tensor that does not belong to them is an error too; elsewhere it is left aside, as in transformers.
         """
         found = {info.name: info for info in self.tensors if not RECOMPUTED.search(info.name)}
         wrong = {
@@ -121,12 +126,19 @@ class Checkpoint:
             "unsupported dtype": [
                 f"{shown_name(info.name)} is {shown_name(info.dtype)}"
                 for info in found.values()
-                if (info.dtype not in DTYPES if dtypes is None else info.dtype != dtypes.get(info.name, info.dtype))
+                if info.name in expected
+                and (info.dtype not in DTYPES if dtypes is None else info.dtype != dtypes.get(info.name, info.dtype))
             ],
         }
         complaints = [f"{kind}: {first_few(texts)}" for kind, texts in wrong.items() if texts]
-        if complaints:
+        if any(texts for kind, texts in wrong.items() if kind != "unexpected" or dtypes is not None):
             raise CheckpointError(f"{self.folder}: the weights do not fit config.json; {'; '.join(complaints)}")
+
+    def unread(self, expected: Collection[str]) -> str | None:
+        """A note on tensors that no weight of the model is made of; None where there are none."""
+        names = [i.name for i in self.tensors if i.name not in expected and not RECOMPUTED.search(i.name)]
+        few = first_few([shown_name(name) for name in names])
+        return f"the weights hold what the model has no place for, not used: {few}" if names else None
 
 
 def _refuse_other_formats(folder: Path) -> None:
@@ -171,6 +183,11 @@ def is_file_name(name: object) -> TypeGuard[str]:
     """Whether this names a file of the folder itself."""
     plain = isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..")
     return plain and len(str(name)) <= MAX_FILE_NAME and str(name).isprintable()
+
+
+def _stored_dtype(tensors: Collection[TensorInfo]) -> str:
+    """That of the first tensor with one that can be computed in."""
+    return next((DTYPES[info.dtype] for info in tensors if info.dtype in DTYPES), "float32")
 
 
 def _quantisation(headers: Mapping[Path, Header]) -> Quantisation | None:

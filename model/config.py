@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from model.errors import ConfigError
 from model.families import FAMILIES
+from model.family_defaults import DEFAULTS
 from model.fields import Fields, shown
 from model.files import read_json
 from model.layer_kinds import MAX_LAYERS, LayerKind
@@ -56,6 +57,7 @@ class ModelConfig:
     logit_softcap: float | None = None
     embedding_scale: float | None = None
     learned_positions: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what the file says and nothing follows, for the user
 
     def __post_init__(self) -> None:
         for name in (
@@ -96,6 +98,11 @@ class ModelConfig:
         return len(self.layers)
 
     @property
+    def overflows_float16(self) -> bool:
+        """Whether hidden states outgrow float16, as Gemma's do, which scales its embedding."""
+        return self.embedding_scale is not None
+
+    @property
     def group_size(self) -> int:
         """Query heads that share one key-value head."""
         return self.num_heads // self.num_kv_heads
@@ -131,57 +138,49 @@ class ModelConfig:
 
     @staticmethod
     def from_hf(raw: Mapping[str, Any]) -> ModelConfig:
-        """Read the fields of a Hugging Face config; refuse by name what would change the numbers."""
+        """Read the fields of a Hugging Face config as transformers does; refuse by name what is not built."""
         model_type = raw.get("model_type")
-        family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-        if family is None:
+        if not isinstance(model_type, str) or model_type not in FAMILIES:
             raise ConfigError(
                 f"config.json: model_type {shown(model_type)} is not supported (supported: {', '.join(FAMILIES)})"
             )
-        fields = Fields({**family.defaults, **raw})
-        switches = family.read(fields)
-        _refuse_unread(fields)
+        fields = Fields({**DEFAULTS[model_type], **raw})
+        fields.refuse("quantization_config", "compression_config", "per_layer_config")
+        switches = FAMILIES[model_type](fields)
+        note_unread(fields)
         return ModelConfig(
-            model_type=str(model_type),
+            model_type=model_type,
             tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
             dtype=_dtype(raw),
             eos_token_ids=token_ids(raw, "eos_token_id", "config.json"),
             mask_token_id=next(iter(token_ids(raw, "mask_token_id", "config.json")), None),
+            notes=tuple(fields.notes),
             **switches,
         )
 
 
-# Options that change the numbers, with the values that do not: a family that has an option reads it.
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    **dict.fromkeys(("attention_bias", "mlp_bias", "use_sliding_window", "use_bidirectional_attention"), (False,)),
-    **dict.fromkeys(
-        ("is_encoder_decoder", "add_cross_attention", "lm_head_bias", "use_qk_norm", "qk_layernorm"), (False,)
-    ),
-    **dict.fromkeys(
-        ("use_parallel_residual", "scale_attn_by_inverse_layer_idx", "rope_interleaved", "alibi"), (False,)
-    ),
-    **dict.fromkeys(("quantization_config", "compression_config", "rope_scaling", "rope_parameters"), ({},)),
-    **dict.fromkeys(("sliding_window", "attention_chunk_size", "no_rope_layers", "clip_qkv"), ()),
+# Options of some families, with the values that change nothing; transformers does not look at them in the others.
+ELSEWHERE: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("attention_bias", "mlp_bias", "lm_head_bias", "use_qk_norm", "qk_layernorm"), (False,)),
+    **dict.fromkeys(("use_sliding_window", "use_parallel_residual", "rope_interleaved", "alibi"), (False,)),
+    **dict.fromkeys(("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention"), (False,)),
+    **dict.fromkeys(("sliding_window", "attention_chunk_size", "no_rope_layers", "layer_types", "clip_qkv"), ()),
     **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), ()),
     **dict.fromkeys(("query_pre_attn_scalar", "attention_multiplier"), ()),
     **dict.fromkeys(("logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier"), (1,)),
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), ({},)),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), (1,)),
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), (0, 1)),
 }
 
 
-def _refuse_unread(fields: Fields) -> None:
-    family = fields.raw["model_type"]
-    for key, neutral in NEUTRAL.items():
-        value = fields.raw.get(key)
-        if key not in fields.asked and value is not None and value not in neutral:
-            raise ConfigError(
-                f"config.json: {key} {shown(value)} is not supported for {family}; it would change the numbers"
-            )
-    types = fields.raw.get("layer_types") or []
-    plain = isinstance(types, list) and all(name == "full_attention" for name in types)
-    if "layer_types" not in fields.asked and not plain:
-        raise ConfigError(f"config.json: layer_types is not supported for {family}; it would change the numbers")
+def note_unread(fields: Fields) -> None:
+    """Note the options of other families that the file sets."""
+    raw = fields.raw
+    unread = [key for key in ELSEWHERE if key not in fields.asked and raw.get(key) is not None]
+    all_full = ["full_attention"] * len(raw["layer_types"]) if isinstance(raw.get("layer_types"), list) else []
+    neutral = {**ELSEWHERE, "layer_types": (all_full,)}
+    fields.ignore([key for key in unread if raw[key] not in neutral[key]])
 
 
 def token_ids(raw: Mapping[str, Any], key: str, source: str) -> tuple[int, ...]:
@@ -192,6 +191,11 @@ def token_ids(raw: Mapping[str, Any], key: str, source: str) -> tuple[int, ...]:
         if isinstance(item, bool) or not isinstance(item, int) or item < 0:
             raise ConfigError(f"{source}: {key} is {shown(value)}; expected a token id or a list of them")
     return tuple(values)
+
+
+def names_dtype(raw: Mapping[str, Any]) -> bool:
+    """Whether the file says what the weights are stored in."""
+    return bool(raw.get("dtype") or raw.get("torch_dtype"))
 
 
 def _dtype(raw: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
-from model.errors import CheckpointError, EngineError, ParameterError, first_line
+from model.config import ModelConfig
+from model.errors import CheckpointError, EngineError, ParameterError, PromptError, first_line
 from model.headers import TensorInfo
 from model.kv_cache import KVCache
 from model.layouts import EMBEDDING, HEAD, stored_tensors
@@ -30,6 +32,10 @@ class Engine(Protocol):
     @property
     def limit(self) -> int:
         """Positions that fit in the context."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits per position, which are as many as there are token ids that can be computed from."""
 
     @property
     def measure(self) -> Measure:
@@ -54,6 +60,7 @@ class Engine(Protocol):
 
         With a cache, the ids continue its rows and are added to it, and the planned length is the cache's; without
         one and without `planned_length` it is the number of ids. The last `block` ids see each other.
+        Raises PromptError for an id without a row in the embedding: a tokenizer may have more tokens than the model.
         """
 
 
@@ -62,14 +69,20 @@ class LocalEngine:
 
     measure = staticmethod(Raw.of)
 
-    def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype):
+    def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype, notes: tuple[str, ...] = ()):
+        """`notes` say what of the checkpoint is not used."""
         self.model = model
+        self.notes = notes
         self.device = device
         self.dtype = dtype
 
     @property
     def limit(self) -> int:
         return self.model.config.max_positions
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.config.vocab_size
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         return KVCache(
@@ -90,6 +103,7 @@ class LocalEngine:
         planned_length: int | None = None,
         block: int = 0,
     ) -> Tensor:
+        check_ids(token_ids, self.vocab_size)
         try:
             with torch.inference_mode():
                 logits = self.model(
@@ -98,6 +112,16 @@ class LocalEngine:
                 return logits.float().cpu()
         except torch.OutOfMemoryError:
             raise EngineError(f"{self.device} is out of memory; try a shorter prompt or --device cpu") from None
+
+
+def check_ids(token_ids: Tensor, rows: int) -> None:
+    """Raises PromptError for a token id that has no row in the embedding."""
+    highest = int(token_ids.max())
+    if highest >= rows:
+        raise PromptError(
+            f"the text holds token {highest:,}, which the tokenizer has and the model has not (its embedding ends at "
+            f"{rows - 1:,}); leave that token out"
+        )
 
 
 def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str, watch: Watch | None = None) -> LocalEngine:
@@ -112,26 +136,38 @@ def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str, watch: Watch
         raise CheckpointError(
             f"{checkpoint.folder}: the weights do not fit config.json; {layers} layers, but only {tensors} tensors"
         )
-    with torch.device("meta"):
-        model = Transformer(checkpoint.config)
-    tied = checkpoint.config.tie_word_embeddings
+    model, tied = blank(checkpoint.config), checkpoint.config.tie_word_embeddings
     present = {info.name for info in checkpoint.tensors}
     shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
     layout = {stored.name: stored for stored in stored_tensors(checkpoint.config, shapes, present)}
-    if tied:
-        layout = {name: stored for name, stored in layout.items() if HEAD not in stored.parts or name in present}
+    ends = [name for name, stored in layout.items() if tied and not {HEAD, EMBEDDING}.isdisjoint(stored.parts)]
+    if not present.isdisjoint(ends):  # one of the two is enough
+        layout = {name: stored for name, stored in layout.items() if name in present or name not in ends}
     checkpoint.audit({name: stored.shape for name, stored in layout.items()})
     reading = read_weights(checkpoint, layout.keys(), DTYPES[dtype], target)
     weights: dict[str, Tensor] = {}
     for name, tensor in watch(reading) if watch is not None else reading:
         weights.update(layout[name].cut(tensor))
-    if tied:
-        embedding = weights[EMBEDDING]
-        if HEAD in weights and not torch.equal(weights[HEAD].view(torch.uint8), embedding.view(torch.uint8)):
-            raise CheckpointError(f"{checkpoint.folder}: config.json ties the head to the embedding, but they differ")
-        weights[HEAD] = embedding
+    notes = [checkpoint.unread(layout.keys())]
+    if tied and {HEAD, EMBEDDING} <= weights.keys() and not same(weights[HEAD], weights[EMBEDDING]):
+        notes.append("config.json ties the head to the embedding, but the weights hold two; both are used")
+        model = blank(replace(checkpoint.config, tie_word_embeddings=False))
+    elif tied:
+        weights[HEAD] = weights[EMBEDDING] = weights.get(EMBEDDING, weights.get(HEAD, torch.empty(0)))
     model.load_state_dict(weights, assign=True)
-    return LocalEngine(model.eval().requires_grad_(False), target, DTYPES[dtype])
+    ready = model.eval().requires_grad_(False)
+    return LocalEngine(ready, target, DTYPES[dtype], tuple(note for note in notes if note is not None))
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Bit for bit, NaN too."""
+    return torch.equal(first.view(torch.uint8), second.view(torch.uint8))
+
+
+def blank(config: ModelConfig) -> Transformer:
+    """A model without memory, its weights to be put in place."""
+    with torch.device("meta"):
+        return Transformer(config)
 
 
 def read_weights(

@@ -1,12 +1,11 @@
 """How each family's config.json is read: one short function per family, which gives the transformer's switches.
 
-No torch here. The defaults are those of transformers' config classes, for files that leave a field out.
+No torch here. What a file leaves out is filled in before (see model/family_defaults.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from model.errors import ConfigError
@@ -27,20 +26,18 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
-    "gelu": "gelu",
-    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh"), "gelu_tanh"),
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh", "gelu_accurate"), "gelu_tanh"),
 }
 
 
 Switches = dict[str, Any]  # arguments of ModelConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A reader of fields, and what a file that leaves a field out means."""
-
-    read: Callable[[Fields], Switches]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+GPT2_NAMES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 
 
 def read_llama(f: Fields) -> Switches:
@@ -78,7 +75,8 @@ def read_gemma3(f: Fields) -> Switches:
     windows = windows_by_type(f, alternating(num_layers(f), f.integer("sliding_window_pattern", 6)))
     per_type = f.part("rope_parameters")
     head_dim, most = f.integer("head_dim"), f.integer("max_position_embeddings")
-    full = f.part("rope_scaling") if f.raw.get("rope_scaling") else per_type.part("full_attention")
+    older = f.part("rope_scaling")  # one object, of the full layers, whose keys win
+    full = Fields({**per_type.part("full_attention").raw, **older.raw}, older.where, f.notes)
     ropes = {
         True: read_rope(full, theta=f.number("rope_theta", 1e6), head_dim=head_dim, max_positions=most),
         False: read_rope(
@@ -88,14 +86,14 @@ def read_gemma3(f: Fields) -> Switches:
             max_positions=most,
         ),
     }
-    for key in per_type.raw:
-        if key not in per_type.asked | {"full_attention"}:
-            raise ConfigError(f"{per_type.where}: {shown(key)} is not supported; expected one object per layer type")
+    per_type.ignore([key for key in per_type.raw if key not in per_type.asked])
     layers = tuple(LayerKind(ropes[size is None], within(size, most)) for size in windows)
     return {**gemma(f), "qk_norm": "head", "layers": layers, "max_positions": most}
 
 
 def read_gpt2(f: Fields) -> Switches:
+    f.refuse("add_cross_attention", "scale_attn_by_inverse_layer_idx")
+    f = f.renamed(GPT2_NAMES)
     hidden_size, num_heads = f.integer("n_embd"), f.integer("n_head")
     return {
         "vocab_size": f.integer("vocab_size"),
@@ -119,6 +117,8 @@ def read_gpt_neox(f: Fields) -> Switches:
     bias = f.boolean("attention_bias", True)
     return {
         **common,
+        "num_kv_heads": common["num_heads"],
+        "head_dim": common["hidden_size"] // max(common["num_heads"], 1),
         **with_bias(),
         "qkv_bias": bias,
         "o_bias": bias,
@@ -148,7 +148,7 @@ def read_olmo2(f: Fields) -> Switches:
 def read_smollm3(f: Fields) -> Switches:
     count = num_layers(f)
     interval = f.integer("no_rope_layer_interval", 4)
-    rotary = f.items("no_rope_layers", count)  # 1 where there is rotary, whatever the name says
+    rotary = f.items("no_rope_layers", count, or_more=True)  # 1 where there is rotary, whatever the name says
     if rotary is None:
         rotary = tuple(int(not full) for full in alternating(count, interval))
     if any(item not in (0, 1) for item in rotary):
@@ -164,6 +164,7 @@ def read_smollm3(f: Fields) -> Switches:
 
 def gemma(f: Fields) -> Switches:
     """What the Gemma generations share."""
+    f.refuse("use_bidirectional_attention")
     scalar = f.number("query_pre_attn_scalar")
     if not scalar > 0:
         raise f.wrong("query_pre_attn_scalar", "a positive number")
@@ -208,36 +209,16 @@ def activation(f: Fields, key: str) -> str:
     return ACTIVATIONS[name]
 
 
-def longest(positions: int) -> Switches:
-    return {"max_position_embeddings": positions}
-
-
-LLAMA = {**longest(2048), "rms_norm_eps": 1e-6, "rope_theta": 1e4}
-QWEN = {**LLAMA, **longest(32768), "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
-GEMMA = {
-    **LLAMA,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "head_dim": 256,
-    "num_key_value_heads": 4,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-    "tie_word_embeddings": True,
-}
-CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
-GPT2 = {"n_positions": 1024, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", "tie_word_embeddings": True}
-NEOX = {"layer_norm_eps": 1e-5, "hidden_act": "gelu", "rotary_emb_base": 1e4, "rotary_pct": 0.25}
-PHI3 = {"original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0}
-SMOLLM3 = {"rope_theta": 2e6, "num_key_value_heads": 4, "tie_word_embeddings": True}
-FAMILIES = {
-    "llama": Family(read_llama, LLAMA),
-    "mistral": Family(read_mistral, {**LLAMA, **longest(131072), "num_key_value_heads": 8, "sliding_window": 4096}),
-    "qwen2": Family(read_qwen2, QWEN),
-    "qwen3": Family(read_qwen3, {**QWEN, "head_dim": 128}),
-    "gemma2": Family(read_gemma2, {**GEMMA, **CAPS, **longest(8192)}),
-    "gemma3_text": Family(read_gemma3, {**GEMMA, **longest(131072), "rope_theta": 1e6, "rope_local_base_freq": 1e4}),
-    "gpt2": Family(read_gpt2, GPT2),
-    "gpt_neox": Family(read_gpt_neox, {**NEOX, **longest(2048)}),
-    "phi3": Family(read_phi3, {**LLAMA, **PHI3, **longest(4096)}),
-    "olmo2": Family(read_olmo2, {**LLAMA, "rms_norm_eps": 1e-5}),
-    "smollm3": Family(read_smollm3, {**LLAMA, **SMOLLM3, **longest(32768)}),
+FAMILIES: dict[str, Callable[[Fields], Switches]] = {
+    "llama": read_llama,
+    "mistral": read_mistral,
+    "qwen2": read_qwen2,
+    "qwen3": read_qwen3,
+    "gemma2": read_gemma2,
+    "gemma3_text": read_gemma3,
+    "gpt2": read_gpt2,
+    "gpt_neox": read_gpt_neox,
+    "phi3": read_phi3,
+    "olmo2": read_olmo2,
+    "smollm3": read_smollm3,
 }

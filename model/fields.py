@@ -22,9 +22,10 @@ class Fields:
     field is absent without a default, or has another type.
     """
 
-    def __init__(self, raw: Mapping[str, Any], where: str = "config.json"):
+    def __init__(self, raw: Mapping[str, Any], where: str = "config.json", notes: list[str] | None = None):
         self.raw = raw
         self.where = where
+        self.notes: list[str] = [] if notes is None else notes  # what the user should know, parts' notes included
         self.asked: set[str] = set()
 
     def get(self, key: str) -> Any:
@@ -34,9 +35,26 @@ class Fields:
     def wrong(self, key: str, expected: str) -> ConfigError:
         return ConfigError(f"{self.where}: {key} is {shown(self.raw.get(key))}; expected {expected}")
 
+    def refuse(self, *keys: str) -> None:
+        """Raises ConfigError where one of these options, which are not built, is set."""
+        for key in keys:
+            if self.get(key):
+                raise ConfigError(
+                    f"{self.where}: {key} {shown(self.raw[key])} is not supported for {self.raw.get('model_type')}; "
+                    "it would change the numbers"
+                )
+
+    def ignore(self, keys: Collection[str]) -> None:
+        """Note fields that are not used, as transformers does not use them."""
+        if keys:
+            few = first_few([f"{shown_name(key)} {shown(self.raw[key])}" for key in keys])
+            self.notes.append(f"{self.where}: not used, as in transformers: {few}")
+
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.get(key)
         value = default if value is None else value
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, "a whole number")
         if abs(value) > MAX_INTEGER:
@@ -75,16 +93,21 @@ class Fields:
         value = self.get(key)
         if value is not None and not isinstance(value, Mapping):
             raise self.wrong(key, "an object")
-        return Fields(value or {}, f"{self.where}: {key}")
+        return Fields(value or {}, f"{self.where}: {key}", self.notes)
 
-    def items(self, key: str, length: int) -> tuple[Any, ...] | None:
-        """A list with one item per layer or per pair of dimensions."""
+    def renamed(self, names: Mapping[str, str]) -> Fields:
+        """The same fields where some have a second name, which wins."""
+        raw = {**self.raw, **{own: self.raw[other] for other, own in names.items() if other in self.raw}}
+        return Fields(raw, self.where, self.notes)
+
+    def items(self, key: str, length: int, *, or_more: bool = False) -> tuple[Any, ...] | None:
+        """A list with one item per layer or per pair of dimensions, or the first items of a longer one."""
         value = self.get(key)
         if value is None:
             return None
-        if not isinstance(value, list) or len(value) != length:
+        if not isinstance(value, list) or len(value) < length or (len(value) > length and not or_more):
             raise self.wrong(key, f"a list of {length}")
-        return tuple(value)
+        return tuple(value[:length])
 
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         values = self.items(key, length)

@@ -27,18 +27,22 @@ def with_layers(
     """One rope for all layers, from either style of file, and a window for each."""
     count, most = num_layers(f), f.integer("max_position_embeddings")
     num_heads = f.integer("num_attention_heads")
-    scaling = f.part("rope_scaling")
+    scaling, newer = f.part("rope_scaling"), f.part("rope_parameters")
+    if scaling.raw and newer.raw and scaling.raw != newer.raw:
+        f.notes.append("config.json: rope_scaling and rope_parameters differ; rope_scaling counts, as in transformers")
     trained = f.get("original_max_position_embeddings")
     rope = read_rope(
-        scaling if scaling.raw else f.part("rope_parameters"),
+        scaling if scaling.raw else newer,
         theta=f.number(theta),
         head_dim=f.integer("head_dim", f.integer("hidden_size") // max(num_heads, 1)),
         max_positions=most,
         partial=f.number(partial, 1.0) if partial else None,
         trained=None if trained is None else f.integer("original_max_position_embeddings"),
     )
+    if partial is None and rope.scaling is not None and f.number("partial_rotary_factor", 1.0) != 1:
+        raise f.wrong("partial_rotary_factor", "1 beside a scaled rope")
     if isinstance(rope.scaling, Dynamic):
-        most = int(most * rope.scaling.factor)
+        most = max(most, int(most * rope.scaling.factor))
     kinds = tuple(LayerKind(rope, within(size, most)) for size in (windows or [None] * count))
     return {"layers": kinds, "max_positions": most}
 
@@ -84,6 +88,7 @@ def windows_by_type(f: Fields, full: Sequence[bool]) -> list[int | None]:
     types = f.items("layer_types", len(full))
     if types is None:
         types = tuple("full_attention" if layer else "sliding_attention" for layer in full)
+    types = tuple("full_attention" if name == "attention" else name for name in types)  # as it was once called
     for name in types:
         if name not in ("full_attention", "sliding_attention"):
             raise ConfigError(f"config.json: layer_types names {shown(name)}, which is not supported")

@@ -12,6 +12,7 @@ from model.config import ModelConfig
 
 Shape = tuple[int, ...]
 LAYER, HEAD, EMBEDDING = "model.layers.", "lm_head.weight", "model.embed_tokens.weight"
+NEOX_HEAD = "embed_out.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ GPT_NEOX = Layout(
     outer={
         "model.embed_tokens": "gpt_neox.embed_in",
         "model.norm": "gpt_neox.final_layer_norm",
-        "lm_head": "embed_out",
+        "lm_head": NEOX_HEAD.removesuffix(".weight"),
     },
     interleaved=frozenset({"attention.query_key_value"}),
 )
@@ -107,7 +108,7 @@ def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: C
         found.setdefault(stored, {})[name] = shape
     return [
         Stored(
-            without_prefix(stored, present, config),
+            spelt(stored, present, layout),
             parts,
             transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
             heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,
@@ -116,10 +117,11 @@ def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: C
     ]
 
 
-def without_prefix(name: str, present: Collection[str], config: ModelConfig) -> str:
-    """The name as these files spell it: the first gpt2 files have no prefix; gpt_neox may call its head lm_head."""
-    if config.model_type == "gpt_neox" and name == "embed_out.weight" and name not in present and HEAD in present:
-        return HEAD
-    if config.model_type == "gpt2" and not any(other.startswith("transformer.") for other in present):
-        return name.removeprefix("transformer.")
-    return name
+def spelt(name: str, present: Collection[str], layout: Layout) -> str:
+    """The name as these files spell it. A base model saved alone has no prefix, as the first files of gpt2 have none,
+    and a head may have one: transformers takes either. gpt_neox may call its head lm_head."""
+    prefix = layout.layer.partition(".")[0] + "."
+    other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
+    spellings = (name, other, HEAD) if name == NEOX_HEAD else (name, other)
+    missing = name if any(held.startswith(prefix) for held in present) else name.removeprefix(prefix)
+    return next((spelling for spelling in spellings if spelling in present), missing)

@@ -11,14 +11,13 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.engine import DTYPES, LocalEngine, Watch, load_engine, pick_device
-from model.errors import EngineError, ParameterError, TokenizerError
+from model.errors import EngineError, ParameterError
 from model.preflight import available_memory, check_memory
 from model.quantisation import quantizing
 from model.quantised_checkpoint import load_quantised
 from model.quantised_layout import Format
 from model.store import bundled_folder, name_of, sha256_of
 from model.tokenizer import Tokenizer
-from model.transformer import Transformer
 
 if TYPE_CHECKING:
     from model.kernels.native import NativeEngine
@@ -36,7 +35,7 @@ class LoadedModel:
     dtype: str  # of the cache, and of the weights where they are not quantised
     device: str
     quantize: Quantize = "none"
-    notice: str | None = None  # why torch runs what the native kernels were to run
+    notes: tuple[str, ...] = ()  # what the user should know: what of the checkpoint is not used, who computes and why
 
     @property
     def backend(self) -> Literal["native", "torch"]:
@@ -68,41 +67,45 @@ def load_model(
     dtype auto is float32 for the bundled model on a CPU, which is fastest there, else the checkpoint's own.
     `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
     Both compute in float32, whatever the checkpoint's dtype; a dtype given with them is that of the native cache.
-    `backend` auto is native on a CPU that has a compiler, else torch with the reason in `notice`.
+    Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
+    `backend` auto is native on a CPU that has a compiler, else torch with the reason in `notes`.
     `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `length` says how many
     positions the cache will hold: where they and the weights do not fit in memory, nothing is loaded.
     """
     checkpoint = Checkpoint.open(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.vocab_size > checkpoint.config.vocab_size:
-        raise TokenizerError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model only "
-            f"{checkpoint.config.vocab_size:,}; they do not belong together"
-        )
     target = pick_device(device)
     quantize = settle_quantize(checkpoint, quantize)
     if quantize != "none" and backend == "torch" and dtype not in ("auto", "float32"):
         raise ParameterError(f"--dtype {dtype} is not for {quantize} weights, which torch computes with in float32")
+    notes = list(checkpoint.config.notes)
+    if checkpoint.config.overflows_float16 and dtype == "float16":
+        raise ParameterError(
+            f"--dtype float16 is too narrow for {checkpoint.config.model_type}; try bfloat16 or float32"
+        )
     if dtype == "auto":
         bundled = folder.resolve() == bundled_folder().resolve()
         on_cpu = bundled and target.type == "cpu"
         dtype = "float32" if on_cpu or quantize != "none" else checkpoint.config.dtype
+        if checkpoint.config.overflows_float16 and dtype == "float16":
+            dtype = "float32"
+            notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
     free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else available_memory()
     check_memory(checkpoint, dtype, length(tokenizer), free, quantize)
     watched = watch(checkpoint.nbytes_as(dtype if quantize == "none" else checkpoint.config.dtype))
     if quantize == "none":
         local = load_engine(checkpoint, dtype=dtype, device=target.type, watch=watched)
     else:
-        model = quantised(checkpoint, quantize, checkpoint.config.dtype, target, watched)
-        local = LocalEngine(model, target, torch.float32)
+        local = quantised(checkpoint, quantize, checkpoint.config.dtype, target, watched)
+    notes += local.notes
     engine: LocalEngine | NativeEngine = local
-    notice = None
     if backend != "torch":
         # In memory, not mapped from a file: quantised now, or in another dtype than it is stored in.
         made = checkpoint.quantisation is None and (quantize != "none" or set(checkpoint.dtypes) != {dtype})
         engine, notice = native(local, DTYPES[dtype], required=backend == "native", large_pages=made)
+        notes += [] if notice is None else [notice]
     dtype = str(engine.dtype).removeprefix("torch.")
-    return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type, quantize, notice)
+    return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type, quantize, tuple(notes))
 
 
 def native(
@@ -131,12 +134,12 @@ def settle_quantize(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:
 
 def quantised(
     checkpoint: Checkpoint, stored: Format, dtype: str, device: torch.device, watch: Watch | None
-) -> Transformer:
+) -> LocalEngine:
     """A model with quantised weights, read as they are or made now; `watch` sees each tensor."""
     if checkpoint.quantisation is not None:
-        return load_quantised(checkpoint, device, watch)
-    model = load_engine(checkpoint, dtype=dtype, device=device.type).model
-    making = quantizing(model, stored)
+        return LocalEngine(load_quantised(checkpoint, device, watch), device, torch.float32)
+    read = load_engine(checkpoint, dtype=dtype, device=device.type)
+    making = quantizing(read.model, stored)
     for _ in watch(making) if watch is not None else making:
         pass
-    return model
+    return LocalEngine(read.model, device, torch.float32, read.notes)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from model.checkpoint import SINGLE, Checkpoint
-from model.engine import Watch, load_engine, read_weights
+from model.engine import Watch, blank, load_engine, read_weights
 from model.errors import CheckpointError
 from model.files import MAX_TOKENIZER, read_bytes
 from model.importers.partial import Progress, complete_or_nothing
@@ -127,8 +127,9 @@ def load_quantised(checkpoint: Checkpoint, device: torch.device, watch: Watch | 
             f"{checkpoint.folder}: the weights do not fit config.json; {config.num_layers} layers, but only "
             f"{len(checkpoint.tensors)} tensors"
         )
-    with torch.device("meta"):
-        model = Transformer(config)
+    if f"{HEAD}.scales" in {info.name for info in checkpoint.tensors}:  # a head of its own, whatever the config says
+        config = replace(config, tie_word_embeddings=False)
+    model = blank(config)
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if config.tie_word_embeddings:
         del shapes[HEAD]

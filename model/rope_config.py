@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from model.errors import ConfigError
 from model.fields import Fields, shown
 
-MAX_NUMBER = 1e9
+LEAST, MOST = 1e-6, 1e9  # of a factor; beyond, float32 overflows somewhere
+MOST_THETA = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ class Rope:
     scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.theta) and self.theta > 0):
-            raise ConfigError(f"config.json: rope_theta is {self.theta}; expected a positive number")
+        if not LEAST <= self.theta <= MOST_THETA:
+            bounds = f"between {LEAST:g} and {MOST_THETA:g}"
+            raise ConfigError(f"config.json: rope_theta is {self.theta}; expected a positive number, {bounds}")
         if isinstance(self.scaling, Dynamic) and self.dim == 2:
             raise ConfigError("config.json: dynamic rope scaling needs more than 2 rotary dimensions")
         if isinstance(self.scaling, Yarn) and self.theta <= 1:
@@ -112,22 +114,31 @@ def read_rope(
     """The rope of a `rope_parameters` or `rope_scaling` object; `theta` and `partial` fill in what it leaves out.
 
     A family whose `partial` is None turns whole heads only. `trained` wins over original_max_position_embeddings.
-    Raises ConfigError, also for options it does not know.
+    Options that no rope has are noted, as transformers warns of them. Raises ConfigError.
     """
-    for key in f.raw:
-        if key not in KNOWN:
-            raise ConfigError(f"{f.where}: {shown(key)} is not supported; it might change the numbers")
+    for key in ("full_attention", "sliding_attention"):
+        if key in f.raw:
+            raise ConfigError(f"{f.where}: an object per layer type is not supported for this family; give one for all")
+    f.ignore([key for key in f.raw if key not in KNOWN and f.raw[key] is not None])
     theta = f.number("rope_theta", theta)
     share = f.number("partial_rotary_factor", 1.0 if partial is None else partial)
+    if partial is None and share != 1 and rope_type(f) == "default":
+        f.ignore(["partial_rotary_factor"] if "partial_rotary_factor" in f.raw else [])
+        share = 1.0
     if not 0 < share <= 1 or (partial is None and share != 1):
         raise ConfigError(f"{f.where}: partial_rotary_factor {share} is not supported; it would change the numbers")
     dim = int(head_dim * share)
     return Rope(theta, dim, read_scaling(f, dim, max_positions, trained))
 
 
+def rope_type(f: Fields) -> str:
+    """The kind of scaling, by either name; rope_type wins."""
+    return f.text("rope_type", f.text("type", "default"))
+
+
 def read_scaling(f: Fields, dim: int, max_positions: int, trained: int | None) -> Scaling | None:
     """The scaling that rope_type names, its defaults those of the papers."""
-    kind = f.text("rope_type", f.text("type", "default"))
+    kind = rope_type(f)
     if kind == "su" or (kind == "yarn" and "short_factor" in f.raw):
         kind = "longrope"  # as the first files of phi3 call it
     if kind not in ("linear", "dynamic", "yarn", "longrope", "llama3"):
@@ -137,12 +148,9 @@ def read_scaling(f: Fields, dim: int, max_positions: int, trained: int | None) -
     if kind == "linear":
         return Linear(positive(f, "factor"))
     if kind == "dynamic":
-        factor = positive(f, "factor")
-        if factor < 1:
-            raise f.wrong("factor", "at least 1")
-        return Dynamic(factor, max_positions)
+        return Dynamic(positive(f, "factor"), max_positions)
     trained = f.integer("original_max_position_embeddings", max_positions) if trained is None else trained
-    if not 2 <= trained <= MAX_NUMBER:
+    if not 2 <= trained <= MOST:
         raise ConfigError(f"{f.where}: original_max_position_embeddings is {trained}; expected at least 2")
     if kind == "llama3":
         low, high = positive(f, "low_freq_factor"), positive(f, "high_freq_factor")
@@ -151,11 +159,15 @@ def read_scaling(f: Fields, dim: int, max_positions: int, trained: int | None) -
         return Llama3(positive(f, "factor"), trained, low, high)
     factor = positive(f, "factor", max_positions / trained)
     if kind == "yarn":
-        fast, slow = positive(f, "beta_fast", 32.0), positive(f, "beta_slow", 1.0)
+        fast = positive(f, "beta_fast") if f.get("beta_fast") else 32.0
+        slow = positive(f, "beta_slow") if f.get("beta_slow") else 1.0
         sharper = positive(f, "attention_factor", yarn_attention_factor(f, factor))
-        return Yarn(factor, trained, sharper, fast, slow, f.boolean("truncate", True))
+        return Yarn(factor, trained, sharper, fast, slow, f.boolean("truncate", default="truncate" not in f.raw))
     wider = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
     short, long = (f.numbers(key, dim // 2) for key in ("short_factor", "long_factor"))
+    for key, factors in (("short_factor", short), ("long_factor", long)):
+        if not all(LEAST <= one <= MOST for one in factors):
+            raise f.wrong(key, f"positive numbers, between {LEAST:g} and {MOST:g}")
     return LongRope(trained, positive(f, "attention_factor", wider), short, long)
 
 
@@ -165,14 +177,13 @@ def yarn_attention_factor(f: Fields, factor: float) -> float:
     def sharpening(weight: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
-    weight, weight_all = f.number("mscale", 0.0), f.number("mscale_all_dim", 0.0)
-    if weight and weight_all:
-        return sharpening(weight) / sharpening(weight_all)
+    if f.get("mscale") and f.get("mscale_all_dim"):
+        return sharpening(positive(f, "mscale")) / sharpening(positive(f, "mscale_all_dim"))
     return sharpening(1.0)
 
 
 def positive(f: Fields, key: str, default: float | None = None) -> float:
     value = f.number(key, default)
-    if not 0 < value <= MAX_NUMBER:
-        raise f.wrong(key, "a positive number, at most a thousand million")
+    if not LEAST <= value <= MOST:
+        raise f.wrong(key, f"a positive number, between {LEAST:g} and {MOST:g}")
     return value

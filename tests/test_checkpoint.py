@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.engine import load_engine
-from model.errors import CheckpointError, ConfigError, TokenglassError, TokenizerError
+from model.errors import CheckpointError, ConfigError, TokenglassError
 from model.loading import load_model
 
 HEAD, NORM = "lm_head.weight", "model.norm.weight"
@@ -59,9 +59,8 @@ def edit_weights(folder: Path, edit: Edit) -> None:
     [
         (lambda tensors: tensors.pop(NORM), f"missing: {NORM}"),
         (lambda tensors: tensors.pop(HEAD), f"missing: {HEAD}"),
-        (lambda tensors: tensors.update({"extra": torch.zeros(1)}), "unexpected: extra"),
-        (lambda tensors: tensors.update({"a\n\x1b[31m": torch.zeros(1)}), "unexpected: 'a\\n\\x1b[31m'"),
-        (lambda tensors: tensors.update({"norm": tensors.pop(NORM)}), f"missing: {NORM}; unexpected: norm"),
+        (lambda tensors: tensors.update({"other": tensors.pop(NORM)}), f"missing: {NORM}; unexpected: other"),
+        (lambda tensors: tensors.update({"a\n\x1b[31m": tensors.pop(NORM)}), "unexpected: 'a\\n\\x1b[31m'"),
         (lambda tensors: tensors.update({NORM: torch.ones(31)}), f"wrong shape: {NORM} is [31], expected [32]"),
         (lambda tensors: tensors.update({HEAD: tensors[HEAD].T}), f"{HEAD} is [32, 512], expected [512, 32]"),
         (lambda tensors: tensors.update({NORM: torch.ones(32).long()}), f"unsupported dtype: {NORM} is I64"),
@@ -175,11 +174,40 @@ def test_sizes_beyond_any_model_are_refused_by_the_config(folder: Path) -> None:
     assert "num_hidden_layers is 16777216" in refusal(folder, ConfigError)
 
 
-def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_refused(folder: Path) -> None:
+def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_kept_and_noted(
+    saved_checkpoint: Path, folder: Path
+) -> None:
+    """As in transformers: the weights are believed, not the config."""
     tiny.edit_json(folder / "config.json", tie_word_embeddings=True)
-    assert "ties the head to the embedding, but they differ" in refusal(folder)
+    ids = torch.arange(20)[None]
+    untied, tied = (load_engine(Checkpoint.open(f), dtype="float32", device="cpu") for f in (saved_checkpoint, folder))
+    assert torch.equal(tied.forward(ids, None), untied.forward(ids, None))
+    assert "the weights hold two" in " ".join(tied.notes)
     edit_weights(folder, lambda tensors: tensors.update({HEAD: tensors["model.embed_tokens.weight"].clone()}))
-    load(folder)
+    assert load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").notes == ()
+
+
+def test_a_tied_model_may_hold_its_head_alone(folder: Path) -> None:
+    tiny.edit_json(folder / "config.json", tie_word_embeddings=True)
+    edit_weights(folder, lambda tensors: tensors.pop("model.embed_tokens.weight"))
+    model = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").model
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_weights_without_a_place_in_the_model_are_noted(folder: Path) -> None:
+    names = [*(f"v_head.{number}" for number in range(5)), "a\x1b]0;x\x07"]
+    edit_weights(folder, lambda tensors: tensors.update({name: torch.zeros(2) for name in names}))
+    (note,) = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").notes
+    assert "not used: " in note
+    assert "v_head.0" in note
+    assert "and 2 more" in note
+    assert note.isprintable()
+
+
+def test_a_file_that_names_no_dtype_has_that_of_its_weights(tmp_path: Path) -> None:
+    folder = tiny.save_llama(tmp_path, dtype=torch.bfloat16)
+    tiny.edit_json(folder / "config.json", dtype=None)
+    assert Checkpoint.open(folder).config.dtype == "bfloat16"
 
 
 def test_every_weight_comes_from_the_file(saved_checkpoint: Path) -> None:
@@ -229,11 +257,3 @@ def test_end_tokens_are_the_union_of_every_file(folder: Path) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": [8, 9]}')
     (folder / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
     assert load_model(folder).eos_token_ids == {0, 7, 8, 9}
-
-
-def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
-    tokenizer = tiny.byte_level_tokenizer()
-    tokenizer.add_tokens([f"extra{number}" for number in range(tiny.VOCAB_SIZE)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    with pytest.raises(TokenizerError, match="tokens, the model only 512; they do not belong together"):
-        load_model(folder)

@@ -77,14 +77,16 @@ def test_an_option_that_would_change_the_numbers_is_named(broken: Path) -> None:
     assert_one_line_error(run(broken), 1, "rope_scaling", "ntk")
 
 
-def test_a_vocabulary_larger_than_the_embedding_is_refused(broken: Path) -> None:
+def test_a_token_beyond_the_embedding_is_an_error_where_the_prompt_names_it(broken: Path) -> None:
     path = broken / "tokenizer.json"
     content = json.loads(path.read_text())
     extra = {"id": 4096, "content": "<|extra|>", "special": True}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     content["added_tokens"].append({**extra, **flags})
     path.write_text(json.dumps(content))
-    assert_one_line_error(run(broken), 1, "4,097 tokens", "4,096")
+    assert run(broken).returncode == 0
+    named = generate("-m", str(broken), "The <|extra|> fox", "-n", "2")
+    assert_one_line_error(named, 1, "token 4,096", "ends at 4,095")
 
 
 def test_a_broken_tokenizer_is_refused(broken: Path) -> None:

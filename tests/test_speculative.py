@@ -65,7 +65,7 @@ def settled(steps: list[Step], prompt_length: int) -> list[int]:
 DRAFTERS: dict[str, Callable[[Engine, Any, Request], Any]] = {
     "ngram": lambda engine, cache, request: NgramDrafter(),
     "parallel": lambda engine, cache, request: ParallelDrafter(engine, cache, mask_id=1),
-    "the model itself": lambda engine, cache, request: ModelDrafter(engine, len(request.prompt_ids)),
+    "the model itself": lambda engine, cache, request: ModelDrafter(engine, len(request.prompt_ids), engine.vocab_size),
     "jacobi": lambda engine, cache, request: None,
 }
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_done_is_refused(engine: Engine, tokenizer: Tokenizer) ->
     with pytest.raises(ParameterError, match="mask token"):
         ParallelDrafter(engine, engine.new_cache(), None)
     with pytest.raises(ParameterError, match="context"):
-        ModelDrafter(engine, engine.limit)
+        ModelDrafter(engine, engine.limit, engine.vocab_size)
     request = Request((5, 6), 1, negative_ids=(5,))
     with pytest.raises(ParameterError, match="negative"):
         list(decode_jacobi(engine, tokenizer, request, threading.Event(), engine.new_cache()))

@@ -127,6 +127,7 @@ class ScriptedEngine:
     """An engine whose logits after `length` tokens are `script(length)`; it keeps a real cache."""
 
     measure = staticmethod(Raw.of)
+    vocab_size = VOCAB_SIZE
 
     def __init__(self, script: Callable[[int], Tensor], limit: int = 64):
         self.script = script

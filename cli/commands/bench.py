@@ -58,8 +58,8 @@ def bench(
     loaded = load_model(
         model_folder(model), dtype=dtype.value, device="cpu", quantize=quantize.value, backend=backend.value
     )
-    if loaded.notice is not None:
-        say(f"note: {loaded.notice}")
+    for note in loaded.notes:
+        say(f"note: {note}")
     plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(loaded.engine.limit)
     readings: list[Reading] = []
     measuring = measure(loaded.engine, loaded.engine.model, plan)

@@ -109,4 +109,4 @@ class Modes:
             raise ParameterError("it needs a smaller model with the same tokenizer: --draft-model MODEL")
         if self.draft.tokenizer_fingerprint != self.loaded.tokenizer_fingerprint:
             raise ParameterError(f"{self.draft.name} has another tokenizer than {self.loaded.name}")
-        return ModelDrafter(self.draft.engine, len(request.prompt_ids))
+        return ModelDrafter(self.draft.engine, len(request.prompt_ids), self.loaded.engine.vocab_size)

@@ -75,20 +75,22 @@ class ParallelDrafter:
 class ModelDrafter:
     """A smaller model with the same tokenizer writes on (Leviathan et al. 2023, arXiv 2211.17192).
 
-    It draws with the numbers that the sequence will draw with, so that equal distributions give equal tokens.
+    It draws with the numbers that the sequence will draw with, so that equal distributions give equal tokens. Where
+    the models have unequal rows for one tokenizer, only ids that both have are guessed, and none behind others.
     """
 
-    def __init__(self, engine: Engine, prompt_length: int):
-        """Raises ParameterError for a prompt beyond the model's context."""
+    def __init__(self, engine: Engine, prompt_length: int, vocab_size: int):
+        """`vocab_size` is that of the model which verifies. Raises ParameterError for a prompt beyond the context."""
         if prompt_length >= engine.limit:
             raise ParameterError(f"the draft model's context holds {engine.limit:,} tokens, less than the prompt")
         self._engine = engine
+        self._vocab_size = vocab_size
         self._cache = engine.new_cache()
         self._cached: list[int] = []
 
     def draft(self, sequence: Sequence, count: int) -> Draft:
         count = min(count, self._engine.limit - len(sequence.token_ids) - 1)
-        if count < 1:
+        if count < 1 or max(sequence.token_ids) >= self._engine.vocab_size:
             return Draft(())
         shared = 0
         for cached, token_id in zip(self._cached, sequence.token_ids[:-1], strict=False):
@@ -101,7 +103,7 @@ class ModelDrafter:
         while len(guesses) < count:
             computed += len(inputs)
             logits = self._engine.forward(torch.tensor([inputs]), self._cache)
-            if not guess(sequence, logits[0, -1], guesses):
+            if not guess(sequence, logits[0, -1, : self._vocab_size], guesses):
                 break
             inputs = guesses[-1:]
         self._cached += guesses[:-1]

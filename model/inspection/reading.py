@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.engine import LocalEngine
+from model.engine import LocalEngine, check_ids
 from model.errors import EngineError, ParameterError, PromptError
 from model.inspection.attribution import Split, split_logits
 from model.inspection.fork import Fork, ForkView, head, recorded
@@ -40,6 +40,7 @@ class Reading:
             raise PromptError("the text is one token; there is nothing before it that could have made it")
         if len(token_ids) > engine.limit:
             raise PromptError(f"the text is {len(token_ids):,} tokens and the context holds {engine.limit:,}")
+        check_ids(torch.tensor(token_ids), engine.vocab_size)
         if engine.device.type == "mps":
             raise EngineError("flow sums in float64, which mps does not have; use --device cpu")
         self.engine = engine

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from model.engine import check_ids
 from model.kernels.addresses import Stores, Turns, integers
 from model.kernels.build import KernelsError, load_library
 from model.kernels.machine import Machine
@@ -80,6 +81,10 @@ class NativeEngine:
     def limit(self) -> int:
         return self.model.config.max_positions
 
+    @property
+    def vocab_size(self) -> int:
+        return self.model.config.vocab_size
+
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         return KVCache(
             self.model.config,
@@ -137,6 +142,7 @@ class NativeEngine:
         logits: Tensor,
         hidden: Tensor | None = None,
     ) -> None:
+        check_ids(token_ids, self.vocab_size)  # a row that is not there would be read all the same
         rows, length = token_ids.shape
         if cache is None:
             cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)

@@ -1,0 +1,89 @@
+"""What a config.json means that leaves a field out: the defaults of transformers' config classes. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Defaults = dict[str, Any]
+
+
+def defaults(vocab: int, hidden: int, intermediate: int, layers: int, heads: int, positions: int) -> Defaults:
+    """The sizes of a family's first model, and what nearly all families share."""
+    return {
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": positions,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+    }
+
+
+QWEN = {
+    **defaults(151936, 4096, 22016, 32, 32, 32768),
+    "num_key_value_heads": 32,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
+GEMMA = {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
+DEFAULTS: dict[str, Defaults] = {
+    "llama": defaults(32000, 4096, 11008, 32, 32, 2048),
+    "mistral": {
+        **defaults(32000, 4096, 14336, 32, 32, 131072),
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+    },
+    "qwen2": QWEN,
+    "qwen3": {**QWEN, "head_dim": 128},
+    "gemma2": {
+        **defaults(256000, 2304, 9216, 26, 8, 8192),
+        **GEMMA,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma3_text": {
+        **defaults(262208, 2304, 9216, 26, 8, 131072),
+        **GEMMA,
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+    },
+    "gpt2": {
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "layer_norm_epsilon": 1e-5,
+        "activation_function": "gelu_new",
+        "tie_word_embeddings": True,
+    },
+    "gpt_neox": {
+        **defaults(50432, 6144, 24576, 44, 64, 2048),
+        "layer_norm_eps": 1e-5,
+        "hidden_act": "gelu",
+        "rotary_emb_base": 1e4,
+        "rotary_pct": 0.25,
+    },
+    "phi3": {
+        **defaults(32064, 3072, 8192, 32, 32, 4096),
+        "original_max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "partial_rotary_factor": 1.0,
+    },
+    "olmo2": {**defaults(50304, 4096, 11008, 32, 32, 2048), "rms_norm_eps": 1e-5},
+    "smollm3": {
+        **defaults(128256, 2048, 11008, 36, 16, 32768),
+        "num_key_value_heads": 4,
+        "rope_theta": 2e6,
+        "tie_word_embeddings": True,
+    },
+}

@@ -1,0 +1,251 @@
+"""What transformers loads is loaded: tensors and fields by other names, fields left out, fields not followed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from test_families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
+
+from model.checkpoint import Checkpoint
+from model.config import ModelConfig
+from model.engine import LocalEngine, load_engine
+from model.errors import CheckpointError, ConfigError
+from model.families import FAMILIES
+from model.loading import load_model
+
+
+def reread(folder: Path) -> Any:
+    """The folder as transformers reads it now."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def agrees(folder: Path) -> LocalEngine:
+    """Our engine, whose logits are those of transformers for the same folder."""
+    engine = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu")
+    ids = random_ids(40)
+    with torch.inference_mode():
+        close(engine.forward(ids, None, last=False), reread(folder)(ids).logits)
+    return engine
+
+
+def rename(folder: Path, names: dict[str, str]) -> None:
+    """Rename the tensors of a folder by their beginnings."""
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    for old, new in names.items():
+        tensors = {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in tensors.items()}
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+
+
+TIED = {"llama", "qwen3", "gemma2", "gemma3_text", "gpt2", "smollm3", "gpt_neox"}
+
+
+@pytest.mark.parametrize("family", sorted(TIED))
+def test_a_base_model_saved_alone_is_loaded(family: str, tmp_path: Path) -> None:
+    """AutoModel.save_pretrained, as Qwen3-Embedding was made: no prefix, no head."""
+    model_type, options = CASES[family]
+    reference = save(tmp_path, model_type, {**options, "tie_word_embeddings": True})
+    reference.base_model.save_pretrained(tmp_path)
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert not any(name.startswith(("model.", "transformer.", "gpt_neox.")) for name in file.keys())  # noqa: SIM118
+    engine = agrees(tmp_path)
+    assert engine.notes == ()
+
+
+def test_a_base_model_without_a_head_to_tie_is_refused_by_name(tmp_path: Path) -> None:
+    save(tmp_path, *CASES["llama"]).base_model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"missing: lm_head\.weight"):
+        load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("gpt2", {"transformer.": ""}),
+        ("gpt_neox", {"gpt_neox.": ""}),
+        ("olmo2", {"model.layers": "layers"}),
+        ("mistral, no window", {"lm_head": "model.lm_head"}),
+    ],
+)
+def test_prefixes_may_be_there_or_not(family: str, names: dict[str, str], tmp_path: Path) -> None:
+    save(tmp_path, *CASES[family])
+    rename(tmp_path, names)
+    assert agrees(tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "shape"),
+    [
+        ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq", (4,)),
+        ("qwen3", "rotary_emb.inv_freq", (4,)),
+        ("gpt_neox", "gpt_neox.layers.0.attention.bias", (1, 1, 8, 8)),
+        ("gpt_neox", "gpt_neox.layers.0.attention.masked_bias", ()),
+        ("gpt_neox", "gpt_neox.layers.1.attention.rotary_emb.inv_freq", (1,)),
+        ("gpt2", "transformer.h.0.attn.masked_bias", ()),
+    ],
+)
+def test_tables_that_old_files_hold_are_left_aside(family: str, name: str, shape: Any, tmp_path: Path) -> None:
+    save(tmp_path, *CASES[family])
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({**safetensors.torch.load_file(file), name: torch.ones(shape)}, file, {"format": "pt"})
+    assert agrees(tmp_path).notes == ()
+
+
+IGNORED = [
+    ("llama", {"sliding_window": 8}, "sliding_window 8"),
+    ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+    ("llama", {"rope_interleaved": True, "embedding_multiplier": 12.0}, "embedding_multiplier 12.0"),
+    ("olmo2", {"sliding_window": 8}, "sliding_window 8"),
+    ("llama", {"is_encoder_decoder": True}, "is_encoder_decoder True"),
+    ("mistral", {"layer_types": ["sliding_attention"] * 2 + ["full_attention"]}, "layer_types"),
+    ("mistral", {"attn_logit_softcapping": 2.0}, "attn_logit_softcapping 2.0"),
+    ("qwen2", {"attention_bias": True}, "attention_bias True"),
+    ("qwen2", {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 2, 1]}}, "mrope_section"),
+    ("qwen3", {"use_parallel_residual": True}, "use_parallel_residual True"),
+    ("qwen3", {"rope_parameters": {**YARN, "attn_factor": 0.8782488562869419}}, "attn_factor 0.878"),
+    ("llama", {"rope_parameters": {"type": "linear", "factor": 2.0, "finetuned": True}}, "finetuned True"),
+    ("olmo2", {"clip_qkv": 0.01}, "clip_qkv 0.01"),
+    ("gemma3_text", {"attn_logit_softcapping": 0.5}, "attn_logit_softcapping 0.5"),
+    ("gemma3_text", {"rope_parameters": {"rope_theta": 50.0, "rope_type": "default"}}, "rope_theta 50.0"),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling and rope_parameters differ"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "told"), IGNORED, ids=[f"{i[0]}: {i[2]}" for i in IGNORED])
+def test_a_field_that_transformers_does_not_follow_is_noted(
+    family: str, changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    options = GPT2 if family == "gpt2" else SIZES
+    save(tmp_path, family, options)
+    tiny.edit_json(tmp_path / "config.json", **changes)
+    agrees(tmp_path)
+    (note,) = Checkpoint.open(tmp_path).config.notes
+    assert told in note
+    assert len(note) < 300
+
+
+READ = [
+    ("llama", {"head_dim": None, "num_key_value_heads": 2}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "type": "dynamic", "factor": 2.0, "rope_theta": 5000.0}}),
+    ("llama", {"rope_parameters": {"type": "linear", "factor": 2.0}, "rope_theta": 700.0}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 700.0}, "rope_theta": 5.0}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 0.5, "rope_theta": 700.0}}),
+    ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 0.5, "rope_theta": 700.0}}),
+    ("llama", {"rope_parameters": {**YARN, "factor": 3, "beta_fast": 0, "truncate": None}}),
+    ("qwen2", {"layer_types": ["attention"] * 3}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": None}),
+    ("smollm3", {"no_rope_layers": [1, 0, 1, 1, 0]}),
+    ("smollm3", {"no_rope_layers": [1, 0, 1], "use_sliding_window": True, "sliding_window": 9, "layer_types": None}),
+    ("gpt2", {"hidden_size": 32, "n_embd": 64, "num_attention_heads": 4, "n_head": 2}),
+    ("gpt_neox", {"num_key_value_heads": 2, "rotary_pct": 0.5, "rope_parameters": None}),
+    ("gpt_neox", {"rope_theta": 5.0, "rotary_emb_base": 700, "rope_parameters": None}),
+    ("gemma2", {"hidden_act": "relu"}),
+    (
+        "gemma3_text",
+        {
+            "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 900.0}},
+            "rope_scaling": {"factor": 4.0, "rope_type": "linear"},
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        },
+    ),
+    ("phi3", {"original_max_position_embeddings": 256, "partial_rotary_factor": 0.5, "rope_parameters": None}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), READ, ids=[f"{r[0]}: {', '.join(r[1])}" for r in READ])
+def test_a_spelling_means_what_it_means_to_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    options = GPT2 if family == "gpt2" else SIZES
+    if family == "gpt_neox":
+        options = {key: value for key, value in options.items() if key != "num_key_value_heads"}
+    save(tmp_path, family, options)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    agrees(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_that_leaves_everything_out_has_the_defaults_of_transformers(family: str) -> None:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    ours, theirs = ModelConfig.from_hf({"model_type": family}), AutoConfig.for_model(family)
+    for own, other in {
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "max_positions": "max_position_embeddings",
+        "tie_word_embeddings": "tie_word_embeddings",
+    }.items():
+        assert getattr(ours, own) == getattr(theirs, other), own
+    for own, others in {
+        "intermediate_size": ("intermediate_size",),
+        "num_kv_heads": ("num_key_value_heads",),
+        "head_dim": ("head_dim",),
+        "norm_eps": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
+        "logit_softcap": ("final_logit_softcapping",),
+    }.items():
+        for other in others:
+            assert getattr(ours, own) == getattr(theirs, other, getattr(ours, own)), own
+    thetas = {kind.rope.theta for kind in ours.layers if kind.rope is not None}
+    theirs_rope = getattr(theirs, "rope_parameters", None) or {}
+    expected = theirs_rope if "full_attention" in theirs_rope else {"all": theirs_rope} if theirs_rope else {}
+    assert thetas == {rope["rope_theta"] for rope in expected.values()}
+
+
+NUMBERS = [
+    *(("llama", {"rope_theta": value}) for value in (0, -1.0, float("nan"), float("inf"), 1e-300)),
+    *(
+        ("llama", {"rope_scaling": {"type": kind, "factor": value}})
+        for kind in ("linear", "dynamic")
+        for value in (0, -2.0, float("nan"), 1e-300, 1e300)
+    ),
+    *(
+        ("llama", {"rope_scaling": {**YARN, key: value}})
+        for key in ("factor", "attention_factor", "beta_fast", "beta_slow")
+        for value in (-1.0, 1e-300, float("nan"))
+    ),
+    *(("llama", {"rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": value}}) for value in (-7.2, float("inf"))),
+    *(
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [value] + [1.0] * 3}})
+        for value in (0, -1.0, 1e-300, float("nan"), float("inf"))
+    ),
+    ("gemma3_text", {"rope_local_base_freq": 0}),
+    ("gpt_neox", {"rotary_emb_base": 0}),
+    ("gpt_neox", {"rotary_pct": float("nan")}),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5}),
+    ("qwen2", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), NUMBERS, ids=str)
+def test_a_number_that_makes_no_rope_is_refused_by_name(family: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_hf({**BASE, "model_type": family, **changes})
+    told = str(caught.value)
+    assert any(word in told for word in ("theta", "factor", "beta", "mscale", "rotary", "per layer type")), told
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+def test_a_float16_gemma_is_computed_in_float32(family: str, tmp_path: Path) -> None:
+    """Its hidden states pass 65,504, the largest number of float16."""
+    reference = save(tmp_path, *CASES[family])
+    with torch.no_grad():
+        for layer in reference.model.layers:
+            layer.post_feedforward_layernorm.weight += 3e4
+    reference.half().save_pretrained(tmp_path)
+    tiny.byte_level_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    ids = random_ids(12)
+    with torch.inference_mode():
+        assert not reference(ids).logits.isfinite().all()
+    loaded = load_model(tmp_path)
+    assert loaded.dtype == "float32"
+    assert "overflows" in " ".join(loaded.notes)
+    assert loaded.engine.forward(ids, None).isfinite().all()
