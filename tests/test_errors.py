@@ -86,7 +86,7 @@ def test_a_token_beyond_the_embedding_is_an_error_where_the_prompt_names_it(brok
     path.write_text(json.dumps(content))
     assert run(broken).returncode == 0
     named = generate("-m", str(broken), "The <|extra|> fox", "-n", "2")
-    assert_one_line_error(named, 1, "token 4,096", "ends at 4,095")
+    assert_one_line_error(named, 2, "token 4,096", "ends at 4,095")
 
 
 def test_a_broken_tokenizer_is_refused(broken: Path) -> None:
