@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from model.chat import ChatTemplate, Message
 from model.decoding.autoregressive import Interrupt, decode
 from model.decoding.request import Request
 from model.engine import Engine
 from model.kv_cache import KVCache
-from model.steps import Finish, Record, Step
+from model.steps import Finish, Record
 from model.tokenizer import Tokenizer
 
 
 @dataclass(slots=True)
 class Conversation:
-    """The messages so far, and the cache with the token ids it was computed from."""
+    """The messages so far, and the cache that goes from turn to turn."""
 
     engine: Engine
     tokenizer: Tokenizer
     template: ChatTemplate
     messages: tuple[Message, ...] = ()
     cache: KVCache | None = None
-    cached_ids: list[int] = field(default_factory=list)
 
     def prompt_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of the conversation with one more message of the user. Raises TemplateError."""
@@ -37,9 +36,7 @@ class Conversation:
         """
         if self.cache is None or not self.cache.serves(planned_length):
             self.cache = self.engine.new_cache(planned_length=planned_length)
-        shared = common_prefix(self.cached_ids[: self.cache.lengths[0]], prompt_ids[:-1])
-        self.cache.truncate(0, shared)
-        return self.cache.lengths[0]
+        return self.cache.keep_prefix(0, prompt_ids[:-1])
 
     def answer(self, text: str, request: Request, interrupt: Interrupt) -> Iterator[Record]:
         """Decode an answer to `text`; when it is finished, both become part of the conversation.
@@ -48,28 +45,13 @@ class Conversation:
         """
         self.reuse(request.prompt_ids, request.planned_length(self.engine.limit))
         assert self.cache is not None
-        self.cached_ids = list(request.prompt_ids)
         said: list[str] = []
         for record in decode(self.engine, self.tokenizer, request, interrupt, self.cache):
             said.append(record.text)
-            if isinstance(record, Step):
-                if record.rewound_to is not None:
-                    del self.cached_ids[record.rewound_to :]
-                self.cached_ids += [choice.token_id for choice in record.choices if choice.token_id is not None]
-            elif isinstance(record, Finish) and record.reason != "error":
+            if isinstance(record, Finish) and record.reason != "error":
                 self.messages += (Message("user", text), Message("assistant", "".join(said)))
             yield record
 
     def clear(self) -> None:
         """Forget all but the system message."""
         self.messages = tuple(message for message in self.messages if message.role == "system")
-
-
-def common_prefix(first: Iterable[int], second: Iterable[int]) -> int:
-    """How many items two sequences begin with in common."""
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

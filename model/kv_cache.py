@@ -15,24 +15,29 @@ from model.large_pages import zeros
 from model.steps import CacheUsage
 
 FIRST_ALLOCATION = 64  # positions
+NO_TOKEN = -1  # stands for a position that saw more than the tokens before it
 
 
 @dataclass(frozen=True, slots=True)
 class CacheTail:
-    """The end of one row, cut off by `detach`: keys and values per layer, each (kv_heads, length, head_dim).
+    """The end of one row, cut off by `detach`: its ids, keys and values per layer, each (kv_heads, length, head_dim).
 
     Sliding-window layers hold the positions from `held_from` on, the others from `start`.
     """
 
     start: int
-    end: int
+    token_ids: tuple[int, ...]
     held_from: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
     @property
     def length(self) -> int:
-        return self.end - self.start
+        return len(self.token_ids)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
 
 
 class KVCache:
@@ -41,8 +46,9 @@ class KVCache:
     In a layer that sees everything slot = position, and storage doubles as it fills, up to `limit` positions. A
     sliding-window layer lets go of its oldest positions when its window and slack are full: in row r its slot 0 is
     position `starts[r]`. A forward pass calls `reserve`, then `write` in each layer, then `advance`; a pass that fails
-    before `advance` leaves the cache as it was. `planned_length` is the length the run may reach, by which some ropes
-    choose their factors; without it, the limit.
+    before `advance` leaves the cache as it was. A row remembers the ids it was computed from: `keep_prefix` finds what
+    of it holds for another text. `planned_length` is the length the run may reach, by which some ropes choose their
+    factors; without it, the limit.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class KVCache:
         self.config = config
         self.limit = limit
         self.planned_length = limit if planned_length is None else planned_length
-        self.lengths = [0] * rows
+        self.token_ids: list[list[int]] = [[] for _ in range(rows)]
         self.starts = [0] * rows
         self.window = config.window
         self.slides = [kind.window is not None for kind in config.layers]
@@ -70,7 +76,12 @@ class KVCache:
 
     @property
     def rows(self) -> int:
-        return len(self.lengths)
+        return len(self.token_ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions of each row."""
+        return [len(token_ids) for token_ids in self.token_ids]
 
     @property
     def allocated(self) -> int:
@@ -123,9 +134,23 @@ class KVCache:
                 store.scatter_(2, slots[:, None, :, None].expand_as(new), new)
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
-    def advance(self, count: int) -> None:
-        """Count the positions written by a finished forward pass."""
-        self.lengths = [length + count for length in self.lengths]
+    def advance(self, token_ids: Tensor, *, block: int = 0) -> None:
+        """Count the positions of `token_ids` (rows, count), which a finished forward pass has written.
+
+        The last `block` of them saw each other: where that is more than themselves, they are good for no text.
+        """
+        spoilt = block if block > 1 else 0
+        clean = token_ids.shape[1] - spoilt
+        for held, new_ids in zip(self.token_ids, token_ids.tolist(), strict=True):
+            held.extend([*new_ids[:clean], *[NO_TOKEN] * spoilt])
+
+    def keep_prefix(self, row: int, token_ids: Sequence[int]) -> int:
+        """Forget the positions of `row` behind those that these ids begin with; the length that is left, as `truncate`
+        has it."""
+        held = self.token_ids[row]
+        if (length := common_prefix(held, token_ids)) < len(held):
+            self.truncate(row, length)
+        return len(held)
 
     def truncate(self, row: int, length: int) -> int:
         """Forget the positions of `row` from `length` on; the length that is left. Storage stays.
@@ -133,13 +158,14 @@ class KVCache:
         That is 0 where a sliding-window layer has let go of what the position `length` needs: then the row is empty,
         and its prefix is to be computed again.
         """
-        if not 0 <= length <= self.lengths[row]:
-            raise ValueError(f"cannot truncate a row of {self.lengths[row]} positions to {length}")
+        held = self.token_ids[row]
+        if not 0 <= length <= len(held):
+            raise ValueError(f"cannot truncate a row of {len(held)} positions to {length}")
         if self.window is not None and self.starts[row] > max(0, length - self.window + 1):
             length = 0
         if length == 0:
             self.starts[row] = 0
-        self.lengths[row] = length
+        del held[length:]
         return length
 
     def select(self, rows: Sequence[int]) -> None:
@@ -148,7 +174,7 @@ class KVCache:
         self.moves += 1
         self.keys = [store.index_select(0, index) for store in self.keys]
         self.values = [store.index_select(0, index) for store in self.values]
-        self.lengths = [self.lengths[row] for row in rows]
+        self.token_ids = [self.token_ids[row].copy() for row in rows]
         self.starts = [self.starts[row] for row in rows]
 
     def detach(self, row: int, start: int) -> CacheTail:
@@ -162,7 +188,7 @@ class KVCache:
         ]
         tail = CacheTail(
             start=start,
-            end=end,
+            token_ids=tuple(self.token_ids[row][start:]),
             held_from=max(start, first),
             keys=tuple(store[row, :, cut].clone() for store, cut in zip(self.keys, cuts, strict=True)),
             values=tuple(store[row, :, cut].clone() for store, cut in zip(self.values, cuts, strict=True)),
@@ -183,7 +209,7 @@ class KVCache:
             for slides, store, saved in zip(self.slides, stores, tails, strict=True):
                 end = tail.end - (self.starts[row] if slides else 0)
                 store[row, :, end - saved.shape[1] : end] = saved
-        self.lengths[row] = tail.end
+        self.token_ids[row] += tail.token_ids
 
     def usage(self, row: int = 0) -> CacheUsage:
         """One row's share, in positions and bytes of the real tensors.
@@ -244,3 +270,10 @@ class KVCache:
                     new[moved, :, :kept] = old[moved, :, shift : shift + kept]
         if slides:
             self.starts = starts
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many items two sequences begin with in common."""
+    count = min(len(first), len(second))
+    one, other = list(first[:count]), list(second[:count])
+    return count if one == other else next(k for k in range(count) if one[k] != other[k])

@@ -10,6 +10,7 @@ from typing import Literal
 
 Phase = Literal["prefill", "decode", "draft", "verify", "denoise", "jacobi"]
 Status = Literal["sampled", "accepted", "rejected", "revealed", "masked", "guessed", "forced", "pruned"]
+OPEN_STATUSES: tuple[Status, ...] = ("rejected", "guessed", "masked", "pruned")
 Reason = Literal["eos", "stop", "length", "context", "time", "interrupt", "constraint", "error"]
 
 
@@ -87,6 +88,11 @@ class Step:
     block: Block | None = None
     flow: tuple[dict[str, float | str | None], ...] | None = None
 
+    @property
+    def settled(self) -> tuple[Choice, ...]:
+        """The choices that stand, unless a later step takes them back."""
+        return tuple(c for c in self.choices if c.token_id is not None and c.status not in OPEN_STATUSES)
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -107,8 +113,7 @@ class Totals:
 
     def plus(self, step: Step) -> Totals:
         """These totals and one more step."""
-        dropped = ("rejected", "guessed", "pruned")
-        settled = [c for c in step.choices if c.token_id is not None and c.status not in dropped]
+        settled = step.settled
         back = 0 if step.rewound_to is None else max(0, self.length - step.rewound_to)
         prefill = step.phase == "prefill"
         return Totals(

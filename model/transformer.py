@@ -193,7 +193,7 @@ class Transformer(nn.Module):
         """
         hidden = self.model(token_ids, PassView(token_ids, cache, planned_length, block, hide))
         if cache is not None:
-            cache.advance(token_ids.shape[1])
+            cache.advance(token_ids, block=block)
         logits = self.lm_head(hidden[:, -1:] if last else hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)

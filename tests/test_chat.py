@@ -168,7 +168,7 @@ def test_the_kept_cache_holds_the_numbers_of_a_fresh_one(folder: Path, loaded: L
     assert conversation.cache is not None
     length = conversation.cache.lengths[0]
     fresh = loaded.engine.new_cache()
-    loaded.engine.forward(torch.tensor([conversation.cached_ids[:length]]), fresh)
+    loaded.engine.forward(torch.tensor([conversation.cache.token_ids[0]]), fresh)
     for kept, made in zip(conversation.cache.keys, fresh.keys, strict=True):
         assert (kept[:, :, :length] - made[:, :, :length]).abs().max() <= 1e-4
 

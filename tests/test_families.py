@@ -266,7 +266,6 @@ def test_a_chat_turn_that_crosses_the_border_computes_its_prompt_again(tmp_path:
     conversation = Conversation(engine, tokenizer, ChatTemplate("", {}))
     assert conversation.reuse(ids[0, :50].tolist(), 60) == 0
     engine.forward(ids[:, :50], conversation.cache)
-    conversation.cached_ids = ids[0, :50].tolist()
     assert conversation.reuse(ids[0].tolist(), BORDER) == 50
     assert conversation.reuse(ids[0].tolist(), BORDER + 1) == 0
     cached = engine.forward(ids, conversation.cache, last=False)

@@ -173,7 +173,7 @@ def test_a_large_cache_holds_what_a_small_one_held(dtype: torch.dtype) -> None:
         for layer, part in enumerate(kept):
             if count == 5:
                 cache.write(layer, part, -part, cache.next_positions(5))
-        cache.advance(count - cache.lengths[0])
+        cache.advance(torch.zeros(1, count - cache.lengths[0], dtype=torch.long))
     for layer, part in enumerate(kept):
         assert torch.equal(cache.keys[layer][:, :, :5], part)
         assert torch.equal(cache.values[layer][:, :, :5], -part)

@@ -276,7 +276,7 @@ class RowEngine(tiny.ScriptedEngine):
     def forward(self, token_ids: Tensor, cache: Any, **_: Any) -> Tensor:
         count = token_ids.shape[1]
         cache.reserve(count)
-        cache.advance(count)
+        cache.advance(token_ids)
         self.rows.append(len(token_ids))
         logits = torch.zeros(len(token_ids), 1, tiny.VOCAB_SIZE)
         for row, length in enumerate(cache.lengths):

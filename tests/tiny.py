@@ -143,7 +143,7 @@ class ScriptedEngine:
         self.inputs.extend(token_ids.tolist())
         if cache is not None:
             cache.reserve(token_ids.shape[1])
-            cache.advance(token_ids.shape[1])
+            cache.advance(token_ids)
         return self.script(token_ids.shape[1] if cache is None else cache.lengths[0])[None, None]
 
 

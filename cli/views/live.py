@@ -135,10 +135,10 @@ class Session:
         self._history.append(step.num_input_tokens if step.cache is None else step.cache.nbytes_used)
         if self._step is not None and self._step.block is not None:
             again = step.block is not None and step.block.start == self._step.block.start
-            self._block = [*self._block, *settled(self._step)] if again else []
+            self._block = [*self._block, *self._step.settled] if again else []
         self._step = step
         if step.choices:
-            self._choice = next(reversed(settled(step)), self._choice)
+            self._choice = next(reversed(step.settled), self._choice)
         if step.text:
             style = None
             if self._view.color_by != "none" and self._choice is not None:
@@ -207,8 +207,3 @@ class Session:
                 self._highlighted = (at + (1 if key == "j" else -1)) % count
                 self._draw()
         self._highlighted = None
-
-
-def settled(step: Step) -> list[Choice]:
-    """The choices of a step that stand."""
-    return [c for c in step.choices if c.token_id is not None and c.status not in ("rejected", "guessed", "pruned")]

@@ -11,8 +11,6 @@ from model.comparison.modes import Mode
 from model.decoding.request import Request
 from model.steps import Step
 
-UNSETTLED = ("rejected", "guessed", "masked", "pruned")
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -41,9 +39,9 @@ def run(mode: Mode, request: Request) -> Run:
         if not (record.phase == "draft" and mode.drafts_elsewhere):
             forwards += 1
             positions += record.num_input_tokens
-        for choice in record.choices:
-            if choice.token_id is not None and choice.status not in UNSETTLED:
-                token_ids[choice.position] = choice.token_id
+        if record.rewound_to is not None:
+            token_ids = {position: k for position, k in token_ids.items() if position < record.rewound_to}
+        token_ids.update((choice.position, choice.token_id) for choice in record.settled if choice.token_id is not None)
     seconds = time.perf_counter() - began
     ids = tuple(token_ids[position] for position in sorted(token_ids))
     return Run(ids, text, forwards, positions, seconds, seconds if first is None else first)

@@ -29,7 +29,7 @@ def decode(
 ) -> Iterator[Record]:
     """Prefill the prompt in chunks, then decode until an end token, max_new_tokens, or the context's limit.
 
-    A `cache` that already holds the first positions of the prompt is continued (chat keeps it between turns).
+    A `cache` is continued from what its row has in common with the prompt (chat keeps it between turns).
     Yields one Step per forward pass and a Finish at the end. Raises PromptError before the first step; an error in
     a later pass yields a Finish with reason "error" first.
     """
@@ -71,11 +71,9 @@ def asked_to_stop(request: Request, interrupt: Interrupt, seconds: float) -> Rea
 def next_inputs(token_ids: list[int], cache: KVCache | None, chunk: int) -> list[int]:
     """The ids to compute next: what the cache does not hold yet, at most a chunk; without a cache, all of them.
 
-    The last id is always computed: its logits are the next token's. A cache that holds more is cut back.
+    The last id is always computed: its logits are the next token's. A cache that holds anything else is cut back.
     """
     if cache is None:
         return token_ids[:]
-    if cache.lengths[0] >= len(token_ids):
-        cache.truncate(0, len(token_ids) - 1)
-    done = cache.lengths[0]
+    done = cache.keep_prefix(0, token_ids[:-1])
     return token_ids[done : done + chunk]

@@ -86,19 +86,12 @@ class ModelDrafter:
         self._engine = engine
         self._vocab_size = vocab_size
         self._cache = engine.new_cache()
-        self._cached: list[int] = []
 
     def draft(self, sequence: Sequence, count: int) -> Draft:
         count = min(count, self._engine.limit - len(sequence.token_ids) - 1)
         if count < 1 or max(sequence.token_ids) >= self._engine.vocab_size:
             return Draft(())
-        shared = 0
-        for cached, token_id in zip(self._cached, sequence.token_ids[:-1], strict=False):
-            if cached != token_id:
-                break
-            shared += 1
-        kept = self._cache.truncate(0, min(shared, self._cache.lengths[0]))
-        self._cached = list(sequence.token_ids)
+        kept = self._cache.keep_prefix(0, sequence.token_ids[:-1])
         inputs, computed, guesses = sequence.token_ids[kept:], 0, list[int]()
         while len(guesses) < count:
             computed += len(inputs)
@@ -106,7 +99,6 @@ class ModelDrafter:
             if not guess(sequence, logits[0, -1, : self._vocab_size], guesses):
                 break
             inputs = guesses[-1:]
-        self._cached += guesses[:-1]
         return Draft(tuple(guesses), computed)
 
 

@@ -33,12 +33,11 @@ class Negative:
     def rows(self, texts: Several[Several[int]]) -> Tensor:
         """Logits (rows, vocab) for texts of one length, prompt included, each continuing what its row had."""
         prompt_length = len(self._request.prompt_ids)
-        token_ids = torch.tensor([[*self._request.negative_ids, *text[prompt_length:]] for text in texts])
-        length = token_ids.shape[1]
-        for row, held in enumerate(self._cache.lengths):
-            if held >= length:
-                self._cache.truncate(row, length - 1)
-        while (done := self._cache.lengths[0]) < length:
+        behind = [[*self._request.negative_ids, *text[prompt_length:]] for text in texts]
+        for row, held in enumerate(behind):
+            self._cache.keep_prefix(row, held[:-1])
+        token_ids = torch.tensor(behind)
+        while (done := self._cache.lengths[0]) < token_ids.shape[1]:
             logits = self._engine.forward(token_ids[:, done : done + self._request.prefill_chunk], self._cache)
         return logits[:, -1]
 

@@ -114,9 +114,7 @@ def next_clean(sequence: Sequence, request: Request, cache: KVCache | None) -> t
     """The settled ids to compute next, the last of them included unless they are a chunk of the prompt."""
     if cache is None:
         return sequence.token_ids[:], "denoise"
-    if cache.lengths[0] >= len(sequence.token_ids):  # a longer cache was given, or tokens were taken back
-        cache.truncate(0, len(sequence.token_ids) - 1)
-    done, known = cache.lengths[0], len(request.prompt_ids) - 1
+    done, known = cache.keep_prefix(0, sequence.token_ids[:-1]), len(request.prompt_ids) - 1
     if done < known:
         return sequence.token_ids[done : min(done + request.prefill_chunk, known)], "prefill"
     return sequence.token_ids[done:], "denoise"

@@ -169,8 +169,7 @@ class Batch:
         """Forget what the row's sample took back; the length it was cut to."""
         sequence = self.samples[row].sequence
         rewound_to, sequence.rewound_to = sequence.rewound_to, None
-        if self._cache.lengths[row] >= len(sequence.token_ids):
-            self._cache.truncate(row, len(sequence.token_ids) - 1)
+        self._cache.keep_prefix(row, sequence.token_ids[:-1])
         return rewound_to
 
     def _branch(self) -> int:

@@ -126,7 +126,7 @@ class Sequence:
             prompt_length=len(self._request.prompt_ids),
             seed=self.seed,
             attempt=len(avoided),
-            masks=self._masks(avoided, self.new_tokens + len(ahead)),
+            masks=self._masks(avoided, ahead),
             negative=None if negative is None else negative.numpy(),
         )
 
@@ -137,18 +137,22 @@ class Sequence:
             self.reason = "stop"
         return text
 
-    def _masks(self, avoided: tuple[int, ...], new_tokens: int) -> tuple[Mask, ...]:
+    def _masks(self, avoided: tuple[int, ...], ahead: Ids[int]) -> tuple[Mask, ...]:
+        """Raises NothingPossible."""
         request, masks = self._request, []
         if self._healing is not None:
-            mask = self._healing.mask(self.token_ids[len(request.prompt_ids) :])
+            mask = self._healing.mask([*self.token_ids[len(request.prompt_ids) :], *ahead])
             masks += [] if mask is None else [mask]
         if self._constraint is not None:
-            masks.append(self._constraint.mask())
+            constraint = self._constraint.fork() if ahead else self._constraint
+            for token_id in ahead:
+                constraint.advance(token_id)
+            masks.append(constraint.mask())
         if avoided:
             masks.append(Mask("ban", removed=avoided))
         if request.ignore_eos:
             masks.append(Mask("ignore-eos", removed=tuple(request.eos_token_ids)))
-        elif new_tokens < request.min_new_tokens:
+        elif self.new_tokens + len(ahead) < request.min_new_tokens:
             masks.append(Mask("min-new-tokens", removed=tuple(request.eos_token_ids)))
         return tuple(masks)
 

@@ -62,13 +62,14 @@ class JacobiDrafter:
         return Draft((*known, *[sequence.token_ids[-1]] * (count - len(known))))
 
     def improve(self, sequence: Sequence, rows: Tensor, settled: int, drafts: tuple[int, ...]) -> None:
-        """New guesses for what lies behind the settled tokens, from the rows (positions, vocab) of the same pass."""
+        """New guesses for what lies behind the sequence, from the rows (positions, vocab) of the same pass.
+
+        It settled so many tokens; fewer than none where a ban took back tokens of earlier passes, whose rows are gone.
+        """
         self.guesses = []
-        for row in range(settled, len(rows)):
-            before = len(self.guesses)
-            assumed = [*drafts[settled:row]]  # what this row was computed from
-            found: list[int] = assumed[:]
-            if not guess(sequence, rows[row], found) or len(self.guesses) != before:
+        for row in range(settled, len(rows) if settled >= 0 else settled):
+            found = [*drafts[settled:row]]  # what this row was computed from
+            if not guess(sequence, rows[row], found):
                 break
             self.guesses.append(found[-1])
 
@@ -125,7 +126,7 @@ def verify(
 ) -> Decision:
     """Decide from rows (guesses + 1, vocab) for as long as the guesses hold."""
     choices: list[Choice] = []
-    text, start = "", len(sequence.token_ids)
+    text, start, is_rejected = "", len(sequence.token_ids), False
     while sequence.reason is None and sequence.rewound_to is None:
         settled = len(sequence.token_ids) - start
         if tuple(sequence.token_ids[start:]) != drafts[:settled] or settled >= len(rows):
@@ -134,11 +135,12 @@ def verify(
         text += decision.text
         for choice in decision.choices:
             place = choice.position - start
-            wanted = drafts[place] if place < len(drafts) else None
+            wanted = drafts[place] if place < len(drafts) and not is_rejected else None
+            if wanted is not None and wanted != choice.token_id:
+                choices.append(rejected(choice, wanted, tokenizer))
+                is_rejected = True  # the guesses behind it were for another text
             holds = wanted == choice.token_id and choice.status == "sampled"
             choices.append(replace(choice, status="accepted") if holds else choice)
-            if wanted is not None and wanted != choice.token_id:
-                choices.insert(-1, rejected(choice, wanted, tokenizer))
         if not decision.choices:
             break
     if isinstance(drafter, JacobiDrafter):

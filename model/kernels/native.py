@@ -168,7 +168,7 @@ class NativeEngine:
             None if hidden is None else hidden.data_ptr(),
         )
         self.machine.run(task, torch.get_num_threads())
-        cache.advance(length)
+        cache.advance(token_ids, block=block)
 
     # Another thread may put its own in these fields at any time: each call goes on with what it read or made itself.
 
