@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.kernels.build import KernelsError, find_compiler, load_library
+from model.kernels.build import find_compiler, load_library
+from model.kernels.errors import KernelsError
 from model.kernels.machine import Machine
 from model.kernels.native import NativeEngine
 from model.kernels.program import Operations

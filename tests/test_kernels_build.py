@@ -16,7 +16,8 @@ import torch
 from native_parts import FLAGS, native
 
 from model.kernels import build
-from model.kernels.build import KernelsError, load_library
+from model.kernels.build import load_library
+from model.kernels.errors import KernelsError
 from model.kernels.native import NativeEngine
 
 LOADED = "from model.kernels.build import load_library; from pathlib import Path; load_library(Path({folder!r}))"
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_second_use_compiles_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_library(folder)
     (library,) = folder.iterdir()
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("compiled again"))
     load_library(folder)
     assert [*folder.iterdir()] == [library]
 
@@ -72,16 +73,6 @@ def test_a_compiler_that_fails_means_torch_with_its_first_error(folder: Path, mo
     with pytest.raises(KernelsError, match=r"broken-cc failed: engine.c:1: error: no such machine"):
         load_library(folder)
     assert not [*folder.iterdir()]
-
-
-def test_a_damaged_library_is_not_used(folder: Path) -> None:
-    load_library(folder, ["-O1"])
-    (library,) = folder.iterdir()
-    broken = folder.parent / "other"
-    broken.mkdir(mode=0o700)
-    (broken / library.name).write_bytes(b"not a library")
-    with pytest.raises(KernelsError, match="cannot be used"):
-        load_library(broken, ["-O1"])
 
 
 def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import shutil
-import stat
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -16,53 +16,54 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from model.kernels.errors import KernelsError
+from model.kernels.facts import check_facts
+from model.kernels.folder import intact_library, keep_library, new_library, own_folder
+
 SOURCE = "engine.c"  # and the headers beside it
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
+MARCH = "TOKENGLASS_MARCH"  # the processor to compile for, as the compiler names it: x86-64-v3 has AVX2 and no more
 SECONDS = 120  # a compiler that takes longer is given up
-
-
-class KernelsError(Exception):
-    """The kernels cannot be had on this machine; the message says why."""
+MAX_ERRORS = 2**16  # bytes of what a compiler says
+SHOWN = 300  # characters of it
 
 
 def load_library(folder: Path | None = None, extra: Sequence[str] = ()) -> ctypes.CDLL:
     """The compiled kernels, from `folder` (None: the user's cache) or else compiled into it. Raises KernelsError."""
     compiler = find_compiler()
-    flags = (*FLAGS, "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native", *extra)
+    flags = (*FLAGS, target(), *extra)
     folder = own_folder(user_cache_path("tokenglass") / "kernels" if folder is None else folder)
-    library = folder / f"{fingerprint(compiler, flags)}.so"
     try:
-        if not library.exists():
-            compile_into(library, [*compiler, *flags])
-        if library.stat().st_uid != os.getuid():
-            raise KernelsError(f"{library} belongs to someone else")
-        return ctypes.CDLL(str(library))
+        key = fingerprint(compiler, flags)
+        library = intact_library(folder, key) or compile_into(folder, key, [*compiler, *flags])
+        loaded = ctypes.CDLL(str(library))
     except OSError as error:
         raise KernelsError(f"the compiled kernels cannot be used ({error})") from None
+    check_facts(loaded)
+    return loaded
 
 
 def find_compiler() -> list[str]:
     """The command of $CC, or the first C compiler on the path. Raises KernelsError."""
     if os.name != "posix":
         raise KernelsError(f"they are not built for {platform.system()}")
-    wanted = shlex.split(os.environ.get("CC", ""))
+    try:
+        wanted = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise KernelsError(f"CC cannot be read as a command ({error})") from None
     for command in [wanted] if wanted else [["cc"], ["gcc"], ["clang"]]:
-        found = shutil.which(command[0])
-        if found is not None:
-            return [found, *command[1:]]
+        program = shutil.which(command[0])
+        if program is not None:
+            return [program, *command[1:]]
+    if wanted:
+        raise KernelsError(f"CC names {wanted[0][:SHOWN]!r}, which is no program that can be run")
     raise KernelsError("there is no C compiler; install gcc or clang, or name one in CC")
 
 
-def own_folder(folder: Path) -> Path:
-    """The folder, made where it is missing, if nobody else can write to it. Raises KernelsError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-    except OSError as error:
-        raise KernelsError(f"{folder} cannot be made ({error.strerror})") from None
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise KernelsError(f"{folder} can be written by others; remove it")
-    return folder
+def target() -> str:
+    """The compiler's flag for the processor: this machine's, unless the environment names another."""
+    name = "-mcpu" if platform.machine() in ("arm64", "aarch64") else "-march"
+    return f"{name}={os.environ.get(MARCH) or 'native'}"
 
 
 def fingerprint(compiler: Sequence[str], flags: Sequence[str]) -> str:
@@ -70,7 +71,7 @@ def fingerprint(compiler: Sequence[str], flags: Sequence[str]) -> str:
     binary = Path(compiler[0]).resolve()
     status = binary.stat()
     parts = [*compiler, str(binary), str(status.st_size), str(status.st_mtime_ns), *flags, processor()]
-    digest = hashlib.sha256("\0".join(parts).encode())
+    digest = hashlib.sha256("\0".join(parts).encode(errors="surrogateescape"))
     for file in sources():
         digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
@@ -91,26 +92,32 @@ def processor() -> str:
     return "\n".join(line for line in lines if line.startswith(telling) and "MHz" not in line)
 
 
-def compile_into(library: Path, command: Sequence[str]) -> None:
-    """Compile beside the library and put it in place whole. Raises KernelsError, OSError."""
-    handle, made = tempfile.mkstemp(dir=library.parent, suffix=".so")
-    os.close(handle)
-    source = Path(__file__).with_name(SOURCE)
+def compile_into(folder: Path, key: str, command: Sequence[str]) -> Path:
+    """Compile in the folder, and give the library its name when it is whole. Raises KernelsError, OSError."""
+    compiled = new_library(folder)
     try:
-        done = subprocess.run(
-            [*command, "-o", made, str(source), "-lm"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or ["no message"]
-            raise KernelsError(f"{command[0]} failed: {lines[0]}")
-        Path(made).replace(library)
-    except subprocess.TimeoutExpired:
-        raise KernelsError(f"{command[0]} took more than {SECONDS} seconds") from None
+        run_compiler([*command, "-o", str(compiled), str(Path(__file__).with_name(SOURCE)), "-lm"])
+        return keep_library(compiled, key)
     finally:
-        Path(made).unlink(missing_ok=True)
+        compiled.unlink(missing_ok=True)
+
+
+def run_compiler(command: Sequence[str]) -> None:
+    """Run it with everything that it starts, and end all of that if it takes too long. Raises KernelsError, OSError."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
+        try:
+            status = process.wait(SECONDS)
+        except BaseException as reason:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(reason, subprocess.TimeoutExpired):
+                raise KernelsError(f"{command[0]} took more than {SECONDS} seconds") from None
+            raise
+        if status:
+            errors.seek(0)
+            lines = errors.read(MAX_ERRORS).decode(errors="replace").splitlines()
+            line = next((line for line in lines if "error" in line.lower()), "no message")
+            raise KernelsError(f"{command[0]} failed: {line[:SHOWN]}")

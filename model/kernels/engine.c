@@ -1,10 +1,8 @@
 // A forward pass of a transformer in one call: every thread runs the whole program, with a barrier after each phase.
 #include "attend.h"
-#include "measure.h"
+#include "facts.h"
 #include "project.h"
 #include "read.h"
-
-enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
 
 static void run_program(Member *self, void *argument) {
     Engine *e = argument;
@@ -90,9 +88,7 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     memcpy(e->operations, operations, count * sizeof *operations);
     e->count = count;
     e->sizes = *sizes;
-#if TILES
     e->tiled = tiles_allowed();
-#endif
     long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,

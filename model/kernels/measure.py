@@ -14,7 +14,7 @@ from model.sampling.provenance import Logits
 from model.sampling.raw import Raw, not_numbers
 
 ROOM = 4  # times the tokens that are asked for: more are found where many are about as probable
-WIDEST = 4096  # tokens that are found for a flat distribution, as in measure.h
+WIDEST = 4096  # tokens that are found for a flat distribution
 
 
 class Measure:

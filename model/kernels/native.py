@@ -10,7 +10,8 @@ from torch import Tensor
 
 from model.engine import check_ids
 from model.kernels.addresses import Stores, Turns, integers
-from model.kernels.build import KernelsError, load_library
+from model.kernels.build import load_library
+from model.kernels.errors import KernelsError
 from model.kernels.machine import Machine
 from model.kernels.measure import Measure
 from model.kernels.pages import move_to_large_pages

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.kernels.build import KernelsError
+from model.kernels.errors import KernelsError
 from model.kernels.structures import Activation, Buffer, Code, Kind, Matrix, Norm, Normed, Operation
 from model.quantisation import Int4Weight, Int8Weight
 from model.rope_config import Rope

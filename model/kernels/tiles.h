@@ -15,7 +15,9 @@
 // Columns from which on tiles are faster.
 INLINE long least_tiled(int kind) { return kind == INT8 ? 3 : 8; }
 
-#if TILES
+#if !TILES
+static bool tiles_allowed(void) { return false; }
+#else
 #include <sys/syscall.h>
 #include <unistd.h>
 

@@ -1,0 +1,27 @@
+// What model/kernels/facts.py compares with its own numbers, and what these kernels were compiled for.
+#pragma once
+#include "measure.h"
+#include "products.h"
+
+enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
+
+// Tells every fact by its name.
+void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
+#define SIZE(type) tell(#type, sizeof(type));
+#define NUMBER(name) tell(#name, name);
+    SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(Measured) SIZE(Pass)
+    NUMBER(FLOAT32) NUMBER(BFLOAT16) NUMBER(INT8) NUMBER(INT4)
+    NUMBER(EMBED) NUMBER(NORMALISE) NUMBER(MULTIPLY) NUMBER(ATTEND) NUMBER(TAP) NUMBER(HEAD)
+    NUMBER(IDENTITY) NUMBER(SILU) NUMBER(GELU) NUMBER(GELU_TANH) NUMBER(RELU)
+    NUMBER(HIDDEN) NUMBER(READY) NUMBER(QUERY) NUMBER(KEY) NUMBER(VALUE) NUMBER(MIXED) NUMBER(GATE) NUMBER(UP) NUMBER(ADDED)
+    NUMBER(NORM_NONE) NUMBER(NORM_RMS) NUMBER(NORM_LAYER)
+    NUMBER(DONE) NUMBER(NO_MEMORY) NUMBER(NO_SUCH_TOKEN)
+    NUMBER(GROUP) NUMBER(PANEL) NUMBER(STEP) NUMBER(WIDEST)
+    NUMBER(LANES) NUMBER(BYTE_PRODUCTS)
+    tell("UNIT", UNIT_BYTES / PANEL);
+    tell("TILES", tiles_allowed());
+    tell("LEAST_TILED_INT8", least_tiled(INT8));
+    tell("LEAST_TILED_INT4", least_tiled(INT4));
+#undef SIZE
+#undef NUMBER
+}
