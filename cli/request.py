@@ -14,7 +14,7 @@ from cli.options.search import SearchOptions
 from cli.say import say
 from model.decoding.request import Request, check_length, truncate
 from model.errors import ParameterError, PromptError
-from model.sampling.parameters import SamplingParameters, defaults_from, not_applied
+from model.sampling.parameters import SamplingParameters
 
 if TYPE_CHECKING:
     from model.loading import LoadedModel
@@ -36,22 +36,26 @@ def build_request(
     sampling: SamplingOptions,
     model: ModelOptions,
     top: int,
+    *,
+    chat: bool = False,
 ) -> Request:
-    """What the options ask for. Raises ParameterError."""
+    """What the options ask for, of a text or of a turn in a chat. Raises ParameterError, PromptError."""
     from cli.constraint import read_constraint
 
+    checkpoint = loaded.checkpoint.generation_config
+    most, least = lengths(loaded, control, len(prompt_ids))
     return Request(
         prompt_ids=prompt_ids,
         seed=secrets.randbits(32) if sampling.seed is None else sampling.seed,
         sampling=sampling_parameters(loaded, sampling),
-        max_new_tokens=control.max_new_tokens,
-        min_new_tokens=control.min_new_tokens,
+        max_new_tokens=most,
+        min_new_tokens=least,
         ignore_eos=control.ignore_eos,
-        max_seconds=control.max_time,
-        stops=tuple(control.stop or ()),
+        max_seconds=checkpoint.max_seconds if control.max_time is None else control.max_time,
+        stops=tuple(control.stop) if control.stop else checkpoint.stop_strings,
         bans=tuple(control.ban or ()),
         constraint=read_constraint(control),
-        eos_token_ids=loaded.eos_token_ids,
+        eos_token_ids=loaded.turn_end_ids if chat else loaded.eos_token_ids,
         top=top,
         prefill_chunk=model.prefill_chunk,
         use_cache=not model.no_cache,
@@ -101,11 +105,24 @@ def encode(loaded: LoadedModel, text: str, prompt: PromptOptions) -> tuple[int, 
     return template.encode((*opening, *said), loaded.tokenizer, begun=prompt.prefill_response or "")
 
 
-def fit(loaded: LoadedModel, prompt_ids: tuple[int, ...], max_new_tokens: int, side: Side | None) -> tuple[int, ...]:
+def lengths(loaded: LoadedModel, control: ControlOptions, prompt_length: int) -> tuple[int, int]:
+    """How many new tokens there are at most and at least. Raises ParameterError, PromptError."""
+    checkpoint = loaded.checkpoint.generation_config
+    most, least = control.max_new_tokens, control.min_new_tokens
+    if most is None:
+        most = checkpoint.max_new_tokens(prompt_length, control.DEFAULT_LENGTH)
+    if least is None:
+        least = min(checkpoint.min_new_tokens(prompt_length), most)
+    return most, least
+
+
+def fit(
+    loaded: LoadedModel, prompt_ids: tuple[int, ...], control: ControlOptions, side: Side | None
+) -> tuple[int, ...]:
     """Token ids cut to the context only where that was asked for. Raises PromptError."""
     limit = loaded.engine.limit
     if side is not None:
-        room = max(limit - max_new_tokens, limit // 2)
+        room = max(limit - control.planned_length, limit // 2)
         prompt_ids = truncate(prompt_ids, room, side.value, keep=len(loaded.tokenizer.start_ids))
     check_length(prompt_ids, limit)
     return prompt_ids
@@ -116,9 +133,9 @@ def sampling_parameters(loaded: LoadedModel, options: SamplingOptions) -> Sampli
     from model.sampling.chain import describe_chain
     from model.sampling.repeats import breakers_of
 
-    generation_config = loaded.checkpoint.generation_config
-    for name, value in not_applied(generation_config).items():
-        say(f"note: generation_config.json asks for {name} {value}, which is not applied")
+    checkpoint = loaded.checkpoint.generation_config
+    for note in checkpoint.notes:
+        say(f"note: {note}")
     given: dict[str, Any] = {name: getattr(options, name) for name in SAME}
     given["no_repeat_ngram_size"] = options.no_repeat_ngram
     if options.dry_multiplier:
@@ -130,7 +147,7 @@ def sampling_parameters(loaded: LoadedModel, options: SamplingOptions) -> Sampli
         )
     if options.samplers is not None:
         given["samplers"] = tuple(name.strip() for name in options.samplers.split(",") if name.strip())
-    parameters = replace(defaults_from(generation_config), **{k: v for k, v in given.items() if v is not None})
+    parameters = checkpoint.sampling(**{k: v for k, v in given.items() if v is not None})
     if options.show_chain:
         for name, settings in describe_chain(parameters):
             say(f"{name:<19} {settings}")

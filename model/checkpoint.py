@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from model.config import ModelConfig, names_dtype, token_ids
+from model.config import ModelConfig, names_dtype
 from model.errors import CheckpointError
 from model.fields import first_few, shown, shown_name
 from model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
+from model.generation_config import GenerationConfig
 from model.headers import Header, TensorInfo, read_header
 from model.quantised_layout import Quantisation, quantisation_of, weights_in
 
@@ -33,7 +34,7 @@ class Checkpoint:
 
     folder: Path
     config: ModelConfig
-    generation_config: Mapping[str, Any]
+    generation_config: GenerationConfig
     tensors: tuple[TensorInfo, ...]
     quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
 
@@ -43,7 +44,6 @@ class Checkpoint:
         _refuse_other_formats(folder)
         raw = read_json(folder / "config.json")
         config = ModelConfig.from_hf(raw)
-        generation = folder / "generation_config.json"
         most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER
         shards = _shards(folder)
         headers = {file: read_header(file, most) for file in shards}
@@ -53,7 +53,7 @@ class Checkpoint:
         return Checkpoint(
             folder=folder,
             config=config,
-            generation_config=read_json(generation) if generation.exists() else {},
+            generation_config=GenerationConfig.from_folder(folder, raw),
             tensors=tensors,
             quantisation=_quantisation(headers),
         )
@@ -89,9 +89,8 @@ class Checkpoint:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """End tokens that generation_config.json and config.json name."""
-        named = token_ids(self.generation_config, "eos_token_id", "generation_config.json")
-        return tuple(dict.fromkeys((*named, *self.config.eos_token_ids)))
+        """End tokens that generation_config.json names; where there is none, config.json."""
+        return self.generation_config.eos_token_ids
 
     @cached_property
     def fingerprint(self) -> str:

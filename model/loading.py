@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -44,8 +44,16 @@ class LoadedModel:
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
-        """End tokens of generation_config.json, config.json and the tokenizer together."""
-        return frozenset((*self.checkpoint.eos_token_ids, *self.tokenizer.eos_token_ids))
+        """End tokens that the checkpoint names for generating; the tokenizer's own only where it names none."""
+        return self._possible(self.checkpoint.eos_token_ids or self.tokenizer.eos_token_ids)
+
+    @property
+    def turn_end_ids(self) -> frozenset[int]:
+        """End tokens in a chat: the tokenizer's own as well, which templates write behind every turn."""
+        return self._possible((*self.checkpoint.eos_token_ids, *self.tokenizer.eos_token_ids))
+
+    def _possible(self, token_ids: Iterable[int]) -> frozenset[int]:
+        return frozenset(token_id for token_id in token_ids if token_id < self.checkpoint.config.vocab_size)
 
     @property
     def tokenizer_fingerprint(self) -> str:

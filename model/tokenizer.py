@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,6 +112,10 @@ class Tokenizer:
         """Whether `decode` leaves this token out: a special token."""
         added = self._added.get(token_id)
         return added is not None and added.special
+
+    def special_ids(self, names: Collection[str]) -> tuple[int, ...]:
+        """The special tokens of these names, which no decoded text shows; other names are left out."""
+        return tuple(token_id for token_id, token in self.special_tokens.items() if token.content in names)
 
     def _start_ids(self) -> tuple[int, ...]:
         probe = "a"

@@ -16,7 +16,6 @@ from torch import Tensor
 from model.checkpoint import Checkpoint
 from model.engine import load_engine
 from model.errors import CheckpointError, ConfigError, TokenglassError
-from model.loading import load_model
 
 HEAD, NORM = "lm_head.weight", "model.norm.weight"
 Edit = Callable[[dict[str, Tensor]], object]
@@ -250,10 +249,3 @@ def test_a_changed_weight_changes_the_fingerprint(folder: Path, saved_checkpoint
     assert Checkpoint.open(folder).fingerprint == Checkpoint.open(saved_checkpoint).fingerprint
     edit_weights(folder, lambda tensors: tensors[HEAD].add_(1))
     assert Checkpoint.open(folder).fingerprint != Checkpoint.open(saved_checkpoint).fingerprint
-
-
-def test_end_tokens_are_the_union_of_every_file(folder: Path) -> None:
-    tiny.edit_json(folder / "config.json", eos_token_id=[7, 8])
-    (folder / "generation_config.json").write_text('{"eos_token_id": [8, 9]}')
-    (folder / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
-    assert load_model(folder).eos_token_ids == {0, 7, 8, 9}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.decoding.autoregressive import decode
+from model.decoding.drafts import NgramDrafter
 from model.decoding.healing import heal
 from model.decoding.request import Request
+from model.decoding.samples import decode_samples
+from model.decoding.speculative import decode_jacobi, decode_speculative
 from model.engine import LocalEngine
 from model.errors import ParameterError
 from model.loading import load_model
@@ -189,3 +193,81 @@ def test_only_a_token_that_longer_ones_begin_with_is_healed(tokenizer: Tokenizer
     assert tokenizer.piece(prompt[-1]) == piece
     only_start = tokenizer.encode("T")[:1]
     assert heal(tokenizer, only_start) == (only_start, b"")
+
+
+SPECIAL = "<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def marked() -> tuple[Tokenizer, int]:
+    """A tokenizer with a special token, and its id."""
+    backend = tiny.byte_level_tokenizer()
+    backend.add_special_tokens([SPECIAL])
+    return Tokenizer(backend), backend.token_to_id(SPECIAL)
+
+
+def test_a_stop_may_be_the_name_of_a_special_token(marked: tuple[Tokenizer, int]) -> None:
+    """No decoded text shows it; text that another stop may begin with comes out before it."""
+    tokenizer, mark = marked
+    engine = tiny.ScriptedEngine(tiny.says(*tokenizer.encode_bare(" one two"), mark, 30, after=1))
+    for stops in ((SPECIAL,), ("two three", SPECIAL)):
+        steps, finish = run(engine, tokenizer, (5,), stops=stops)
+        assert (text_of(steps, finish), finish.reason) == (" one two", "stop")
+        assert tiny.new_tokens(steps)[-1] == mark
+
+
+def test_half_a_character_before_a_special_token_is_shown_as_one_that_is_none(marked: tuple[Tokenizer, int]) -> None:
+    tokenizer, mark = marked
+    half = next(token_id for token_id in range(tokenizer.vocab_size) if tokenizer.piece(token_id) == b"\xc3")
+    engine = tiny.ScriptedEngine(tiny.says(*tokenizer.encode_bare(" one"), half, mark, 30, after=1))
+    steps, finish = run(engine, tokenizer, (5,), stops=(SPECIAL,))
+    assert (text_of(steps, finish), finish.reason) == (" one\N{REPLACEMENT CHARACTER}", "stop")
+
+
+def test_the_name_of_a_special_token_that_comes_as_text_stops_too(marked: tuple[Tokenizer, int]) -> None:
+    tokenizer, _ = marked
+    spelled = [token_id for char in SPECIAL for token_id in tokenizer.encode_bare(char)]
+    engine = tiny.ScriptedEngine(tiny.says(*tokenizer.encode_bare(" one"), *spelled, 30, after=1))
+    steps, finish = run(engine, tokenizer, (5,), stops=(SPECIAL,))
+    assert (text_of(steps, finish), finish.reason) == (" one", "stop")
+
+
+@pytest.mark.parametrize("ends", [frozenset({EOS}), "the special token"], ids=str)
+def test_a_ban_may_be_the_name_of_a_special_token(marked: tuple[Tokenizer, int], ends: Any) -> None:
+    """It never comes, not even where it would end the text."""
+    tokenizer, mark = marked
+    a, b = (tokenizer.encode_bare(text)[0] for text in "ab")
+    engine = tiny.ScriptedEngine(says_or([(a,), (mark, b), (a,)], after=1))
+    eos = ends if ends == frozenset({EOS}) else frozenset({mark})
+    steps, finish = run(engine, tokenizer, (5,), bans=(SPECIAL,), eos_token_ids=eos, max_new_tokens=3)
+    assert (text_of(steps, finish), finish.reason) == ("aba", "length")
+    assert {c.removed_by for step in steps for c in step.choices[0].candidates if c.token_id == mark} == {"ban"}
+
+
+def test_ways_of_decoding_stop_at_a_special_token(engine: LocalEngine) -> None:
+    """The fifth token that comes is made a special one."""
+    prompt = Tokenizer(tiny.byte_level_tokenizer()).encode("The fox")
+    steps, _ = run(engine, Tokenizer(tiny.byte_level_tokenizer()), prompt, max_new_tokens=5)
+    *said, mark = tiny.new_tokens(steps)
+    assert mark not in said
+    backend = tiny.byte_level_tokenizer()
+    name = backend.id_to_token(mark)
+    backend.add_special_tokens([name])
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.special_ids((name,)) == (mark,)
+
+    request = Request(prompt, 1, GREEDY, stops=(name,), max_new_tokens=9)
+    sharp = replace(request, sampling=SamplingParameters(temperature=1e-6))
+    never = threading.Event()
+    ways = {
+        "autoregressive": decode(engine, tokenizer, request, never),
+        "samples": decode_samples(engine, tokenizer, sharp, never, 2),
+        "speculative": decode_speculative(engine, tokenizer, request, never, engine.new_cache(), NgramDrafter(), 3),
+        "jacobi": decode_jacobi(engine, tokenizer, request, never, engine.new_cache(), 4),
+    }
+    for way, records in ways.items():
+        kept = list(records)
+        finish = next(record for record in kept if isinstance(record, Finish))
+        steps = [step for step in kept if isinstance(step, Step) and step.sequence == 0]
+        text = "".join(step.text for step in steps) + finish.text
+        assert (text, finish.reason) == (tokenizer.decode(said), "stop"), way

@@ -19,7 +19,7 @@ from model.errors import EngineError, NothingPossible, ParameterError
 from model.sampling.context import Context, Mask
 from model.sampling.draw import uniform
 from model.sampling.head import HEAD
-from model.sampling.parameters import SAMPLERS, SamplingParameters, defaults_from, not_applied
+from model.sampling.parameters import SAMPLERS, SamplingParameters
 from model.sampling.sampler import Sampler, drawn, inverse_cdf
 from model.sampling.scores import Scores
 from model.steps import Candidate, Choice
@@ -382,12 +382,12 @@ def test_choices_have_the_final_distribution() -> None:
         {"temperature": math.nan},
         {"temperature": math.inf},
         {"top_k": -1},
-        {"top_p": 0.0},
+        {"top_p": -0.01},
         {"top_p": 1.01},
         {"top_p": math.nan},
         {"min_p": -0.1},
         {"min_p": 1.1},
-        {"typical_p": 0.0},
+        {"typical_p": -0.01},
         {"top_n_sigma": -1.0},
         {"repetition_penalty": 0.0},
         {"presence_penalty": math.nan},
@@ -398,7 +398,7 @@ def test_choices_have_the_final_distribution() -> None:
         {"dry_base": 0.5},
         {"dry_allowed_length": 0},
         {"xtc_probability": 1.5},
-        {"xtc_threshold": 0.0},
+        {"xtc_threshold": -0.01},
         {"guidance_scale": math.inf},
         {"logit_bias": (((1,), math.inf),)},
     ],
@@ -406,41 +406,3 @@ def test_choices_have_the_final_distribution() -> None:
 def test_parameters_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=f"^{next(iter(wrong))} is "):
         SamplingParameters(**wrong)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ({}, SamplingParameters(temperature=0.8, top_p=0.95)),
-        ({"bos_token_id": 1}, SamplingParameters(temperature=0.8, top_p=0.95)),
-        ({"do_sample": False, "temperature": 0.6}, SamplingParameters(temperature=0.0, top_p=1.0)),
-        ({"do_sample": True}, SamplingParameters(temperature=1.0, top_p=1.0)),
-        ({"temperature": 0.6}, SamplingParameters(temperature=0.6, top_p=1.0)),
-        ({"typical_p": 0.9}, SamplingParameters(temperature=1.0, top_p=1.0, typical_p=0.9)),
-        ({"repetition_penalty": 1.1}, SamplingParameters(repetition_penalty=1.1)),
-        (
-            {"do_sample": False, "no_repeat_ngram_size": 3},
-            SamplingParameters(temperature=0.0, top_p=1.0, no_repeat_ngram_size=3),
-        ),
-        ({"top_k": 20, "min_p": None}, SamplingParameters(temperature=1.0, top_k=20, top_p=1.0)),
-        ({"do_sample": True, "temperature": 0.6, "top_p": 0.9, "min_p": 0.1}, SamplingParameters(0.6, 0, 0.9, 0.1)),
-    ],
-)
-def test_defaults_are_those_of_the_checkpoint(content: dict[str, Any], expected: SamplingParameters) -> None:
-    assert defaults_from(content) == expected
-
-
-@pytest.mark.parametrize(
-    "content",
-    [{"temperature": "hot"}, {"top_k": 2.5}, {"top_p": True}, {"top_p": 7}, {"temperature": 10**400}, {"min_p": []}],
-)
-def test_a_generation_config_that_makes_no_sense_is_refused_by_name(content: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=rf"^generation_config.json: {next(iter(content))} is"):
-        defaults_from(content)
-
-
-def test_fields_that_would_change_the_text_and_are_not_applied_are_told() -> None:
-    neutral = {"eta_cutoff": 0.0, "num_beams": 1, "top_h": None, "bad_words_ids": [], "repetition_penalty": 1.1}
-    assert not_applied(neutral) == {}
-    asked = {"eta_cutoff": 3e-4, "num_beams": 4, "top_h": 0.4, "bad_words_ids": [[1]]}
-    assert not_applied({**neutral, **asked}) == asked

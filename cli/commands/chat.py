@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cli.options.common import Debug
-from cli.options.control import ControlOptions, MaxNewTokens
+from cli.options.control import ControlOptions
 from cli.options.groups import flat
 from cli.options.model import ModelOptions
 from cli.options.prompt import System
@@ -25,7 +25,7 @@ HELP = "/clear forgets the conversation, /save FILE writes it as JSON, /help sho
 
 @dataclass(frozen=True, slots=True)
 class ChatControlOptions(ControlOptions):
-    max_new_tokens: MaxNewTokens = 512
+    DEFAULT_LENGTH: ClassVar[int] = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,17 @@ def chat(
     """
     from cli import session
     from cli.interrupts import soft_interrupt
-    from cli.request import build_request, fit
+    from cli.request import build_request, fit, lengths
     from cli.summary import summary
     from model.chat import ChatTemplate, Message
     from model.conversation import Conversation
 
     name = session.settle_view(view)
-    loaded, threads = session.load(model, lambda _: control.max_new_tokens)
+    loaded, threads = session.load(model, lambda _: control.planned_length)
     opening = () if system is None else (Message("system", system),)
     template = ChatTemplate.from_folder(loaded.checkpoint.folder)
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
-    settings = build_request(loaded, (0,), control, sampling, model, view.top)
+    settings = build_request(loaded, (0,), control, sampling, model, view.top, chat=True)
     interactive = sys.stdin is not None and sys.stdin.isatty()
     if interactive:
         say(f"{loaded.name}, seed {settings.seed}. {HELP}")
@@ -70,13 +70,14 @@ def chat(
         if not line.strip():
             continue
         try:
-            prompt_ids = fit(loaded, conversation.prompt_ids(line), settings.max_new_tokens, None)
+            prompt_ids = fit(loaded, conversation.prompt_ids(line), control, None)
+            most, least = lengths(loaded, control, len(prompt_ids))
         except TokenglassError as error:
             if not interactive:
                 raise
             say(f"{error}; /clear begins anew")
             continue
-        request = replace(settings, prompt_ids=prompt_ids)
+        request = replace(settings, prompt_ids=prompt_ids, max_new_tokens=most, min_new_tokens=least)
         reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.engine.limit))
         run = session.describe(loaded, "", request, threads)
         with soft_interrupt() as interrupt:

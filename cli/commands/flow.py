@@ -141,7 +141,6 @@ def flow(
 
 def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature: float | None) -> tuple[Reading, int]:
     """The text, continued where that was asked for, and the position of the first new token. Raises PromptError."""
-    from dataclasses import replace
     from threading import Event
 
     from model.decoding.autoregressive import decode
@@ -149,7 +148,6 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
     from model.engine import LocalEngine
     from model.errors import PromptError
     from model.inspection.reading import Reading
-    from model.sampling.parameters import defaults_from
     from model.steps import Step
 
     assert isinstance(loaded.engine, LocalEngine), "loaded for torch"
@@ -158,9 +156,8 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
     token_ids, planned_length = list(loaded.tokenizer.encode(text)), None
     first = len(token_ids)
     if new_tokens:
-        sampling = defaults_from(loaded.checkpoint.generation_config)
-        if temperature is not None:
-            sampling = replace(sampling, temperature=temperature)
+        chosen = {} if temperature is None else {"temperature": temperature}
+        sampling = loaded.checkpoint.generation_config.sampling(**chosen)
         request = Request(
             tuple(token_ids), seed, sampling, max_new_tokens=new_tokens, eos_token_ids=loaded.eos_token_ids
         )

@@ -51,9 +51,9 @@ def generate(
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
-    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + control.max_new_tokens)
-    prompt_ids = fit(loaded, encode(loaded, text, prompt), control.max_new_tokens, prompt.truncate)
-    request = build_request(loaded, prompt_ids, control, sampling, model, view.top)
+    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + control.planned_length)
+    prompt_ids = fit(loaded, encode(loaded, text, prompt), control, prompt.truncate)
+    request = build_request(loaded, prompt_ids, control, sampling, model, view.top, chat=prompt.chat)
     request = guided(request, loaded, prompt, search)
     if prompt.heal:
         request = healed(request, loaded.tokenizer)

@@ -44,7 +44,7 @@ def pick(
     prompt: PickPromptOptions,
     sampling: SamplingOptions,
     model: ModelOptions,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = None,
     ignore_eos: IgnoreEos = False,
     save: Save = None,
     top: Top = 9,
@@ -71,19 +71,19 @@ def pick(
         prompt=prompt.prompt, chat=prompt.chat, system=prompt.system, prefill_response=prompt.prefill_response
     )
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
-    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + max_new_tokens)
+    control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
+    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + control.planned_length)
     from cli.views.pick import PickView
     from cli.views.picking import Picking
     from model.decoding.branches import Branches
 
-    prompt_ids = fit(loaded, encode(loaded, text, given), max_new_tokens, prompt.truncate)
-    control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
-    request = build_request(loaded, prompt_ids, control, sampling, model, top)
+    prompt_ids = fit(loaded, encode(loaded, text, given), control, prompt.truncate)
+    request = build_request(loaded, prompt_ids, control, sampling, model, top, chat=prompt.chat)
     run = session.describe(
         loaded, f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text, request, threads
     )
     branches = Branches(loaded.engine, loaded.tokenizer, request)
-    picking = Picking(branches, run, most=max_new_tokens, save_to=save)
+    picking = Picking(branches, run, most=request.max_new_tokens, save_to=save)
     console = make_console(sys.stdout, color=color.value)
     with soft_interrupt() as interrupt:
         PickView(console, picking, interrupt).show()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -15,16 +15,33 @@ def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer'
     return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
 
 
-MaxNewTokens = Annotated[int, option("-n", "--max-new-tokens", min=1, help="Stop after this many new tokens.")]
-MinNewTokens = Annotated[int, option("--min-new-tokens", min=0, help="No end token before this many new tokens.")]
+MaxNewTokens = Annotated[
+    int | None,
+    option(
+        "-n",
+        "--max-new-tokens",
+        min=1,
+        help="Stop after this many new tokens; else the checkpoint's own limit, or 256 (512 in chat).",
+    ),
+]
+MinNewTokens = Annotated[
+    int | None, option("--min-new-tokens", min=0, help="No end token before this many new tokens.")
+]
 IgnoreEos = Annotated[bool, option("--ignore-eos", help="Never draw an end token.")]
 MaxTime = Annotated[
     float | None, option("--max-time", min=0, metavar="SECONDS", help="Stop after this long, the prompt included.")
 ]
-Stop = Annotated[list[str] | None, option("--stop", metavar="TEXT", help="End before this text (repeatable).")]
+Stop = Annotated[
+    list[str] | None,
+    option("--stop", metavar="TEXT", help="End before this text, or at the special token of this name (repeatable)."),
+]
 Ban = Annotated[
     list[str] | None,
-    option("--ban", metavar="TEXT", help="Never write this: go back to where it began, draw anew (repeatable)."),
+    option(
+        "--ban",
+        metavar="TEXT",
+        help="Never write this: go back to where it began, draw anew; or a special token's name (repeatable).",
+    ),
 ]
 Regex = Annotated[str | None, option("--regex", metavar="REGEX", help="The whole text matches this.")]
 JsonSchema = Annotated[
@@ -41,8 +58,12 @@ Grammar = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ControlOptions:
-    max_new_tokens: MaxNewTokens = 256
-    min_new_tokens: MinNewTokens = 0
+    """None: the checkpoint's default, or off."""
+
+    DEFAULT_LENGTH: ClassVar[int] = 256  # new tokens, where neither the options nor the checkpoint say
+
+    max_new_tokens: MaxNewTokens = None
+    min_new_tokens: MinNewTokens = None
     ignore_eos: IgnoreEos = False
     max_time: MaxTime = None
     stop: Stop = None
@@ -52,3 +73,8 @@ class ControlOptions:
     any_json: AnyJson = False
     choice: ChoiceOption = None
     grammar: Grammar = None
+
+    @property
+    def planned_length(self) -> int:
+        """New tokens to make room for, as far as the options say."""
+        return self.max_new_tokens or self.DEFAULT_LENGTH

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from model.sampling.parameters import MOST, RANGES
+
 PANEL = "Sampling"
 
 
@@ -14,51 +16,64 @@ def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer'
     return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
 
 
-Temperature = Annotated[float | None, option("-t", "--temperature", min=0, help="0 is greedy, higher is bolder.")]
-TopK = Annotated[int | None, option("--top-k", min=0, help="Keep the k most probable tokens; 0 is off.")]
-TopP = Annotated[
-    float | None, option("--top-p", min=0, max=1, help="Keep the best tokens that hold p together; 1 is off.")
+def number(parameter: str, *names: str, help: str) -> Any:  # noqa: A002  (Typer's own word)
+    """An option for a parameter, in the parameter's own range."""
+    least, most, _ = RANGES[parameter]
+    return option(*names, help=help, min=least, max=most if most < MOST else None)
+
+
+Temperature = Annotated[
+    float | None, number("temperature", "-t", "--temperature", help="0 is greedy, higher is bolder.")
 ]
+TopK = Annotated[int | None, number("top_k", "--top-k", help="Keep the k most probable tokens; 0 is off.")]
+TopP = Annotated[float | None, number("top_p", "--top-p", help="Keep the best tokens that hold p together; 1 is off.")]
 MinP = Annotated[
-    float | None, option("--min-p", min=0, max=1, help="Keep tokens p times as probable as the best; 0 is off.")
+    float | None, number("min_p", "--min-p", help="Keep tokens p times as probable as the best; 0 is off.")
 ]
 TypicalP = Annotated[
     float | None,
-    option("--typical-p", min=0, max=1, help="Keep the tokens nearest to the expected surprise; 1 is off."),
+    number("typical_p", "--typical-p", help="Keep the tokens nearest to the expected surprise; 1 is off."),
 ]
 TopNSigma = Annotated[
-    float | None, option("--top-n-sigma", min=0, help="Keep logits within n deviations of the best; 0 is off.")
+    float | None, number("top_n_sigma", "--top-n-sigma", help="Keep logits within n deviations of the best; 0 is off.")
 ]
 RepetitionPenalty = Annotated[
-    float | None, option("--repetition-penalty", min=0, help="Divide the logits of tokens already there; 1 is off.")
+    float | None,
+    number("repetition_penalty", "--repetition-penalty", help="Divide the logits of tokens already there; 1 is off."),
 ]
 PresencePenalty = Annotated[
-    float | None, option("--presence-penalty", help="Take this from the logits of tokens already there; 0 is off.")
+    float | None,
+    number(
+        "presence_penalty", "--presence-penalty", help="Take this from the logits of tokens already there; 0 is off."
+    ),
 ]
 FrequencyPenalty = Annotated[
-    float | None, option("--frequency-penalty", help="Take this once for each time a token is there; 0 is off.")
+    float | None,
+    number("frequency_penalty", "--frequency-penalty", help="Take this once for each time a token is there; 0 is off."),
 ]
 PenaltyWindow = Annotated[
-    int | None, option("--penalty-window", min=0, help="Penalties look at the last n tokens; 0 is all.")
+    int | None, number("penalty_window", "--penalty-window", help="Penalties look at the last n tokens; 0 is all.")
 ]
 NoRepeatNgram = Annotated[
-    int | None, option("--no-repeat-ngram", min=0, help="No run of n tokens comes twice; 0 is off.")
+    int | None, number("no_repeat_ngram_size", "--no-repeat-ngram", help="No run of n tokens comes twice; 0 is off.")
 ]
 DryMultiplier = Annotated[
-    float | None, option("--dry-multiplier", min=0, help="Penalise what would extend a repetition (DRY); 0 is off.")
+    float | None,
+    number("dry_multiplier", "--dry-multiplier", help="Penalise what would extend a repetition (DRY); 0 is off."),
 ]
-DryBase = Annotated[float | None, option("--dry-base", min=1, help="DRY grows by this with each repeated token.")]
+DryBase = Annotated[float | None, number("dry_base", "--dry-base", help="DRY grows by this with each repeated token.")]
 DryAllowedLength = Annotated[
-    int | None, option("--dry-allowed-length", min=1, help="Repetitions up to this length are free.")
+    int | None, number("dry_allowed_length", "--dry-allowed-length", help="Repetitions up to this length are free.")
 ]
 DryBreaker = Annotated[
     list[str] | None, option("--dry-breaker", metavar="TEXT", help="No repetition reaches across it (repeatable).")
 ]
 XtcProbability = Annotated[
-    float | None, option("--xtc-probability", min=0, max=1, help="How often the top choices are left out; 0 is off.")
+    float | None,
+    number("xtc_probability", "--xtc-probability", help="How often the top choices are left out; 0 is off."),
 ]
 XtcThreshold = Annotated[
-    float | None, option("--xtc-threshold", min=0, max=1, help="Top choices are those above this probability.")
+    float | None, number("xtc_threshold", "--xtc-threshold", help="Top choices are those above this probability.")
 ]
 LogitBias = Annotated[
     list[str] | None,

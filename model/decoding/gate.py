@@ -11,8 +11,9 @@ from model.tokenizer import StreamingDetokenizer, Tokenizer
 class Gate:
     """The text of the new tokens, cut at the first stop string, and held back while a stop or a ban may have begun.
 
-    Of all stops the one that is complete first counts, of those that end together the longest. A banned phrase is
-    held back from the border of the token it begins in, since that whole token is taken back.
+    Of all stops the one that is complete first counts, of those that end together the longest. One that is the name
+    of a special token stops at that token, which the text does not show. A banned phrase is held back from the border
+    of the token it begins in, since that whole token is taken back.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Gate:
         self._tokenizer = tokenizer
         self._prompt_ids = tuple(prompt_ids)
         self._stops = stops
+        self._stop_ids = tokenizer.special_ids(stops)
         self._bans = bans
         self._ids: list[int] = []
         self._healed = healed  # characters at the beginning that the prompt has already
@@ -41,6 +43,9 @@ class Gate:
 
     def add(self, token_id: int) -> str:
         """One more token; the text that may be printed now."""
+        if token_id in self._stop_ids:
+            text, self.stopped = self.flush(), True
+            return text
         self._ids.append(token_id)
         before = len(self._text)
         self._text += self._detokenizer.add(token_id)

@@ -74,6 +74,7 @@ class Sequence:
         healed = len(request.healed.decode("utf-8", "replace"))
         self._gate = Gate(tokenizer, request.prompt_ids, request.stops, request.bans, healed)
         self._retries = Retries()
+        self._banned_ids = tokenizer.special_ids(request.bans)
         self._constraint: ConstraintState | None = None
         if request.constraint is not None:
             self._constraint = request.constraint.begin(tokenizer, request.eos_token_ids)
@@ -148,8 +149,8 @@ class Sequence:
             for token_id in ahead:
                 constraint.advance(token_id)
             masks.append(constraint.mask())
-        if avoided:
-            masks.append(Mask("ban", removed=avoided))
+        if avoided or self._banned_ids:
+            masks.append(Mask("ban", removed=(*avoided, *self._banned_ids)))
         if request.ignore_eos:
             masks.append(Mask("ignore-eos", removed=tuple(request.eos_token_ids)))
         elif self.new_tokens + len(ahead) < request.min_new_tokens:
@@ -191,7 +192,8 @@ class Sequence:
         forced, request = self._constraint.forced(), self._request
         if forced and forced[-1] in request.eos_token_ids:
             before = self.new_tokens + len(forced) - 1
-            if request.ignore_eos or before < request.min_new_tokens:  # it may not come: what follows is impossible
+            is_banned = request.ignore_eos or forced[-1] in self._banned_ids
+            if is_banned or before < request.min_new_tokens:  # it may not come: what follows is impossible
                 forced.pop()
         return forced
 

@@ -12,6 +12,7 @@ import torch
 from model.checkpoint import SINGLE, Checkpoint
 from model.config import ModelConfig
 from model.errors import GGUFError, TokenglassError
+from model.generation_config import GenerationConfig
 from model.headers import TensorInfo
 from model.importers.gguf_architectures import architecture
 from model.importers.gguf_config import config_of
@@ -76,7 +77,7 @@ def check_shapes(folder: Path, config: ModelConfig, weights: tuple[Weight, ...])
     if config.tie_word_embeddings:
         del expected[HEAD]
     tensors = (TensorInfo(w.name, folder / SINGLE, CODES[w.dtype], w.source.shape, 0, w.nbytes) for w in weights)
-    Checkpoint(folder, config, {}, tuple(tensors)).audit(expected)
+    Checkpoint(folder, config, GenerationConfig({}), tuple(tensors)).audit(expected)
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from model.errors import ParameterError
 
@@ -28,13 +25,12 @@ SAMPLERS = (
 """The default order: what moves single tokens, then temperature, then what truncates (as transformers has it)."""
 
 MOST = sys.float_info.max
-TINY = math.ulp(0.0)  # the least number above 0
 RANGES: dict[str, tuple[float, float, str]] = {
     "temperature": (0, MOST, "0 (greedy) or more"),
     "top_k": (0, MOST, "0 (off) or more"),
-    "top_p": (TINY, 1, "more than 0, at most 1 (off)"),
+    "top_p": (0, 1, "between 0 (the most probable token alone) and 1 (off)"),
     "min_p": (0, 1, "between 0 (off) and 1"),
-    "typical_p": (TINY, 1, "more than 0, at most 1 (off)"),
+    "typical_p": (0, 1, "between 0 (the most typical token alone) and 1 (off)"),
     "top_n_sigma": (0, MOST, "0 (off) or more"),
     "repetition_penalty": (1e-3, 1e3, "between 0.001 and 1000; 1 is off, more discourages"),
     "presence_penalty": (-1e3, 1e3, "between -1000 and 1000; 0 is off, more discourages"),
@@ -45,7 +41,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "dry_base": (1, 1e3, "between 1 and 1000"),
     "dry_allowed_length": (1, MOST, "1 or more"),
     "xtc_probability": (0, 1, "between 0 (off) and 1"),
-    "xtc_threshold": (TINY, 1, "more than 0, at most 1 (more than 0.5 never cuts)"),
+    "xtc_threshold": (0, 1, "between 0 and 1 (more than 0.5 never cuts)"),
     "guidance_scale": (-1e3, 1e3, "between -1000 and 1000; 1 is off"),
 }
 WHOLE = frozenset({"top_k", "penalty_window", "no_repeat_ngram_size", "dry_allowed_length"})
@@ -100,58 +96,3 @@ class SamplingParameters:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
-
-
-DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-REPEATS = ("repetition_penalty", "no_repeat_ngram_size")
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    "encoder_repetition_penalty": (1, 1.0),
-    "epsilon_cutoff": (0, 0.0),
-    "eta_cutoff": (0, 0.0),
-    "top_h": (),
-    "num_beams": (1,),
-    "penalty_alpha": (0, 0.0),
-    "guidance_scale": (1, 1.0),
-    "sequence_bias": ([], {}),
-    "bad_words_ids": ([],),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
-}
-
-
-def defaults_from(generation_config: Mapping[str, Any]) -> SamplingParameters:
-    """What a checkpoint's generation_config.json recommends, or this program's defaults if it says nothing.
-
-    A file that names how to draw, or do_sample, is followed whole: what it leaves out is off. What it says of
-    repetition is followed in any case. Raises ParameterError.
-    """
-    drawn, repeats = (named(generation_config, names) for names in (DRAWN, REPEATS))
-    do_sample = generation_config.get("do_sample")
-    if do_sample is False:
-        drawn = {"temperature": 0.0, "top_p": 1.0}
-    elif drawn or do_sample is not None:
-        drawn = {"temperature": 1.0, "top_p": 1.0, **drawn}
-    try:
-        return SamplingParameters(**drawn, **repeats)
-    except ParameterError as error:
-        raise ParameterError(f"generation_config.json: {error}") from None
-
-
-def named(generation_config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The fields that are given. Raises ParameterError for one that is no number."""
-    values = {name: generation_config[name] for name in names if generation_config.get(name) is not None}
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int if name in WHOLE else int | float):
-            raise ParameterError(f"generation_config.json: {name} is {value!r}; expected a number")
-        if abs(value) > 2**63:
-            raise ParameterError(f"generation_config.json: {name} is too large a number")
-    return values
-
-
-def not_applied(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that would change the text and are not followed: to be told, never silently dropped."""
-    return {
-        name: generation_config[name]
-        for name, neutral in NEUTRAL.items()
-        if generation_config.get(name) is not None and generation_config[name] not in neutral
-    }

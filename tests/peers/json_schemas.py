@@ -23,7 +23,6 @@ from model.decoding.autoregressive import decode
 from model.decoding.request import Request
 from model.loading import LoadedModel, load_model
 from model.sampling.constraints import Constraint
-from model.sampling.parameters import defaults_from
 from model.steps import Finish, Step
 from model.store import resolve
 
@@ -71,7 +70,7 @@ def run(model: LoadedModel, case: dict[str, Any], seed: int, max_new_tokens: int
     request = Request(
         prompt_ids=template.encode((Message("user", asked),), model.tokenizer),
         seed=seed,
-        sampling=defaults_from(model.checkpoint.generation_config),
+        sampling=model.checkpoint.generation_config.sampling(),
         max_new_tokens=max_new_tokens,
         eos_token_ids=model.eos_token_ids,
         constraint=Constraint("json-schema", (json.dumps(case["schema"]),)),

@@ -12,7 +12,6 @@ from model.decoding.parallel import decode_parallel
 from model.decoding.request import Request
 from model.decoding.reveal import ParallelParameters
 from model.loading import LoadedModel, load_model
-from model.sampling.parameters import defaults_from
 from weights.recipe.corpus import SOURCES
 from weights.recipe.evaluate import BlockLosses
 from weights.recipe.train import Recipe
@@ -99,7 +98,7 @@ def sample(loaded: LoadedModel, seed: int, parallel: ParallelParameters | None =
     request = Request(
         loaded.tokenizer.encode(prompt),
         seed=seed,
-        sampling=defaults_from(loaded.checkpoint.generation_config),
+        sampling=loaded.checkpoint.generation_config.sampling(),
         max_new_tokens=SAMPLE_TOKENS,
         eos_token_ids=loaded.eos_token_ids,
         top=0,

@@ -14,7 +14,7 @@ from model.transformer import Transformer
 from weights.recipe.train import ROPE_THETA, model_config
 from weights.recipe.vocabulary import MASK, write_tokenizer
 
-SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}
+SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
 
 
 def write_checkpoint(state: Path, out: Path, tokenizer: Tokenizer, start: Path | None = None, mix: float = 1.0) -> None:
