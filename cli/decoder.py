@@ -93,8 +93,13 @@ def make_drafter(loaded: LoadedModel, request: Request, mode: ModeOptions, cache
         if mode.draft_model is None:
             raise ParameterError("--draft model needs --draft-model MODEL")
         from model.loading import load_model
+        from model.preflight import Caches
 
-        other = load_model(model_folder(mode.draft_model), backend="auto")
+        planned = request.planned_length(loaded.engine.limit)
+        here = Caches(planned).nbytes(loaded.checkpoint.config, loaded.dtype)  # it has not grown yet
+        other = load_model(
+            model_folder(mode.draft_model), backend="auto", caches=lambda _: Caches(planned, beside=here)
+        )
         if other.tokenizer_fingerprint != loaded.tokenizer_fingerprint:
             raise ParameterError(f"{other.name} has another tokenizer than {loaded.name}; its guesses cannot be read")
         return ModelDrafter(other.engine, len(request.prompt_ids), loaded.engine.vocab_size)

@@ -17,7 +17,10 @@ from model.errors import ParameterError, PromptError
 from model.sampling.parameters import SamplingParameters
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from model.loading import LoadedModel
+    from model.preflight import Caches
     from model.tokenizer import Tokenizer
 
 SAME = (
@@ -78,13 +81,22 @@ def guided(request: Request, loaded: LoadedModel, prompt: PromptOptions, search:
         return request
     if search.guidance == 1:
         raise ParameterError("--negative does nothing at --guidance 1; try --guidance 1.5")
-    negative_ids = encode(loaded, search.negative, replace(prompt, prompt=[search.negative]))
+    tokenizer, folder = loaded.tokenizer, loaded.checkpoint.folder
+    negative_ids = encode(tokenizer, folder, search.negative, replace(prompt, prompt=[search.negative]))
     return replace(
         request, negative_ids=negative_ids, sampling=replace(request.sampling, guidance_scale=search.guidance)
     )
 
 
-def encode(loaded: LoadedModel, text: str, prompt: PromptOptions) -> tuple[int, ...]:
+def caches(tokenizer: Tokenizer, prompt_length: int, new_tokens: int, search: SearchOptions) -> Caches:
+    """What a run will keep: a row for each text, and as many for a negative prompt. Raises PromptError."""
+    from model.preflight import Caches
+
+    negative = 0 if search.negative is None else new_tokens + len(tokenizer.encode(search.negative))
+    return Caches(prompt_length + new_tokens, max(search.num_samples, search.beams), negative)
+
+
+def encode(tokenizer: Tokenizer, folder: Path, text: str, prompt: PromptOptions) -> tuple[int, ...]:
     """The prompt's token ids; with --chat, of a conversation: one message, or on stdin a JSON list.
 
     Raises PromptError, ParameterError, TemplateError.
@@ -95,14 +107,14 @@ def encode(loaded: LoadedModel, text: str, prompt: PromptOptions) -> tuple[int, 
         for name, value in (("--system", prompt.system), ("--prefill-response", prompt.prefill_response)):
             if value is not None:
                 raise ParameterError(f"{name} is part of a chat; add --chat")
-        return loaded.tokenizer.encode(text)
+        return tokenizer.encode(text)
     from model.chat import ChatTemplate, Message, parse_messages
 
     is_list = not prompt.prompt and text.lstrip().startswith("[")
     said = parse_messages(text) if is_list else (Message("user", text),)
     opening = () if prompt.system is None else (Message("system", prompt.system),)
-    template = ChatTemplate.from_folder(loaded.checkpoint.folder)
-    return template.encode((*opening, *said), loaded.tokenizer, begun=prompt.prefill_response or "")
+    template = ChatTemplate.from_folder(folder)
+    return template.encode((*opening, *said), tokenizer, begun=prompt.prefill_response or "")
 
 
 def lengths(loaded: LoadedModel, control: ControlOptions, prompt_length: int) -> tuple[int, int]:

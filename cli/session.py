@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from model.inspection.explainer import Explainer
     from model.loading import LoadedModel
+    from model.preflight import Caches
     from model.tokenizer import Tokenizer
 
 TOLD = (
@@ -35,7 +36,7 @@ TOLD = (
 )  # fields of the request that the trace tells as they are
 
 
-def load(options: ModelOptions, length: Callable[[Tokenizer], int]) -> tuple[LoadedModel, int]:
+def load(options: ModelOptions, caches: Callable[[Tokenizer], int | Caches]) -> tuple[LoadedModel, int]:
     """The model that the options name, in memory, and the number of CPU threads. Raises TokenglassError."""
     # torch is imported from here on, once everything that needs no model is known to be right
     from model.engine import set_threads
@@ -49,7 +50,7 @@ def load(options: ModelOptions, length: Callable[[Tokenizer], int]) -> tuple[Loa
         quantize=options.quantize.value,
         backend=options.backend.value,
         watch=loading_bar,
-        length=length,
+        caches=caches,
     )
     for note in loaded.notes:
         say(f"note: {note}")

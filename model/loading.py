@@ -12,7 +12,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.engine import DTYPES, LocalEngine, Watch, load_engine, pick_device
 from model.errors import EngineError, ParameterError
-from model.preflight import available_memory, check_memory
+from model.preflight import Caches, available_memory, check_memory
 from model.quantisation import quantizing
 from model.quantised_checkpoint import load_quantised
 from model.quantised_layout import Format
@@ -68,7 +68,7 @@ def load_model(
     quantize: Quantize = "none",
     backend: Backend = "torch",
     watch: Callable[[int], Watch | None] = lambda _: None,
-    length: Callable[[Tokenizer], int] = lambda _: 0,
+    caches: Callable[[Tokenizer], int | Caches] = lambda _: 0,
 ) -> LoadedModel:
     """Open, audit and load a checkpoint. Raises TokenglassError of the kind that fits.
 
@@ -77,8 +77,8 @@ def load_model(
     Both compute in float32, whatever the checkpoint's dtype; a dtype given with them is that of the native cache.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
     `backend` auto is native on a CPU that has a compiler, else torch with the reason in `notes`.
-    `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `length` says how many
-    positions the cache will hold: where they and the weights do not fit in memory, nothing is loaded.
+    `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `caches` says what
+    the run will keep, or how many positions of one cache: where that and the weights do not fit, nothing is loaded.
     """
     checkpoint = Checkpoint.open(folder)
     tokenizer = Tokenizer.from_folder(folder)
@@ -99,7 +99,7 @@ def load_model(
             dtype = "float32"
             notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
     free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else available_memory()
-    check_memory(checkpoint, dtype, length(tokenizer), free, quantize)
+    check_memory(checkpoint, dtype, caches(tokenizer), free, quantize)
     watched = watch(checkpoint.nbytes_as(dtype if quantize == "none" else checkpoint.config.dtype))
     if quantize == "none":
         local = load_engine(checkpoint, dtype=dtype, device=target.type, watch=watched)

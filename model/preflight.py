@@ -3,31 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from model.checkpoint import Checkpoint
+from model.config import SLACK, ModelConfig
 from model.errors import EngineError
 
 MIB = 2**20
+FIRST_ALLOCATION = 64  # positions, as the cache begins
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What a run keeps beside the weights: a cache of some rows, and one more for a negative prompt.
+
+    `beside` are bytes that another model of the same run will need, whose cache is not there yet.
+    """
+
+    length: int = 0
+    rows: int = 1
+    negative_length: int = 0
+    beside: int = 0
+
+    def nbytes(self, config: ModelConfig, dtype: str) -> int:
+        """Bytes at the worst moment."""
+        lengths = (self.length, self.negative_length)
+        return self.beside + sum(cache_peak(config, length, self.rows, dtype) for length in lengths if length)
+
+
+def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
+    """Bytes of a cache that grows to `length` positions, at the worst moment.
+
+    The sliding-window layers and the others get new storage in turn, and the old is there until it is copied. Several
+    rows (samples, beams) are copied whole when rows come and go.
+    """
+    per_layer = rows * config.cache_bytes_per_token(dtype) // config.num_layers
+    held = replaced = 0
+    for window in {kind.window for kind in config.layers}:
+        most = config.max_positions if window is None else min(config.max_positions, window + 2 * SLACK)
+        size = per_layer * sum(kind.window == window for kind in config.layers)
+        before, final = growth(length, most)
+        held += size * final
+        replaced = max(replaced, size * (final if window is not None and length > most else before))
+    return held + (held if rows > 1 else replaced)
+
+
+def growth(length: int, most: int) -> tuple[int, int]:
+    """The last two sizes of storage that doubles until it holds `length` positions or `most`."""
+    before, final = 0, min(FIRST_ALLOCATION, most)
+    while final < min(length, most):
+        before, final = final, min(2 * final, most)
+    return before, final
 
 
 def check_memory(
-    checkpoint: Checkpoint, dtype: str, length: int, available: int | None, quantize: str = "none"
+    checkpoint: Checkpoint, dtype: str, caches: int | Caches, available: int | None, quantize: str = "none"
 ) -> None:
-    """Raises EngineError where weights and the cache of `length` positions need more than the bytes available.
+    """Raises EngineError where weights and caches (or one of so many positions) need more than the bytes available.
 
     `dtype` is that of the cache, and of the weights where `quantize` is none. None available means that it is not
     known, and nothing is refused.
     """
     config = checkpoint.config
-    length = min(length, config.max_positions)
+    caches = Caches(caches) if isinstance(caches, int) else caches
     weights = checkpoint.nbytes_as(dtype if quantize == "none" else quantize)
-    cache = config.cache_bytes(length, dtype)
+    cache = caches.nbytes(config, dtype)
     if available is not None and weights + cache > available:
-        advice = "a smaller model" if weights > available else "fewer new tokens, a shorter prompt or a smaller model"
+        length = min(caches.length, config.max_positions)
+        texts = f" of {caches.rows:,} texts" if caches.rows > 1 else ""
+        fewer = "fewer texts, " if caches.rows > 1 else ""
+        advice = "fewer new tokens, a shorter prompt or a smaller model"
+        advice = "a smaller model" if weights > available else fewer + advice
         raise EngineError(
             f"{checkpoint.folder}: not enough memory; weights of {mib(weights)} and a cache of {mib(cache)} for "
-            f"{length:,} positions in {dtype} need {mib(weights + cache)}, and {mib(available)} are free; try {advice}"
+            f"{length:,} positions{texts} in {dtype} need {mib(weights + cache)}, and {mib(available)} are free; "
+            f"try {advice}"
         )
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
+from cli.app import generate_app
 from model.checkpoint import Checkpoint
+from model.config import ModelConfig
 from model.errors import EngineError
+from model.kv_cache import KVCache
+from model.layer_kinds import LayerKind
 from model.loading import load_model
-from model.preflight import available_memory, check_memory
+from model.preflight import Caches, available_memory, check_memory
+from model.tokenizer import Tokenizer
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:        100 kB\nMemAvailable:   8000 kB\nHugePages_Total:       0\n"
 V2, V1 = "0::/a/b\n", "12:cpu:/x\n5:memory:/a\n1:name=systemd:/y\n"
@@ -57,7 +65,7 @@ def test_this_machine_has_memory() -> None:
 def test_weights_and_cache_are_weighed_against_it(saved_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(saved_checkpoint)
     weights = checkpoint.num_parameters * 4
-    cache = 100 * tiny.CONFIG.cache_bytes_per_token("float32")
+    cache = (128 + 64) * tiny.CONFIG.cache_bytes_per_token("float32")  # the old storage is there until the new is full
     check_memory(checkpoint, "float32", 100, weights + cache)
     check_memory(checkpoint, "float32", 100, None)
     check_memory(checkpoint, "bfloat16", 100, (weights + cache) // 2)
@@ -68,7 +76,7 @@ def test_weights_and_cache_are_weighed_against_it(saved_checkpoint: Path) -> Non
 
 def test_positions_beyond_the_context_are_not_counted(saved_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(saved_checkpoint)
-    full = checkpoint.num_parameters * 4 + 256 * tiny.CONFIG.cache_bytes_per_token("float32")
+    full = checkpoint.num_parameters * 4 + (256 + 128) * tiny.CONFIG.cache_bytes_per_token("float32")
     check_memory(checkpoint, "float32", 10**9, full)
 
 
@@ -76,6 +84,88 @@ def test_loading_asks_first(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("model.loading.available_memory", lambda: 1000)
     with pytest.raises(EngineError, match="not enough memory"):
         load_model(saved_checkpoint, device="cpu")
+
+
+WINDOWED = replace(tiny.CONFIG, max_positions=2048, layers=(LayerKind(rope=None, window=24), *tiny.CONFIG.layers))
+
+
+@pytest.mark.parametrize("config", [replace(tiny.CONFIG, max_positions=2048), WINDOWED], ids=["plain", "windowed"])
+@pytest.mark.parametrize("length", [1, 64, 65, 300, 1025, 2048])
+def test_the_worst_moment_is_that_of_the_real_cache(
+    config: ModelConfig, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = KVCache(config, limit=2048, dtype=torch.float32, device=torch.device("cpu"))
+    peaks = [0]
+
+    def zeros(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        peaks.append(4 * size + sum(store.nbytes for store in (*cache.keys, *cache.values)))
+        return torch.zeros(size, dtype=dtype, device=device)
+
+    monkeypatch.setattr("model.kv_cache.zeros", zeros)
+    for _ in range(length):
+        cache.reserve(1)
+        cache.advance(1)
+    held = sum(store.nbytes for store in (*cache.keys, *cache.values))
+    assert max(peaks) <= Caches(length).nbytes(config, "float32") <= max(peaks) + held / 2
+
+
+def test_rows_are_held_twice_where_they_are_copied() -> None:
+    one, four = (Caches(256, rows).nbytes(tiny.CONFIG, "float32") for rows in (1, 4))
+    assert four == 8 * 256 * tiny.CONFIG.cache_bytes_per_token("float32")
+    assert one == (256 + 128) * tiny.CONFIG.cache_bytes_per_token("float32")
+
+
+def test_a_negative_prompt_and_another_model_count(saved_checkpoint: Path) -> None:
+    checkpoint = Checkpoint.open(saved_checkpoint)
+    plain, negative = Caches(256), Caches(256, 1, 256)
+    assert negative.nbytes(tiny.CONFIG, "float32") == 2 * plain.nbytes(tiny.CONFIG, "float32")
+    available = checkpoint.num_parameters * 4 + plain.nbytes(tiny.CONFIG, "float32")
+    check_memory(checkpoint, "float32", plain, available)
+    for caches in (negative, Caches(256, 2), replace(plain, beside=1)):
+        with pytest.raises(EngineError, match="not enough memory"):
+            check_memory(checkpoint, "float32", caches, available)
+    with pytest.raises(EngineError, match=r"of 3 texts.*try fewer texts"):
+        check_memory(checkpoint, "float32", Caches(256, 3), available)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ((), 1),
+        (("--num-samples", "3"), 3),
+        (("--beams", "4"), 4),
+        (("--negative", "The sad fox was", "--guidance", "2"), 1),
+        (("--chat",), 1),
+        (("--chat", "--system", "Be brief"), 1),
+    ],
+)
+def test_what_is_weighed_is_what_runs(
+    options: tuple[str, ...],
+    rows: int,
+    saved_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(shutil.copytree(saved_checkpoint, tmp_path / "model"))
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]"
+    (folder / "chat_template.jinja").write_text(template)
+    weighed: list[Caches] = []
+
+    def weigh(_checkpoint: Checkpoint, _dtype: str, caches: Caches, *_: object) -> None:
+        weighed.append(caches)
+        raise EngineError("weighed")
+
+    monkeypatch.setattr("model.loading.check_memory", weigh)
+    with pytest.raises(EngineError, match="weighed"):
+        generate_app()(["-m", str(folder), "The fox", "-n", "10", *options], standalone_mode=False)
+    (caches,) = weighed
+    assert caches.rows == rows
+    tokenizer = Tokenizer.from_folder(folder)
+    said = [("system", "Be brief")] * ("--system" in options) + [("user", "The fox")]
+    chat = "".join(f"[{role}] {content} " for role, content in said) + "[assistant]"
+    prompt = tokenizer.encode_bare(chat) if "--chat" in options else tokenizer.encode("The fox")
+    assert caches.length == len(prompt) + 10
+    assert caches.negative_length == (len(tokenizer.encode("The sad fox was")) + 10 if "--negative" in options else 0)
 
 
 def write(root: Path, files: Mapping[str, str]) -> None:

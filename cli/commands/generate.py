@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import typer
@@ -43,16 +44,21 @@ def generate(
     from cli import session
     from cli.decoder import explained, records_of
     from cli.interrupts import soft_interrupt
+    from cli.model_folder import model_folder
     from cli.prompt import read_prompt
-    from cli.request import build_request, encode, fit, guided, healed
+    from cli.request import build_request, caches, encode, fit, guided, healed
     from cli.several import about as several_settings
     from cli.several import is_several, settled, several_view
     from cli.summary import summary
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
-    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + control.planned_length)
-    prompt_ids = fit(loaded, encode(loaded, text, prompt), control, prompt.truncate)
+    folder = model_folder(model.model)
+    ids = cache(lambda tokenizer: encode(tokenizer, folder, text, prompt))  # asked for before and after loading
+    loaded, threads = session.load(
+        model, lambda tokenizer: caches(tokenizer, len(ids(tokenizer)), control.planned_length, search)
+    )
+    prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
     request = build_request(loaded, prompt_ids, control, sampling, model, view.top, chat=prompt.chat)
     request = guided(request, loaded, prompt, search)
     if prompt.heal:
@@ -64,9 +70,9 @@ def generate(
         about |= several_settings(request, search)
     shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
     run = session.describe(loaded, shown_prompt, request, threads, **about)
-    cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
+    flow_cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
     with soft_interrupt() as interrupt:
-        records = records_of(loaded, request, mode, search, interrupt, cache)
+        records = records_of(loaded, request, mode, search, interrupt, flow_cache)
         if "seeds" in about and name is ViewName.plain and not sys.stdout.isatty():
             say_lines("seeds " + ", ".join(map(str, about["seeds"])))
         if several:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,7 @@ def pick(
         raise ParameterError(f"--save {save}: is there already; give another name")
     from cli import session
     from cli.interrupts import soft_interrupt
+    from cli.model_folder import model_folder
     from cli.prompt import read_prompt
     from cli.request import build_request, encode, fit
     from cli.terminal import make_console
@@ -72,12 +74,14 @@ def pick(
     )
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
-    loaded, threads = session.load(model, lambda tokenizer: len(tokenizer.encode(text)) + control.planned_length)
+    folder = model_folder(model.model)
+    ids = cache(lambda tokenizer: encode(tokenizer, folder, text, given))  # asked for before and after loading
+    loaded, threads = session.load(model, lambda tokenizer: len(ids(tokenizer)) + control.planned_length)
     from cli.views.pick import PickView
     from cli.views.picking import Picking
     from model.decoding.branches import Branches
 
-    prompt_ids = fit(loaded, encode(loaded, text, given), control, prompt.truncate)
+    prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
     request = build_request(loaded, prompt_ids, control, sampling, model, top, chat=prompt.chat)
     run = session.describe(
         loaded, f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text, request, threads
