@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -101,6 +102,8 @@ def explain(error: BaseException) -> tuple[int, str]:
             message = "not enough memory for this model and context; try a smaller one, or --quantize int8"
         case UnicodeEncodeError():  # arguments and names of files hold what is not UTF-8 as halves of surrogate pairs
             code, message = USAGE, f"an argument or a name is not valid UTF-8: {cut(error.object, 80)!a}"
+        case OSError(errno=errno.EBADF):
+            message = "stdout is closed; what it says has nowhere to go"
         case OSError():
             about = f"{error.filename}: " if error.filename else ""
             message = f"{about}{error.strerror or error}"

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from cli.options.control import ControlOptions
 from model.errors import ParameterError
+from model.files import MIB, open_regular
 from model.sampling.constraints import Constraint
+
+MOST = 16 * MIB  # bytes of a schema or a grammar
 
 
 def read_constraint(control: ControlOptions) -> Constraint | None:
@@ -41,7 +44,11 @@ def read_schema(given: str) -> str:
 def read(path: Path, option: str) -> str:
     """A file's text. Raises ParameterError."""
     try:
-        return path.read_text("utf-8")
+        with open_regular(path) as opened:
+            content = opened.read(MOST + 1)
+        if len(content) > MOST:
+            raise ParameterError(f"{option} {path}: is larger than {MOST // MIB} MiB")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
         raise ParameterError(f"{option} {path}: is not UTF-8 text") from None
     except (OSError, ValueError) as error:  # a name with a null byte is a ValueError

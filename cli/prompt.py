@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TextIO
 
 from model.errors import PromptError
+from model.files import MIB, open_regular
 
 STDIN = "-"
+MOST = 64 * MIB  # bytes of a prompt: more than any context holds
 
 
 def read_prompt(parts: Sequence[str], file: Path | None, *, keep_newline: bool) -> str:
@@ -20,7 +22,7 @@ def read_prompt(parts: Sequence[str], file: Path | None, *, keep_newline: bool) 
     if file is not None:
         if parts:
             raise PromptError("give the prompt as arguments or as --prompt-file, not both")
-        return decode(file.read_bytes(), str(file), keep_newline=keep_newline)
+        return decode(read_file(file), str(file), keep_newline=keep_newline)
     if not parts:
         if sys.stdin is None or sys.stdin.isatty():
             raise PromptError('no prompt; try: generate "Once upon a time", or pipe one in (--help shows more)')
@@ -35,7 +37,23 @@ def read_prompt(parts: Sequence[str], file: Path | None, *, keep_newline: bool) 
 def read_stdin(stdin: TextIO | None, *, keep_newline: bool) -> str:
     if stdin is None:
         raise PromptError("stdin is closed, but the prompt asks for it")
-    return decode(stdin.buffer.read(), "stdin", keep_newline=keep_newline)
+    return decode(bounded(stdin.buffer.read(MOST + 1), "stdin"), "stdin", keep_newline=keep_newline)
+
+
+def read_file(path: Path, most: int = MOST) -> bytes:
+    """A regular file: a FIFO or a device may never end. Raises PromptError."""
+    try:
+        with open_regular(path) as opened:
+            return bounded(opened.read(most + 1), str(path), most)
+    except OSError as error:
+        raise PromptError(f"{path}: {error.strerror}; give a file that can be read, or - for stdin") from None
+
+
+def bounded(content: bytes, source: str, most: int = MOST) -> bytes:
+    """Raises PromptError for more than `most` bytes."""
+    if len(content) > most:
+        raise PromptError(f"{source} is larger than {most // MIB} MiB, which no context holds; cut it first")
+    return content
 
 
 def decode(content: bytes, source: str, *, keep_newline: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import os
@@ -78,25 +77,15 @@ class VisibleText(io.TextIOWrapper):
         return len(text)
 
 
-class Closed(io.RawIOBase):
-    """What stands for stdout where it is closed: an error for who writes to it."""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, _content: Any) -> int:
-        raise OSError(errno.EBADF, "stdout is closed; the output has nowhere to go")
-
-
 def guard_streams() -> None:
     """Make stderr visible, and stdout UTF-8 where it is no terminal; no file that is opened later becomes either."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    if sys.stdout is None:
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(Closed()), encoding="utf-8")
+            os.open(os.devnull, os.O_RDONLY)  # takes the lowest number that is free
+    if sys.stdout is None:  # an error for who writes to it
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = None if is_terminal(sys.stdout) else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")

@@ -104,7 +104,7 @@ def test_the_worst_moment_is_that_of_the_real_cache(
     monkeypatch.setattr("model.kv_cache.zeros", zeros)
     for _ in range(length):
         cache.reserve(1)
-        cache.advance(1)
+        cache.advance(torch.tensor([[1]]))
     held = sum(store.nbytes for store in (*cache.keys, *cache.values))
     assert max(peaks) <= Caches(length).nbytes(config, "float32") <= max(peaks) + held / 2
 

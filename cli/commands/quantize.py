@@ -15,6 +15,7 @@ from cli.drawn import drawn
 from cli.say import write_json
 from cli.terminal import make_console
 from cli.text import nbytes
+from model.files import MIB, open_regular
 
 if TYPE_CHECKING:
     from model.quality import Quality
@@ -62,7 +63,7 @@ def quantize(
     from model.quality import held_out_text
     from model.quantised_checkpoint import quantize_checkpoint
 
-    passage = held_out_text() if text is None else text.read_text(encoding="utf-8", errors="replace")
+    passage = held_out_text() if text is None else beginning(text)
     source = Checkpoint.open(model_folder(model))
     set_threads(threads)
     work(quantize_checkpoint(source, format.value, folder))
@@ -87,6 +88,12 @@ def quantize(
     for name, value in in_words(facts):
         table.add_row(name, value)
     make_console(sys.stdout, color=color.value).print(table)
+
+
+def beginning(text: Path) -> str:
+    """As much of a text as can make the tokens that are measured. Raises OSError."""
+    with open_regular(text) as opened:
+        return opened.read(MIB).decode("utf-8", "replace")
 
 
 def cost(source: Path, folder: Path, passage: str) -> Quality:
