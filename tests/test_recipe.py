@@ -1,21 +1,16 @@
-"""The recipe behind the bundled model: its pure parts, and a run that stops and goes on."""
+"""The recipe behind the bundled model: its corpus, batches, optimizer and measure."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import lzma
 import math
-from functools import partialmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 import torch
-from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
 
 from model.transformer import Transformer
 from weights.recipe.corpus import (
@@ -30,7 +25,8 @@ from weights.recipe.corpus import (
 )
 from weights.recipe.evaluate import bits_per_byte
 from weights.recipe.optimizer import Muon, orthogonalise
-from weights.recipe.train import Recipe, batch, joint_recipe, new_model, train
+from weights.recipe.schedule import Recipe
+from weights.recipe.train import batch, new_model
 
 TEXTS = [f"Story {number}.\nThe fox met {number} bears.\n\nThe end." for number in range(1000)]
 
@@ -64,42 +60,38 @@ def test_what_is_held_out_depends_on_the_text_alone() -> None:
     assert [number for number in range(200) if is_held_out(str(number))] == [57, 193]
 
 
-def test_the_learning_rate_warms_up_holds_and_falls_to_zero() -> None:
-    recipe = Recipe(tokens=1000 * 8192)
-    rates = [recipe.learning_rate_at(step) for step in range(recipe.steps)]
-    assert rates[:11] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1])
-    assert set(rates[10:550]) == {1.0}
-    assert rates[775] == pytest.approx(0.5)
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[551:]))
-    assert 0 < rates[-1] < 0.01
-
-
-def test_the_context_grows_and_every_batch_has_as_many_tokens() -> None:
-    recipe = Recipe(tokens=100 * 8192)
-    contexts = [recipe.context_at(step) for step in range(recipe.steps)]
-    assert contexts == sorted(contexts)
-    assert set(contexts) == {256, 512, 1024}
+def test_batches_have_as_many_tokens_whatever_their_context() -> None:
+    recipe = Recipe(tokens=100 * 4096)
     streams = {source.name: torch.arange(5000) for source in SOURCES}
-    for step in (0, 59, 60, 87, 88, 99):
-        rows = batch(streams, recipe, step)
-        assert rows.shape == (8192 // contexts[step], contexts[step] + 1)
+    for context in (256, 512, 1024):
+        rows = batch(streams, recipe, 7, context)
+        assert rows.shape == (4096 // context, context + 1)
         assert torch.equal(rows[:, 1:], rows[:, :-1] + 1)  # each row is one stretch of a stream
 
 
-def test_a_batch_is_a_function_of_its_step_and_mixes_the_sources_by_their_rows() -> None:
-    recipe = Recipe(tokens=100 * 8192)
+def test_a_batch_is_a_function_of_its_step_and_two_mix_the_sources_by_their_rows() -> None:
+    recipe = Recipe(tokens=100 * 4096)
     marks = {source.name: torch.full((3000,), number) for number, source in enumerate(SOURCES)}
-    rows = batch(marks, recipe, 5)
-    assert rows[:, 0].bincount().tolist() == [source.rows for source in SOURCES]
+    firsts = torch.cat([batch(marks, recipe, step, 256)[:, 0] for step in (6, 7)])
+    assert firsts.bincount().tolist() == [source.rows for source in SOURCES]
     stream = {source.name: torch.arange(100_000) for source in SOURCES}
-    assert torch.equal(batch(stream, recipe, 5), batch(stream, recipe, 5))
-    assert not torch.equal(batch(stream, recipe, 5), batch(stream, recipe, 6))
-    assert not torch.equal(batch(stream, recipe, 5), batch(stream, dataclasses.replace(recipe, seed=2), 5))
+    again = [
+        batch(stream, changed, step, 256) for changed, step in ((recipe, 5), (recipe, 6), (replace(recipe, seed=2), 5))
+    ]
+    assert torch.equal(batch(stream, recipe, 5, 256), again[0])
+    assert not torch.equal(again[0], again[1])
+    assert not torch.equal(again[0], again[2])
+
+
+def test_very_simple_text_is_at_least_half_of_what_is_read() -> None:
+    rows = {source.name: source.rows for source in SOURCES}
+    assert sum(rows.values()) == 32
+    assert rows["stories-tiny"] + rows["stories-tiny-more"] >= 16
 
 
 def test_batches_reach_all_of_a_stream() -> None:
     streams = {source.name: torch.arange(60_000) for source in SOURCES}
-    starts = torch.cat([batch(streams, Recipe(tokens=100 * 8192), step)[:, 0] for step in range(50)])
+    starts = torch.cat([batch(streams, Recipe(tokens=100 * 4096), step, 256)[:, 0] for step in range(100)])
     assert (torch.histc(starts.float(), 20, 0, 60_000) > 0.7 * len(starts) / 20).all()
 
 
@@ -132,7 +124,7 @@ def test_a_new_model_knows_nothing() -> None:
 @pytest.mark.parametrize("stride", [100, 256])
 def test_bits_per_byte_counts_every_token_of_a_long_document_once(stride: int) -> None:
     """A model that knows nothing needs log2(vocabulary) bits for each token; the document is three contexts long."""
-    model = Transformer(dataclasses.replace(tiny.CONFIG, eos_token_ids=(0,))).eval()
+    model = Transformer(replace(tiny.CONFIG, eos_token_ids=(0,))).eval()
     nn.init.zeros_(model.lm_head.weight)
     tokenizer = tiny.byte_level_tokenizer()
     texts = ["The fox lived in the forest. " * 150, "Füße", "x"]
@@ -140,70 +132,3 @@ def test_bits_per_byte_counts_every_token_of_a_long_document_once(stride: int) -
     assert tokens > 3 * tiny.CONFIG.max_positions
     expected = tokens * math.log2(tiny.VOCAB_SIZE) / sum(len(text.encode()) for text in texts)
     assert bits_per_byte(model, tokenizer, texts, stride) == pytest.approx(expected)
-
-
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """One random stream for every source, and a model small enough to be trained on it."""
-    small = dataclasses.replace(tiny.CONFIG, vocab_size=4096, max_positions=1024)
-    monkeypatch.setattr("weights.recipe.train.model_config", lambda: small)
-    stream = torch.randint(4096, (4000,), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
-    return {source.name: stream for source in SOURCES}
-
-
-@pytest.mark.parametrize("block_sizes", [(), (4, 32)], ids=["next token", "joint"])
-def test_training_that_stops_goes_on_as_if_it_had_not(
-    tmp_path: Path, streams: dict[str, torch.Tensor], block_sizes: tuple[int, ...]
-) -> None:
-    recipe = Recipe(tokens=3 * 512, batch_tokens=512, micro_tokens=256, block_sizes=block_sizes)
-
-    def records(name: str, steps: int) -> list[dict[str, Any]]:
-        run = train(streams, recipe, tmp_path / name, save_every=-1)
-        return [record for _, record in zip(range(steps), run, strict=False)]
-
-    whole = records("whole", 3)
-    assert whole[0]["loss"] == pytest.approx(math.log(4096))
-    assert ("masked" in whole[0]) == bool(block_sizes)
-    # The state of a step is saved when the next is asked for: the second run computes its step 1 again.
-    parts = [*records("parts", 2), *records("parts", 3)]
-    for name in ("loss", "masked", "block"):
-        expected = [record.get(name, 0) for record in (whole[0], whole[1], whole[1], whole[2])]
-        assert [record.get(name, 0) for record in parts] == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_joint_run_goes_on_from_the_weights_it_is_given(tmp_path: Path, streams: dict[str, torch.Tensor]) -> None:
-    torch.manual_seed(0)
-    given = {name: torch.randn_like(weight).bfloat16() * 0.1 for name, weight in new_model(1).state_dict().items()}
-    save_file(given, tmp_path / "model.safetensors")
-    recipe = dataclasses.replace(joint_recipe(512, 1), batch_tokens=512, peak=0.0, fast=False)
-    record = next(train(streams, recipe, tmp_path / "state.pt", start=tmp_path, save_every=-1))
-    assert record["block"] in (4, 8, 16, 32)
-    model = new_model(1)
-    model.load_state_dict(given)
-    rows = batch(streams, recipe, 0)
-    with torch.inference_mode():
-        expected = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-    assert record["loss"] == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_a_fast_run_learns_what_a_precise_one_does(
-    tmp_path: Path, streams: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The graph is captured as in earnest; the backend that would compile it, a minute's work, is left out."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
-    recipe = Recipe(tokens=2 * 512, batch_tokens=512, micro_tokens=256, block_sizes=(4, 32))
-    precise, fast = (
-        list(train(streams, dataclasses.replace(recipe, fast=fast), tmp_path / f"{fast}.pt")) for fast in (False, True)
-    )
-    for name in ("loss", "masked"):
-        found, expected = ([record[name] for record in run] for run in (fast, precise))
-        assert found == pytest.approx(expected, rel=2e-3)
-        assert found != expected
-
-
-def test_the_joint_rate_falls_from_a_share_of_the_full_one() -> None:
-    recipe = joint_recipe(1000 * 4096, 1)
-    rates = [recipe.learning_rate_at(step) for step in range(recipe.steps)]
-    assert max(rates) == pytest.approx(recipe.peak)
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[101:]))
-    assert 0 < rates[-1] < 0.01

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from model.decoding.autoregressive import decode
 from model.decoding.parallel import decode_parallel
@@ -14,7 +16,7 @@ from model.decoding.reveal import ParallelParameters
 from model.loading import LoadedModel, load_model
 from weights.recipe.corpus import SOURCES
 from weights.recipe.evaluate import BlockLosses
-from weights.recipe.train import Recipe
+from weights.recipe.schedule import Recipe
 from weights.recipe.vocabulary import MASK_ID
 
 PROMPTS = (
@@ -40,8 +42,10 @@ class Measured:
     block_tokens: int
 
 
-def write_card(out: Path, recipe: Recipe, before: Measured, after: Measured, unique_tokens: int) -> None:
-    """Write README.md beside the weights of the second run, which was measured before and after."""
+def write_card(
+    out: Path, recipe: Recipe, log: list[dict[str, float]], before: Measured | None, after: Measured
+) -> None:
+    """Write README.md beside the weights of a run, with what it began with `before` and what it logged."""
     loaded = load_model(out, dtype="float32", device="cpu")
     config = loaded.checkpoint.config
     seeds = range(1, SAMPLES + 1)
@@ -56,26 +60,23 @@ def write_card(out: Path, recipe: Recipe, before: Measured, after: Measured, uni
         kv_heads=config.num_kv_heads,
         vocab=config.vocab_size,
         context=config.max_positions,
-        unique=unique_tokens / 1e6,
-        **{source.name.removeprefix("stories-"): source.rows for source in SOURCES},
-        tokens=recipe.tokens,
-        seed=recipe.seed,
-        trained=recipe.steps * recipe.batch_tokens,
-        steps=recipe.steps,
-        batch=recipe.batch_tokens,
-        matrix_lr=recipe.matrix_lr,
-        embedding_lr=recipe.embedding_lr,
-        head_lr=recipe.head_lr,
-        norm_lr=recipe.norm_lr,
-        peak=recipe.peak,
-        warmup=recipe.warmup,
-        decay=recipe.decay,
+        rows={source.name: source.rows for source in SOURCES},
+        trained=len(log) * recipe.batch_tokens,
+        joint=sum("masked" in record for record in log) / len(log),
+        steps=len(log),
+        recipe=recipe,
         block_sizes=", ".join(map(str, recipe.block_sizes)),
-        masked_share=recipe.masked_share,
-        mix=recipe.mix,
-        bits="\n".join(f"| {name} | {before.bits[name]:.3f} | **{bits:.3f}** |" for name, bits in after.bits.items()),
+        fall=sum(record["lr"] < recipe.peak for record in log[recipe.warmup_steps :]),
+        contexts=", ".join(f"{steps:,} steps of {size:,}" for size, steps in contexts(log).items()),
+        curve="\n".join(curve_rows(log, recipe.batch_tokens)),
+        bits="\n".join(
+            f"| {name} | {before.bits[name]:.3f} | **{bits:.3f}** |" if before else f"| {name} | | **{bits:.3f}** |"
+            for name, bits in after.bits.items()
+        ),
         block_tokens=after.block_tokens,
-        blocks="\n".join(block_row(size, before.blocks[size], losses) for size, losses in after.blocks.items()),
+        blocks="\n".join(
+            block_row(size, before.blocks[size] if before else None, losses) for size, losses in after.blocks.items()
+        ),
         samples=SAMPLES,
         sample_tokens=SAMPLE_TOKENS,
         texts="\n\n".join(f"{seed}. {sample(loaded, seed)}" for seed in seeds),
@@ -87,9 +88,26 @@ def write_card(out: Path, recipe: Recipe, before: Measured, after: Measured, uni
     (out / "README.md").write_text(text)
 
 
-def block_row(size: int, before: BlockLosses, after: BlockLosses) -> str:
-    found = (after.next_token, after.any_order, after.at_once, before.any_order, before.at_once)
-    return f"| {size} | {' | '.join(f'{nats:.2f}' for nats in found)} |"
+def contexts(log: list[dict[str, float]]) -> Counter[int]:
+    return Counter(int(record["context"]) for record in log)
+
+
+def curve_rows(log: list[dict[str, float]], batch_tokens: int, parts: int = 12) -> Iterator[str]:
+    """The loss curve as rows of a table: means over equal parts of the run."""
+    for part in range(parts):
+        records = log[part * len(log) // parts : (part + 1) * len(log) // parts]
+        masked = [record["masked"] for record in records if "masked" in record]
+        if records and masked:
+            loss = fmean(record["loss"] for record in records)
+            tokens = (records[-1]["step"] + 1) * batch_tokens / 1e6
+            yield f"| {tokens:.2f} | {loss:.3f} | {fmean(masked):.3f} | {records[-1]['lr']:.2f} |"
+
+
+def block_row(size: int, before: BlockLosses | None, after: BlockLosses) -> str:
+    measured = [after.next_token, after.any_order, after.at_once]
+    cells = [f"{nats:.2f}" for nats in measured]
+    cells += [f"{nats:.2f}" for nats in (before.any_order, before.at_once)] if before else ["", ""]
+    return f"| {size} | {' | '.join(cells)} |"
 
 
 def sample(loaded: LoadedModel, seed: int, parallel: ParallelParameters | None = None) -> str:

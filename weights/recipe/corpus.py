@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from weights.recipe.patterns import pattern_texts
 
 END_OF_TEXT = "<|endoftext|>"
 HELD_OUT_ONE_IN = 50
@@ -21,15 +23,19 @@ class Source:
     max_bytes: int | None = None
 
 
+PATTERNS = Source("patterns", rows=3)  # no file: written by weights/recipe/patterns.py
 SOURCES = (
-    Source("stories-tiny", rows=7),
-    Source("stories-simple", rows=20),
-    Source("stories-classic", rows=5, max_bytes=12_000_000),  # sorted simplest first; the tail is too hard
+    Source("stories-tiny", rows=6),
+    Source("stories-tiny-more", rows=10),
+    Source("stories-simple", rows=11),
+    Source("stories-classic", rows=2, max_bytes=12_000_000),  # sorted simplest first; the tail is too hard
+    PATTERNS,
 )
+PATTERN_TEXTS = 20_000
 
 
 def documents(folder: Path, source: Source) -> Iterator[str]:
-    """The documents of one source, in order, without their end marker."""
+    """The documents of one file, in order, without their end marker."""
     read = 0
     lines: list[str] = []
     with lzma.open(folder / f"{source.name}.txt.xz", "rt", encoding="utf-8") as file:
@@ -52,9 +58,13 @@ def is_held_out(text: str) -> bool:
     return int.from_bytes(digest[:8], "little") % HELD_OUT_ONE_IN == 0
 
 
-def training_documents(folder: Path, source: Source) -> Iterator[str]:
+def training_documents(folder: Path, source: Source) -> Iterable[str]:
+    if source == PATTERNS:
+        return pattern_texts(PATTERN_TEXTS, held_out=False)
     return (text for text in documents(folder, source) if not is_held_out(text))
 
 
-def held_out_documents(folder: Path, source: Source) -> Iterator[str]:
+def held_out_documents(folder: Path, source: Source) -> Iterable[str]:
+    if source == PATTERNS:
+        return pattern_texts(PATTERN_TEXTS // HELD_OUT_ONE_IN, held_out=True)
     return (text for text in documents(folder, source) if is_held_out(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,16 +18,9 @@ from weights.recipe.vocabulary import MASK, write_tokenizer
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
 
 
-def write_checkpoint(state: Path, out: Path, tokenizer: Tokenizer, start: Path | None = None, mix: float = 1.0) -> None:
-    """Write the weights of a training state to `out` in bfloat16.
-
-    With `start`, those that lie `mix` of the way from that checkpoint to them: on a straight line between a model and
-    its fine-tuned successor lies one that does both tasks well (Wortsman et al. 2021, arXiv 2109.01903).
-    """
+def write_checkpoint(state: Path, out: Path, tokenizer: Tokenizer) -> None:
+    """Write the weights of a training state to `out` in bfloat16."""
     trained = torch.load(state, weights_only=True)["model"]
-    if start is not None:
-        before = read_model(start).state_dict()
-        trained = {name: before[name].lerp(tensor, mix) for name, tensor in trained.items()}
     out.mkdir(parents=True, exist_ok=True)
     config = model_config()
     rounded = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in trained.items()}
@@ -38,8 +32,17 @@ def write_checkpoint(state: Path, out: Path, tokenizer: Tokenizer, start: Path |
 
 
 def read_model(folder: Path) -> Transformer:
-    """The model that write_checkpoint wrote, computing in float32."""
-    model = Transformer(model_config())
+    """The model that write_checkpoint wrote, in any shape, computing in float32."""
+    shape = json.loads((folder / "config.json").read_text())
+    config = replace(
+        model_config(),
+        hidden_size=shape["hidden_size"],
+        intermediate_size=shape["intermediate_size"],
+        num_heads=shape["num_attention_heads"],
+        num_kv_heads=shape["num_key_value_heads"],
+        layers=model_config().layers[:1] * shape["num_hidden_layers"],
+    )
+    model = Transformer(config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,74 +19,24 @@ from model.layer_kinds import LayerKind
 from model.rope_config import Rope
 from model.transformer import Transformer
 from weights.recipe.corpus import SOURCES
+from weights.recipe.growth import grow
 from weights.recipe.joint import GOLDEN, draw_noise, joint_losses
 from weights.recipe.optimizer import Muon
+from weights.recipe.schedule import Decay, Recipe
 from weights.recipe.vocabulary import MASK_ID, VOCAB_SIZE
 
 ROPE_THETA = 10000.0
-BLOCK_SIZES = (4, 8, 16, 32)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What the training run depends on; the same recipe and machine give the same weights."""
-
-    tokens: int
-    seed: int = 1
-    batch_tokens: int = 8192
-    micro_tokens: int = 2048  # activations of this many tokens fit in the processor's cache
-    matrix_lr: float = 0.02
-    embedding_lr: float = 0.05
-    head_lr: float = 0.005
-    norm_lr: float = 0.01
-    peak: float = 1.0  # share of these learning rates that is reached
-    warmup: float = 0.01  # share of all tokens
-    decay: float = 0.45
-    block_sizes: tuple[int, ...] = ()  # of the joint objective, one drawn per step; none: next tokens only
-    masked_share: float = 0.5  # weight of the masked loss beside the next-token loss
-    fast: bool = False  # compiled, products in bfloat16: twice as fast on a processor that multiplies bfloat16
-    mix: float = 1.0  # how far from the weights it began with to the trained ones the written ones lie
-
-    @property
-    def steps(self) -> int:
-        return self.tokens // self.batch_tokens
-
-    def learning_rate_at(self, step: int) -> float:
-        """Share of the full learning rate: warm up, hold, then fall in a straight line to zero."""
-        progress = (step + 1) / self.steps
-        return self.peak * min(1.0, progress / self.warmup, max(0.0, 1 - step / self.steps) / self.decay)
-
-    def context_at(self, step: int) -> int:
-        """Short rows first, the whole context at the end: attention costs most where it teaches least."""
-        progress = step / self.steps
-        return 256 if progress < 0.6 else 512 if progress < 0.88 else 1024
-
-
-def joint_recipe(tokens: int, seed: int) -> Recipe:
-    """A run that goes on from autoregressive weights: smaller steps, falling nearly from the start."""
-    return Recipe(
-        tokens,
-        seed,
-        batch_tokens=4096,
-        peak=0.7,
-        warmup=0.02,
-        decay=0.95,
-        block_sizes=BLOCK_SIZES,
-        masked_share=1.0,
-        fast=True,
-        mix=0.8,
-    )
 
 
 def model_config() -> ModelConfig:
-    """5.6 million parameters in the Llama layout."""
+    """11 million parameters in the Llama layout."""
     return ModelConfig(
         model_type="llama",
         vocab_size=VOCAB_SIZE,
-        hidden_size=256,
-        intermediate_size=512,
-        num_heads=4,
-        num_kv_heads=2,
+        hidden_size=384,
+        intermediate_size=768,
+        num_heads=6,
+        num_kv_heads=3,
         head_dim=64,
         max_positions=1024,
         norm_eps=1e-5,
@@ -118,7 +68,7 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
         {"params": norms, "lr": recipe.norm_lr},
     ]
     made = [
-        Muon(matrices, lr=recipe.matrix_lr),
+        Muon(matrices, lr=recipe.matrix_lr, fast=recipe.fast),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-10, weight_decay=0.0),
     ]
     for optimizer in made:
@@ -127,9 +77,8 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
     return made
 
 
-def batch(streams: dict[str, Tensor], recipe: Recipe, step: int) -> Tensor:
+def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Tensor:
     """Rows (batch_tokens / context, context + 1) for one step: a function of the step alone, so that a run resumes."""
-    context = recipe.context_at(step)
     rows = recipe.batch_tokens // context
     shares = [source.name for source in SOURCES for _ in range(source.rows)]
     picked = []
@@ -141,36 +90,86 @@ def batch(streams: dict[str, Tensor], recipe: Recipe, step: int) -> Tensor:
     return torch.stack(picked).long()
 
 
-def train(
-    streams: dict[str, Tensor], recipe: Recipe, checkpoint: Path, start: Path | None = None, save_every: float = 120.0
-) -> Iterator[dict[str, Any]]:
-    """Train to the end, or on from the `checkpoint` of an earlier run, which begins with the weights in the folder
-    `start`, or new; yields one record per step."""
-    model = new_model(recipe.seed)
-    opts = optimizers(model, recipe)
-    if recipe.fast:
-        model.model.compile(dynamic=False)
-    first = 0
-    if start is not None:
-        model.load_state_dict(load_file(start / "model.safetensors"))
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(opts, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        first = state["step"]
-    saved_at = time.monotonic()
-    for step in range(first, recipe.steps):
+class Training:
+    """A model, its optimizers, and how far it has come: all that a run needs to go on."""
+
+    def __init__(self, recipe: Recipe, start: Path | None = None):
+        self.recipe = recipe
+        self.model = new_model(recipe.seed)
+        if start is not None:
+            grow(self.model, load_file(start / "model.safetensors"))
+        self.optimizers = optimizers(self.model, recipe)
+        self.step = 0
+        self.decay: Decay | None = None  # announced; otherwise the recipe's own
+        if recipe.compiled:
+            self.model.model.compile(dynamic=False)
+
+    @property
+    def planned_decay(self) -> Decay:
+        return self.decay or self.recipe.planned_decay
+
+    def announce_end(self, steps: int) -> None:
+        """Let the learning rate fall to zero within `steps` more steps."""
+        share = self.recipe.learning_rate_at(max(0, self.step - 1), self.planned_decay)
+        self.decay = Decay(self.step, steps, share)
+
+    def advance(self, streams: dict[str, Tensor]) -> dict[str, float]:
+        """One step; its record."""
         started = time.monotonic()
-        share = recipe.learning_rate_at(step)
-        for optimizer in opts:
+        share = self.recipe.learning_rate_at(self.step, self.planned_decay)
+        context = self.recipe.context_at(self.step, self.planned_decay)
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * share
-        losses = train_step(model, opts, batch(streams, recipe, step), recipe, step)
-        seconds = time.monotonic() - started
-        yield {"step": step, **losses, "lr": share, "context": recipe.context_at(step), "seconds": seconds}
-        if step + 1 == recipe.steps or time.monotonic() - saved_at > save_every:
-            save(checkpoint, model, opts, step + 1)
+        rows = batch(streams, self.recipe, self.step, context)
+        losses = train_step(self.model, self.optimizers, rows, self.recipe, self.step)
+        if not all(map(math.isfinite, losses.values())):
+            raise FloatingPointError(f"step {self.step}: {losses}; the last state saved is sound")
+        record = {"step": self.step, **losses, "lr": share, "context": context, "seconds": time.monotonic() - started}
+        self.step += 1
+        return record
+
+    def save(self, path: Path) -> None:
+        """Write the whole state beside its place, then move it there, so that a stop in between loses nothing."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "decay": self.decay and asdict(self.decay),
+        }
+        torch.save(state, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def restore(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+        self.decay = state["decay"] and Decay(**state["decay"])
+
+
+def train(
+    streams: dict[str, Tensor], recipe: Recipe, work: Path, start: Path | None = None, save_every: float = 120.0
+) -> Iterator[dict[str, float]]:
+    """Train to the end, or on from the state in the folder `work`; yields one record per step.
+
+    A new run begins with the weights in the folder `start`, grown, or from nothing. A number in the file work/end
+    announces the end: the learning rate falls to zero within so many steps.
+    """
+    state, end = work / "training.pt", work / "end"
+    training = Training(recipe, start)
+    if state.exists():
+        training.restore(state)
+    saved_at = time.monotonic()
+    while training.step < training.planned_decay.end:
+        if end.exists():
+            training.announce_end(int(end.read_text()))
+            training.save(state)
+            end.unlink()
+        yield training.advance(streams)
+        if training.step == training.planned_decay.end or time.monotonic() - saved_at > save_every:
+            training.save(state)
             saved_at = time.monotonic()
 
 
@@ -180,7 +179,7 @@ def train_step(
     """One update; the mean losses in nats per token: `loss` of the next token, and `masked` of the joint objective."""
     generator = torch.Generator().manual_seed(recipe.seed << 32 | step)
     size = 0
-    if recipe.block_sizes:
+    if recipe.is_joint(step):
         size = recipe.block_sizes[int(torch.randint(len(recipe.block_sizes), (), generator=generator))]
     totals: dict[str, float] = {}
     length = rows.shape[1] - 1
@@ -202,13 +201,12 @@ def train_step(
     return {**totals, "block": size} if size else totals
 
 
-def save(path: Path, model: Transformer, opts: list[torch.optim.Optimizer], step: int) -> None:
-    """Write the whole state beside its place, then move it there, so that a stop in between loses nothing."""
-    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in opts], "step": step}
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
-
-
-def append_log(folder: Path, record: dict[str, Any]) -> None:
+def append_log(folder: Path, record: dict[str, float]) -> None:
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """One record per step; where a run went back to its last state, the later record of a step."""
+    records = (json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines())
+    return list({record["step"]: record for record in records}.values())

@@ -1,0 +1,51 @@
+"""The texts of simple structure: fixed by how they begin, and held out by the line that they repeat."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from weights.recipe.corpus import PATTERNS, held_out_documents, training_documents
+from weights.recipe.patterns import KINDS, NUMBERS, lines_of, pattern_texts, write_text
+
+
+def test_texts_are_the_same_every_time_and_every_kind_is_as_frequent() -> None:
+    texts = pattern_texts(70, held_out=False)
+    assert texts == pattern_texts(70, held_out=False)
+    assert texts != pattern_texts(70, held_out=False, seed=1)
+    assert Counter(text.startswith("Count to") for text in texts)[True] == 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_line_is_both_trained_on_and_held_out(kind: str) -> None:
+    trained, held_out = lines_of(kind, held_out=False), lines_of(kind, held_out=True)
+    assert held_out
+    assert len(trained) >= 5
+    assert not {*trained} & {*held_out}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pattern_is_filled_in_whole_and_has_one_line_of_each_step(kind: str) -> None:
+    for seed, line in enumerate(lines_of(kind, held_out=False) + lines_of(kind, held_out=True)):
+        text = write_text(kind, line, random.Random(seed))
+        assert not {*"{}"} & {*text}
+        assert all(not row[0].islower() for row in text.split("\n"))
+        assert 5 <= len(text.split("\n")) <= 25
+
+
+def test_counting_says_where_it_ends_and_ends_there() -> None:
+    for text in pattern_texts(70, held_out=True)[::7]:
+        heading, *lines, end = text.split("\n")
+        last = heading.removeprefix("Count to ").rstrip(".")
+        words = [next(word for word in line.lower().split() if word in NUMBERS) for line in lines]
+        assert words == [*NUMBERS[: NUMBERS.index(last) + 1]]
+        assert end == "That is all."
+
+
+def test_the_corpus_has_them_beside_its_files(tmp_path: Path) -> None:
+    assert [*itertools.islice(training_documents(tmp_path, PATTERNS), 7)] == pattern_texts(7, held_out=False)
+    assert [*itertools.islice(held_out_documents(tmp_path, PATTERNS), 7)] == pattern_texts(7, held_out=True)
