@@ -31,6 +31,7 @@ SAMPLE_TOKENS = 120
 RULES = (ParallelParameters(threshold=0.9), ParallelParameters(passes=4), ParallelParameters(passes=1))
 
 TEMPLATE = Path(__file__).with_name("card.md")
+SAMPLES_TEMPLATE = TEMPLATE.with_name("card_samples.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,6 @@ def write_card(
     """Write README.md beside the weights of a run, with what it began with `before` and what it logged."""
     loaded = load_model(out, dtype="float32", device="cpu")
     config = loaded.checkpoint.config
-    seeds = range(1, SAMPLES + 1)
-    parallel = {seed: RULES[(seed - 1) // len(PROMPTS)] for seed in range(1, len(RULES) * len(PROMPTS) + 1)}
     text = TEMPLATE.read_text().format(
         parameters=loaded.checkpoint.num_parameters,
         layers=config.num_layers,
@@ -77,6 +76,17 @@ def write_card(
         blocks="\n".join(
             block_row(size, before.blocks[size] if before else None, losses) for size, losses in after.blocks.items()
         ),
+    )
+    (out / "README.md").write_text(text)
+    write_samples(out, loaded)
+
+
+def write_samples(out: Path, loaded: LoadedModel) -> None:
+    """Write the card's samples anew, all from their heading on."""
+    card = out / "README.md"
+    seeds = range(1, SAMPLES + 1)
+    parallel = {seed: RULES[(seed - 1) // len(PROMPTS)] for seed in range(1, len(RULES) * len(PROMPTS) + 1)}
+    text = SAMPLES_TEMPLATE.read_text().format(
         samples=SAMPLES,
         sample_tokens=SAMPLE_TOKENS,
         texts="\n\n".join(f"{seed}. {sample(loaded, seed)}" for seed in seeds),
@@ -85,7 +95,8 @@ def write_card(
         threshold=RULES[0].threshold,
         parallel_texts="\n\n".join(f"{seed}. {sample(loaded, seed, rule)}" for seed, rule in parallel.items()),
     )
-    (out / "README.md").write_text(text)
+    head = card.read_text().partition(f"## {SAMPLES} samples, unedited")[0]
+    card.write_text(head + text)
 
 
 def contexts(log: list[dict[str, float]]) -> Counter[int]:

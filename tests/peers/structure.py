@@ -1,0 +1,78 @@
+"""Ways of decoding on texts of simple structure whose patterns were held out of the training of tale.
+
+    python tests/peers/structure.py [MODEL] [--texts 35] [--rounds 3] [--modes A,B] [--quantize int8] [--threads N]
+
+A text's heading and its first two lines fix all that follows, so every other line is an error. Greedy. Prints a row of
+a Markdown table for each mode: tokens per pass, tokens per second (the median of the rounds), lines that are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from itertools import zip_longest
+
+from model.comparison.modes import MODES, Modes
+from model.comparison.runs import Runs, interleaved
+from model.decoding.request import Request
+from model.engine import set_threads
+from model.loading import LoadedModel, load_model
+from model.sampling.parameters import SamplingParameters
+from model.store import resolve
+from weights.recipe.patterns import pattern_texts
+
+SHOWN_LINES = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a model's name or checkpoint folder; absent, the bundled model")
+    parser.add_argument("--texts", type=int, default=35)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--modes", default=",".join(name for name in MODES if name != "speculative-model"))
+    parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    threads = set_threads(options.threads)
+    loaded = load_model(resolve(options.model), quantize=options.quantize)
+    print(f"{loaded.name}, {loaded.dtype}, {loaded.quantize}, {loaded.backend}, {threads} threads", flush=True)
+    print("| simple structure | tokens per pass | tok/s | wrong lines |\n|---|---:|---:|---:|")
+    for row in table(loaded, options.modes.split(","), options.texts, options.rounds):
+        print(row, flush=True)
+
+
+def table(loaded: LoadedModel, modes: list[str], texts: int, rounds: int) -> list[str]:
+    make = Modes(loaded)
+    parts = [split(text) for text in pattern_texts(texts, held_out=True)]
+    requests = [request_of(loaded, begin, rest) for begin, rest in parts]
+    *_, every = interleaved([make.named(name) for name in modes], requests, rounds)
+    return [row_of(runs, [rest for _, rest in parts]) for runs in every]
+
+
+def split(text: str) -> tuple[str, str]:
+    """What is given, and what can only follow."""
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[:SHOWN_LINES]), "".join(lines[SHOWN_LINES:])
+
+
+def request_of(loaded: LoadedModel, begin: str, rest: str) -> Request:
+    tokens = len(loaded.tokenizer.encode_bare(rest)) + 1  # and the end
+    return Request(
+        loaded.tokenizer.encode(begin), 1, SamplingParameters(temperature=0), tokens, loaded.eos_token_ids, top=0
+    )
+
+
+def row_of(runs: Runs, expected: list[str]) -> str:
+    first = [of_text[0] for of_text in runs.found]
+    per_pass = sum(len(run.token_ids) for run in first) / sum(run.forwards for run in first)
+    wrong, lines = 0, 0
+    for run, rest in zip(first, expected, strict=True):
+        pairs = list(zip_longest(run.text.split("\n"), rest.split("\n")))
+        wrong += sum(found != line for found, line in pairs)
+        lines += len(pairs)
+    rate = statistics.median(runs.rates)
+    return f"| {runs.mode.name} | {per_pass:.2f} | {rate:,.0f} | {wrong / lines:.1%} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What shows texts of tale is renewed by command: the samples of the card, and tables of the README."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from renew import COLUMNS, README, cell, replace_table
+
+from cli.widgets.comparison_columns import COLUMNS as MEASURED
+from model.loading import load_model
+from model.store import bundled_folder
+from weights.recipe import card
+
+TABLE = """Before.
+
+| | a | b |
+|---|---:|---:|
+| old | 1 | 2 |
+| older | 3 | 4 |
+
+After, | with a bar |.
+"""
+
+
+def test_a_table_gets_other_rows_and_nothing_else_changes() -> None:
+    renewed = replace_table(TABLE, "| | a |", "| new | 5 | 6 |\n")
+    assert renewed == TABLE.replace("| old | 1 | 2 |\n| older | 3 | 4 |\n", "| new | 5 | 6 |\n")
+
+
+@pytest.mark.parametrize("text", [TABLE * 2, "no table"])
+def test_a_table_that_is_not_there_once_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be one"):
+        replace_table(text, "| | a |", "")
+
+
+def test_the_readme_has_the_table_and_compare_measures_its_columns() -> None:
+    assert replace_table(README.read_text(), "| | tokens per pass |", "") != README.read_text()
+    assert {*COLUMNS} <= {column.metric for column in MEASURED}
+    assert cell("bits_per_byte", {"value": 1.154, "low": 1.06, "high": 1.242}) == "1.15 (1.06 to 1.24)"
+    assert [cell(name, {"value": 0.5}) for name in ("tokens_per_pass", "task_errors")] == ["0.50", "50.0%"]
+    assert cell("task_errors", None) == ""
+
+
+def test_the_samples_are_renewed_and_the_rest_of_the_card_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(bundled_folder(), tmp_path / "tale")
+    monkeypatch.setattr(card, "SAMPLES", 2)
+    monkeypatch.setattr(card, "SAMPLE_TOKENS", 4)
+    monkeypatch.setattr(card, "RULES", card.RULES[:1])
+    (folder / "README.md").write_text("# tale\n\nKept.\n\n## 2 samples, unedited\n\nOld.\n")
+    card.write_samples(folder, load_model(folder, dtype="float32", device="cpu"))
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# tale\n\nKept.\n\n## 2 samples, unedited\n\nThe program")
+    assert "Old." not in text
+    assert "2. **The fox and the hen**" in text
+    assert "## 5 samples in parallel, unedited" in text
