@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +38,9 @@ class Plain:
             if name != "temperature":
                 self.change(name, new)
             self.scores = new
+            if name == "temperature" and 0 < self.p.temperature < 1:
+                below = new - new.max()
+                self.change(name, np.where(below < math.log(sys.float_info.min), -math.inf, new))
         if self.p.is_greedy:
             return (np.arange(len(self.scores)) == self.scores.argmax()).astype(float)
         return self.probs()

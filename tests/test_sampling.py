@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from typing import Any
 
 import chi_square
@@ -70,7 +71,7 @@ def contexts(draw: st.DrawFn, size: int) -> Context:
 
 CHAINS = st.builds(
     SamplingParameters,
-    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    temperature=st.sampled_from([0.0, 0.02, 0.3, 1.0, 2.5]),
     top_k=st.sampled_from([0, 0, 1, 5, 300]),
     top_p=st.sampled_from([0.1, 0.9, 1.0]),
     min_p=st.sampled_from([0.0, 0.05, 1.0]),
@@ -125,6 +126,37 @@ def test_what_is_fast_is_what_the_definitions_give(
 def test_a_temperature_next_to_zero_takes_the_most_probable(temperature: float) -> None:
     choice = sampler(SamplingParameters(temperature=temperature)).choose(torch.tensor([0.0, 1.0, 0.5]), at())
     assert (choice.token_id, choice.prob) == (1, 1.0)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-9, 1e-3])
+@pytest.mark.parametrize("logits", [torch.linspace(0, 40, 5), torch.linspace(0, 4e4, 5000)], ids=len)
+def test_a_candidate_that_a_low_temperature_leaves_no_probability_names_it(temperature: float, logits: Tensor) -> None:
+    """As at temperature 0; not the truncation behind it, which had nothing left to cut."""
+    parameters = SamplingParameters(temperature, top_p=0.95, top_n_sigma=9.0, min_p=0.1)
+    choice = sampler(parameters).choose(logits, at())
+    assert (choice.token_id, choice.prob) == (len(logits) - 1, 1.0)
+    assert [candidate.removed_by for candidate in choice.candidates] == [None, *["temperature"] * 4]
+
+
+def test_a_token_that_a_penalty_takes_far_out_and_a_low_temperature_cuts_names_the_temperature() -> None:
+    """It was among the first, and lies behind 300 others."""
+    logits = torch.zeros(1000)
+    logits[:300], logits[7] = 10.0, 11.0
+    parameters = SamplingParameters(0.9, top_p=0.95, presence_penalty=700.0)
+    choice = sampler(parameters).choose(logits, Context([7], 0, 1))
+    (cut,) = (candidate for candidate in choice.candidates if candidate.token_id == 7)
+    assert (cut.removed_by, dict(cut.moved)) == ("temperature", {"presence-penalty": -700.0})
+
+
+@pytest.mark.parametrize("temperature", [1e300, sys.float_info.max])
+def test_a_huge_temperature_makes_all_tokens_alike(temperature: float) -> None:
+    final = sampler(SamplingParameters(temperature, top_p=1.0)).distribution(torch.linspace(-40, 40, 600), at()).final
+    np.testing.assert_allclose(final, 1 / 600)
+
+
+def test_a_temperature_of_minus_zero_is_zero() -> None:
+    choice = sampler(SamplingParameters(temperature=-0.0, top_p=-0.0)).choose(torch.tensor([0.0, 1.0, 0.5]), at())
+    assert (choice.token_id, choice.draw) == (1, None)
 
 
 def test_a_candidate_names_the_first_processor_that_cut_it() -> None:

@@ -16,7 +16,10 @@ from model.sampling.scores import Scores
 
 @dataclass(frozen=True, slots=True)
 class Temperature(Processor):
-    """Divide by the temperature: below 1 sharpens, above 1 flattens."""
+    """Divide by the temperature: below 1 sharpens, above 1 flattens.
+
+    A token whose probability is too small for a number then cannot be drawn: the temperature has cut it.
+    """
 
     temperature: float
     name: ClassVar[str] = "temperature"
@@ -24,6 +27,8 @@ class Temperature(Processor):
     def __call__(self, scores: Scores) -> None:
         if self.temperature != 1:
             scores.divide(self.temperature)
+        if self.temperature < 1:
+            scores.remove_underflow(self.name)
 
 
 @dataclass(frozen=True, slots=True)

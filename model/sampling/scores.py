@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from model.sampling.context import Context, Mask
 from model.sampling.head import HEAD, Head
 from model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
 from model.sampling.raw import Raw
+
+UNDERFLOW = math.log(sys.float_info.min)  # below it an exponential has no digits of its own
 
 
 class Scores:
@@ -192,6 +195,22 @@ class Scores:
             self._pending = (peak, divisor)
         self._set_head(Head(head.token_ids, divided(head.values - peak, divisor), head.is_complete))
         self.origin = (self.origin + peak) / divisor
+
+    def remove_underflow(self, name: str) -> None:
+        """Cut what is so far below the peak that its probability is no number above 0, as far as it may be shown."""
+        head, least = self.head, self.peak + UNDERFLOW
+        lowest = head.values[-1]
+        if self._raw is None and not head.is_complete:  # a token that is watched may lie outside the head
+            lowest = self._values_of(self.watched).min(initial=lowest)
+        if lowest < least:
+            self.remove_below(name, least)
+
+    def _values_of(self, token_ids: Ints) -> Floats:
+        """The scores of some tokens, without those of all."""
+        if self._pending is None or self._whole is None:
+            return self.whole[token_ids]
+        shift, divisor = self._pending
+        return divided(self._whole[token_ids] - shift, divisor)
 
     def keep(self, name: str, kept: slice | Ints) -> None:
         """Cut everything but these places of the head."""

@@ -84,7 +84,9 @@ class TopNSigma(Processor):
     name: ClassVar[str] = "top-n-sigma"
 
     def __call__(self, scores: Scores) -> None:
-        scores.remove_below(self.name, scores.peak - self.n * float(scores.possible.std()))
+        with np.errstate(over="ignore"):  # an infinite deviation cuts nothing
+            deviation = float(scores.possible.std())
+        scores.remove_below(self.name, scores.peak - self.n * deviation)
 
 
 @dataclass(frozen=True, slots=True)
