@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from model.errors import CheckpointError, EngineError, ParameterError, PromptErr
 from model.headers import TensorInfo
 from model.kv_cache import KVCache
 from model.layouts import EMBEDDING, HEAD, stored_tensors
+from model.processors import usable_processors
 from model.sampling.raw import Measure, Raw
 from model.transformer import Transformer
 
@@ -201,7 +201,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def set_threads(count: int | None) -> int:
-    """Use `count` CPU threads (None: torch's own choice) and say how many there are."""
-    if count is not None:
-        torch.set_num_threads(min(count, 4 * (os.cpu_count() or 1)))
+    """Use `count` CPU threads (None: torch's own choice, but no more than may run at once); how many there are."""
+    usable = usable_processors()
+    torch.set_num_threads(min(torch.get_num_threads(), usable) if count is None else min(count, 4 * usable))
     return torch.get_num_threads()
