@@ -15,11 +15,22 @@ import pytest
 import tiny
 from hypothesis import settings
 
+from model.kernels.build import load_library
+from model.kernels.errors import KernelsError
+from model.kernels.facts import kernels_of
 from model.tokenizer import Tokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched in a test
 settings.register_profile("tokenglass", deadline=None, derandomize=True)
 settings.load_profile("tokenglass")
+
+
+def pytest_report_header() -> str:
+    """Which kernels the tests run: with TOKENGLASS_MARCH=x86-64-v3 those of a processor that has AVX2 and no more."""
+    try:
+        return f"kernels: {kernels_of(load_library())}"
+    except KernelsError as reason:
+        return f"kernels: none ({reason})"
 
 
 @pytest.fixture(scope="session")

@@ -24,18 +24,18 @@ static inline void emulate_config(const void *shape) {
     memset(emulated_tiles, 0, sizeof emulated_tiles);
 }
 
-static inline void emulate_load(int tile, const void *from, long stride) {
+static inline void emulate_tile_load(int tile, const void *from, long stride) {
     memset(emulated_tiles[tile], 0, sizeof emulated_tiles[tile]);
     for (int r = 0; r < emulated_shape.rows[tile]; r++)
         memcpy(emulated_tiles[tile][r], (const char *)from + r * stride, emulated_shape.bytes[tile]);
 }
 
-static inline void emulate_store(int tile, void *to, long stride) {
+static inline void emulate_tile_store(int tile, void *to, long stride) {
     for (int r = 0; r < emulated_shape.rows[tile]; r++)
         memcpy((char *)to + r * stride, emulated_tiles[tile][r], emulated_shape.bytes[tile]);
 }
 
-static inline void emulate_products(int sums, int a, int b) {
+static inline void emulate_tile_products(int sums, int a, int b) {
     for (int m = 0; m < emulated_shape.rows[sums]; m++)
         for (int n = 0; n < emulated_shape.bytes[sums] / 4; n++) {
             int32_t sum;
@@ -55,6 +55,6 @@ static inline void emulate_products(int sums, int a, int b) {
 #define _tile_loadconfig emulate_config
 #define _tile_release() ((void)0)
 #define _tile_zero(tile) memset(emulated_tiles[tile], 0, sizeof emulated_tiles[tile])
-#define _tile_loadd emulate_load
-#define _tile_stored emulate_store
-#define _tile_dpbssd emulate_products
+#define _tile_loadd emulate_tile_load
+#define _tile_stored emulate_tile_store
+#define _tile_dpbssd emulate_tile_products

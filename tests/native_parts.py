@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -12,16 +13,33 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.kernels.build import find_compiler, load_library
+from model.kernels.build import find_compiler, load_library, processor
 from model.kernels.errors import KernelsError
 from model.kernels.machine import Machine
 from model.kernels.native import NativeEngine
 from model.kernels.program import Operations
 from model.kernels.structures import Buffer, Code, Operation, Pass, Sizes
-from model.quantisation import Int4Weight, QuantizedEmbedding, QuantizedLinear, quantize_int4, quantize_int8
+from model.quantisation import QuantizedLinear, quantize_int4, quantize_int8
 from model.transformer import Transformer
 
 FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in
+
+
+def emulating(*names: str) -> tuple[str, ...]:
+    """The compiler's flags for kernels whose instructions these headers emulate, built anew when one changes.
+
+    Optimised little, as plain C for every byte takes long to compile, but with the same fused products and sums.
+    """
+    headers = [Path(__file__).with_name(f"emulated_{name}.h") for name in names]
+    including = [flag for header in headers for flag in ("-include", str(header))]
+    content = b"".join(header.read_bytes() for header in headers)
+    return *including, f"-DEMULATED={zlib.crc32(content)}", "-O1", "-fexpensive-optimizations", "-Wno-psabi"
+
+
+# Kernels that this processor may lack, for one that has AVX2 and no more.
+AVX2 = ("-march=x86-64-v3",) if "avx2" in processor() else ()
+BYTES = (*AVX2, *emulating("bytes"))
+TILES = (*AVX2, *emulating("bytes", "tiles"))
 
 
 @cache
@@ -89,6 +107,3 @@ class Bench(Operations):
 
     def head(self, linear: nn.Module, norm: nn.Module | None = None, softcap: float = 0.0) -> Operation:
         return self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
-
-
-__all__ = ["FLAGS", "Bench", "Int4Weight", "QuantizedEmbedding", "compiled", "float_weight", "kept_as", "native"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import native_parts
 import pytest
@@ -14,16 +11,30 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_parts import FLAGS, Bench, float_weight, kept_as
+from native_parts import BYTES, TILES, Bench, emulating, float_weight, kept_as
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.errors import EngineError
-from model.kernels.build import processor
+from model.errors import EngineError, PromptError
+from model.kernels.facts import facts_of, kernels_of
 from model.kernels.structures import Activation, Buffer, Code, Operation
+from model.quantisation import QuantizedEmbedding
 from model.transformer import ACTIVATIONS, Norm
 
+Flags = tuple[str, ...]
 KINDS = ["float32", "bfloat16", "int8", "int4"]
+X86 = platform.machine() == "x86_64"
+# Weights and the compiler's flags: the kernels that this processor runs (the head of the report names them), and those
+# of others in emulation.
+PATHS = [
+    *(pytest.param(kind, (), id=kind) for kind in KINDS),
+    *(
+        pytest.param(kind, flags, id=f"{kind} in emulated {name}")
+        for name, flags in (("bytes", BYTES), ("tiles", TILES))
+        for kind in ("int8", "int4")
+        if X86
+    ),
+]
 SIZES = st.integers(1, 100)
 COUNTS = st.integers(1, 36)  # positions: through every number of columns that is taken together, and over 32
 SEEDS = st.integers(0, 1000)
@@ -53,49 +64,62 @@ def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "flags"), PATHS)
 @settings(max_examples=40)
 @given(rows=SIZES, columns=SIZES, count=COUNTS, bias=st.booleans(), seed=SEEDS, threads=st.sampled_from([1, 2, 3]))
 def test_a_projection_is_that_of_torch(
-    kind: str, rows: int, columns: int, count: int, bias: bool, seed: int, threads: int
+    kind: str, flags: Flags, rows: int, columns: int, count: int, bias: bool, seed: int, threads: int
 ) -> None:
     module = kept_as(kind, linear(rows, columns, bias=bias, seed=seed))
     x = random(count, columns, seed=seed + 2)
     bench = Bench()
     bias_of = None if module.bias is None else module.bias.float()
     expected = F.linear(x.double(), float_weight(module).double(), None if bias_of is None else bias_of.double())
-    close(bench.run(x, bench.head(module), threads=threads), expected.float())
+    close(bench.run(x, bench.head(module), threads=threads, flags=flags), expected.float())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "flags"), PATHS)
 @settings(max_examples=30)
 @given(columns=SIZES, counts=st.tuples(COUNTS, COUNTS), seed=SEEDS)
-def test_a_sum_is_the_same_bits_in_any_company(kind: str, columns: int, counts: tuple[int, int], seed: int) -> None:
+def test_a_sum_is_the_same_bits_in_any_company(
+    kind: str, flags: Flags, columns: int, counts: tuple[int, int], seed: int
+) -> None:
     module = kept_as(kind, linear(37, columns, bias=True, seed=seed))
     fewer, more = min(counts), max(counts)
     x = random(more, columns, seed=seed)
     bench = Bench()
-    alone = bench.run(x[:fewer].contiguous(), bench.head(module), threads=1)
-    assert torch.equal(bench.run(x, bench.head(module), threads=3)[:fewer], alone)
+    alone = bench.run(x[:fewer].contiguous(), bench.head(module), threads=1, flags=flags)
+    assert torch.equal(bench.run(x, bench.head(module), threads=3, flags=flags)[:fewer], alone)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="only these processors have tiles to do without")
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+def products_of(flags: Flags) -> str:
+    return kernels_of(native_parts.compiled(*flags)).rpartition(" ")[2]
+
+
+@pytest.mark.skipif(not X86, reason="only these processors multiply bytes and tiles")
+@pytest.mark.parametrize(
+    ("kind", "count"), [("int8", 3), ("int8", 8), ("int8", 17), ("int8", 40), ("int4", 8), ("int4", 17), ("int4", 40)]
+)
 @pytest.mark.parametrize("columns", [64, 70, 576])
-@pytest.mark.parametrize("count", [3, 8, 17, 40])
-def test_with_tiles_of_bytes_and_without_the_bits_are_the_same(kind: str, columns: int, count: int) -> None:
-    """On a processor without tiles they are emulated; without byte products there are none, and this is no test."""
+def test_with_tiles_of_bytes_and_without_the_bits_are_the_same(kind: str, count: int, columns: int) -> None:
+    """Each in emulation, and on the processor where it has them."""
+    ways = {"bytes": [BYTES], "tiles": [TILES]}
+    if products_of(()) != "float32":
+        ways["bytes"].append(("-mno-amx-int8",))
+        ways["tiles"].append(emulating("tiles"))
+    if products_of(()) == "tiles":
+        ways["tiles"].append(())
     module = kept_as(kind, linear(100, columns, bias=True, seed=1))
-    x = random(count, columns, seed=2)
-    bench = Bench()
-    expected = bench.run(x, bench.head(module), flags=("-mno-amx-int8",))
-    header = Path(__file__).with_name("emulated_tiles.h")
-    emulated = ("-include", str(header), f"-DEMULATED={zlib.crc32(header.read_bytes())}")  # built anew when it changes
-    assert torch.equal(bench.run(x, bench.head(module)), expected)
-    assert torch.equal(bench.run(x, bench.head(module), flags=emulated), expected)
+    x, bench = random(count, columns, seed=2), Bench()
+    expected = bench.run(x, bench.head(module), flags=BYTES)
+    for products, of in ways.items():
+        for flags in of:
+            assert products_of(flags) == products
+            assert count >= facts_of(native_parts.compiled(*flags))[f"LEAST_TILED_{kind.upper()}"]
+            assert torch.equal(bench.run(x, bench.head(module), flags=flags), expected), flags
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of this architecture")
+@pytest.mark.skipif(not X86, reason="names processors of this architecture")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
 @pytest.mark.parametrize("columns", [5, 70, 128])
@@ -104,6 +128,7 @@ def test_an_older_processor_computes_the_same_products(kind: str, processor: str
     module = kept_as(kind, linear(37, columns, bias=True, seed=1))
     x = random(21, columns, seed=2)
     bench, flags = Bench(), (f"-march={processor}",)
+    assert products_of(flags) == "float32"
     made = bench.run(x, bench.head(module), flags=flags)
     close(made, F.linear(x.double(), float_weight(module).double(), module.bias.double()).float())
     for count in (1, 2, 3):
@@ -121,7 +146,7 @@ def test_a_position_that_holds_no_number_gives_none_and_leaves_the_others_alone(
     x[count, 3] = torch.inf
     broken = bench.run(x, bench.head(module))
     assert torch.equal(broken[:count], whole[:count])
-    if "avx512_vnni" in processor() and "-march" not in os.environ.get(FLAGS, ""):
+    if facts_of(native_parts.compiled())["BYTE_PRODUCTS"]:
         assert broken[count].isnan().all()  # in fixed point there is no infinity
     assert not broken[count].isfinite().any()
     x[count, 3] = torch.nan
@@ -175,17 +200,16 @@ def test_an_embedding_is_that_of_torch_and_an_unknown_id_is_refused(kind: str) -
     config = replace(tiny.CONFIG, vocab_size=50)
     model = tiny.random_transformer(replace(config, hidden_size=41))
     model.model.embed_tokens = (
-        nn.Embedding(50, 41, _weight=table.weight)
-        if kind in KINDS[:2]
-        else native_parts.QuantizedEmbedding(table.weight)
+        nn.Embedding(50, 41, _weight=table.weight) if kind in KINDS[:2] else QuantizedEmbedding(table.weight)
     )
     engine = native_parts.native(model)
     ids = torch.tensor([[3, 49, 0], [7, 7, 1]])
     _, hidden = engine.hidden_states(ids, None)
     assert torch.equal(hidden[0], float_weight(table)[ids])
-    for wrong in (-1, 50):
-        with pytest.raises(EngineError, match="not one of the model's 50"):
-            engine.forward(torch.tensor([[wrong]]), None)
+    with pytest.raises(EngineError, match="not one of the model's 50"):
+        engine.forward(torch.tensor([[-1]]), None)
+    with pytest.raises(PromptError, match="token 50, which the tokenizer has and the model has not"):
+        engine.forward(torch.tensor([[50]]), None)
 
 
 def test_soft_caps_bound_the_logits() -> None:

@@ -53,7 +53,8 @@ def check_facts(library: ctypes.CDLL) -> None:
 
 
 def kernels_of(library: ctypes.CDLL) -> str:
-    """Which kernels run, for a person to read: lanes of a vector, and how rows of int8 and int4 are multiplied."""
+    """Which kernels run, for a person to read: lanes of a vector, and how rows of int8 and int4 are multiplied:
+    in tiles of bytes, in bytes, or in float32."""
     facts = facts_of(library)
-    products = "tiles of bytes" if facts["TILES"] else "bytes" if facts["BYTE_PRODUCTS"] else "float32"
-    return f"{facts['LANES']} lanes, products of {products}"
+    products = "tiles" if facts["TILES"] else "bytes" if facts["BYTE_PRODUCTS"] else "float32"
+    return f"vectors of {facts['LANES']}, quantised weights in {products}"

@@ -143,7 +143,7 @@ class NativeEngine:
         logits: Tensor,
         hidden: Tensor | None = None,
     ) -> None:
-        check_ids(token_ids, self.vocab_size)  # a row that is not there would be read all the same
+        check_ids(token_ids, self.vocab_size)
         rows, length = token_ids.shape
         if cache is None:
             cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)
