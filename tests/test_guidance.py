@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -17,7 +19,9 @@ from model.decoding.sequence import Sequence
 from model.engine import LocalEngine
 from model.errors import PromptError
 from model.loading import load_model
+from model.sampling.context import Context, Mask
 from model.sampling.parameters import SamplingParameters
+from model.sampling.sampler import Sampler
 from model.tokenizer import Tokenizer
 
 PROMPT = "Once upon a time there was a little fox"
@@ -63,6 +67,88 @@ def test_a_guided_greedy_run_takes_the_tokens_that_transformers_takes(
     assert found == expected[0, len(request.prompt_ids) :].tolist()
     unguided = replace(request, negative_ids=(), sampling=SamplingParameters(temperature=0))
     assert found != tiny.new_tokens(list(decode(engine, tokenizer, unguided, threading.Event())))
+
+
+@pytest.mark.parametrize("scale", [1.5, 4.0])
+@pytest.mark.parametrize(
+    ("sampling", "options", "theirs"),
+    [
+        ({"repetition_penalty": 1.3}, {}, {"repetition_penalty": 1.3}),
+        ({"repetition_penalty": 0.7}, {"prefill_chunk": 3}, {"repetition_penalty": 0.7}),
+        (
+            {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2},
+            {},
+            {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2},
+        ),
+        (
+            {"repetition_penalty": 1.3, "logit_bias": (((30, 41), 4.0),)},
+            {},
+            {"repetition_penalty": 1.3, "sequence_bias": [[[30], 4.0], [[41], 4.0]]},
+        ),
+        (
+            {"repetition_penalty": 1.3},
+            {"min_new_tokens": 9, "eos_token_ids": frozenset({0, 7})},
+            {"repetition_penalty": 1.3, "min_new_tokens": 9, "eos_token_id": [0, 7]},
+        ),
+    ],
+)
+def test_guided_scores_are_penalised_as_those_of_transformers_are(
+    scale: float,
+    sampling: dict[str, Any],
+    options: dict[str, Any],
+    theirs: dict[str, Any],
+    engine: LocalEngine,
+    tokenizer: Tokenizer,
+    saved_checkpoint: Path,
+) -> None:
+    """Token for token; masks leave the distribution that guidance starts from alone."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    model = AutoModelForCausalLM.from_pretrained(saved_checkpoint)
+    parameters = SamplingParameters(temperature=0, guidance_scale=scale, **sampling)
+    request = guided(tokenizer, scale, **options)
+    request = replace(request, sampling=parameters)
+    expected = model.generate(
+        torch.tensor([request.prompt_ids]),
+        attention_mask=torch.ones(1, len(request.prompt_ids)),
+        negative_prompt_ids=torch.tensor([request.negative_ids]),
+        guidance_scale=scale,
+        do_sample=False,
+        max_new_tokens=40,
+        pad_token_id=0,
+        **{"eos_token_id": None, **theirs},
+    )
+    found = tiny.new_tokens(list(decode(engine, tokenizer, request, threading.Event())))
+    assert found == expected[0, len(request.prompt_ids) :].tolist()
+
+
+@pytest.mark.parametrize("penalty", [0.6, 1.4])
+def test_a_guided_distribution_with_a_mask_is_that_of_the_same_list_of_transformers(penalty: float) -> None:
+    from transformers.generation import logits_process as peer  # noqa: PLC0415
+
+    row, negative = torch.randn(2, 300, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 3
+    text, allowed = list(range(0, 120, 2)), list(range(3, 200, 3))
+
+    def model(*_: object, **__: object) -> Any:
+        return type("Out", (dict,), {"logits": negative[None, None]})(past_key_values=None)
+
+    theirs = peer.LogitsProcessorList(
+        [
+            peer.UnbatchedClassifierFreeGuidanceLogitsProcessor(1.7, model),
+            peer.RepetitionPenaltyLogitsProcessor(penalty),
+            peer.PrefixConstrainedLogitsProcessor(lambda *_: allowed, 1),
+            peer.TemperatureLogitsWarper(0.7),
+            peer.TopKLogitsWarper(30),
+            peer.TopPLogitsWarper(0.9),
+        ]
+    )
+    expected = theirs(torch.tensor([text]), row[None]).softmax(-1)[0]
+
+    mask = Mask("constraint", np.isin(np.arange(300), allowed))
+    context = Context(text, 0, 1, masks=(mask,), negative=negative.numpy())
+    sampling = SamplingParameters(0.7, 30, 0.9, repetition_penalty=penalty, guidance_scale=1.7)
+    found = torch.from_numpy(Sampler(sampling, lambda _: b"").distribution(row, context).final)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 def test_the_logits_are_those_behind_the_negative_prompt_also_after_a_rewind(

@@ -13,6 +13,8 @@ from tiny import byte_level_tokenizer
 from torch import Tensor
 from transformers.generation import logits_process
 
+from model.decoding.request import Request
+from model.decoding.sequence import Sequence as Text
 from model.errors import ParameterError
 from model.sampling.chain import describe_chain
 from model.sampling.context import Context, Mask
@@ -227,6 +229,25 @@ def test_xtc_cuts_all_but_the_last_of_the_tokens_that_reach_the_threshold() -> N
     large[[70, 4000]] = torch.tensor([11.0, 10.0], dtype=torch.float64)
     scores = processed(XTC(1.0, 0.1), large, context())
     assert (scores.peak, int(scores.token_ids[0]), float(scores.whole[70])) == (10.0, 4000, -math.inf)
+
+
+@pytest.mark.parametrize("named", [(), (3,), (0,), (1, 9)])
+def test_xtc_does_nothing_where_it_would_cut_a_newline_or_an_end_token(named: tuple[int, ...]) -> None:
+    """As its author has it. The tokens 0, 1 and 3 reach the threshold; 3, the least probable of them, stays anyway."""
+    left = [0, 1, 2, 3, 4] if {0, 1} & set(named) else [2, 3, 4]
+    assert kept(XTC(1.0, 0.12), 0.4, 0.3, 0.05, 0.15, 0.1, spared=frozenset(named)) == left
+
+
+def test_xtc_spares_the_end_tokens_of_the_run_and_the_newline_of_the_tokenizer() -> None:
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    newline = tokenizer.backend.token_to_id("Ċ")
+    request = Request((5,), 1, SamplingParameters(xtc_probability=1.0), eos_token_ids=frozenset({0, 9}))
+    text = Text(tokenizer, request, 64)
+    for token_id in (0, 9, newline, 40):
+        logits = torch.full((tokenizer.vocab_size,), -9.0)
+        logits[[token_id, 41]] = torch.tensor([3.0, 2.9])
+        first = text.choose(logits).candidates[0]
+        assert (first.token_id, first.removed_by) == (token_id, "xtc" if token_id == 40 else None)
 
 
 def test_xtc_comes_as_often_as_told_by_numbers_of_its_own() -> None:

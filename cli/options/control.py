@@ -45,9 +45,10 @@ Ban = Annotated[
 ]
 Regex = Annotated[str | None, option("--regex", metavar="REGEX", help="The whole text matches this.")]
 JsonSchema = Annotated[
-    str | None, option("--json-schema", metavar="FILE|TEXT", help="The text is JSON that fits this schema.")
+    str | None,
+    option("--json-schema", metavar="FILE|TEXT", help="The text is JSON that fits this schema, all on one line."),
 ]
-AnyJson = Annotated[bool, option("--json", help="The text is JSON: an object or an array.")]
+AnyJson = Annotated[bool, option("--json", help="The text is JSON: an object or an array, all on one line.")]
 ChoiceOption = Annotated[
     list[str] | None, option("--choice", metavar="TEXT", help="The text is one of these (repeatable).")
 ]

@@ -39,7 +39,11 @@ TopNSigma = Annotated[
 ]
 RepetitionPenalty = Annotated[
     float | None,
-    number("repetition_penalty", "--repetition-penalty", help="Divide the logits of tokens already there; 1 is off."),
+    number(
+        "repetition_penalty",
+        "--repetition-penalty",
+        help="Divide the logits of tokens already there, the prompt's and a template's too; 1 is off.",
+    ),
 ]
 PresencePenalty = Annotated[
     float | None,
@@ -70,7 +74,11 @@ DryBreaker = Annotated[
 ]
 XtcProbability = Annotated[
     float | None,
-    number("xtc_probability", "--xtc-probability", help="How often the top choices are left out; 0 is off."),
+    number(
+        "xtc_probability",
+        "--xtc-probability",
+        help="How often the top choices are left out, never a newline or an end token; 0 is off.",
+    ),
 ]
 XtcThreshold = Annotated[
     float | None, number("xtc_threshold", "--xtc-threshold", help="Top choices are those above this probability.")

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
+from model.sampling.chain import apply_chain
 from model.sampling.context import Context
 from model.sampling.head import HEAD
 from model.sampling.processor import Processor
@@ -29,10 +30,7 @@ class Continuations:
         self._position = context.position
         self._scores = scores = Scores(self._raw.logprobs(), context, max(HEAD, count, top))
         self._shown = scores.token_ids[:top]
-        for mask in context.masks:
-            scores.mask(mask)
-        for processor in chain:
-            processor(scores)
+        apply_chain(chain, scores)
         while len(scores.values) < count and not scores.is_complete:
             scores.widen()
 

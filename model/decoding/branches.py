@@ -11,6 +11,7 @@ from model.decoding.request import Request, check_length
 from model.engine import Engine
 from model.sampling.context import Context, Mask
 from model.sampling.sampler import Sampler
+from model.sampling.truncation import spared
 from model.steps import Candidate, Choice, Reason
 from model.tokenizer import REPLACEMENT, Tokenizer
 
@@ -77,6 +78,7 @@ class Branches:
         self._request = request
         self._limit = engine.limit
         self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, engine.measure)
+        self._spared = spared(tokenizer, request.eos_token_ids)
         self._looked_at: Node | None = None  # the place whose logits are at hand
         self._logits: Tensor
 
@@ -197,6 +199,7 @@ class Branches:
             seed=self._request.seed,
             attempt=node.draws,
             masks=self._masks(node),
+            spared=self._spared,
         )
 
     def _masks(self, node: Node) -> tuple[Mask, ...]:

@@ -14,6 +14,7 @@ from model.errors import NothingPossible
 from model.sampling.context import Context, Mask
 from model.sampling.raw import Measure, Raw
 from model.sampling.sampler import Sampler
+from model.sampling.truncation import spared
 from model.steps import Choice, Reason
 from model.tokenizer import Tokenizer
 
@@ -69,6 +70,9 @@ class Sequence:
         self._limit = limit
         self._tokenizer = tokenizer
         self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
+        self._spared = (
+            spared(tokenizer, request.eos_token_ids) if request.sampling.xtc_probability else frozenset[int]()
+        )
         self.has_begun = False  # whether a token was ever decided
         self._healing = Healing(tokenizer, request.healed) if request.healed else None
         healed = len(request.healed.decode("utf-8", "replace"))
@@ -129,6 +133,7 @@ class Sequence:
             attempt=len(avoided),
             masks=self._masks(avoided, ahead),
             negative=None if negative is None else negative.numpy(),
+            spared=self._spared,
         )
 
     def flush(self) -> str:

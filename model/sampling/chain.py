@@ -10,6 +10,7 @@ from model.sampling.penalties import FrequencyPenalty, LogitBias, PresencePenalt
 from model.sampling.processor import Processor
 from model.sampling.repeats import DRY, NoRepeatNgram
 from model.sampling.rescaling import Guidance, Temperature
+from model.sampling.scores import Scores
 from model.sampling.truncation import XTC, MinP, TopK, TopNSigma, TopP, TypicalP
 
 GREEDY = "temperature"  # temperature 0 leaves the whole mass to one token
@@ -21,6 +22,18 @@ def build_chain(parameters: SamplingParameters) -> tuple[Processor, ...]:
     given = {processor.name: processor for processor in switched_on(parameters)}
     ordered = [given[name] for name in ("guidance", *parameters.samplers) if name in given]
     return tuple(p for p in ordered if not (parameters.is_greedy and isinstance(p, ONLY_DRAWN)))
+
+
+def apply_chain(chain: tuple[Processor, ...], scores: Scores) -> None:
+    """Guidance, which asks for the model's own distribution, then the context's masks, then the others (as
+    transformers has it). Raises NothingPossible, EngineError."""
+    first = [processor for processor in chain if isinstance(processor, Guidance)]
+    for guidance in first:
+        guidance(scores)
+    for mask in scores.context.masks:
+        scores.mask(mask)
+    for processor in chain[len(first) :]:
+        processor(scores)
 
 
 def describe_chain(parameters: SamplingParameters) -> tuple[tuple[str, str], ...]:

@@ -30,6 +30,7 @@ class Context:
     attempt: int = 0
     masks: tuple[Mask, ...] = ()
     negative: NDArray[Any] | None = None  # logits (vocab,) under the negative prompt
+    spared: frozenset[int] = frozenset()  # tokens that XTC never cuts
 
     @property
     def position(self) -> int:

@@ -36,7 +36,8 @@ class Guidance(Processor):
     """Away from the negative prompt: scale * (log p - log n) + log n (Sanchez et al. 2023, arXiv 2306.17806).
 
     n are the probabilities under the negative prompt. A token is moved by (scale - 1) * (log p - log n); one that is
-    impossible under the negative prompt is left as it is. Raises ParameterError where there is no negative prompt.
+    impossible under the negative prompt is left as it is. What comes after works on these numbers, no longer on
+    logits (as in transformers). Raises ParameterError where there is no negative prompt.
     """
 
     scale: float

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from model.sampling.chain import GREEDY, build_chain
+from model.sampling.chain import GREEDY, apply_chain, build_chain
 from model.sampling.context import Context
 from model.sampling.draw import uniform
 from model.sampling.head import HEAD
@@ -51,7 +51,7 @@ class Sampler:
         """
         raw, scores = self._begin(logits, context)
         most_probable = scores.token_ids
-        self._process(scores)
+        apply_chain(self.chain, scores)
         draw = None
         token_id = int(scores.token_ids[0])
         if not self.parameters.is_greedy:
@@ -78,7 +78,7 @@ class Sampler:
     def distribution(self, logits: Any, context: Context) -> Distribution:
         """Raw and final distribution over the whole vocabulary. Raises what `choose` raises."""
         raw, scores = self._begin(logits, context)
-        self._process(scores)
+        apply_chain(self.chain, scores)
         final = np.zeros(scores.size)
         if self.parameters.is_greedy:
             final[scores.token_ids[0]] = 1.0
@@ -95,12 +95,6 @@ class Sampler:
     def _begin(self, logits: Any, context: Context) -> tuple[Raw, Scores]:
         raw = logits if isinstance(logits, Raw) else self.raw(logits)
         return raw, Scores(raw, context, self.top)
-
-    def _process(self, scores: Scores) -> None:
-        for mask in scores.context.masks:
-            scores.mask(mask)
-        for processor in self.chain:
-            processor(scores)
 
     def _candidates(self, raw: Raw, scores: Scores, shown: Ints, token_id: int) -> tuple[Candidate, ...]:
         is_greedy = self.parameters.is_greedy

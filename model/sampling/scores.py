@@ -158,9 +158,9 @@ class Scores:
         self._touched.append(token_ids)
 
     def reweigh(self, name: str, whole: Floats, change: Floats) -> None:
-        """Give every token another score."""
+        """Give every token another score, from which nothing is subtracted."""
         self.changes.append(Reweighed(name, change))
-        self._raw, self._whole, self._touched = None, whole, []
+        self._raw, self._whole, self._touched, self.origin = None, whole, [], 0.0
         self._sort()
 
     def mask(self, mask: Mask) -> None:

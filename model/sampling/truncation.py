@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from model.sampling.processor import Processor
 from model.sampling.provenance import Ints
 from model.sampling.raw import weighed
 from model.sampling.scores import Scores
+from model.tokenizer import Tokenizer
 
 
 class Truncation(Processor):
@@ -115,8 +117,8 @@ class TypicalP(Truncation):
 class XTC(Processor):
     """With some probability, cut all but the least probable of the tokens that reach the threshold.
 
-    "Exclude top choices", by p-e-w: github.com/oobabooga/text-generation-webui/pull/6335. It has uniform numbers of
-    its own.
+    Nothing is cut where a newline or an end token would be: texts would never end. "Exclude top choices", by p-e-w:
+    github.com/oobabooga/text-generation-webui/pull/6335. It has uniform numbers of its own.
     """
 
     probability: float
@@ -132,9 +134,14 @@ class XTC(Processor):
             scores.widen()
             probs = scores.probs
         reaching = int((probs >= self.threshold).sum())
-        if reaching < 2:
+        if reaching < 2 or not scores.context.spared.isdisjoint(scores.token_ids[: reaching - 1].tolist()):
             return
         if scores.is_complete:
             scores.keep(self.name, slice(reaching - 1, None))
         else:
             scores.remove(self.name, scores.token_ids[: reaching - 1])
+
+
+def spared(tokenizer: Tokenizer, eos_token_ids: Iterable[int]) -> frozenset[int]:
+    """The tokens that XTC never cuts: those that end a text, and the newline's."""
+    return frozenset((*eos_token_ids, *tokenizer.encode_bare("\n")[-1:]))
