@@ -150,8 +150,8 @@ def speculative(case: Case, drafter: str) -> Iterator[Record]:
     guesses = {
         "ngram": NgramDrafter,
         "parallel": lambda: ParallelDrafter(model, cache, MASK),
-        "itself": lambda: ModelDrafter(model, len(request.prompt_ids)),
-        "another": lambda: ModelDrafter(engine(case.kind, 2), len(request.prompt_ids)),
+        "itself": lambda: ModelDrafter(model, len(request.prompt_ids), model.vocab_size),
+        "another": lambda: ModelDrafter(engine(case.kind, 2), len(request.prompt_ids), model.vocab_size),
     }[drafter]()
     return decode_speculative(model, tokenizer(), request, threading.Event(), cache, guesses, case.count)
 
