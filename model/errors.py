@@ -3,6 +3,7 @@
 import errno
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
+MAX_QUOTED = 240  # characters of another library's message
 
 
 class TokenglassError(Exception):
@@ -46,8 +47,10 @@ class NothingPossible(TokenglassError):  # noqa: N818  (a finish reason, more th
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, for a message of one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What another library's error says, for a message of one line: short, as it may quote a file, and escaped."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    short = line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -72,7 +72,6 @@ def test_no_factor_is_divided_by_zero() -> None:
         ("blk.0.ffn_up.weight", TYPES.IQ1_S, (1, 2**22)),  # a few hundred KB that would unpack to 16 MB, or to any size
         ("output_norm.weight", TYPES.F32, (2**18,)),
         ("blk.0.attn_q.weight", TYPES.Q8_0, (1, 1, 64, 64)),
-        ("blk.1023.attn_q.weight", TYPES.F32, (1, 1)),
     ],
 )
 def test_a_tensor_has_the_shape_that_the_config_says(
@@ -93,6 +92,11 @@ def test_a_tensor_has_the_shape_that_the_config_says(
     path = write_gguf(tmp_path / "a.gguf", original)
     monkeypatch.setattr("model.importers.gguf_weights.read_values", pytest.fail)
     assert_refused_at_once(path, tmp_path, "fit config.json")
+
+
+def test_a_layer_beyond_the_last_is_refused(original: Path, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "a.gguf", original, llama__block_count=1)
+    assert_refused_at_once(path, tmp_path, "layers that the model does not have: blk.1.")
 
 
 def test_more_tokens_than_rows_are_refused_before_they_are_looked_at(original: Path, tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.checkpoint import SINGLE, Checkpoint
 from model.config import ModelConfig
+from model.engine import blank
 from model.errors import GGUFError, TokenglassError
+from model.fields import first_few
 from model.generation_config import GenerationConfig
 from model.headers import TensorInfo
 from model.importers.gguf_architectures import architecture
@@ -23,7 +23,6 @@ from model.importers.partial import Progress, complete_or_nothing
 from model.layouts import HEAD
 from model.loading import load_model
 from model.store import Origin, write_origin
-from model.transformer import Transformer
 
 
 def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Iterator[Progress]:
@@ -72,12 +71,14 @@ def check_shapes(folder: Path, config: ModelConfig, weights: tuple[Weight, ...])
     """Raises CheckpointError where the tensors are not those of this config."""
     if config.num_layers > len(weights):  # an absurd number must not even be built without memory
         raise GGUFError(f"{config.num_layers} layers, but only {len(weights)} tensors")
-    with torch.device("meta"):
-        expected = {name: tuple(weight.shape) for name, weight in Transformer(config).state_dict().items()}
+    expected = {name: tuple(weight.shape) for name, weight in blank(config).state_dict().items()}
     if config.tie_word_embeddings:
         del expected[HEAD]
     tensors = (TensorInfo(w.name, folder / SINGLE, CODES[w.dtype], w.source.shape, 0, w.nbytes) for w in weights)
     Checkpoint(folder, config, GenerationConfig({}), tuple(tensors)).audit(expected)
+    unknown = [weight.source.name for weight in weights if weight.name not in expected]
+    if unknown:
+        raise GGUFError(f"tensors of layers that the model does not have: {first_few(unknown)}")
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from model.fields import shown
 from model.tokenizer import byte_alphabet, refused
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
-MAX_TOKENS = 2**20  # the largest vocabularies have a quarter of it
+MAX_TOKENS = 2**19  # the largest vocabularies have half of it
 MAX_SPLITS = 2**26  # characters looked at to derive merges; Gemma's vocabulary needs about 2**24
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

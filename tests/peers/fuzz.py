@@ -44,7 +44,6 @@ from model.errors import TokenglassError
 from model.importers.gguf import import_gguf
 from model.loading import load_model
 from model.quantised_checkpoint import quantize_checkpoint
-from model.sampling.parameters import defaults_from
 
 SECONDS, MEMORY, LONGEST = 30, 4 * 2**30, 600
 GOOD = ("text", "refused")
@@ -259,13 +258,20 @@ def use(path: Path, backend: str) -> str:
     prompt = model.tokenizer.encode("The fox\n said 123 é 😀")
     if (path / "chat_template.jinja").exists():
         prompt = ChatTemplate.from_folder(path).encode((Message("user", "hello"),), model.tokenizer)
+    prompt = prompt[: model.engine.limit - 4]
+    settings = model.checkpoint.generation_config
     request = Request(
-        prompt[: model.engine.limit - 4],
+        prompt,
         1,
-        defaults_from(model.checkpoint.generation_config),
-        max_new_tokens=3,
+        settings.sampling(),
+        max_new_tokens=min(3, settings.max_new_tokens(len(prompt), 3)),
+        min_new_tokens=min(2, settings.min_new_tokens(len(prompt))),
+        max_seconds=settings.max_seconds,
+        stops=settings.stop_strings,
         eos_token_ids=model.eos_token_ids,
     )
+    notes = (*model.notes, *settings.notes)
+    assert all(note.isprintable() and len(note) <= LONGEST for note in notes), notes
     records = list(decode(model.engine, model.tokenizer, request, threading.Event()))
     return "".join(record.text for record in records)
 
