@@ -80,7 +80,7 @@ def texts(records: Sequence[Record]) -> dict[int, list[int | None]]:
 def assert_same_as_transformers(
     folder: Path, engine: Any, tokenizer: Tokenizer, request: Request, parameters: BeamParameters, **options: Any
 ) -> list[Record]:
-    """Sequences in order, and scores within 1e-4."""
+    """Sequences in order, and scores, which are sums of logarithms, within 1e-5 of their size."""
     count, eos = parameters.beams, sorted(request.eos_token_ids)
     prompt = torch.tensor([request.prompt_ids])
     expected = peer(folder).generate(
@@ -107,7 +107,7 @@ def assert_same_as_transformers(
         ours = told[finish.sequence]
         assert ours == theirs[: len(ours)]
         assert set(theirs[len(ours) :]) <= {eos[0] if eos else 0}
-        assert finish.score == pytest.approx(score, abs=1e-4)
+        assert finish.score == pytest.approx(score, rel=1e-5)
         assert finish.text == tokenizer.decode([token_id for token_id in ours if token_id not in eos])
         assert finish.totals.new_tokens == len(ours)
         assert finish.reason == ("eos" if ours[-1] in eos else "length")
@@ -231,7 +231,7 @@ def test_the_score_is_the_sum_of_the_logprobs_over_the_length(engine: LocalEngin
     start = len(request.prompt_ids)
     total = sum(float(logprobs[place - 1, whole[place]]) for place in range(start, len(whole)))
 
-    assert best.score == pytest.approx(total / math.sqrt(5), abs=1e-4)
+    assert best.score == pytest.approx(total / math.sqrt(5), rel=1e-5)
 
 
 def test_candidates_say_what_a_processor_did(engine: LocalEngine, tokenizer: Tokenizer) -> None:
@@ -307,7 +307,7 @@ def test_guided_beams_are_scored_by_the_guided_logprobs(engine: LocalEngine, tok
         )
         guided = scale * (behind - beside) + beside
         total = sum(float(guided[place, token_id]) for place, token_id in enumerate(new_ids))
-        assert finish.score == pytest.approx(total / 6, abs=1e-4)
+        assert finish.score == pytest.approx(total / 6, rel=1e-5)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 9])
