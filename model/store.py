@@ -19,6 +19,7 @@ from model.files import MAX_CONFIG, open_regular, read_json, read_text
 
 BUNDLED = "tale"
 ORIGIN = "tokenglass.json"  # in the folder of a kept model: where it came from
+PARTIAL = ".tokenglass-partial"  # ends the name of a hidden folder that is being made or removed
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 HUB_NAME = re.compile(rf"{NAME.pattern}/{NAME.pattern}")
 
@@ -133,10 +134,10 @@ def remove(name: str) -> Kept:
     if found is None:
         names = ", ".join(model.name for model in kept) or "none"
         raise StoreError(f"no pulled model {name!r}; there is: {names}")
-    away = found.folder.with_name(f".{found.folder.name}-removed")  # in one step it is no model any more
+    away = found.folder.with_name(f".{found.folder.name}-removed{PARTIAL}")  # in one step it is no model any more
     shutil.rmtree(away, ignore_errors=True)
     found.folder.rename(away)
-    shutil.rmtree(away)
+    shutil.rmtree(away, ignore_errors=True)  # what a kill leaves is cleared with other unfinished folders
     return found
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import StoreError
+from model.store import PARTIAL
 
 try:
     import fcntl
 except ImportError:  # Windows has none; there two processes must not make the same folder
     fcntl = None  # type: ignore[assignment]
-
-SUFFIX = ".tokenglass-partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def complete_or_nothing(folder: Path, job: str = "") -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(folder.parent)
     identity = hashlib.sha256(f"{folder.name}\n{job}".encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    partial = folder.with_name(f".{folder.name[:40]}-{identity}{SUFFIX}")
+    partial = folder.with_name(f".{folder.name[:40]}-{identity}{PARTIAL}")
     with locked(partial) as waited:
         if waited and folder.is_dir() and any(folder.iterdir()):
             partial.rmdir()
@@ -87,7 +86,7 @@ def locked(folder: Path) -> Iterator[bool]:
 
 def clear_abandoned(parent: Path) -> None:
     """Remove the unfinished folders that no process holds any more."""
-    for folder in parent.glob(f".*{SUFFIX}"):
+    for folder in parent.glob(f".*{PARTIAL}"):
         with contextlib.suppress(OSError):
             if folder.is_dir() and not folder.is_symlink():
                 with opened(folder) as descriptor:
