@@ -88,12 +88,9 @@ class Tokenizer:
         return self._pieces[token_id]
 
     def _piece(self, token_id: int) -> bytes:
-        added = self._added.get(token_id)
-        if added is not None:
-            return added.content.encode()
         token = self.backend.id_to_token(token_id)
-        if token is None:
-            return b""
+        if token is None or token_id in self.special_tokens:
+            return (token or "").encode()
         if self._byte_level:
             known = [self._bytes_of_char.get(char) for char in token]
             return bytes(byte for byte in known if byte is not None) if None not in known else token.encode()

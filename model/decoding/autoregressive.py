@@ -34,7 +34,7 @@ def decode(
     a later pass yields a Finish with reason "error" first.
     """
     check_length(request.prompt_ids, engine.limit)
-    sequence = Sequence(tokenizer, request, room(engine, request), measure=engine.measure)
+    sequence = Sequence(tokenizer, request, room(engine, request), vocab_size=engine.vocab_size, measure=engine.measure)
     planned_length = request.planned_length(engine.limit)
     if cache is None and request.use_cache:
         cache = engine.new_cache(planned_length=planned_length)

@@ -70,7 +70,9 @@ class Move:
 class Search:
     """The beams that run, and the best of those that have ended."""
 
-    def __init__(self, tokenizer: Tokenizer, request: Request, parameters: BeamParameters, limit: int):
+    def __init__(
+        self, tokenizer: Tokenizer, request: Request, parameters: BeamParameters, limit: int, vocab_size: int | None
+    ):
         self.ended: list[Beam] = []
         self._tokenizer = tokenizer
         self._request = request
@@ -80,7 +82,7 @@ class Search:
         self._lender = Sequence(tokenizer, replace(request, constraint=None), limit)  # of what processors may know
         first = Beam(0, list(request.prompt_ids), gate=self._gate() if request.stops else None)
         if request.constraint is not None:
-            first.constraint = request.constraint.begin(tokenizer, request.eos_token_ids)
+            first.constraint = request.constraint.begin(tokenizer, request.eos_token_ids, vocab_size)
         self.running = [first]
         self._numbers = 1
 

@@ -35,7 +35,7 @@ def decode_beams(
     """
     check_beams(request)
     check_length(request.prompt_ids, engine.limit)
-    search = Search(tokenizer, request, parameters, room(engine, request))
+    search = Search(tokenizer, request, parameters, room(engine, request), engine.vocab_size)
     cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
     negative = Negative(engine, request) if request.negative_ids else None
     began = time.perf_counter()

@@ -35,7 +35,17 @@ def decode_samples(
     check_length(request.prompt_ids, engine.limit)
     limit = room(engine, request)
     samples = [
-        Sample(Sequence(tokenizer, request, limit, number=number, seed=seed, measure=engine.measure))
+        Sample(
+            Sequence(
+                tokenizer,
+                request,
+                limit,
+                number=number,
+                seed=seed,
+                vocab_size=engine.vocab_size,
+                measure=engine.measure,
+            )
+        )
         for number, seed in enumerate(derived_seeds(request.seed, count))
     ]
     batch = Batch(engine, request, samples)

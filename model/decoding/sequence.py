@@ -47,8 +47,8 @@ class Retries:
 class Sequence:
     """Decides token after token from logits; it knows no engine and no cache.
 
-    `limit` is the context's. `seed` and `number` differ between the samples of one request. Raises ParameterError
-    for a request that contradicts itself.
+    `limit` is the context's, `vocab_size` that of the logits. `seed` and `number` differ between the samples of one
+    request. Raises ParameterError for a request that contradicts itself.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Sequence:
         *,
         number: int = 0,
         seed: int | None = None,
+        vocab_size: int | None = None,
         measure: Measure = Raw.of,
     ):
         self.number = number
@@ -81,7 +82,7 @@ class Sequence:
         self._banned_ids = tokenizer.special_ids(request.bans)
         self._constraint: ConstraintState | None = None
         if request.constraint is not None:
-            self._constraint = request.constraint.begin(tokenizer, request.eos_token_ids)
+            self._constraint = request.constraint.begin(tokenizer, request.eos_token_ids, vocab_size)
 
     @property
     def new_tokens(self) -> int:

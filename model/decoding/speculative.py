@@ -89,7 +89,7 @@ def verified(
         raise ParameterError("a negative prompt needs a pass for each token; leave it out, or use autoregressive mode")
     if count < 1:
         raise ParameterError(f"the number of guesses is {count}; expected at least 1")
-    sequence = Sequence(tokenizer, request, engine.limit, measure=engine.measure)
+    sequence = Sequence(tokenizer, request, engine.limit, vocab_size=engine.vocab_size, measure=engine.measure)
     recorder = Recorder()
 
     def passes() -> Iterator[Record]:

@@ -25,8 +25,10 @@ class ConstraintTokens:
 
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, eos_token_ids: frozenset[int]):
-        self.size = tokenizer.vocab_size
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: frozenset[int], vocab_size: int | None):
+        """Tokens beyond the `vocab_size` of the model's logits are none."""
+        self.size = max(tokenizer.vocab_size, *(token_id + 1 for token_id in eos_token_ids), 0)
+        self.size = self.size if vocab_size is None else min(self.size, vocab_size)
         self.eos_token_id = self.size
         self.tokens = [tokenizer.piece(token_id) for token_id in range(self.size)] + [b"<end>"]
         silent = [i for i in range(self.size) if tokenizer.is_hidden(i) or i in eos_token_ids]
@@ -50,11 +52,14 @@ class ConstraintTokens:
                 known = self._tokenizer.encode_bare(before)
                 ids = self._tokenizer.encode_bare(before + text.decode())
                 new = list(ids[len(known) :])
-                if ids[: len(known)] == known and self._silent.isdisjoint(new) and self._spelt(new) == text:
+                if ids[: len(known)] == known and self._spelt(new) == text:
                     return new
         return self._longest_pieces(text)
 
-    def _spelt(self, token_ids: list[int]) -> bytes:
+    def _spelt(self, token_ids: list[int]) -> bytes | None:
+        """Their text, if each of them has one."""
+        if any(token_id >= self.size or token_id in self._silent for token_id in token_ids):
+            return None
         return b"".join(self.tokens[token_id] for token_id in token_ids)
 
     def _longest_pieces(self, text: bytes) -> list[int]:

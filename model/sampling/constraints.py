@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from model.errors import NothingPossible, ParameterError
+from model.sampling.constraint_decoders import obstacle
 from model.sampling.constraint_grammars import grammar_of, reason
 from model.sampling.constraint_tokens import ConstraintTokens
 from model.sampling.context import Mask
@@ -46,18 +47,27 @@ class Constraint:
         except UnicodeEncodeError:
             raise ParameterError(f"{self.name}: is not valid UTF-8") from None
 
-    def begin(self, tokenizer: Tokenizer, eos_token_ids: frozenset[int]) -> ConstraintState:
-        """The constraint before the first token.
+    def begin(
+        self, tokenizer: Tokenizer, eos_token_ids: frozenset[int], vocab_size: int | None = None
+    ) -> ConstraintState:
+        """The constraint before the first token, for logits of `vocab_size` tokens (None: the tokenizer's).
 
-        Raises ParameterError where llguidance is missing, the source is wrong or too complex, or no text fits.
+        Raises ParameterError where llguidance is missing, the source is wrong or too complex, no text fits, or the
+        tokenizer writes other text than its tokens have.
         """
+        if part := obstacle(tokenizer):
+            raise ParameterError(
+                f"{self.name}: this tokenizer's decoder does not write each token as it is ({part}), so that no "
+                "constraint can be kept; leave it out, or use another model"
+            )
         try:
             from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415  (an extra)
         except ImportError:
             raise ParameterError(
                 f'{self.name}: needs the llguidance library; pip install "tokenglass[constrain]"'
             ) from None
-        tokens = ConstraintTokens(tokenizer, eos_token_ids)
+        eos_token_ids = frozenset(k for k in eos_token_ids if vocab_size is None or k < vocab_size)
+        tokens = ConstraintTokens(tokenizer, eos_token_ids, vocab_size)
         # Its own limits stand: they bound what a hostile schema can cost.
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(tokens.for_llguidance(), grammar_of(self.name, self.source), log_level=0, limits=limits)
@@ -72,7 +82,7 @@ class Constraint:
 
 
 class ConstraintState:
-    """A constraint behind some tokens; `size` is the tokenizer's number of tokens."""
+    """A constraint behind some tokens; `size` is the number of tokens that can come."""
 
     def __init__(self, name: ConstraintName, matcher: LLMatcher, size: int, eos_token_ids: tuple[int, ...]):
         self._name = name
