@@ -12,7 +12,7 @@ import pytest
 import tiny
 import tokenizers
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -145,9 +145,8 @@ def test_what_is_written_fits(name: str, seed: int, constraint: Constraint) -> N
     tokenizer = tokenizer_of(name)
     try:
         text, reason = written(tokenizer, constraint, seed, tokenizer.vocab_size)
-    except ParameterError as error:
-        assert "no text that this tokenizer can write" in str(error)
-        return
+    except ParameterError:  # no text that this tokenizer can write fits
+        reject()
     if reason == "eos":
         assert text in constraint.source if constraint.name == "choice" else re.fullmatch(REGEX, text)
 
