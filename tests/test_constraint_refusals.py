@@ -140,7 +140,7 @@ def test_wrong_options_are_refused_in_one_line(tmp_path: Path) -> None:
     for options, told in [
         (ControlOptions(regex="a", any_json=True), "--regex and --json exclude each other"),
         (ControlOptions(json_schema="nowhere.json"), "nowhere.json: no such file"),
-        (ControlOptions(json_schema=str(tmp_path)), "is a directory"),
+        (ControlOptions(json_schema=str(tmp_path)), "not a regular file"),
         (ControlOptions(grammar=latin), "is not UTF-8 text"),
         (ControlOptions(json_schema="a\0b"), "null"),
         (ControlOptions(regex=""), "empty"),
