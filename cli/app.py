@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
+from itertools import takewhile
 from typing import NoReturn
 
 import typer
@@ -91,7 +93,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         case typer.TyperException():
             context = getattr(error, "ctx", None)
             where = f"; see {context.command_path} --help" if context else ""
-            code, message = USAGE, error.format_message().rstrip(".") + where
+            code, message = USAGE, error.format_message().rstrip(".") + where + dash_hint(error, sys.argv[1:])
         case typer.Abort():
             code, message = INTERRUPTED, ""
         case PromptError() | ParameterError():
@@ -108,6 +110,17 @@ def explain(error: BaseException) -> tuple[int, str]:
             about = f"{error.filename}: " if error.filename else ""
             message = f"{about}{error.strerror or error}"
     return code, " ".join(cut(message, 4 * LONGEST).split())
+
+
+def dash_hint(error: typer.TyperException, arguments: list[str]) -> str:
+    """What to do where a text may have been taken for an option: it is unknown, or looks like a text."""
+    given = takewhile(lambda argument: argument != "--", arguments)
+    is_text = any(re.match(r"-(?:[^-\s]*\s|--)", argument) for argument in given)
+    parameters = getattr(getattr(error, "ctx", None), "command", None)
+    takes_text = any(parameter.name in ("prompt", "text") for parameter in getattr(parameters, "params", ()))
+    if takes_text and (is_text or type(error).__name__ == "NoSuchOption"):
+        return "; a text that begins with a dash goes behind --"
+    return ""
 
 
 def leave(code: int) -> NoReturn:

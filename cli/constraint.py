@@ -48,7 +48,7 @@ def read(path: Path, option: str) -> str:
             content = opened.read(MOST + 1)
         if len(content) > MOST:
             raise ParameterError(f"{option} {path}: is larger than {MOST // MIB} MiB")
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # a byte order mark is no text
     except UnicodeDecodeError:
         raise ParameterError(f"{option} {path}: is not UTF-8 text") from None
     except (OSError, ValueError) as error:  # a name with a null byte is a ValueError

@@ -57,9 +57,9 @@ def bounded(content: bytes, source: str, most: int = MOST) -> bytes:
 
 
 def decode(content: bytes, source: str, *, keep_newline: bool) -> str:
-    """UTF-8 text without its last newline."""
+    """UTF-8 text without its last newline, and without a byte order mark."""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptError(f"{source} is not valid UTF-8 at byte {error.start:,}; convert it first") from None
     return text if keep_newline else text.removesuffix("\n").removesuffix("\r")

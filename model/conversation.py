@@ -41,15 +41,18 @@ class Conversation:
     def answer(self, text: str, request: Request, interrupt: Interrupt) -> Iterator[Record]:
         """Decode an answer to `text`; when it is finished, both become part of the conversation.
 
-        `request` holds what `prompt_ids` gave. An answer that an error ends leaves the conversation as it was.
+        `request` holds what `prompt_ids` gave. An answer that an error ends, or an interrupt before its first text,
+        leaves the conversation as it was.
         """
         self.reuse(request.prompt_ids, request.planned_length(self.engine.limit))
-        assert self.cache is not None
+        cache, self.cache = self.cache, None  # until it is finished: what is broken off in a pass may be half written
         said: list[str] = []
-        for record in decode(self.engine, self.tokenizer, request, interrupt, self.cache):
+        for record in decode(self.engine, self.tokenizer, request, interrupt, cache):
             said.append(record.text)
-            if isinstance(record, Finish) and record.reason != "error":
-                self.messages += (Message("user", text), Message("assistant", "".join(said)))
+            if isinstance(record, Finish):
+                self.cache = cache
+                if record.reason != "error" and (record.reason != "interrupt" or any(said)):
+                    self.messages += (Message("user", text), Message("assistant", "".join(said), is_generated=True))
             yield record
 
     def clear(self) -> None:

@@ -15,9 +15,10 @@ from cli.options.prompt import System
 from cli.options.sampling import SamplingOptions
 from cli.options.view import Panel, PanelSize, ViewOptions
 from cli.say import say, say_lines
-from model.errors import TokenglassError
+from model.errors import PromptError, TokenglassError
 
 if TYPE_CHECKING:
+    from cli.interrupts import ChatInterrupts
     from model.conversation import Conversation
 
 HELP = "/clear forgets the conversation, /save FILE writes it as JSON, /help shows this; Ctrl-D ends"
@@ -48,7 +49,7 @@ def chat(
     Ctrl-D ends.
     """
     from cli import session
-    from cli.interrupts import soft_interrupt
+    from cli.interrupts import ChatInterrupts
     from cli.request import build_request, fit, lengths
     from cli.summary import summary
     from model.chat import ChatTemplate, Message
@@ -61,28 +62,19 @@ def chat(
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
     settings = build_request(loaded, (0,), control, sampling, model, view.top, chat=True)
     interactive = sys.stdin is not None and sys.stdin.isatty()
-    if interactive:
-        say(f"{loaded.name}, seed {settings.seed}. {HELP}")
-    while (line := read_line(interactive)) is not None:
-        if line.startswith("/"):
-            say(obey(line, conversation))
-            continue
-        if not line.strip():
-            continue
-        try:
-            prompt_ids = fit(loaded, conversation.prompt_ids(line), control, None)
-            most, least = lengths(loaded, control, len(prompt_ids))
-        except TokenglassError as error:
-            if not interactive:
-                raise
-            say(f"{error}; /clear begins anew")
-            continue
+
+    def turn(line: str) -> None:
+        """Answer one line of the user. Raises TokenglassError, KeyboardInterrupt."""
+        interrupts.arm()
+        prompt_ids = fit(loaded, conversation.prompt_ids(line), control, None)
+        most, least = lengths(loaded, control, len(prompt_ids))
         request = replace(settings, prompt_ids=prompt_ids, max_new_tokens=most, min_new_tokens=least)
         reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.engine.limit))
         run = session.describe(loaded, "", request, threads)
-        with soft_interrupt() as interrupt:
-            shown = session.make_view(name, view, interrupt)
-            finish = shown.show(run, conversation.answer(line, request, interrupt))
+        flag = interrupts.soften()
+        shown = session.make_view(name, view, flag)
+        finish = shown.show(run, conversation.answer(line, request, flag))
+        interrupts.disarm()
         if not sys.stdout.isatty():
             sys.stdout.buffer.write(b"\n")  # one answer after another
             sys.stdout.buffer.flush()
@@ -91,10 +83,41 @@ def chat(
         if view.stats:
             say_lines(summary(run, finish))
 
+    with ChatInterrupts().handled() as interrupts:
+        if interactive:
+            say(f"{loaded.name}, seed {settings.seed}. {HELP}")
+        while (line := next_line(interactive, interrupts)) is not None:
+            try:
+                if line.startswith("/"):
+                    say(obey(line, conversation))
+                elif line.strip():
+                    turn(line)
+            except (TokenglassError, KeyboardInterrupt) as error:
+                interrupts.disarm()
+                if not interactive:
+                    raise
+                say(f"{error}; /clear begins anew" if isinstance(error, TokenglassError) else "")
+
+
+def next_line(interactive: bool, interrupts: ChatInterrupts) -> str | None:
+    """The next line of the user, or None at the end. On a terminal, Ctrl-C empties a line, and bytes that are no text
+    are told of."""
+    while True:
+        try:
+            interrupts.arm()
+            line = read_line(interactive)
+            interrupts.disarm()
+            return line
+        except (PromptError, KeyboardInterrupt) as error:
+            interrupts.disarm()
+            if not interactive:
+                raise
+            say(str(error))
+
 
 def read_line(interactive: bool) -> str | None:
-    """The next line of the user, or None at the end. Ctrl-C on a line empties it."""
-    from cli.prompt import decode
+    """The next line of the user, or None at the end. Raises PromptError."""
+    from cli.prompt import checked, decode
 
     if not interactive:
         line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
@@ -103,14 +126,11 @@ def read_line(interactive: bool) -> str | None:
 
     with contextlib.suppress(ImportError):  # line editing and history, where the platform has them
         import readline  # noqa: F401  (input() uses it once it is imported)
-    while True:
-        try:
-            return input("> ")
-        except EOFError:
-            say("")
-            return None
-        except KeyboardInterrupt:
-            say("")
+    try:
+        return checked(input("> "))
+    except EOFError:
+        say("")
+        return None
 
 
 def obey(line: str, conversation: Conversation) -> str:
@@ -122,7 +142,7 @@ def obey(line: str, conversation: Conversation) -> str:
         conversation.clear()
         return "the conversation is forgotten"
     if command == "/save" and argument:
-        messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
+        messages = [message.fields for message in conversation.messages]
         try:
             Path(argument).expanduser().write_text(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", "utf-8")
         except OSError as error:
