@@ -142,7 +142,7 @@ def test_wrong_options_are_refused_in_one_line(tmp_path: Path) -> None:
         (ControlOptions(json_schema="nowhere.json"), "nowhere.json: no such file"),
         (ControlOptions(json_schema=str(tmp_path)), "not a regular file"),
         (ControlOptions(grammar=latin), "is not UTF-8 text"),
-        (ControlOptions(json_schema="a\0b"), "null"),
+        (ControlOptions(json_schema="a\0b"), "no such file"),
         (ControlOptions(regex=""), "empty"),
     ]:
         with pytest.raises(ParameterError, match=re.escape(told)):
