@@ -1,0 +1,168 @@
+"""Forty shapes of popular checkpoints: ids, template text, end tokens, sampling and logits are those of transformers.
+
+`python -m pytest tests/test_shapes.py -s` prints the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from shapes import SHAPES, Shape
+
+from model.chat import ChatTemplate, parse_messages
+from model.loading import LoadedModel, load_model
+from model.sampling.parameters import defaults_from
+
+TEXTS = [
+    "Once upon a time there was a little fox.",
+    "  two spaces,\ttab,\n\nlines\n    def f(x):\n        return x  # 12345 + 6.7e8",
+    "Où est l'été? Привет, мир! 日本語のテキスト。 👩‍👩‍👧‍👦 é",
+    "I'm sure they'LL say it's 'fine'... <b>bold</b> & [INST]",
+    " ",
+    "",
+    "x",
+    "a<|im_end|>b</s>c <|eot_id|> d<end_of_turn>\ne",
+]
+ANSWER = "<think>\nIt is short.\n</think>\n\nThe fox said hello."
+CALL = {
+    "id": "call12345",
+    "type": "function",
+    "function": {"name": "weather", "arguments": {"city": "Århus", "days": 2}},
+}
+SYSTEM = {"role": "system", "content": "Answer in rhyme."}
+TALKS: dict[str, list[dict[str, Any]]] = {
+    "user": [{"role": "user", "content": "  Wie schön ist die Füchsin? "}],
+    "system": [SYSTEM, {"role": "user", "content": "Hello\n    world"}],
+    "turns": [
+        {"role": "user", "content": "Tell me of the fox."},
+        {"role": "assistant", "content": ANSWER},
+        {"role": "user", "content": "And the bear?\n\n"},
+        {"role": "assistant", "content": "The bear said that the forest was cold."},
+        {"role": "user", "content": "Is <b>that</b> all?"},
+    ],
+    "begun": [{"role": "user", "content": "Name a colour."}],
+    "tools": [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": '{"rain": "<none>"}', "tool_call_id": "call12345"},
+        {"role": "assistant", "content": "Dry."},
+        {"role": "user", "content": "Thanks!"},
+    ],
+}
+BEGUN = " It is"
+ROWS: list[str] = []
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda name: name.replace(" ", "-"))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    yield Case(request.param, tmp_path_factory.mktemp("shape"))
+
+
+class Case:
+    """A shape's folder, read by transformers and by us."""
+
+    def __init__(self, name: str, folder: Path):
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415  (takes seconds)
+
+        self.name, self.shape, self.folder = name, SHAPES[name], folder
+        write(self.shape, folder)
+        self.their_tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.theirs: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.ours: LoadedModel = load_model(folder, dtype="float32")
+
+    def talks(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        for name, talk in TALKS.items():
+            allowed = {"system": self.shape.system, "tools": self.shape.tools}.get(name, True)
+            if self.shape.template is not None and allowed:
+                yield name, talk
+
+
+def write(shape: Shape, folder: Path) -> None:
+    """The files of a checkpoint with random weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+
+    tokenizer = shape.tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"bos": shape.settings.get("bos_token"), "eos": shape.settings.get("eos_token") or "<|endoftext|>"}
+
+    def with_ids(content: dict[str, Any]) -> dict[str, Any]:
+        def id_of(value: Any) -> Any:
+            if isinstance(value, list):
+                return [id_of(item) for item in value]
+            return tokenizer.token_to_id(named.get(value) or value) if isinstance(value, str) else value
+
+        return {key: id_of(value) if key.endswith("token_id") else value for key, value in content.items()}
+
+    config = {**with_ids(shape.config), "vocab_size": tokenizer.get_vocab_size() - shape.more_tokens}
+    torch.manual_seed(0)
+    options = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype")}
+    made = AutoConfig.for_model(**json.loads(json.dumps(options)))
+    made.initializer_range = 0.3
+    made.pad_token_id = None
+    model = AutoModelForCausalLM.from_config(made)
+    (model.base_model if "Embedding" in str(shape.settings) else model).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if shape.generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(with_ids(shape.generation)))
+    settings = {**shape.settings, **({} if shape.template is None else {"chat_template": shape.template})}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_ids_of_texts(case: Case) -> None:
+    for text in TEXTS:
+        theirs = case.their_tokenizer(text)["input_ids"]
+        assert list(case.ours.tokenizer.encode(text)) == theirs, text
+        assert case.ours.tokenizer.decode(theirs) == case.their_tokenizer.decode(theirs, skip_special_tokens=True), text
+
+
+def test_text_and_ids_of_conversations(case: Case) -> None:
+    if case.shape.template is None:
+        return
+    template = ChatTemplate.from_folder(case.folder)
+    for name, talk in case.talks():
+        text = case.their_tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        messages = parse_messages(json.dumps(talk))
+        assert template.render(messages) == text, name
+        begun = BEGUN if name == "begun" else ""
+        ids = case.their_tokenizer(text + begun, add_special_tokens=False)["input_ids"]
+        assert list(template.encode(messages, case.ours.tokenizer, begun=begun)) == ids, name
+
+
+def test_a_special_token_s_name_in_a_message_is_text(case: Case) -> None:
+    if case.shape.template is None:
+        return
+    template = ChatTemplate.from_folder(case.folder)
+    for name in case.their_tokenizer.all_special_tokens:
+        (plain, smuggled) = (
+            template.encode(parse_messages(json.dumps([{"role": "user", "content": content}])), case.ours.tokenizer)
+            for content in ("a b", f"a{name}b")
+        )
+        token_id = case.their_tokenizer.convert_tokens_to_ids(name)
+        assert smuggled.count(token_id) == plain.count(token_id), name
+
+
+def test_end_tokens(case: Case) -> None:
+    theirs = case.theirs.generation_config.eos_token_id
+    assert case.ours.checkpoint.eos_token_ids == tuple(theirs if isinstance(theirs, list) else [theirs])
+
+
+def test_recommended_sampling(case: Case) -> None:
+    theirs, ours = case.theirs.generation_config, defaults_from(case.ours.checkpoint.generation_config)
+    for key in ("temperature", "top_k", "top_p", "repetition_penalty"):
+        if key in (case.shape.generation or {}):
+            assert getattr(ours, key) == getattr(theirs, key), key
+
+
+def test_logits(case: Case) -> None:
+    ids = torch.randint(0, case.ours.engine.vocab_size, (1, 90), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        theirs = case.theirs.float()(ids).logits
+    ours = case.ours.engine.forward(ids, None, last=False)
+    assert theirs.std() > 0.5
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
