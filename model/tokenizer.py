@@ -12,7 +12,8 @@ import tokenizers
 from model.errors import TokenizerError, first_line
 from model.files import MAX_TOKENIZER, read_bytes
 from model.store import bundled_folder
-from model.tokenizer_config import NewToken, TokenizerConfig
+from model.tokenizer_classes import conform
+from model.tokenizer_config import FLAGS, NewToken, TokenizerConfig
 from model.tokenizer_limits import is_vouched
 from model.tokenizer_trial import try_out
 
@@ -53,6 +54,7 @@ class Tokenizer:
         config = TokenizerConfig.from_folder(folder)
         with refused(str(path)):
             backend = tokenizers.Tokenizer.from_buffer(content)
+            conform(backend, config.tokenizer_class, config.settings)
             add_tokens(backend, config.added)
             end = backend.token_to_id(config.named.get("eos_token", ""))
             return Tokenizer(backend, () if end is None else (end,))
@@ -179,13 +181,19 @@ def is_byte_token(token: str) -> bool:
 
 
 def add_tokens(backend: tokenizers.Tokenizer, tokens: Iterable[NewToken]) -> None:
-    """Add what the vocabulary has not yet, or has with other flags; ids are given in this order."""
+    """Add what the vocabulary has not yet, or has with other flags; ids are given in this order.
+
+    A token with a name, such as eos_token, is special even where tokenizer.json does not say so.
+    """
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     new = []
     for token in tokens:
-        flags = {"special": True, "normalized": False} if token.flags is None else token.flags
         there = known.get(token.content)
-        if there is None or (token.flags and any(getattr(there, name) != value for name, value in flags.items())):
+        flags = token.flags
+        if flags is None:
+            kept = {} if there is None else {name: getattr(there, name) for name in FLAGS}
+            flags = {"normalized": False, **kept, "special": True}
+        if there is None or any(getattr(there, name) != value for name, value in flags.items()):
             new.append(tokenizers.AddedToken(token.content, **flags))
     if new:
         backend.add_tokens(new)

@@ -6,13 +6,14 @@ Read as transformers reads them (tokenization_utils_base.py, `_from_pretrained`;
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from model.errors import TokenizerError
 from model.fields import shown
 from model.files import MAX_TOKENIZER_CONFIG, read_json
+from model.tokenizer_classes import NAMES, class_of
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -36,18 +37,22 @@ class TokenizerConfig:
     named: Mapping[str, str]  # the special tokens that a template may name, bos_token and so on
     added: tuple[NewToken, ...]  # in the order in which they are added
     chat_template: Any = None
+    tokenizer_class: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # all keys
 
     @staticmethod
     def from_folder(folder: Path) -> TokenizerConfig:
         """Raises TokenizerError, ConfigError."""
         source = folder / "tokenizer_config.json"
         raw = _read(source)
+        name = class_of(raw, _read_model_type(folder / "config.json"))
         decoder = raw.get("added_tokens_decoder")
         listed: list[NewToken] = []
         if decoder is not None:
             listed = _numbered(decoder, source)
         else:
             raw |= {key: value for key, value in _read(folder / "special_tokens_map.json").items() if value}
+        raw = {**NAMES.get(name or "", {}), **raw}
         named, extra = _special(raw, source)
         if decoder is None:
             specials = {token.content for token in (*named.values(), *extra)}
@@ -55,7 +60,11 @@ class TokenizerConfig:
         flags = {token.content: token for token in listed}
         named = {key: flags.get(token.content, token) for key, token in named.items()}
         names = {key: token.content for key, token in named.items()}
-        return TokenizerConfig(names, _once(listed, named.values(), extra), raw.get("chat_template"))
+        return TokenizerConfig(names, _once(listed, named.values(), extra), raw.get("chat_template"), name, raw)
+
+
+def _read_model_type(path: Path) -> object:
+    return read_json(path).get("model_type") if path.exists() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

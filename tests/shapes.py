@@ -103,30 +103,54 @@ def gemma(version: int, **more: Any) -> Json:
 def neox(**more: Any) -> Json:
     own = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
     return {
-        **{"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", **own},
-        **{"hidden_act": "gelu", "layer_norm_eps": 1e-5, "max_position_embeddings": 512, "rotary_emb_base": 10000},
-        **{"rotary_pct": 0.25, "tie_word_embeddings": False, "use_parallel_residual": True},
-        **{"bos_token_id": "bos", "eos_token_id": "eos", **more},
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        **own,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 512,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+        "use_parallel_residual": True,
+        "bos_token_id": "bos",
+        "eos_token_id": "eos",
+        **more,
     }
 
 
 def gpt2(**more: Any) -> Json:
     return {
-        **{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new"},
-        **{"n_ctx": 256, "n_positions": 256, "n_embd": 32, "n_head": 4, "n_layer": 2, "layer_norm_epsilon": 1e-5},
-        **{"attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1, "summary_type": "cls_index"},
-        **{
-            "summary_use_proj": True,
-            "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
-        },
-        **{"bos_token_id": "bos", "eos_token_id": "eos", **more},
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "n_ctx": 256,
+        "n_positions": 256,
+        "n_embd": 32,
+        "n_head": 4,
+        "n_layer": 2,
+        "layer_norm_epsilon": 1e-5,
+        "attn_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+        "resid_pdrop": 0.1,
+        "summary_type": "cls_index",
+        "summary_use_proj": True,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        "bos_token_id": "bos",
+        "eos_token_id": "eos",
+        **more,
     }
 
 
 def phi3(**more: Any) -> Json:
     return llama(architectures=["Phi3ForCausalLM"], model_type="phi3", rope_theta=10000.0) | {
-        **{"original_max_position_embeddings": 2048, "sliding_window": 2047, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
-        **{"attention_bias": False, **more},
+        "original_max_position_embeddings": 2048,
+        "sliding_window": 2047,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "attention_bias": False,
+        "pad_token_id": "<|endoftext|>",
+        **more,
     }
 
 
@@ -166,16 +190,32 @@ LLAMA_SP = {**SP, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "a
 FAST: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": True}
 LLAMA3 = {**FAST, "bos_token": "<|begin_of_text|>"}
 QWEN = {
-    **{"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None, "errors": "replace"},
-    **{"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None, "split_special_tokens": False},
-    **{"clean_up_tokenization_spaces": False, "add_bos_token": False, "model_max_length": 131072},
+    "tokenizer_class": "Qwen2Tokenizer",
+    "add_prefix_space": False,
+    "bos_token": None,
+    "errors": "replace",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "unk_token": None,
+    "split_special_tokens": False,
+    "clean_up_tokenization_spaces": False,
+    "add_bos_token": False,
+    "model_max_length": 131072,
 }
 GPT2: Json = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
 ENDS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 GEMMA = {
-    **{"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
-    **{"unk_token": "<unk>", "add_bos_token": True, "add_eos_token": False, "spaces_between_special_tokens": False},
-    **{"clean_up_tokenization_spaces": False, "sp_model_kwargs": {}, "use_default_system_prompt": False},
+    "tokenizer_class": "GemmaTokenizer",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "add_bos_token": True,
+    "add_eos_token": False,
+    "spaces_between_special_tokens": False,
+    "clean_up_tokenization_spaces": False,
+    "sp_model_kwargs": {},
+    "use_default_system_prompt": False,
 }
 
 
@@ -192,7 +232,7 @@ def smol_bytes() -> tokenizers.Tokenizer:
 
 
 def gemma_pieces() -> tokenizers.Tokenizer:
-    return sentencepiece("gemma", ("<pad>", "<eos>", "<bos>", "<unk>"))
+    return sentencepiece("gemma", ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"))
 
 
 def metaspace() -> tokenizers.Tokenizer:
@@ -205,6 +245,10 @@ def neox_bytes() -> tokenizers.Tokenizer:
 
 def r1_bytes() -> tokenizers.Tokenizer:
     return byte_level("<｜begin▁of▁sentence｜>", LLAMA3_SPLIT)
+
+
+def r1_qwen_bytes() -> tokenizers.Tokenizer:
+    return byte_level("<｜begin▁of▁sentence｜>", QWEN_SPLIT, nfc=True)
 
 
 def dolma() -> tokenizers.Tokenizer:
@@ -381,7 +425,7 @@ SHAPES: dict[str, Shape] = {
                 "attn_factor": 0.8782488562869419,
             },
         ),
-        r1_bytes,
+        r1_qwen_bytes,
         R1,
         ("<think>", "</think>"),
         settings={
@@ -396,7 +440,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "DeepSeek-R1-Distill-Qwen-1.5B": Shape(
         qwen("qwen2", use_mrope=False),
-        r1_bytes,
+        r1_qwen_bytes,
         R1,
         ("<think>", "</think>"),
         settings={
@@ -525,6 +569,7 @@ SHAPES: dict[str, Shape] = {
         llama(
             architectures=["SmolLM3ForCausalLM"],
             model_type="smollm3",
+            pad_token_id="<|eom_id|>",
             no_rope_layers=[1, 0],
             no_rope_layer_interval=2,
             rope_theta=5e6,
@@ -558,7 +603,7 @@ SHAPES: dict[str, Shape] = {
         gpt2(),
         byte_level,
         ("<|endoftext|>",),
-        settings={"model_max_length": 1024, "eos_token": "<|endoftext|>"},
+        settings={"model_max_length": 1024},
         template=templates.DIALOGPT,
     ),
     "codegen-like": Shape(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,27 +10,32 @@ import tiny
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 QWEN_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 NEMO_SPLIT = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?"
-    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
 )
 
 
-@functools.cache
-def learned(spaces: str, count: int) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Tokens and merges of a small BPE: over bytes ("Ġ"), or over characters with their spaces as "▁"."""
-    trained = tokenizers.Tokenizer(models.BPE())
-    over_bytes = spaces == "Ġ"
-    trained.pre_tokenizer = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False) if over_bytes else pre_tokenizers.Metaspace()
-    )
-    alphabet = pre_tokenizers.ByteLevel.alphabet() if over_bytes else []
-    trainer = trainers.BpeTrainer(vocab_size=count, initial_alphabet=alphabet, show_progress=False)
-    trained.train_from_iterator(tiny.TEXTS if over_bytes else tiny.TEXTS[:2], trainer)
+TEXTS = [
+    *tiny.TEXTS,
+    "In 2024 and 2025 there were 1234 foxes, 12345 bears; I'm sure they'll say it's fine. I'LL SAY IT'S 100% fine!",
+    "def f(x):\n    if x:\n        return x + 1\n\n\ndef g(y):\n\treturn f(y)  # the   end\r\n",
+]
+
+
+def learned(
+    trained: tokenizers.Tokenizer, texts: Sequence[str], **options: Any
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Tokens and merges of a small BPE, made with a tokenizer's own way of splitting."""
+    trained.train_from_iterator(texts, trainers.BpeTrainer(show_progress=False, **options))
     model = json.loads(trained.to_str())["model"]
-    return tuple(model["vocab"]), tuple((first, second) for first, second in model["merges"])
+    return list(model["vocab"]), [(first, second) for first, second in model["merges"]]
 
 
 def byte_level(
@@ -45,16 +49,19 @@ def byte_level(
     starts: Sequence[str] = (),
 ) -> tokenizers.Tokenizer:
     """GPT-2's kind; later ones split by a pattern of their own. `starts` are tokens before the learned ones."""
-    tokens, merges = learned("Ġ", 330)
-    vocab = {token: token_id for token_id, token in enumerate(dict.fromkeys([*starts, *tokens]))}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges), ignore_merges=ignore_merges))
-    if nfc:
-        tokenizer.normalizer = normalizers.NFC()
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
     if split is not None:
         steps += [pre_tokenizers.Split(Regex(split), behavior="isolated", invert=False)]
     steps += [pre_tokenizers.ByteLevel(add_prefix_space=prefix, trim_offsets=True, use_regex=split is None)]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
+    splitter = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
+    trained = tokenizers.Tokenizer(models.BPE())
+    trained.pre_tokenizer = splitter
+    tokens, merges = learned(trained, TEXTS, vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: token_id for token_id, token in enumerate(dict.fromkeys([*starts, *tokens]))}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=ignore_merges))
+    tokenizer.pre_tokenizer = splitter
+    if nfc:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     if start is not None:
@@ -71,12 +78,14 @@ def with_start(tokenizer: tokenizers.Tokenizer, start: str) -> Any:
 
 def sentencepiece(kind: str = "llama", starts: Sequence[str] = ("<unk>", "<s>", "</s>")) -> tokenizers.Tokenizer:
     """SentencePiece as Llama 2 ("llama"), newer files of its kind ("metaspace") and Gemma ("gemma") have it."""
-    tokens, merges = learned("▁", 120)
-    names = [*starts, *(f"<0x{byte:02X}>" for byte in range(256)), *tokens, "▁▁", "▁▁▁▁", "\n"]
+    trained = tokenizers.Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex("▁*[^▁]+"), behavior="isolated")
+    tokens, merges = learned(trained, TEXTS[:2] + TEXTS[3:], vocab_size=200, max_token_length=12)
+    names = [*starts, *(f"<0x{byte:02X}>" for byte in range(256)), *tokens]
     vocab = {token: token_id for token_id, token in enumerate(dict.fromkeys(names))}
-    more = [("▁", "▁"), ("▁▁", "▁▁")]
     tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocab=vocab, merges=[*merges, *more], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+        models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
     space = decoders.Replace("▁", " ")
     ends = [decoders.ByteFallback(), decoders.Fuse()]
