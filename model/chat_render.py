@@ -59,6 +59,7 @@ def limit_memory() -> None:
         import resource  # noqa: PLC0415  (POSIX only)
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a process that is killed for its time leaves no file
 
 
 def limit_time() -> None:

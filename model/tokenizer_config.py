@@ -75,6 +75,8 @@ def _special(raw: Mapping[str, Any], source: Path) -> tuple[dict[str, NewToken],
     """The named special tokens, the model's own ones included, and the rest."""
     extra = raw.get("extra_special_tokens") or raw.get("additional_special_tokens") or []
     values: dict[str, Any] = {key: raw[key] for key in NAMED if key in raw}
+    specific = raw.get("model_specific_special_tokens")
+    values |= specific if isinstance(specific, dict) else {}
     values |= {key: value for key, value in raw.items() if _is_own_name(key, value)}
     if isinstance(extra, dict):
         values |= extra

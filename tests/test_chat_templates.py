@@ -185,8 +185,9 @@ ADDED = {
         {"extra_special_tokens": ["<a>", "<b>"], "mask_token": "<mask>"},
         {"additional_special_tokens": ["<b>", {"__type": "AddedToken", "content": "<a>", "special": True}]},
         NAMES,
+        {"model_specific_special_tokens": {"audio_token": "<audio>"}},
     ],
-    ids=["added_tokens_decoder", "extra_special_tokens", "additional_special_tokens", "named"],
+    ids=["added_tokens_decoder", "extra_special_tokens", "additional_special_tokens", "named", "model's own"],
 )
 def test_tokens_of_the_config_are_added_as_transformers_adds_them(tmp_path: Path, config: dict[str, Any]) -> None:
     _, tokenizer, oracle = parts(save(tmp_path, CHATML, **config))

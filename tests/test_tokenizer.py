@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from model.errors import TokenizerError
 from model.tokenizer import REPLACEMENT, StreamingDetokenizer, Tokenizer
@@ -88,6 +92,34 @@ def test_special_tokens_at_the_prompts_end_do_not_cost_a_leading_space(marks: in
     space_fox = tokenizer.encode("the fox")[len(tokenizer.encode("the")) :]
     prompt = (*tokenizer.encode("the"), *[1] * marks)
     assert "".join(streamed(tokenizer, prompt, list(space_fox))) == " fox"
+
+
+def first_space_only() -> tokenizers.Tokenizer:
+    """Mistral's newer kind: a space goes before the first text only, and its decoder takes one from any text."""
+    backend = tiny.byte_fallback_tokenizer()
+    backend.normalizer = None
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return backend
+
+
+@pytest.mark.parametrize("kind", ["byte-fallback", "metaspace", "first"])
+@pytest.mark.parametrize("answer", ["    the fox", "  the", " the", "the", "the\n    fox"])
+def test_an_answer_keeps_its_indentation_behind_a_prompt_that_ends_in_control(kind: str, answer: str) -> None:
+    """As transformers decodes prompt and answer, less the prompt; the answer alone would lose a space."""
+    tokenizer = Tokenizer(first_space_only()) if kind == "first" else TOKENIZERS[kind]
+    prompt = (1, *tokenizer.encode_bare("the"), 2)
+    said = [token for part in re.findall(r" ?[^ ]+| ", answer) for token in spelt(tokenizer, part)]
+    oracle = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
+    whole, known = (oracle.decode(ids, skip_special_tokens=True) for ids in ([*prompt, *said], list(prompt)))
+    text = "".join(streamed(tokenizer, prompt, said))
+    assert text == whole[len(known) :]
+    assert text == (answer if kind != "metaspace" else answer.replace("\n", ""))
+
+
+def spelt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text within another, as a model writes it."""
+    edge = list(tokenizer.encode_bare("x"))
+    return list(tokenizer.encode_bare("x" + text))[len(edge) :]
 
 
 def test_a_long_run_of_byte_tokens_before_the_first_new_one_is_seen_whole() -> None:
