@@ -74,6 +74,25 @@ def test_a_link_to_a_device_without_an_end_is_refused(name: str, folder: Path) -
 
 
 @linux
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_folder_or_a_loop_of_links_is_no_file(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    error_of(folder, name, "not a regular file")
+    (folder / name).rmdir()
+    (folder / name).symlink_to("loop")
+    (folder / "loop").symlink_to(name)
+    error_of(folder, "no model.safetensors" if name == "model.safetensors" else name)
+
+
+@linux
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_file_of_terabytes_is_refused_without_reading_it(name: str, folder: Path) -> None:
+    os.truncate(folder / name, 2**41)
+    error_of(folder, name, "larger than")
+
+
+@linux
 def test_an_index_that_names_a_fifo_is_refused(folder: Path) -> None:
     os.mkfifo(folder / "part.safetensors")
     (folder / "model.safetensors").unlink()

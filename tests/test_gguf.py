@@ -258,6 +258,7 @@ def text(content: bytes) -> bytes:
     "content",
     [
         header(keys=2**63),
+        header(*[text(b"%d" % number) + struct.pack("<IB", 0, 0) for number in range(5000)], keys=5000),
         header(tensors=2**63, keys=0),
         header(struct.pack("<Q", 2**63)),
         header(text(b"a"), struct.pack("<IIQ", 9, 0, 2**62)),

@@ -20,7 +20,8 @@ from model.files import open_regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_VALUES = 2**22  # metadata values in all; the largest vocabularies need about 1.3 million
+MAX_KEYS = 2**12
+MAX_VALUES = 2**21  # metadata values in all; the largest vocabularies need about 1.3 million
 MAX_TEXT = 2**26  # bytes of metadata text in all
 MAX_TENSORS = 2**14  # 16 for each of 1,024 layers
 MAX_DIMENSIONS = 4
@@ -69,8 +70,10 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
     num_tensors, num_keys = cursor.scalar("Q"), cursor.scalar("Q")
     if num_tensors > MAX_TENSORS:
         raise cursor.damaged(f"{num_tensors:,} tensors")
+    if num_keys > MAX_KEYS:
+        raise cursor.damaged(f"{num_keys:,} keys")
     metadata: dict[str, Any] = {}
-    for _ in range(cursor.spend(num_keys)):
+    for _ in range(num_keys):
         key = cursor.text()
         if key in metadata:
             raise cursor.damaged(f"{shown(key)} is there twice")
