@@ -78,6 +78,18 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) 
     assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
 
 
+def test_two_pulls_at_once_both_end_well(hub: Hub, tmp_path: Path) -> None:
+    command, surroundings = [SCRIPTS / "tokenglass", "pull", "org/fox"], {**ENVIRONMENT, **environment(hub, tmp_path)}
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, env=surroundings) for _ in "12"]
+    ends = [(process.communicate()[1], process.returncode) for process in both]
+    assert [code for _, code in ends] == [0, 0], ends
+    asked = [path for path, _ in hub.asked if path.endswith("model.safetensors")]
+    assert len(asked) == 1, "one fetches, the other waits"
+    models = tmp_path / "tg" / "models"
+    assert (models / "org" / "fox" / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert list((models / ".pulling").iterdir()) == []
+
+
 def wait_for_half(folder: Path) -> None:
     """Until some of the large file is on the disk."""
     for _ in range(300):
