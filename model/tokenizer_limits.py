@@ -54,7 +54,10 @@ def is_vouched(content: bytes) -> bool:
 
 
 def read_parts(content: bytes) -> dict[str, Any] | None:
-    """A tokenizer.json without its vocabulary, where that stands last; None for what is no such object."""
+    """A tokenizer.json without its vocabulary, where that stands last; None for what is no such object.
+
+    Raises TokenizerError.
+    """
     head = HEAD.search(content)
     try:
         if head is not None and is_last(content, head.end()):
@@ -75,7 +78,7 @@ def is_last(content: bytes, place: int) -> bool:
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """Raises ValueError, also for a part that has a key twice: who reads it next may take the other one."""
+    """Raises ValueError, and TokenizerError for a part that has a key twice: who reads it next may take the other."""
     value = json.loads(content, object_pairs_hook=without_doubles)
     if not isinstance(value, dict):
         raise ValueError
@@ -84,8 +87,8 @@ def parse(content: bytes) -> dict[str, Any]:
 
 def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
-    if len(value) < len(pairs) and ("type" in value or "model" in value or "pattern" in value or len(value) < 64):
-        raise ValueError
+    if len(value) < len(pairs) and not value.keys().isdisjoint(("type", "model", "pattern", *STAGES, *LISTS)):
+        raise TokenizerError("a key stands twice in one of its parts")
     return value
 
 

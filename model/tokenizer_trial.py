@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import string
 import subprocess
 import sys
 
@@ -80,7 +81,7 @@ def probes(content: bytes) -> list[str]:
     named = sorted(set(patterns))[:48]
     pairs = [first + second for first in named[:12] for second in named[:12]]
     units = [*" \n\taA1.é日\u0301", *named, *pairs, "aA", " \n", "a1", "a "]
-    return ["", PROSE * 20, *(unit * (LONG // len(unit)) + "\x00" for unit in units)]
+    return ["", (PROSE + string.printable) * 20, *(unit * (LONG // len(unit)) + "\x00" for unit in units)]
 
 
 def limit_this_process() -> None:
