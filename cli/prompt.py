@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,8 +67,9 @@ def decode(content: bytes, source: str, *, keep_newline: bool) -> str:
 
 
 def checked(part: str) -> str:
+    """An argument as text: where the locale is not UTF-8, its bytes still are. Raises PromptError."""
     try:
         part.encode("utf-8")
     except UnicodeEncodeError:
-        raise PromptError("the prompt is not valid UTF-8") from None
+        return decode(os.fsencode(part), "the prompt", keep_newline=True)
     return part

@@ -32,7 +32,9 @@ def summary(run: Run, finish: Finish) -> str:
 def seeds(run: Run) -> str:
     """The seed, or those of the samples: each gives its text alone, too."""
     derived = run.parameters.get("seeds")
-    return f"seeds {', '.join(map(str, derived))}" if derived else f"seed {run.seed}"
+    if isinstance(derived, list | tuple) and derived:
+        return f"seeds {', '.join(map(str, derived))}"
+    return f"seed {run.seed}"
 
 
 def speed(name: str, tokens: int, seconds: float, rate: float | None) -> str:
@@ -63,8 +65,13 @@ OFF = {
 
 def settings(parameters: dict[str, Any]) -> tuple[str, ...]:
     """The sampling settings that are on."""
-    on = [f"{name} {parameters[name]:g}" for name, off in OFF.items() if parameters.get(name, off) != off]
-    if parameters["temperature"] == 0:
+    on = [f"{name} {in_digits(parameters[name])}" for name, off in OFF.items() if parameters.get(name, off) != off]
+    if parameters.get("temperature") == 0:
         moving = [told for told in on if told.split("_")[0] not in ("top", "min", "typical", "xtc")]
         return ("temperature 0 (greedy)", *moving)
-    return (f"temperature {parameters['temperature']:g}", *on)
+    return (f"temperature {in_digits(parameters.get('temperature'))}", *on)
+
+
+def in_digits(value: Any) -> str:
+    """A setting's number, of which a foreign trace may have made anything."""
+    return f"{value:g}" if isinstance(value, int | float) else "not reported"

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.errors import TokenglassError
+from model.fields import shown
 from model.steps import Finish, Step
 
 SCHEMA_VERSION = 1
+MAX_DEPTH = 8  # of lists and objects in a parameter
+MAX_INTEGER = 2**64  # a seed is smaller
 PAIRS = tuple[tuple[str, float], ...]  # an object in JSON, absent where empty
 
 
@@ -56,10 +59,10 @@ def from_line(line: str) -> Run | Step | Finish:
     kinds: dict[str, type[Run] | type[Step] | type[Finish]] = {"run": Run, "step": Step, "finish": Finish}
     kind = content.get("record") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise TraceError(f"trace: unknown record {kind!r}; expected {', '.join(kinds)}")
+        raise TraceError(f"trace: unknown record {shown(kind)}; expected {', '.join(kinds)}")
     if kind == "run" and content.get("version") != SCHEMA_VERSION:
         raise TraceError(
-            f"trace: version {content.get('version')!r} is unknown; this program reads version {SCHEMA_VERSION}"
+            f"trace: version {shown(content.get('version'))} is unknown; this program reads version {SCHEMA_VERSION}"
         )
     record: Run | Step | Finish = from_dict(kinds[kind], content)
     return record
@@ -137,7 +140,7 @@ def _piece(content: dict[str, Any], field: str) -> bytes:
         return bytes(exact)
     text = content.get(field)
     if not isinstance(text, str):
-        raise TraceError(f"trace: {field} is {text!r}; expected text")
+        raise TraceError(f"trace: {field} is {shown(text)}; expected text")
     return text.encode("utf-8", "replace")
 
 
@@ -161,11 +164,22 @@ def _from_json(hint: Any, value: Any, name: str) -> Any:
     elif hint is float:  # null stands for an infinite or undefined number
         fits = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
         convert = math.nan if value is None else _float(value) if fits else value
-    elif hint is not Any:
+    elif hint is Any:
+        fits = is_sane(value)
+    else:
         fits = isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+        fits = fits and is_sane(value)
     if not fits:
-        raise TraceError(f"trace: {name} is {value!r}, which does not fit")
+        raise TraceError(f"trace: {name} is {shown(value)}, which does not fit")
     return convert
+
+
+def is_sane(value: Any, depth: int = 0) -> bool:
+    """Whether a JSON value is nested and its whole numbers are large as those of a run may be."""
+    if isinstance(value, list | dict):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth < MAX_DEPTH and all(is_sane(item, depth + 1) for item in inner)
+    return not isinstance(value, int) or abs(value) <= MAX_INTEGER
 
 
 def _float(value: float) -> float:

@@ -84,7 +84,7 @@ def on_terminal(arguments: list[str], typed: bytes) -> tuple[int, str, str]:
         child(arguments)
     if typed:
         os.write(descriptor, typed)
-    out = read_to_end([descriptor])[descriptor]
+    out = read_to_end([descriptor], b"\x04" if typed else b"")[descriptor]  # Ctrl-D, where it waits for more
     os.close(descriptor)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), out.hex(), ""
 
@@ -107,11 +107,14 @@ def between_pipes(arguments: list[str], typed: bytes) -> tuple[int, str, str]:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), read[out].hex(), read[err].hex()
 
 
-def read_to_end(descriptors: list[int]) -> dict[int, bytes]:
+def read_to_end(descriptors: list[int], when_silent: bytes = b"") -> dict[int, bytes]:
     content = dict.fromkeys(descriptors, b"")
     still, end = set(descriptors), time.monotonic() + PATIENCE
     while still and time.monotonic() < end:
-        for descriptor in select.select(list(still), [], [], 1)[0]:
+        ready = select.select(list(still), [], [], 2)[0]
+        if not ready and when_silent:
+            os.write(descriptors[0], when_silent)
+        for descriptor in ready:
             try:
                 part = os.read(descriptor, 65_536)
             except OSError:  # the terminal was closed by its last program

@@ -30,7 +30,7 @@ class PipeView:
 
     def _write(self, text: str) -> None:
         if text:
-            self.out.write(text.encode())
+            self.out.write(text.encode("utf-8", "replace"))
             self.out.flush()
 
 

@@ -52,7 +52,7 @@ class SeveralPipe:
 
     def _write(self, text: str) -> None:
         if text:
-            self.out.write(text.encode())
+            self.out.write(text.encode("utf-8", "replace"))
             self.out.flush()
 
 
@@ -115,6 +115,8 @@ def in_turn(records: Iterable[Record]) -> Iterator[Record]:
             yield first
             if isinstance(first, Finish):
                 turn += 1
+    for number in sorted(waiting):  # those whose turn never came: a trace may lack the others
+        yield from waiting[number]
 
 
 def best(records: Iterable[Record], count: int) -> Iterator[Finish]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from rich.segment import Segment
 from rich.style import Style
 
 from cli.terminal import visible_piece
-from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
+from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent, probability
 from model.steps import Candidate, Choice
 
 NUMBER = 7  # cells of ">99.9 %"
@@ -79,7 +78,7 @@ class CandidateTable(Widget):
         cut = candidate.removed_by is not None
         style = BOLD if chosen else DIM if cut else PLAIN
         fill = DIM if cut else CHOSEN if chosen else BAR
-        raw = math.exp(candidate.logprob)
+        raw = probability(candidate.logprob)
         rank = self.choice.rank if chosen and self.choice.rank else index + 1
         piece = visible_piece(candidate.piece, ascii_only=glyphs.ascii_only)
         piece_style = CHOSEN + BOLD if chosen else style
@@ -92,7 +91,7 @@ class CandidateTable(Widget):
         if columns.raw:
             row += [Segment("  "), cell(percent(raw), NUMBER, style, right=True)]
         if columns.raw_bar:
-            row += [Segment(" "), cell(bar(raw, columns.raw_bar, glyphs), columns.raw_bar, fill)]
+            row += [Segment(" "), cell(bar(raw or 0.0, columns.raw_bar, glyphs), columns.raw_bar, fill)]
         row.append(Segment("   " if columns.raw_bar else "  "))
         if cut:
             room = NUMBER + (1 + columns.final_bar if columns.final_bar else 0)
@@ -127,7 +126,7 @@ class CandidateTable(Widget):
         return told if len(told) <= room else name
 
     def sums(self, shown: list[Candidate], columns: Columns, glyphs: Glyphs) -> Row:
-        raw = percent(min(1.0, sum(math.exp(candidate.logprob) for candidate in shown)))
+        raw = percent(min(1.0, sum(probability(candidate.logprob) or 0.0 for candidate in shown)))
         told = [candidate.prob for candidate in shown if candidate.prob is not None]
         final = percent(min(1.0, sum(told)) if told else None, glyphs)
         label = f"these {len(shown)} together" if columns.piece + columns.rank > 14 else f"these {len(shown)}"

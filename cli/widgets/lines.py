@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from rich.segment import Segment
 
 from cli.summary import in_words
 from cli.terminal import visible_piece
-from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, Glyphs, Row, Widget, crop, gauge, labelled, one_line, percent
+from cli.widgets.widget import (
+    BAR,
+    BOLD,
+    CHOSEN,
+    DIM,
+    Glyphs,
+    Row,
+    Widget,
+    crop,
+    gauge,
+    labelled,
+    one_line,
+    percent,
+    probability,
+)
 from model.steps import Candidate, Choice, Finish, Totals
 
 
@@ -44,7 +57,7 @@ class ChosenLine(Widget):
             piece = visible_piece(choice.piece, ascii_only=glyphs.ascii_only)
             told = [[Segment(piece, CHOSEN + BOLD)], [Segment("forced: the constraint leaves no other", DIM)]]
             return labelled("chosen", told, width, glyphs)
-        raw = percent(None if choice.logprob is None else math.exp(choice.logprob), glyphs)
+        raw = percent(probability(choice.logprob), glyphs)
         final = percent(choice.prob, glyphs)
         narrow = width < 60
         numbers = f"{raw} {glyphs.arrow} {final}" if narrow else f"raw {raw} {glyphs.arrow} final {final}"
@@ -85,7 +98,7 @@ class Details(Widget):
             f"token id {told.token_id}",
             f"bytes {told.piece.hex(' ')}",
             f"logprob {told.logprob:.3f}",
-            f"raw {percent(math.exp(told.logprob))}",
+            f"raw {percent(probability(told.logprob))}",
             fate,
         ]
         return labelled("look", [[Segment(word)] for word in words], width, glyphs, gap=2)

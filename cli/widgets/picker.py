@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,7 @@ from rich.segment import Segment
 
 from cli.terminal import visible_piece
 from cli.widgets.candidates import CandidateTable, Columns, heading
-from cli.widgets.widget import BOLD, CHOSEN, DIM, Glyphs, Row, Widget, cell, crop, labelled, percent
+from cli.widgets.widget import BOLD, CHOSEN, DIM, Glyphs, Row, Widget, cell, crop, labelled, percent, probability
 from model.steps import Choice
 
 KEYS = (
@@ -70,7 +69,7 @@ class LastToken(Widget):
         choice = self.choice
         if choice is None:
             return labelled("last", [[Segment("the prompt ends here", DIM)]], width, glyphs)[:1]
-        raw = percent(None if choice.logprob is None else math.exp(choice.logprob), glyphs)
+        raw = percent(probability(choice.logprob), glyphs)
         taken = next((other for other in choice.candidates if other.token_id == choice.token_id), None)
         final = percent(choice.prob, glyphs)
         if taken is not None and taken.removed_by is not None:

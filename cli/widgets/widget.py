@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def one_line(text: str, glyphs: Glyphs) -> str:
 
 def bar(share: float, width: int, glyphs: Glyphs) -> str:
     """A share of 1 as a bar, in eighths of a cell where the glyphs have them; never empty for more than nothing."""
-    steps = len(glyphs.eighths)
+    steps, share = len(glyphs.eighths), min(1.0, share) if share > 0 else 0.0  # a trace may hold any number
     filled = min(width * steps, max(round(share * width * steps), 1 if share > 0 else 0))
     whole, rest = divmod(filled, steps)
     return glyphs.eighths[-1] * whole + (glyphs.eighths[rest - 1] if rest else "")
@@ -107,7 +108,10 @@ def curve(values: Sequence[float], width: int, glyphs: Glyphs) -> str:
     width = min(width, len(values))
     picked = [values[(index + 1) * len(values) // width - 1] for index in range(width)]
     top, highest = max(picked), len(glyphs.heights) - 1
-    return "".join(glyphs.heights[round(value / top * highest) if top else 0] for value in picked)
+    shares = [
+        min(1.0, value / top) if top > 0 and value > 0 else 0.0 for value in picked
+    ]  # a trace may hold any number
+    return "".join(glyphs.heights[round(share * highest)] for share in shares)
 
 
 def labelled(label: str, fields: Sequence[Row], width: int, glyphs: Glyphs, gap: int = 3) -> list[Row]:
@@ -130,9 +134,14 @@ def labelled(label: str, fields: Sequence[Row], width: int, glyphs: Glyphs, gap:
     return [crop(row, width, glyphs) for row in rows]
 
 
+def probability(logprob: float | None) -> float | None:
+    """What a log-probability means; None where it was not reported, or is none."""
+    return None if logprob is None or math.isnan(logprob) else math.exp(min(0.0, logprob))
+
+
 def percent(share: float | None, glyphs: Glyphs = UNICODE) -> str:
     """A share as a percentage of one decimal; what rounds to nothing or to all is told apart from it."""
-    if share is None:
+    if share is None or math.isnan(share):
         return glyphs.none
     if 0 < share < 0.0005:
         return "<0.1 %"
