@@ -14,6 +14,7 @@ from cli.options.search import SearchOptions
 from cli.say import say
 from model.decoding.request import Request, check_length, truncate
 from model.errors import ParameterError, PromptError
+from model.fields import shown
 from model.sampling.parameters import SamplingParameters
 
 if TYPE_CHECKING:
@@ -173,19 +174,19 @@ def read_bias(item: str, tokenizer: Tokenizer, rows: int) -> tuple[tuple[int, ..
     """
     from model.sampling.penalties import single_token_forms
 
-    name, equals, number = item.rpartition("=")
+    what, (name, equals, number) = shown(item), item.rpartition("=")
     try:
         bias = float(number)
     except ValueError:
         equals = ""
     if not equals or not name:
-        raise ParameterError(f"--logit-bias {item!r}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5")
+        raise ParameterError(f"--logit-bias {what}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5")
     if name.startswith("id:") and name[3:].isdecimal():
-        token_id = int(name[3:])
+        token_id = int(name[3:]) if len(name) < 1000 else rows  # Python reads no number of thousands of digits
         if token_id >= rows:
-            raise ParameterError(f"--logit-bias {item!r}: the model's vocabulary ends at id {rows - 1:,}")
+            raise ParameterError(f"--logit-bias {what}: the model's vocabulary ends at id {rows - 1:,}")
         return (token_id,), bias
     token_ids = tuple(token_id for token_id in single_token_forms(name, tokenizer) if token_id < rows)
     if not token_ids:
-        raise ParameterError(f"--logit-bias {item!r}: the tokenizer has this token, but the model gives it no logit")
+        raise ParameterError(f"--logit-bias {what}: the tokenizer has this token, but the model gives it no logit")
     return token_ids, bias

@@ -19,6 +19,14 @@ MAX_TOKENIZER = 64 * MIB
 MAX_INDEX = 16 * MIB  # the name and file of each tensor
 
 
+def expand_home(path: str) -> Path:
+    """A path whose ~ or ~user is a home folder; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def open_regular(path: Path) -> BufferedReader:
     """A regular file opened for reading.
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from model.errors import ConfigError, StoreError
-from model.files import MAX_CONFIG, open_regular, read_json, read_text
+from model.files import MAX_CONFIG, expand_home, open_regular, read_json, read_text
 
 BUNDLED = "tale"
 ORIGIN = "tokenglass.json"  # in the folder of a kept model: where it came from
@@ -105,7 +105,7 @@ def hub_cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path
     if not HUB_NAME.fullmatch(name):
         return None
     home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    repository = Path(environ.get("HF_HUB_CACHE") or home / "hub").expanduser() / f"models--{name.replace('/', '--')}"
+    repository = expand_home(environ.get("HF_HUB_CACHE") or str(home / "hub")) / f"models--{name.replace('/', '--')}"
     try:
         commit = read_text(repository / "refs" / "main", MAX_CONFIG).strip()
     except ConfigError:
@@ -167,7 +167,7 @@ def sha256_of(path: Path) -> str:
 
 def _home(environ: Mapping[str, str], kind: str) -> Path:
     if environ.get("TOKENGLASS_HOME"):
-        return Path(environ["TOKENGLASS_HOME"]).expanduser()
+        return expand_home(environ["TOKENGLASS_HOME"])
     import platformdirs  # only who keeps models needs it
 
     folder = platformdirs.user_data_path if kind == "data" else platformdirs.user_cache_path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cli.options.common import Debug
@@ -16,6 +15,7 @@ from cli.options.sampling import SamplingOptions
 from cli.options.view import Panel, PanelSize, ViewOptions
 from cli.say import say, say_lines
 from model.errors import PromptError, TokenglassError
+from model.files import expand_home
 
 if TYPE_CHECKING:
     from cli.interrupts import ChatInterrupts
@@ -144,8 +144,8 @@ def obey(line: str, conversation: Conversation) -> str:
     if command == "/save" and argument:
         messages = [message.fields for message in conversation.messages]
         try:
-            Path(argument).expanduser().write_text(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", "utf-8")
-        except OSError as error:
-            return f"{argument}: {error.strerror}"
+            expand_home(argument).write_text(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        except (OSError, ValueError) as error:  # a null byte in the name, or half a character
+            return f"{argument}: {getattr(error, 'strerror', None) or error}"
         return f"{len(messages)} messages written to {argument}"
     return HELP if command == "/help" else f"unknown command {command}; {HELP}"

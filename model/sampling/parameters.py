@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from model.errors import ParameterError
+from model.fields import shown
 
 SAMPLERS = (
     "logit-bias",
@@ -91,7 +92,9 @@ class SamplingParameters:
         doubled = [name for name in SAMPLERS if self.samplers.count(name) > 1]
         for wrong, names in (("unknown", unknown), ("given twice", doubled)):
             if names:
-                raise ParameterError(f"samplers: {names[0]!r} is {wrong}; expected each once of {', '.join(SAMPLERS)}")
+                raise ParameterError(
+                    f"samplers: {shown(names[0])} is {wrong}; expected each once of {', '.join(SAMPLERS)}"
+                )
 
     @property
     def is_greedy(self) -> bool:
