@@ -55,7 +55,17 @@ def test_a_home_that_is_none_holds_no_models(home: str) -> None:
 
 @pytest.mark.parametrize(
     "item",
-    [f"id:{'9' * 5000}=1", "id:99999999999999999999=1", "id:5=1e400", "id:5=nan", "id:5=", "=1", "id:-1=1", "x" * 5000],
+    [
+        f"id:{'9' * 5000}=1",
+        "id:99999999999999999999=1",
+        "id:5=1e400",
+        "id:5=nan",
+        "id:5=",
+        "=1",
+        "id:-1=1",
+        "x" * 5000,
+        "x" * 5000 + "=1",
+    ],
     ids=lambda item: item[:12],
 )
 def test_a_bias_that_cannot_be_meant_is_one_short_line(item: str, tokenizer: Tokenizer) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from model.errors import ParameterError
+from model.fields import shown
 from model.sampling.processor import Processor
 from model.sampling.provenance import Ints
 from model.sampling.scores import Scores
@@ -103,5 +104,7 @@ def single_token_forms(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     found = tuple(token_id for token_id in range(tokenizer.vocab_size) if tokenizer.piece(token_id) in forms)
     if not found:
         count = len(tokenizer.encode_bare(text))
-        raise ParameterError(f"logit_bias: {text!r} is {count} tokens, and a bias is for one; give it for each, by id")
+        raise ParameterError(
+            f"logit_bias: {shown(text)} is {count} tokens, and a bias is for one; give it for each, by id"
+        )
     return found
