@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from dataclasses import dataclass, field
@@ -38,9 +39,9 @@ class Plain:
             if name != "temperature":
                 self.change(name, new)
             self.scores = new
-            if name == "temperature" and 0 < self.p.temperature < 1:
+            if name == "temperature" and 0 < self.p.temperature < 1:  # too small for a number; the scores stay
                 below = new - new.max()
-                self.change(name, np.where(below < math.log(sys.float_info.min), -math.inf, new))
+                self.log.append((name, new, np.where(below < math.log(sys.float_info.min), -math.inf, new)))
         if self.p.is_greedy:
             return (np.arange(len(self.scores)) == self.scores.argmax()).astype(float)
         return self.probs()
@@ -56,10 +57,11 @@ class Plain:
         return next(cut, None)
 
     def moved(self, token_id: int) -> dict[str, float]:
+        until_cut = itertools.takewhile(lambda change: change[2][token_id] > -math.inf, self.log)
         return {
             name: after[token_id] - before[token_id]
-            for name, before, after in self.log
-            if after[token_id] != before[token_id] and after[token_id] > -math.inf
+            for name, before, after in until_cut
+            if after[token_id] != before[token_id]
         }
 
     def probs(self) -> np.ndarray:

@@ -18,17 +18,17 @@ from model.sampling.scores import Scores
 class Temperature(Processor):
     """Divide by the temperature: below 1 sharpens, above 1 flattens.
 
-    A token whose probability is too small for a number then cannot be drawn: the temperature has cut it.
+    A token whose probability is then too small for a number cannot be drawn: the temperature has cut it.
     """
 
     temperature: float
     name: ClassVar[str] = "temperature"
 
     def __call__(self, scores: Scores) -> None:
+        if self.temperature < 1:
+            scores.mark_underflow(self.name, self.temperature)
         if self.temperature != 1:
             scores.divide(self.temperature)
-        if self.temperature < 1:
-            scores.remove_underflow(self.name)
 
 
 @dataclass(frozen=True, slots=True)

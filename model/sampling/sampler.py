@@ -102,9 +102,10 @@ class Sampler:
         probs = [float(i == token_id) for i in token_ids] if is_greedy else final_probs(scores, shown)
         logprobs = raw.logprobs(shown).tolist()
         told = provenance(scores.changes, shown)
+        last_cut = GREEDY if is_greedy else None
         return tuple(
             [
-                Candidate(i, self.piece(i), logprob, prob, cut or (GREEDY if is_greedy and not prob else None), moved)
+                Candidate(i, self.piece(i), logprob, prob, None if prob else cut or last_cut, moved)
                 for i, logprob, prob, (cut, moved) in zip(token_ids, logprobs, probs, told, strict=True)
             ]
         )

@@ -196,14 +196,16 @@ class Scores:
         self._set_head(Head(head.token_ids, divided(head.values - peak, divisor), head.is_complete))
         self.origin = (self.origin + peak) / divisor
 
-    def remove_underflow(self, name: str) -> None:
-        """Cut what is so far below the peak that its probability is no number above 0, as far as it may be shown."""
-        head, least = self.head, self.peak + UNDERFLOW
-        lowest = head.values[-1]
-        if self._raw is None and not head.is_complete:  # a token that is watched may lie outside the head
-            lowest = self._values_of(self.watched).min(initial=lowest)
-        if lowest < least:
-            self.remove_below(name, least)
+    def mark_underflow(self, name: str, divisor: float) -> None:
+        """Say of watched tokens that a division will leave them no probability. They keep their scores, so that what
+        comes after sees the same deviation however low the divisor is."""
+        watched, peak = self.watched, self.peak
+        before = self.values[: len(watched)] if self._raw is not None else self._values_of(watched)
+        is_lost = (before - peak < UNDERFLOW * divisor) & (before > -math.inf)
+        if is_lost.any():
+            change = np.where(is_lost, -math.inf, 0.0).tolist()
+            lost = before[is_lost]
+            self.changes.append(Edited(name, watched[is_lost], lost, np.full_like(lost, -math.inf), watched, change))
 
     def _values_of(self, token_ids: Ints) -> Floats:
         """The scores of some tokens, without those of all."""
