@@ -1,0 +1,81 @@
+"""What is printed passes cli/say.py or a console of cli/terminal.py; a command that prints past them fails here."""
+
+from __future__ import annotations
+
+import ast
+import io
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+import cli
+from cli.say import LONGEST, VisibleText, json_bytes, one_line
+from cli.terminal import UNSAFE, make_console
+
+DOORS = {
+    "print": {"say.py"},
+    "Console": {"terminal.py", "views/flow_picture.py"},
+    "VisibleConsole": {"terminal.py"},
+    "echo": set(),
+    "secho": set(),
+    # Whole frames, of segments that wrapping.render has made visible, and bytes between pipes
+    "write": {"say.py", "views/region.py", "views/screen.py", "views/plain.py", "views/several.py", "views/jsonl.py"},
+}
+ALSO_WRITES = {"commands/chat.py"}  # a newline between two answers in a pipe
+
+
+def test_nothing_is_printed_past_the_doors() -> None:
+    folder = Path(cli.__file__).parent
+    past = []
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                is_name = isinstance(node.func, ast.Name)
+                own = called == "write" and (name in ALSO_WRITES or is_name)  # cli.say's own
+                own = own or (called == "print" and not is_name)  # a console's
+                if called in DOORS and name not in DOORS[called] and not own:
+                    past.append(f"{name}:{node.lineno} {called}")
+    assert past == []
+
+
+NASTY = "a\x1b]0;x\x07\x9b31m\u202e\x08b"
+
+
+@pytest.mark.parametrize("made", [NASTY, Text(NASTY), Text(NASTY, "red")])
+def test_a_console_makes_everything_visible(made: str | Text) -> None:
+    out = io.StringIO()
+    console = make_console(out, color="never")
+    table = Table(title=made)
+    table.add_column(made)
+    table.add_row(made)
+    for what in (made, table, [made], {"key": NASTY}):
+        console.print(what)
+    console.out(NASTY)
+    assert UNSAFE.search(out.getvalue()) is None
+
+
+def test_a_guarded_stderr_makes_visible_whoever_writes() -> None:
+    raw = io.BytesIO()
+    stream = VisibleText(io.TextIOWrapper(raw, encoding="utf-8"))
+    print(NASTY, file=stream)
+    assert UNSAFE.search(raw.getvalue().decode()) is None
+
+
+def test_a_message_is_one_short_line_that_keeps_its_advice() -> None:
+    line = one_line(f"{NASTY}\n" * 10**5 + "; try another")
+    assert len(line) <= LONGEST
+    assert line.endswith("; try another")
+    assert UNSAFE.search(line) is None
+    assert "\n" not in line
+
+
+def test_json_on_a_terminal_is_the_same_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert json_bytes('"\x7f\x9b\u202e\ud800é"', terminal=True) == b'"\\u007f\\u009b\\u202e\\ud800\xc3\xa9"'
+    monkeypatch.setenv("LC_ALL", "C")
+    assert json_bytes('"é👍"', terminal=True) == b'"\\u00e9\\ud83d\\udc4d"'
+    assert json_bytes('"\x9b\ud800é"', terminal=False) == '"\x9b\\ud800é"'.encode()
