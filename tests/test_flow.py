@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import shell
+from closeness import near
 from flow_picture import PICTURE, RUN, draw, fresh_run, kept
 from rich.console import Console
 from terminal import Terminal
@@ -54,7 +55,7 @@ def test_the_bundled_model_names_the_fox_because_of_the_earlier_fox() -> None:
     assert strongest.token.piece == b" fox"
     assert math.exp(flow.logprob) > 0.8
     assert math.exp(flow.logprob + strongest.direct.logprob_change) < 0.01
-    assert abs(flow.sum_of_components - flow.difference) <= 1e-4
+    assert flow.sum_of_components == near(flow.difference)
 
 
 def test_the_kept_induction_run_points_at_the_earlier_occurrence(flow: Flow) -> None:
@@ -65,7 +66,7 @@ def test_the_kept_induction_run_points_at_the_earlier_occurrence(flow: Flow) -> 
     assert max(flow.positions[1:-1], key=lambda told: told.logit) == strongest
     assert math.exp(flow.logprob + flow.positions[4].direct.logprob_change) > 0.8  # already read by those after it
     assert math.exp(flow.logprob + flow.positions[4].total.logprob_change) < 0.01
-    assert abs(flow.sum_of_components - flow.difference) <= 1e-4
+    assert flow.sum_of_components == near(flow.difference)
 
 
 def test_the_picture_is_what_its_run_shows() -> None:

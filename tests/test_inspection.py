@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from closeness import assert_close, near
 from hypothesis import given
 from hypothesis import strategies as st
 from test_families import CASES, Pair, random_ids, save
@@ -65,8 +66,8 @@ def test_the_components_sum_to_the_difference_of_the_logits(pair: Pair) -> None:
 
         logits = raw_logits(pair.engine, ids[:position])
         expected = (logits[flow.chosen.token_id] - logits[flow.runner_up.token_id]).item()
-        assert abs(flow.difference - expected) <= 1e-4
-        assert abs(flow.sum_of_components - flow.difference) <= 1e-4
+        assert flow.difference == near(expected)
+        assert flow.sum_of_components == near(flow.difference)
         assert len({component.name for component in flow.components}) == len(flow.components)
 
 
@@ -204,7 +205,7 @@ def test_numbers_do_not_depend_on_the_way_along_the_text_or_on_the_cache(pair: P
     assert len(told) == LIVE_POSITIONS
     for row in told:
         known = there.positions[row["position"]]
-        assert abs(row["logit"] - known.logit) < 1e-4
+        assert row["logit"] == near(known.logit)
         assert abs(row["kl_bits"] - known.direct.kl_bits) < 2e-4
     assert [row["top"] for row in rows if row["row"] == "layer"] == [told.top.piece.decode() for told in there.layers]
 
@@ -213,7 +214,7 @@ def close(first: Flow, second: Flow) -> None:
     assert first.chosen == second.chosen
     assert [told.top for told in first.layers] == [told.top for told in second.layers]
     for one, other in zip(first.positions, second.positions, strict=True):
-        assert abs(one.logit - other.logit) < 1e-4
+        assert one.logit == near(other.logit)
         assert one.direct is other.direct or abs(one.direct.kl_bits - other.direct.kl_bits) < 2e-4
 
 
@@ -305,21 +306,21 @@ def test_attribution_is_that_of_hooks_on_transformers_gpt2(tmp_path: Path) -> No
     named = {component.name: component.logit for component in flow.components}
     places = torch.arange(len(ids) - 1)
     embedding = reference.transformer.wte.weight[ids[-2]]
-    assert abs(named["embedding"] - (direction @ embedding).item()) < 1e-4
-    assert abs(named["position embedding"] - (direction @ reference.transformer.wpe.weight[places[-1]]).item()) < 1e-4
-    assert abs(named["final norm bias"] - (head @ norm.bias).item()) < 1e-4
+    assert named["embedding"] == near((direction @ embedding).item())
+    assert named["position embedding"] == near((direction @ reference.transformer.wpe.weight[places[-1]]).item())
+    assert named["final norm bias"] == near((head @ norm.bias).item())
     for layer, block in enumerate(reference.transformer.h):
         value = taken[f"qkv {layer}"][0].split(32, dim=-1)[2].view(-1, 4, 8)  # (length, heads, head_dim)
         mixed = attentions[layer][0, :, -1].T[:, :, None] * value  # (length, heads, head_dim)
         carried = mixed.flatten(1) @ block.attn.c_proj.weight @ direction
         told = torch.tensor([position.attribution[layer] for position in flow.positions])
-        torch.testing.assert_close(told, carried, rtol=0, atol=1e-4)
+        assert_close(told, carried)
         told = torch.tensor([position.weight[layer] for position in flow.positions])
         torch.testing.assert_close(told, attentions[layer][0, :, -1].mean(0), rtol=0, atol=1e-5)
         bias = (direction @ block.attn.c_proj.bias).item()
-        assert abs(named[f"attention {layer + 1} bias"] - bias) < 1e-4
+        assert named[f"attention {layer + 1} bias"] == near(bias)
         mlp = (direction @ taken[f"mlp {layer}"][0, -1]).item()
-        assert abs(named[f"MLP {layer + 1}"] + named[f"MLP {layer + 1} bias"] - mlp) < 1e-4
+        assert named[f"MLP {layer + 1}"] + named[f"MLP {layer + 1} bias"] == near(mlp)
 
 
 def test_lens_and_attribution_agree_with_transformer_lens(tmp_path: Path) -> None:
@@ -342,8 +343,8 @@ def test_lens_and_attribution_agree_with_transformer_lens(tmp_path: Path) -> Non
     stack, labels = cache.decompose_resid(layer=-1, mode="all", pos_slice=-1, return_labels=True)
     scaled = cache.apply_ln_to_stack(stack, layer=-1, pos_slice=-1)[:, 0] * model.ln_final.w
     told = dict(zip(labels, (scaled @ direction).tolist(), strict=True))
-    assert abs(told["embed"] - named["embedding"]) < 1e-4
-    assert abs(told["pos_embed"] - named["position embedding"]) < 1e-4
+    assert told["embed"] == near(named["embedding"])
+    assert told["pos_embed"] == near(named["position embedding"])
     for layer in range(3):
         for theirs, ours in (("attn_out", "attention"), ("mlp_out", "MLP")):
             mine = named[f"{ours} {layer + 1}"] + named[f"{ours} {layer + 1} bias"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from native_parts import FLAGS, native
 
 from model.kernels import build
-from model.kernels.build import load_library
+from model.kernels.build import MARCH, load_library
 from model.kernels.errors import KernelsError
 from model.kernels.native import NativeEngine
 
@@ -145,7 +146,8 @@ def test_a_change_in_any_source_makes_another_library(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_sanitizers_find_nothing_in_any_operation() -> None:
+@pytest.mark.parametrize("march", ["native", "x86-64-v3"] if platform.machine() == "x86_64" else ["native"])
+def test_the_sanitizers_find_nothing_in_any_operation(march: str) -> None:
     native_parts.compiled()
     runtime = native_parts.sanitizer_runtime("asan")
     tests = Path(__file__).parent
@@ -156,6 +158,7 @@ def test_the_sanitizers_find_nothing_in_any_operation() -> None:
         [*command, *(str(tests / name) for name in chosen)],
         env={
             **os.environ,
+            MARCH: march,
             FLAGS: "-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1",
             "LD_PRELOAD": str(runtime),
             "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are many

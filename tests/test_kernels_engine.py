@@ -12,6 +12,7 @@ import native_parts
 import pytest
 import tiny
 import torch
+from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import float_weight, native
@@ -77,7 +78,7 @@ def in_float32(model: Transformer) -> LocalEngine:
 
 def close(actual: Tensor, expected: Tensor, atol: float = 1e-4) -> None:
     assert expected.std() > 0.5  # a flat model would agree with anything
-    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+    assert_close(actual, expected, atol)
 
 
 @pytest.mark.parametrize("length", [50, 110])
@@ -165,7 +166,7 @@ def test_a_block_sees_itself_as_in_torch(config: Any, past: int, causal: int, bl
         if past:
             one.forward(ids[:, :past], cache)
         got.append(one.forward(ids[:, past:], cache, last=False, block=block))
-    torch.testing.assert_close(got[1], got[0], rtol=0, atol=1e-4)
+    assert_close(got[1], got[0])
     plain = engine.forward(ids, None, last=False)[:, past:]
     assert torch.equal(got[1][:, :causal], plain[:, :causal])
     assert not torch.equal(got[1][:, causal], plain[:, causal])
@@ -206,7 +207,7 @@ def test_a_long_context_is_that_of_torch(sliding: bool) -> None:
     assert expected.std() > 0.1
     cache = engine.new_cache(2)
     parts = [engine.forward(part, cache, last=False) for part in ids.split([300, 380, *[1] * 20], dim=1)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=1e-4)
+    assert_close(torch.cat(parts, dim=1), expected)
     assert torch.equal(torch.cat(parts, dim=1), engine.forward(ids, None, last=False))
 
 

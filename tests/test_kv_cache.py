@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import tiny
 import torch
+from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -39,7 +40,7 @@ def recomputed(ids: list[int], count: int = 1) -> Tensor:
 
 
 def close(cached: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(cached, expected, rtol=0, atol=1e-4)
+    assert_close(cached, expected)
 
 
 @settings(max_examples=30)

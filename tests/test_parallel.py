@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from closeness import assert_close
 from torch import Tensor
 
 from model.config import SLACK
@@ -129,7 +130,7 @@ def test_the_logits_of_a_block_are_the_same_with_a_cache(engine: LocalEngine, pr
         whole = engine.forward(torch.tensor([clean + guesses]), None, last=False, block=8)[0, -8:]
         inputs = clean[cache.lengths[0] :] + guesses
         found = engine.forward(torch.tensor([inputs]), cache, last=False, block=8)[0, -8:]
-        assert (found - whole).abs().max() <= 1e-4
+        assert_close(found, whole)
         cache.truncate(0, len(clean) - 1)
 
 

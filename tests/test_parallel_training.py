@@ -7,6 +7,7 @@ import math
 import pytest
 import tiny
 import torch
+from closeness import assert_close
 from torch.nn import functional as F
 
 from model.tokenizer import Tokenizer
@@ -56,11 +57,11 @@ def test_the_clean_half_is_the_ordinary_model_and_a_noised_block_is_what_decodin
     both = torch.cat((clean, noised), dim=1)
     with torch.inference_mode():
         logits = model.lm_head(model.model(both, JointView(both, size)))
-        assert (logits[:, :length] - model(clean)).abs().max() <= 1e-4
+        assert_close(logits[:, :length], model(clean))
         for start in range(0, length, size):
             inputs = torch.cat((clean[:, :start], noised[:, start : start + size]), dim=1)
             expected = model(inputs, block=size)[:, -size:]
-            assert (logits[:, length + start : length + start + size] - expected).abs().max() <= 1e-4
+            assert_close(logits[:, length + start : length + start + size], expected)
 
 
 @pytest.mark.parametrize("size", [2, 4, 8, 32])

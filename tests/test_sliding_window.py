@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -41,7 +42,7 @@ def new_cache(model: torch.nn.Module = MIXED, rows: int = 1, limit: int = 200) -
 
 def close(cached: Tensor, ids: list[int], model: torch.nn.Module = MIXED) -> None:
     """The cached logits (count, vocab) are those after the last of these ids, computed without a cache."""
-    torch.testing.assert_close(cached, model(torch.tensor([ids]))[0, -len(cached) :], rtol=0, atol=1e-4)
+    assert_close(cached, model(torch.tensor([ids]))[0, -len(cached) :])
 
 
 @settings(max_examples=40)
@@ -50,7 +51,7 @@ def test_any_chunks_give_the_logits_of_the_whole(chunks: list[int], model: torch
     ids = torch.randint(tiny.VOCAB_SIZE, (2, sum(chunks)), generator=torch.Generator().manual_seed(1))
     cache = new_cache(model, rows=2, limit=300)
     cached = torch.cat([model(part, cache) for part in ids.split(chunks, dim=1)], dim=1)
-    torch.testing.assert_close(cached, model(ids), rtol=0, atol=1e-4)
+    assert_close(cached, model(ids))
 
 
 class Rows(RuleBasedStateMachine):

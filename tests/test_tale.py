@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from closeness import assert_close
 from tokenizers import Tokenizer as Backend
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,7 +40,7 @@ def test_logits_equal_transformers(tale: LoadedModel, oracle) -> None:
     with torch.inference_mode():
         expected = oracle(ids).logits
     found = tale.engine.forward(ids, None, last=False)
-    assert (found - expected).abs().max() <= 1e-4
+    assert_close(found, expected)
 
 
 def test_greedy_text_equals_transformers_for_200_tokens(tale: LoadedModel, oracle) -> None:

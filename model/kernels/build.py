@@ -104,9 +104,15 @@ def compile_into(folder: Path, key: str, command: Sequence[str]) -> Path:
 
 def run_compiler(command: Sequence[str]) -> None:
     """Run it with everything that it starts, and end all of that if it takes too long. Raises KernelsError, OSError."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # meant for this program
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,
         )
         try:
             status = process.wait(SECONDS)
