@@ -13,10 +13,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.engine import Engine
 from model.kv_cache import KVCache
 from model.layer_kinds import LayerKind
 from model.rope_config import Rope
-from model.sampling.raw import Raw
+from model.sampling.raw import Measure, Raw
 from model.transformer import Transformer
 from weights.recipe.vocabulary import train_tokenizer
 
@@ -59,7 +60,7 @@ def save_llama(folder: Path, *, max_shard_size: str = "1GB", dtype: torch.dtype 
         "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
     }
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**{**defaults, **sizes})).to(dtype)
+    model = LlamaForCausalLM(LlamaConfig(**{**defaults, **sizes})).to(dtype)  # type: ignore[arg-type]
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     return folder
 
@@ -126,7 +127,7 @@ def with_start_token(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 class ScriptedEngine:
     """An engine whose logits after `length` tokens are `script(length)`; it keeps a real cache."""
 
-    measure = staticmethod(Raw.of)
+    measure: Measure = staticmethod(Raw.of)
     vocab_size = VOCAB_SIZE
 
     def __init__(self, script: Callable[[int], Tensor], limit: int = 64):
@@ -138,13 +139,22 @@ class ScriptedEngine:
         return KVCache(CONFIG, rows=rows, limit=self.limit, dtype=torch.float32, device=torch.device("cpu"))
 
     def forward(
-        self, token_ids: Tensor, cache: KVCache | None, *, last: bool = True, planned_length: int | None = None
+        self,
+        token_ids: Tensor,
+        cache: KVCache | None,
+        *,
+        last: bool = True,
+        planned_length: int | None = None,
+        block: int = 0,
     ) -> Tensor:
         self.inputs.extend(token_ids.tolist())
         if cache is not None:
             cache.reserve(token_ids.shape[1])
-            cache.advance(token_ids)
+            cache.advance(token_ids, block=block)
         return self.script(token_ids.shape[1] if cache is None else cache.lengths[0])[None, None]
+
+
+ENGINE: type[Engine] = ScriptedEngine  # it implements the protocol
 
 
 def says(*token_ids: int, after: int) -> Callable[[int], Tensor]:
