@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
+KEEPS_STEPS = "keeps_steps"  # set by our importers: the steps are the source's, whose ids are to be kept
 FROM_THE_FILE = ("mistral", "olmo2", "phi3")  # whatever class they name
 ALWAYS_THEIR_OWN = ("qwen2",)
 OWN = {
@@ -68,7 +69,7 @@ def conform(backend: tokenizers.Tokenizer, name: str | None, settings: Mapping[s
             backend.normalizer, backend.pre_tokenizer, backend.decoder = None, plain, decoders.ByteLevel()
         case "GPTNeoXTokenizer":
             backend.normalizer, backend.pre_tokenizer, backend.decoder = normalizers.NFC(), plain, decoders.ByteLevel()
-        case "Qwen2Tokenizer":
+        case "Qwen2Tokenizer" if is_over_bytes(backend):
             split = pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated")
             to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=prefix is True, use_regex=False)
             backend.normalizer = normalizers.NFC()
@@ -79,7 +80,7 @@ def conform(backend: tokenizers.Tokenizer, name: str | None, settings: Mapping[s
 def class_of(settings: Mapping[str, Any], model_type: object) -> str | None:
     """The class that transformers takes, without Fast; None for the one that takes all from the file."""
     named = settings.get("tokenizer_class")
-    if model_type in FROM_THE_FILE or not isinstance(model_type, str):
+    if model_type in FROM_THE_FILE or not isinstance(model_type, str) or settings.get(KEEPS_STEPS) is True:
         return None
     if model_type in ALWAYS_THEIR_OWN or not isinstance(named, str):
         return OWN.get(model_type)

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from model.errors import GGUFError
 from model.fields import shown
 from model.tokenizer import byte_alphabet, refused
+from model.tokenizer_classes import KEEPS_STEPS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 MAX_TOKENS = 2**19  # the largest vocabularies have half of it
@@ -132,6 +133,7 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
             )
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        KEEPS_STEPS: True,
         **{f"{role}_token": token for role, token in roles.items() if token is not None},
         "clean_up_tokenization_spaces": False,
     }
