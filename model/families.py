@@ -78,9 +78,9 @@ def read_gemma3(f: Fields) -> Switches:
     older = f.part("rope_scaling")  # one object, of the full layers, whose keys win
     full = Fields({**per_type.part("full_attention").raw, **older.raw}, older.where, f.notes)
     ropes = {
-        True: read_rope(full, theta=f.number("rope_theta", 1e6), head_dim=head_dim, max_positions=most),
+        True: read_rope(untruncated(full), theta=f.number("rope_theta", 1e6), head_dim=head_dim, max_positions=most),
         False: read_rope(
-            per_type.part("sliding_attention"),
+            untruncated(per_type.part("sliding_attention")),
             theta=f.number("rope_local_base_freq", 1e4),
             head_dim=head_dim,
             max_positions=most,
@@ -89,6 +89,12 @@ def read_gemma3(f: Fields) -> Switches:
     per_type.ignore([key for key in per_type.raw if key not in per_type.asked])
     layers = tuple(LayerKind(ropes[size is None], within(size, most)) for size in windows)
     return {**gemma(f), "qk_norm": "head", "layers": layers, "max_positions": most}
+
+
+def untruncated(rope: Fields) -> Fields:
+    """A rope without yarn's `truncate`, which transformers looks for beside the objects per layer type, not in them."""
+    rope.ignore([key for key in ("truncate",) if key in rope.raw])
+    return Fields({key: value for key, value in rope.raw.items() if key != "truncate"}, rope.where, rope.notes)
 
 
 def read_gpt2(f: Fields) -> Switches:

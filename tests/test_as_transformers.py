@@ -114,6 +114,11 @@ IGNORED = [
     ("llama", {"rope_parameters": {"type": "linear", "factor": 2.0, "finetuned": True}}, "finetuned True"),
     ("olmo2", {"clip_qkv": 0.01}, "clip_qkv 0.01"),
     ("gemma3_text", {"attn_logit_softcapping": 0.5}, "attn_logit_softcapping 0.5"),
+    (
+        "gemma3_text",
+        {"rope_parameters": {"full_attention": {**YARN, "beta_fast": 4, "truncate": False}}},
+        "truncate False",
+    ),
     ("gemma3_text", {"rope_parameters": {"rope_theta": 50.0, "rope_type": "default"}}, "rope_theta 50.0"),
     ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling and rope_parameters differ"),
 ]
