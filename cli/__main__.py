@@ -1,4 +1,4 @@
-"""The two console scripts, and `python -m cli`."""
+"""The two console scripts, and `python -m tokenglass.cli`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INTERRUPTED = 130
 def tokenglass() -> None:
     """All commands."""
     try:
-        from cli.app import run, tokenglass_app
+        from tokenglass.cli.app import run, tokenglass_app
 
         app = tokenglass_app()
     except KeyboardInterrupt:  # while the program itself is read
@@ -21,7 +21,7 @@ def tokenglass() -> None:
 def generate() -> None:
     """The same as `tokenglass generate`."""
     try:
-        from cli.app import generate_app, run
+        from tokenglass.cli.app import generate_app, run
 
         app = generate_app()
     except KeyboardInterrupt:

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import typer
 
-from cli.commands.generate import generate, print_version
-from cli.options import Version
-from cli.say import LONGEST, cut, guard_streams, say, say_lines, write
-from model.errors import ParameterError, PromptError, TokenglassError, is_out_of_memory
+from tokenglass.cli.commands.generate import generate, print_version
+from tokenglass.cli.options import Version
+from tokenglass.cli.say import LONGEST, cut, guard_streams, say, say_lines, write
+from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, is_out_of_memory
 
 DONE, ERROR, USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -23,18 +23,18 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 def tokenglass_app() -> typer.Typer:
     """`tokenglass COMMAND`."""
-    from cli.commands.bench import bench
-    from cli.commands.chat import chat
-    from cli.commands.check import check
-    from cli.commands.compare import compare
-    from cli.commands.flow import flow
-    from cli.commands.import_ import import_
-    from cli.commands.inspect import inspect
-    from cli.commands.models import models_app
-    from cli.commands.pick import pick
-    from cli.commands.pull import pull
-    from cli.commands.quantize import quantize
-    from cli.commands.tokens import tokens
+    from tokenglass.cli.commands.bench import bench
+    from tokenglass.cli.commands.chat import chat
+    from tokenglass.cli.commands.check import check
+    from tokenglass.cli.commands.compare import compare
+    from tokenglass.cli.commands.flow import flow
+    from tokenglass.cli.commands.import_ import import_
+    from tokenglass.cli.commands.inspect import inspect
+    from tokenglass.cli.commands.models import models_app
+    from tokenglass.cli.commands.pick import pick
+    from tokenglass.cli.commands.pull import pull
+    from tokenglass.cli.commands.quantize import quantize
+    from tokenglass.cli.commands.tokens import tokens
 
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)

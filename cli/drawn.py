@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from cli.terminal import is_terminal, make_console
+from tokenglass.cli.terminal.terminal import is_terminal, make_console
 
 Item = TypeVar("Item")
 

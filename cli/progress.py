@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from cli.terminal import is_terminal, make_console
+from tokenglass.cli.terminal.terminal import is_terminal, make_console
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from model.engine import Watch
+    from tokenglass.model.torch_engine.engine import Watch
 
 LARGE = 256 * 2**20  # bytes; less is read before a bar could be drawn
 

@@ -1,4 +1,4 @@
-"""All that is printed passes here, or a console of cli/terminal.py: nothing untrusted reaches a terminal as it is."""
+"""All that is printed passes here, or a console of cli/terminal/terminal.py: nothing untrusted reaches a terminal as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cli.terminal import NOT_ASCII, UNSAFE, is_ascii, is_terminal, plain_stream, visible
+from tokenglass.cli.terminal.terminal import NOT_ASCII, UNSAFE, is_ascii, is_terminal, plain_stream, visible
 
 LONGEST = 500  # characters of a line that may quote a file
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -46,7 +46,7 @@ def write(text: str) -> None:
 
 def write_json(value: Any, *, indent: int | None = None) -> None:
     """A value as JSON on stdout, and a newline; what is not finite is null."""
-    from model.trace import to_json
+    from tokenglass.model.records.trace import to_json
 
     text = json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=indent)
     sys.stdout.buffer.write(json_bytes(text, terminal=is_terminal(sys.stdout)) + b"\n")

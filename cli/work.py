@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cli.say import say
-from cli.terminal import is_terminal, make_console
+from tokenglass.cli.say import say
+from tokenglass.cli.terminal.terminal import is_terminal, make_console
 
 if TYPE_CHECKING:
-    from model.importers.partial import Progress
+    from tokenglass.model.checkpoint.partial import Progress
 
 
 def work(steps: Iterator[Progress]) -> None:
     """Run to the end, or until another process has done the same; a bar per phase on a terminal, silence elsewhere."""
-    from model.importers.partial import MadeMeanwhile
+    from tokenglass.model.checkpoint.partial import MadeMeanwhile
 
     try:
         watch(steps)

@@ -10,7 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from model.errors import ConfigError, TokenglassError
+from tokenglass.model.errors import ConfigError, TokenglassError
 
 MIB = 2**20
 MAX_CONFIG = MIB

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from model.checkpoint import Checkpoint
-from model.engine import DTYPES, LocalEngine, Watch, load_engine, pick_device
-from model.errors import EngineError, ParameterError
-from model.preflight import Caches, available_memory, check_memory
-from model.quantisation import quantizing
-from model.quantised_checkpoint import load_quantised
-from model.quantised_layout import Format
-from model.store import bundled_folder, name_of, sha256_of
-from model.tokenizer import Tokenizer
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.quantised_layout import Format
+from tokenglass.model.checkpoint.store import bundled_folder, name_of, sha256_of
+from tokenglass.model.engine.memory import Caches, available_memory, check_memory
+from tokenglass.model.errors import EngineError, ParameterError
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import DTYPES, LocalEngine, Watch, load_engine, pick_device
+from tokenglass.model.torch_engine.quantisation import quantizing
+from tokenglass.model.torch_engine.quantised_checkpoint import load_quantised
 
 if TYPE_CHECKING:
-    from model.kernels.native import NativeEngine
+    from tokenglass.model.native_engine.engine import NativeEngine
 
 Quantize = Literal["none", Format]
 Backend = Literal["auto", "native", "torch"]
@@ -120,7 +120,7 @@ def native(
     engine: LocalEngine, cache_dtype: torch.dtype, *, required: bool, large_pages: bool
 ) -> tuple[LocalEngine | NativeEngine, str | None]:
     """The same model on the kernels, or the engine itself and why. Raises EngineError where they are `required`."""
-    from model.kernels.native import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
+    from tokenglass.model.native_engine.engine import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
 
     found: NativeEngine | str = f"they run on a CPU, not on {engine.device.type}"
     if engine.device.type == "cpu":

@@ -15,10 +15,10 @@ import pytest
 import tiny
 from hypothesis import settings
 
-from model.kernels.build import load_library
-from model.kernels.errors import KernelsError
-from model.kernels.facts import kernels_of
-from model.tokenizer import Tokenizer
+from tokenglass.model.native_engine.build import load_library
+from tokenglass.model.native_engine.errors import KernelsError
+from tokenglass.model.native_engine.facts import kernels_of
+from tokenglass.model.text.tokenizer import Tokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched in a test
 settings.register_profile("tokenglass", deadline=None, derandomize=True)

@@ -12,12 +12,12 @@ from typing import Any
 import tiny
 import torch
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.sampling.constraints import Constraint, ConstraintState
-from model.sampling.parameters import SamplingParameters
-from model.steps import Choice, Finish, Step
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.records.steps import Choice, Finish, Step
+from tokenglass.model.sampling.constraints import Constraint, ConstraintState
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
 
 KINDS: dict[str, tuple[Callable[[], Any], frozenset[int]]] = {
     "byte level": (tiny.byte_level_tokenizer, frozenset({0})),

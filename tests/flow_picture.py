@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli.views.flow_picture import flow_picture
-from model.inspection.records import Flow
-from model.trace import from_dict
+from tokenglass.cli.views.flow_picture import flow_picture
+from tokenglass.model.inspection.records import Flow
+from tokenglass.model.records.trace import from_dict
 
 FOLDER = Path(__file__).parent / "picture"
 RUN, PICTURE = FOLDER / "flow.json", FOLDER / "flow.svg"

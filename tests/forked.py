@@ -49,9 +49,9 @@ def run_all(cases: Mapping[str, tuple[str, ...]], *, terminal: bool) -> dict[str
 
 def main() -> None:
     terminal, cases = json.loads(sys.stdin.buffer.read())
-    import model.inspection.check  # noqa: PLC0415  (torch, once for all)
-    import model.loading  # noqa: F401, PLC0415
-    from cli.app import tokenglass_app  # noqa: PLC0415
+    import tokenglass.model.inspection.check  # noqa: PLC0415  (torch, once for all)
+    import tokenglass.model.loading  # noqa: F401, PLC0415
+    from tokenglass.cli.app import tokenglass_app  # noqa: PLC0415
 
     tokenglass_app()
     printed = {}
@@ -63,7 +63,7 @@ def main() -> None:
 
 def child(arguments: list[str]) -> None:
     """The command, in a fork: its streams are those that the interpreter would make of its descriptors."""
-    from cli.__main__ import tokenglass  # noqa: PLC0415
+    from tokenglass.cli.__main__ import tokenglass  # noqa: PLC0415
 
     sys.stdin, sys.stdout = (open(number, mode, encoding="utf-8") for number, mode in ((0, "r"), (1, "w")))  # noqa: PTH123, SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115

@@ -24,21 +24,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tiny
 
-from model.decoding.autoregressive import decode
-from model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
-from model.decoding.healing import heal
-from model.decoding.parallel import decode_parallel
-from model.decoding.request import Request
-from model.decoding.reveal import ParallelParameters
-from model.decoding.samples import decode_samples, derived_seed
-from model.decoding.speculative import decode_jacobi, decode_speculative
-from model.engine import Engine, LocalEngine
-from model.errors import TokenglassError
-from model.kernels.native import NativeEngine
-from model.sampling.constraints import Constraint
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record, Step
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
+from tokenglass.model.decoding.healing import heal
+from tokenglass.model.decoding.parallel import decode_parallel
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.decoding.samples import decode_samples, derived_seed
+from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+from tokenglass.model.errors import TokenglassError
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.records.steps import Finish, Record, Step
+from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine, LocalEngine
 
 END = 0
 LETTERS = tuple('abcdeĠ"{}[]:,0123tru.')

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.kernels.build import find_compiler, load_library, processor
-from model.kernels.errors import KernelsError
-from model.kernels.machine import Machine
-from model.kernels.native import NativeEngine
-from model.kernels.program import Operations
-from model.kernels.structures import Buffer, Code, Operation, Pass, Sizes
-from model.quantisation import QuantizedLinear, quantize_int4, quantize_int8
-from model.transformer import Transformer
+from tokenglass.model.native_engine.build import find_compiler, load_library, processor
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.errors import KernelsError
+from tokenglass.model.native_engine.machine import Machine
+from tokenglass.model.native_engine.program import Operations
+from tokenglass.model.native_engine.structures import Buffer, Code, Operation, Pass, Sizes
+from tokenglass.model.torch_engine.quantisation import QuantizedLinear, quantize_int4, quantize_int8
+from tokenglass.model.torch_engine.transformer import Transformer
 
 FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in
 

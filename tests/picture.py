@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
 
-from cli.widgets.panel import Panel, Progress
-from cli.widgets.token_text import token_style
-from cli.widgets.widget import DIM
-from model.steps import Finish, Step, Totals
-from model.trace import Run, read
+from tokenglass.cli.widgets.panel import Panel, Progress
+from tokenglass.cli.widgets.token_text import token_style
+from tokenglass.cli.widgets.widget import DIM
+from tokenglass.model.records.steps import Finish, Step, Totals
+from tokenglass.model.records.trace import Run, read
 
 FOLDER = Path(__file__).parent / "picture"
 TRACE, PICTURE = FOLDER / "run.jsonl", FOLDER / "run.svg"

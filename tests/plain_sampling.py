@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.sampling.context import Context
-from model.sampling.draw import uniform
-from model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.draw import uniform
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 
 class NothingLeftError(Exception):

@@ -4,7 +4,7 @@
     python tests/renew.py --tables        # and the tables of `compare` and `tests/peers/structure.py` in the README
 
 No other test holds a text of tale: the rest compare it with an oracle. The tables take minutes on an idle machine, and
-want smollm2 (`tokenglass pull smollm2`). The card's numbers come from the recipe: `python -m weights.recipe --export`.
+want smollm2 (`tokenglass pull smollm2`). The card's numbers come from the recipe: `python -m tokenglass.weights.recipe --export`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import picture
 
-from model.loading import load_model
-from model.store import bundled_folder
-from weights.recipe.card import write_samples
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.loading import load_model
+from tokenglass.weights.recipe.card import write_samples
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

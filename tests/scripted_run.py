@@ -14,16 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from cli.interrupts import soft_interrupt
-from cli.terminal import make_console, supports_live
-from cli.views.live import LiveView
-from cli.views.plain import PlainView
-from cli.views.view import View
-from model.errors import EngineError
-from model.steps import CacheUsage, Candidate, Choice, Finish, Record, Step, Totals
-from model.trace import SCHEMA_VERSION, Run
+from tokenglass.cli.terminal.interrupts import soft_interrupt
+from tokenglass.cli.terminal.terminal import make_console, supports_live
+from tokenglass.cli.views.live import LiveView
+from tokenglass.cli.views.plain import PlainView
+from tokenglass.cli.views.view import View
+from tokenglass.model.errors import EngineError
+from tokenglass.model.records.steps import CacheUsage, Candidate, Choice, Finish, Record, Step, Totals
+from tokenglass.model.records.trace import SCHEMA_VERSION, Run
 
 PROMPT = "Once upon a time"
 STORY = (

@@ -11,19 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import scripted_run
 from scripted_run import PROMPT, STORY
 
-from cli.interrupts import soft_interrupt
-from cli.terminal import make_console, supports_live
-from cli.views.live_several import SeveralLive
-from cli.views.several import SeveralPlain
-from cli.views.view import View
-from model.steps import Choice, Finish, Record, Step, Totals
+from tokenglass.cli.terminal.interrupts import soft_interrupt
+from tokenglass.cli.terminal.terminal import make_console, supports_live
+from tokenglass.cli.views.live_several import SeveralLive
+from tokenglass.cli.views.several import SeveralPlain
+from tokenglass.cli.views.view import View
+from tokenglass.model.records.steps import Choice, Finish, Record, Step, Totals
 
 COUNT = 3
 SEEDS = (1, 22, 333)

@@ -12,12 +12,12 @@ import tiny
 import torch
 from test_families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
 
-from model.checkpoint import Checkpoint
-from model.config import ModelConfig
-from model.engine import LocalEngine, load_engine
-from model.errors import CheckpointError, ConfigError
-from model.families import FAMILIES
-from model.loading import load_model
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.families import FAMILIES
+from tokenglass.model.errors import CheckpointError, ConfigError
+from tokenglass.model.loading import load_model
+from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
 
 
 def reread(folder: Path) -> Any:

@@ -12,14 +12,14 @@ import tiny
 import torch
 from torch import Tensor
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request, truncate
-from model.engine import LocalEngine
-from model.errors import EngineError, ParameterError, PromptError
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record, Step, Totals
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request, truncate
+from tokenglass.model.errors import EngineError, ParameterError, PromptError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Finish, Record, Step, Totals
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 GREEDY = SamplingParameters(temperature=0)
 EOS = 0

@@ -16,19 +16,19 @@ import pytest
 import tiny
 import torch
 
-from model.decoding.beam_search import BeamParameters
-from model.decoding.beams import decode_beams
-from model.decoding.request import Request
-from model.decoding.together import Together
-from model.engine import LocalEngine
-from model.errors import EngineError, ParameterError, PromptError
-from model.loading import LoadedModel, load_model
-from model.sampling.constraints import Constraint
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record, Step
-from model.store import bundled_folder
-from model.tokenizer import Tokenizer
-from model.trace import from_line, to_line
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.decoding.beam_search import BeamParameters
+from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.together import Together
+from tokenglass.model.errors import EngineError, ParameterError, PromptError
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.records.steps import Finish, Record, Step
+from tokenglass.model.records.trace import from_line, to_line
+from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 TALE = bundled_folder()
 PROMPT = "Once upon a time there was a little fox"

@@ -15,14 +15,25 @@ import torch
 from rich.console import Console
 from shell import assert_one_line_error, tokenglass
 
-from cli.commands.bench import describe, show
-from cli.widgets.rates import Rate, Rates
-from cli.widgets.widget import ASCII, UNICODE
-from model.bench import Memory, Plan, Reading, Spread, decoded, measure, peak_memory, prefill, prompt_of, weight_bytes
-from model.engine import LocalEngine
-from model.errors import ParameterError
-from model.loading import load_model
-from model.quantisation import quantize_model
+from tokenglass.cli.commands.bench import describe, show
+from tokenglass.cli.widgets.rates import Rate, Rates
+from tokenglass.cli.widgets.widget import ASCII, UNICODE
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.loading import load_model
+from tokenglass.model.measuring.bench import (
+    Memory,
+    Plan,
+    Reading,
+    Spread,
+    decoded,
+    measure,
+    peak_memory,
+    prefill,
+    prompt_of,
+    weight_bytes,
+)
+from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.quantisation import quantize_model
 
 TINY = Plan(contexts=(8, 20), rows=(1, 3), tokens=4, runs=2)
 SPREAD = Spread((30.0, 10.0, 20.0))

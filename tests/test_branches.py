@@ -17,22 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from model.decoding.autoregressive import decode
-from model.decoding.branch_file import as_json, write
-from model.decoding.branches import Branches, Node
-from model.decoding.request import Request
-from model.engine import LocalEngine
-from model.errors import PromptError
-from model.layer_kinds import LayerKind
-from model.loading import load_model
-from model.rope_config import Rope
-from model.sampling.context import Context
-from model.sampling.draw import uniform
-from model.sampling.parameters import SamplingParameters
-from model.sampling.sampler import Sampler
-from model.steps import Step
-from model.tokenizer import Tokenizer
-from model.trace import SCHEMA_VERSION, Run
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.branch_file import as_json, write
+from tokenglass.model.decoding.branches import Branches, Node
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import PromptError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Step
+from tokenglass.model.records.trace import SCHEMA_VERSION, Run
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.draw import uniform
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 TOKENIZER = Tokenizer(tiny.byte_level_tokenizer())
 PROMPT = TOKENIZER.encode("Once upon a time")
@@ -194,7 +194,7 @@ class WindowedWalk(Walk):
 @pytest.fixture(autouse=True)
 def windows_are_tight(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that short walks leave them; memory that nobody wrote is NaN."""
-    monkeypatch.setattr("model.kv_cache.SLACK", 2)
+    monkeypatch.setattr("tokenglass.model.engine.cache.SLACK", 2)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

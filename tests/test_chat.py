@@ -13,14 +13,14 @@ import torch
 from shell import assert_one_line_error, generate, tokenglass
 from transformers import AutoTokenizer
 
-from model.chat import ChatTemplate, Message, TemplateError, parse_messages
-from model.conversation import Conversation
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.errors import ParameterError
-from model.loading import LoadedModel, load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.records.steps import Finish
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.chat import ChatTemplate, Message, TemplateError, parse_messages
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_chat_templates import CHATML, KINDS, SPECIAL, parts, save
 from tokenizers import AddedToken, models, normalizers
 
-from model.chat import ChatTemplate, Message, parse_messages
-from model.errors import PromptError
-from model.tokenizer import Tokenizer
+from tokenglass.model.errors import PromptError
+from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
+from tokenglass.model.text.tokenizer import Tokenizer
 
 CONTENT = "{{ messages[0].content }}"
 WRAPPED = "[INST]{{ messages[0].content }}[/INST]"

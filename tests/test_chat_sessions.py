@@ -24,7 +24,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, *arguments: str) -> Terminal:
-    program = [sys.executable, "-m", "cli", "chat", "-m", str(folder), "--view", "plain", "--seed", "1", *arguments]
+    program = [
+        sys.executable,
+        "-m",
+        "tokenglass.cli",
+        "chat",
+        "-m",
+        str(folder),
+        "--view",
+        "plain",
+        "--seed",
+        "1",
+        *arguments,
+    ]
     terminal = Terminal(program=f"exec {shlex.join(program)}", columns=120, lines=50)
     terminal.wait_for_words("/clear forgets")
     terminal.wait_for(lambda: terminal.shown().endswith("\n>"))

@@ -12,9 +12,9 @@ import tokenizers
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from model.chat import ChatTemplate, TemplateError, parse_messages
-from model.errors import TokenizerError
-from model.tokenizer import Tokenizer
+from tokenglass.model.errors import TokenizerError
+from tokenglass.model.text.chat import ChatTemplate, TemplateError, parse_messages
+from tokenglass.model.text.tokenizer import Tokenizer
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]")
 

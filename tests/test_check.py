@@ -11,12 +11,12 @@ import tiny
 import torch
 from torch import Tensor
 
-from model.checkpoint import Checkpoint
-from model.engine import LocalEngine, load_engine
-from model.errors import EngineError
-from model.inspection.check import Finding, Probe, against_exact, probe_ids, try_all
-from model.kv_cache import KVCache
-from model.tokenizer import Tokenizer
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.errors import EngineError
+from tokenglass.model.inspection.check import Finding, Probe, against_exact, probe_ids, try_all
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
 
 CLAIMS = ["causality", "cache", "chunked prefill", "batch", "streaming text"]
 

@@ -13,9 +13,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from model.checkpoint import Checkpoint
-from model.engine import load_engine
-from model.errors import CheckpointError, ConfigError, TokenglassError
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.errors import CheckpointError, ConfigError, TokenglassError
+from tokenglass.model.torch_engine.engine import load_engine
 
 HEAD, NORM = "lm_head.weight", "model.norm.weight"
 Edit = Callable[[dict[str, Tensor]], object]

@@ -11,7 +11,7 @@ import pytest
 from shell import ENVIRONMENT, generate, tokenglass
 from tokenizers import Tokenizer
 
-from model.store import bundled_folder
+from tokenglass.model.checkpoint.store import bundled_folder
 
 
 def test_version_is_the_installed_version() -> None:

@@ -17,28 +17,28 @@ import tiny
 from rich.console import Console
 from shell import assert_one_line_error, tokenglass
 
-from cli.widgets.comparison import notes, show
-from cli.widgets.comparison_columns import COLUMNS
-from cli.widgets.plot import Plot, Point
-from cli.widgets.widget import ASCII, UNICODE
-from model.comparison.comparison import Comparison, Plan
-from model.comparison.divergence import divergence
-from model.comparison.facts import facts_of
-from model.comparison.modes import MODES, Modes
-from model.comparison.passages import read_passages
-from model.comparison.references import references
-from model.comparison.rows import METRICS
-from model.comparison.runs import Runs, interleaved, run
-from model.comparison.scorer import Scorer
-from model.comparison.speech import TOKENS, closes_speech
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.errors import ParameterError
-from model.loading import LoadedModel, load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Choice, Step
-from model.store import bundled_folder
-from model.tokenizer import Tokenizer
+from tokenglass.cli.widgets.comparison import notes, show
+from tokenglass.cli.widgets.comparison_columns import COLUMNS
+from tokenglass.cli.widgets.plot import Plot, Point
+from tokenglass.cli.widgets.widget import ASCII, UNICODE
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
+from tokenglass.model.measuring.comparison.divergence import divergence
+from tokenglass.model.measuring.comparison.facts import facts_of
+from tokenglass.model.measuring.comparison.modes import MODES, Modes
+from tokenglass.model.measuring.comparison.passages import read_passages
+from tokenglass.model.measuring.comparison.references import references
+from tokenglass.model.measuring.comparison.rows import METRICS
+from tokenglass.model.measuring.comparison.runs import Runs, interleaved, run
+from tokenglass.model.measuring.comparison.scorer import Scorer
+from tokenglass.model.measuring.comparison.speech import TOKENS, closes_speech
+from tokenglass.model.records.steps import Choice, Step
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
 
 SAMPLED = SamplingParameters(temperature=0.7, top_p=0.9)
 GREEDY = SamplingParameters(temperature=0)

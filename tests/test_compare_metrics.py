@@ -10,15 +10,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.comparison.bootstrap import Estimate, estimate
-from model.comparison.divergence import to_edge, top_two
-from model.comparison.passages import read_passages
-from model.comparison.references import references
-from model.comparison.scorer import Scorer
-from model.comparison.speech import closes_speech
-from model.comparison.texts import Share, agreement, distinct, repeated, shared_length, unigram_entropy, words
-from model.loading import load_model
-from model.tokenizer import Tokenizer
+from tokenglass.model.loading import load_model
+from tokenglass.model.measuring.comparison.bootstrap import Estimate, estimate
+from tokenglass.model.measuring.comparison.divergence import to_edge, top_two
+from tokenglass.model.measuring.comparison.passages import read_passages
+from tokenglass.model.measuring.comparison.references import references
+from tokenglass.model.measuring.comparison.scorer import Scorer
+from tokenglass.model.measuring.comparison.speech import closes_speech
+from tokenglass.model.measuring.comparison.texts import (
+    Share,
+    agreement,
+    distinct,
+    repeated,
+    shared_length,
+    unigram_entropy,
+    words,
+)
+from tokenglass.model.text.tokenizer import Tokenizer
 
 
 def test_words_are_lower_case_and_without_the_marks_between_them() -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.config import ModelConfig, read_json, token_ids
-from model.errors import ConfigError
-from model.layer_kinds import LayerKind
-from model.rope_config import Rope
+from tokenglass.model.config.config import ModelConfig, read_json, token_ids
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.errors import ConfigError
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from constrained import begin, run, schema
 
-from cli.constraint import read_constraint
-from cli.options.control import ControlOptions
-from model.errors import ParameterError
-from model.sampling.constraints import Constraint
+from tokenglass.cli.options.control import ControlOptions
+from tokenglass.cli.run.constraint import read_constraint
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.constraints import Constraint
 
 
 @pytest.mark.parametrize(

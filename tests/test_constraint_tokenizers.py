@@ -16,13 +16,13 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.errors import ParameterError
-from model.sampling.constraints import Constraint
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Finish
+from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
 
 PROMPT = "The fox said"
 REGEX = r"(the|fox|bear| and| é|\n|,|[a-c]| ){1,12}\."

@@ -17,8 +17,8 @@ from constrained import EVERYTHING, KINDS, PERSON, begin, run, schema, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.errors import NothingPossible, ParameterError
-from model.sampling.constraints import Constraint
+from tokenglass.model.errors import NothingPossible, ParameterError
+from tokenglass.model.sampling.constraints import Constraint
 
 SMALL = st.integers(0, 3)
 NAMES = st.sampled_from(["a", "name", "größe", 'quo"te', "<|mask|>"])

@@ -14,18 +14,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.decoding.autoregressive import decode
-from model.decoding.drafts import NgramDrafter
-from model.decoding.healing import heal
-from model.decoding.request import Request
-from model.decoding.samples import decode_samples
-from model.decoding.speculative import decode_jacobi, decode_speculative
-from model.engine import LocalEngine
-from model.errors import ParameterError
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Step
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.drafts import NgramDrafter
+from tokenglass.model.decoding.healing import heal
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.samples import decode_samples
+from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Finish, Step
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 GREEDY = SamplingParameters(temperature=0)
 EOS = 0
@@ -152,7 +152,7 @@ def test_ignored_end_tokens_never_come(tokenizer: Tokenizer) -> None:
 def test_the_time_is_looked_at_before_each_pass(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves a second at each look; a run looks once, a step twice."""
     clock = itertools.count()
-    monkeypatch.setattr("model.decoding.recorder.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("tokenglass.model.decoding.recorder.time.perf_counter", lambda: float(next(clock)))
     steps, finish = run(tiny.ScriptedEngine(tiny.says(30, after=2)), tokenizer, (1, 2), max_seconds=5.5)
     assert (len(steps), finish.reason) == (3, "time")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.sampling.draw import uniform
+from tokenglass.model.sampling.draw import uniform
 
 COUNT = 20_000
 WORD = st.integers(0, 2**64 - 1)

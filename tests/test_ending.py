@@ -13,23 +13,23 @@ import pytest
 import torch
 from shell import ENVIRONMENT
 
-from model.chat import ChatTemplate
-from model.conversation import Conversation
-from model.decoding.autoregressive import decode
-from model.decoding.beam_search import BeamParameters
-from model.decoding.beams import decode_beams
-from model.decoding.drafts import NgramDrafter
-from model.decoding.ending import end_always
-from model.decoding.parallel import decode_parallel
-from model.decoding.request import Request
-from model.decoding.reveal import ParallelParameters
-from model.decoding.samples import decode_samples
-from model.decoding.speculative import decode_jacobi, decode_speculative
-from model.errors import EngineError
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record
-from model.store import bundled_folder
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.beam_search import BeamParameters
+from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.drafts import NgramDrafter
+from tokenglass.model.decoding.ending import end_always
+from tokenglass.model.decoding.parallel import decode_parallel
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.decoding.samples import decode_samples
+from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+from tokenglass.model.errors import EngineError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.chat import ChatTemplate
 
 FLAG = threading.Event()
 ENDS = 6  # forward passes that work
@@ -149,7 +149,7 @@ def test_the_finish_counts_the_steps_and_tells_what_was_held_back(loop: str, tal
 
 
 def test_a_text_that_ended_is_not_ended_again_and_failing_ends_are_one() -> None:
-    from model.steps import Totals  # noqa: PLC0415
+    from tokenglass.model.records.steps import Totals  # noqa: PLC0415
 
     done = Finish(0, "eos", "said", Totals())
 
@@ -170,8 +170,8 @@ def test_a_text_that_ended_is_not_ended_again_and_failing_ends_are_one() -> None
 
 PROGRAM = """
 import sys
-from cli.__main__ import generate
-from model.engine import LocalEngine
+from tokenglass.cli.__main__ import generate
+from tokenglass.model.torch_engine.engine import LocalEngine
 forward, left = LocalEngine.forward, 4
 def fail(self, *arguments, **options):
     global left

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from shell import assert_one_line_error, generate, tokenglass
 
-from model.store import bundled_folder
+from tokenglass.model.checkpoint.store import bundled_folder
 
 
 @pytest.fixture

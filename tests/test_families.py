@@ -15,16 +15,16 @@ import torch
 from closeness import assert_close
 from torch import Tensor
 
-from model.chat import ChatTemplate
-from model.checkpoint import Checkpoint
-from model.config import ModelConfig
-from model.conversation import Conversation
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.engine import LocalEngine, load_engine
-from model.errors import CheckpointError, ConfigError
-from model.sampling.parameters import SamplingParameters
-from model.tokenizer import Tokenizer
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import CheckpointError, ConfigError
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.chat import ChatTemplate
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
 
 BORDER, LIMIT, WINDOW = 96, 256, 16  # trained length of the scaled ropes, context, sliding window
 SHORT, LONG = 50, 110  # prompts on both sides of the border, both longer than the window

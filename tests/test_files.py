@@ -17,12 +17,12 @@ import torch
 from closeness import assert_close
 from shell import assert_one_line_error, tokenglass
 
-from model.checkpoint import Checkpoint
-from model.engine import load_engine
-from model.errors import CheckpointError, ConfigError, TokenglassError, TokenizerError
-from model.fields import first_few, shown, shown_name
-from model.files import read_bytes, read_json
-from model.loading import load_model
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.fields import first_few, shown, shown_name
+from tokenglass.model.errors import CheckpointError, ConfigError, TokenglassError, TokenizerError
+from tokenglass.model.files import read_bytes, read_json
+from tokenglass.model.loading import load_model
+from tokenglass.model.torch_engine.engine import load_engine
 
 SMALL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

@@ -16,19 +16,19 @@ from flow_picture import PICTURE, RUN, draw, fresh_run, kept
 from rich.console import Console
 from terminal import Terminal
 
-from cli.terminal import make_console
-from cli.views.flow import WalkPage
-from cli.widgets.flow_grid import FlowGrid, telling
-from cli.widgets.flow_layers import FlowLayers, picked
-from cli.widgets.flow_page import FlowHead, FlowPage, styles_of
-from cli.widgets.flow_panel import FlowPanel
-from cli.widgets.flow_parts import FlowParts
-from cli.widgets.influence import LEVELS, LEVELS_WITHOUT_COLOR, InfluenceText, level
-from cli.widgets.widget import ASCII, UNICODE, Glyphs, Widget
-from model.inspection.reading import as_rows
-from model.inspection.records import Effect, Flow, Token
-from model.steps import Step
-from model.trace import from_dict, from_line, to_line
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.views.flow import WalkPage
+from tokenglass.cli.widgets.flow_grid import FlowGrid, telling
+from tokenglass.cli.widgets.flow_layers import FlowLayers, picked
+from tokenglass.cli.widgets.flow_page import FlowHead, FlowPage, styles_of
+from tokenglass.cli.widgets.flow_panel import FlowPanel
+from tokenglass.cli.widgets.flow_parts import FlowParts
+from tokenglass.cli.widgets.influence import LEVELS, LEVELS_WITHOUT_COLOR, InfluenceText, level
+from tokenglass.cli.widgets.widget import ASCII, UNICODE, Glyphs, Widget
+from tokenglass.model.inspection.reading import as_rows
+from tokenglass.model.inspection.records import Effect, Flow, Token
+from tokenglass.model.records.steps import Step
+from tokenglass.model.records.trace import from_dict, from_line, to_line
 
 STORY = "Once upon a time there was a little fox. The little fox"
 

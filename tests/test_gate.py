@@ -10,8 +10,8 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.gate import Gate, begins
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.gate import Gate, begins
+from tokenglass.model.text.tokenizer import Tokenizer
 
 ALPHABET = "abé日👩\u200d "
 PHRASES = st.lists(st.text(ALPHABET, min_size=1, max_size=4), max_size=3).map(tuple)

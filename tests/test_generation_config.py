@@ -15,21 +15,21 @@ import shell
 import tiny
 import torch
 
-from cli.options.control import ControlOptions
-from cli.options.model import ModelOptions
-from cli.options.sampling import SamplingOptions
-from cli.request import build_request
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.engine import LocalEngine
-from model.errors import ConfigError, ParameterError, PromptError
-from model.generation_config import APPLIED, NOT_APPLIED, WITHOUT_EFFECT, GenerationConfig
-from model.loading import LoadedModel, load_model
-from model.sampling.context import Context
-from model.sampling.parameters import SamplingParameters
-from model.sampling.sampler import Sampler
-from model.steps import Finish
-from model.tokenizer import Tokenizer
+from tokenglass.cli.options.control import ControlOptions
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.run.request import build_request
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ConfigError, ParameterError, PromptError
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.records.steps import Finish
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.generation_config import APPLIED, NOT_APPLIED, WITHOUT_EFFECT, GenerationConfig
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 PROMPT = "The little fox"
 GREEDY = SamplingOptions(temperature=0.0)

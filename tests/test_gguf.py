@@ -22,14 +22,14 @@ from safetensors.torch import load_file
 from shell import assert_one_line_error, generate, tokenglass
 from tiny_gguf import TYPES, byte_level_metadata, interleave, random_blocks, sentencepiece_metadata, write_gguf
 
-from model.errors import GGUFError, TokenglassError
-from model.importers.gguf import import_gguf
-from model.importers.gguf_config import llama3_divisor, short
-from model.importers.gguf_file import GGUFFile, GGUFTensor
-from model.importers.gguf_tokenizer import WORDS, tokenizer_of
-from model.importers.gguf_weights import nbytes_stored, read_values
-from model.loading import load_model
-from model.tokenizer import Tokenizer
+from tokenglass.model.errors import GGUFError, TokenglassError
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.importers.gguf_config import llama3_divisor, short
+from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
+from tokenglass.model.importers.gguf_tokenizer import WORDS, tokenizer_of
+from tokenglass.model.importers.gguf_weights import nbytes_stored, read_values
+from tokenglass.model.loading import load_model
+from tokenglass.model.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_types_of_large_blocks_are_read_in_pieces(kind: Any, tmp_path: Path, mon
     path = tmp_path / "blocks"
     path.write_bytes(blocks.tobytes())
     tensor = GGUFTensor("some.weight", int(kind), (7, 512), 0)
-    monkeypatch.setattr("model.importers.gguf_weights.CHUNK", 1024)
+    monkeypatch.setattr("tokenglass.model.importers.gguf_weights.CHUNK", 1024)
     chunks = list(read_values(GGUFFile(path, {}, (tensor,)), tensor, nbytes_stored(tensor)))
     assert [len(chunk) for chunk in chunks] == [2, 2, 2, 1]
     with np.errstate(all="ignore"):

@@ -13,10 +13,10 @@ import pytest
 import tiny
 from tiny_gguf import TYPES, byte_level_metadata, write_gguf
 
-from model.errors import GGUFError, TokenglassError
-from model.importers.gguf import import_gguf
-from model.importers.gguf_config import llama3_scaling
-from model.importers.gguf_tokenizer import MAX_TOKENS, tokenizer_of
+from tokenglass.model.errors import GGUFError, TokenglassError
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.importers.gguf_config import llama3_scaling
+from tokenglass.model.importers.gguf_tokenizer import MAX_TOKENS, tokenizer_of
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 432}
 
@@ -90,7 +90,7 @@ def test_a_tensor_has_the_shape_that_the_config_says(
 
     monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add_other)
     path = write_gguf(tmp_path / "a.gguf", original)
-    monkeypatch.setattr("model.importers.gguf_weights.read_values", pytest.fail)
+    monkeypatch.setattr("tokenglass.model.importers.gguf_weights.read_values", pytest.fail)
     assert_refused_at_once(path, tmp_path, "fit config.json")
 
 

@@ -12,17 +12,17 @@ import pytest
 import tiny
 import torch
 
-from model.decoding.autoregressive import decode
-from model.decoding.guidance import Negative, room
-from model.decoding.request import Request
-from model.decoding.sequence import Sequence
-from model.engine import LocalEngine
-from model.errors import PromptError
-from model.loading import load_model
-from model.sampling.context import Context, Mask
-from model.sampling.parameters import SamplingParameters
-from model.sampling.sampler import Sampler
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.errors import PromptError
+from tokenglass.model.loading import load_model
+from tokenglass.model.sampling.context import Context, Mask
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 PROMPT = "Once upon a time there was a little fox"
 NEGATIVE = "The bear said that the forest was cold, and so"

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.sampling.head import Head
+from tokenglass.model.sampling.head import Head
 
 
 def check(head: Head, whole: np.ndarray) -> None:

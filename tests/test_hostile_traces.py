@@ -14,16 +14,27 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_trace import RUN, STEP
 
-from cli.summary import summary
-from cli.terminal import make_console
-from cli.views.jsonl import JsonlView
-from cli.views.live import LiveView
-from cli.views.live_several import SeveralLive
-from cli.views.plain import PipeView, PlainView
-from cli.views.several import Counted, SeveralPipe, SeveralPlain
-from cli.widgets.panel import Size
-from model.steps import Block, CacheUsage, Candidate, Choice, Finish, Phase, Reason, Status, Step, Totals
-from model.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
+from tokenglass.cli.run.summary import summary
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.views.jsonl import JsonlView
+from tokenglass.cli.views.live import LiveView
+from tokenglass.cli.views.live_several import SeveralLive
+from tokenglass.cli.views.plain import PipeView, PlainView
+from tokenglass.cli.views.several import Counted, SeveralPipe, SeveralPlain
+from tokenglass.cli.widgets.panel import Size
+from tokenglass.model.records.steps import (
+    Block,
+    CacheUsage,
+    Candidate,
+    Choice,
+    Finish,
+    Phase,
+    Reason,
+    Status,
+    Step,
+    Totals,
+)
+from tokenglass.model.records.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
 
 OWN = re.compile(r"\x1b(\[[0-9;]*[mHA]|\[[JK]|\[2K|\[\?(25|7|2026|1049)[hl]|[78D])")
 STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

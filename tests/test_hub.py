@@ -15,8 +15,8 @@ import torch
 from hub_stand_in import COMMIT, Hub, serve
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, generate, tokenglass
 
-from model.errors import StoreError
-from model.importers.hub import check_listing, weight_files
+from tokenglass.model.errors import StoreError
+from tokenglass.model.importers.hub import check_listing, weight_files
 
 
 @pytest.fixture

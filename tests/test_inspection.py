@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from test_families import CASES, Pair, random_ids, save
 from torch import Tensor
 
-from model.checkpoint import Checkpoint
-from model.engine import LocalEngine, load_engine
-from model.errors import ParameterError, PromptError
-from model.inspection.lens import divergence_bits
-from model.inspection.reading import LIVE_POSITIONS, Reading, flow_rows
-from model.inspection.records import Effect, Flow
-from model.trace import from_dict, to_dict
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.errors import ParameterError, PromptError
+from tokenglass.model.inspection.lens import divergence_bits
+from tokenglass.model.inspection.reading import LIVE_POSITIONS, Reading, flow_rows
+from tokenglass.model.inspection.records import Effect, Flow
+from tokenglass.model.records.trace import from_dict, to_dict
+from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
 
 LENGTH = 50  # longer than the window of the cases that have one
 WINDOWED = ["mistral, window", "phi3, window"]  # in every layer

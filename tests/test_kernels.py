@@ -15,11 +15,11 @@ from native_parts import BYTES, TILES, Bench, emulating, float_weight, kept_as
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.errors import EngineError, PromptError
-from model.kernels.facts import facts_of, kernels_of
-from model.kernels.structures import Activation, Buffer, Code, Operation
-from model.quantisation import QuantizedEmbedding
-from model.transformer import ACTIVATIONS, Norm
+from tokenglass.model.errors import EngineError, PromptError
+from tokenglass.model.native_engine.facts import facts_of, kernels_of
+from tokenglass.model.native_engine.structures import Activation, Buffer, Code, Operation
+from tokenglass.model.torch_engine.quantisation import QuantizedEmbedding
+from tokenglass.model.torch_engine.transformer import ACTIVATIONS, Norm
 
 Flags = tuple[str, ...]
 KINDS = ["float32", "bfloat16", "int8", "int4"]
@@ -224,9 +224,9 @@ def test_operations_and_buffers_have_the_numbers_that_the_kernels_know() -> None
     import re  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
-    from model.kernels import build, structures  # noqa: PLC0415
+    from tokenglass.model.native_engine import build, structures  # noqa: PLC0415
 
-    header = (Path(build.__file__).parent / "program.h").read_text()
+    header = (Path(build.__file__).parent / "c" / "program.h").read_text()
     lists = [re.split(r",\s*", body) for body in re.findall(r"enum \{ ([^}]*) \}", header)]
     known = [Code, Buffer, Activation, structures.Kind]
     for enumeration in known:

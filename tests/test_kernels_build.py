@@ -16,12 +16,12 @@ import tiny
 import torch
 from native_parts import FLAGS, native
 
-from model.kernels import build
-from model.kernels.build import MARCH, load_library
-from model.kernels.errors import KernelsError
-from model.kernels.native import NativeEngine
+from tokenglass.model.native_engine import build
+from tokenglass.model.native_engine.build import MARCH, load_library
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.errors import KernelsError
 
-LOADED = "from model.kernels.build import load_library; from pathlib import Path; load_library(Path({folder!r}))"
+LOADED = "from tokenglass.model.native_engine.build import *; from pathlib import Path; load_library(Path({folder!r}))"
 
 
 @pytest.fixture

@@ -19,20 +19,20 @@ from native_parts import float_weight, native
 from test_families import BORDER, CASES, LIMIT, WINDOW, random_ids, save
 from torch import Tensor, nn
 
-from model.checkpoint import Checkpoint
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.engine import LocalEngine, load_engine
-from model.errors import ConfigError, PromptError
-from model.kernels.native import NativeEngine
-from model.kernels.pages import holders_of, tensors_of
-from model.kv_cache import KVCache
-from model.layer_kinds import LayerKind
-from model.quantisation import quantize_model
-from model.rope_config import Rope
-from model.sampling.parameters import SamplingParameters
-from model.tokenizer import Tokenizer
-from model.transformer import Transformer
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.errors import ConfigError, PromptError
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.pages import holders_of, tensors_of
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
+from tokenglass.model.torch_engine.quantisation import quantize_model
+from tokenglass.model.torch_engine.transformer import Transformer
 
 ROPE = Rope(theta=10000.0, dim=8)
 SLIDING = replace(tiny.CONFIG, layers=(LayerKind(ROPE, 5), LayerKind(ROPE), LayerKind(ROPE, 5)))
@@ -178,8 +178,8 @@ def test_rows_of_different_lengths_each_get_what_they_get_alone(
     data: st.DataObject, config: Any, allocation: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("model.kv_cache.FIRST_ALLOCATION", allocation)
-        patched.setattr("model.kv_cache.SLACK", 3)
+        patched.setattr("tokenglass.model.engine.cache.FIRST_ALLOCATION", allocation)
+        patched.setattr("tokenglass.model.engine.cache.SLACK", 3)
         engine = native(tiny.random_transformer(config))
         rows = [random_ids(200, rows=1)[0].roll(7 * row) for row in range(3)]
         cache = engine.new_cache(3)

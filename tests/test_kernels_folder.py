@@ -18,11 +18,11 @@ import pytest
 import tiny
 import torch
 
-from model.kernels import build, facts
-from model.kernels.build import load_library
-from model.kernels.errors import KernelsError
-from model.kernels.facts import facts_of
-from model.kernels.native import NativeEngine
+from tokenglass.model.native_engine import build, facts
+from tokenglass.model.native_engine.build import load_library
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.errors import KernelsError
+from tokenglass.model.native_engine.facts import facts_of
 
 COPY = """#!/bin/sh
 while [ $# -gt 0 ]; do
@@ -222,9 +222,7 @@ def test_an_interrupt_ends_the_compiler_too(folder: Path, tmp_path: Path) -> Non
     started = tmp_path / "started"
     script = f"#!/bin/sh\ntouch {shlex.quote(str(started))}\nexec sleep 600\n"
     compiler = program(tmp_path / "cc", script)
-    loading = (
-        f"from model.kernels.build import load_library; from pathlib import Path; load_library(Path({str(folder)!r}))"
-    )
+    loading = f"from tokenglass.model.native_engine.build import load_library; from pathlib import Path; load_library(Path({str(folder)!r}))"
     process = subprocess.Popen(
         [sys.executable, "-c", loading], env={**os.environ, "CC": str(compiler)}, stderr=subprocess.DEVNULL
     )

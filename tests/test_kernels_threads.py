@@ -20,12 +20,12 @@ from native_parts import FLAGS, Bench, native, sanitizer_runtime
 from test_families import random_ids
 from torch import nn
 
-from model.config import ModelConfig
-from model.kernels import addresses
-from model.kernels.native import NativeEngine
-from model.kernels.structures import Buffer
-from model.layer_kinds import LayerKind
-from model.rope_config import Dynamic, Rope
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Dynamic, Rope
+from tokenglass.model.native_engine import addresses
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.structures import Buffer
 
 CALLERS, ENGINES = 4, 8
 PLAIN = replace(tiny.CONFIG, max_positions=1024)
@@ -49,7 +49,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.001)
         return addresses.integers(values)
 
-    monkeypatch.setattr("model.kernels.native.integers", integers)
+    monkeypatch.setattr("tokenglass.model.native_engine.engine.integers", integers)
 
 
 def logits_by_steps(engine: NativeEngine, ids: torch.Tensor) -> torch.Tensor:
@@ -162,8 +162,8 @@ import os, sys, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 torch.set_num_threads(4)
 import native_parts, tiny
-from model.kernels.machine import Machine
-from model.quantisation import quantize_model
+from tokenglass.model.native_engine.machine import Machine
+from tokenglass.model.torch_engine.quantisation import quantize_model
 """
     command = [sys.executable, "-W", "ignore", "-c", setup + script]
     variables = {**os.environ, **(environment or {})}

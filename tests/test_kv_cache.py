@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
-from model.errors import PromptError
-from model.kv_cache import CacheTail, KVCache
+from tokenglass.model.engine.cache import CacheTail, KVCache
+from tokenglass.model.errors import PromptError
 
 MODEL = tiny.random_transformer()
 TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
-    monkeypatch.setattr("model.kv_cache.FIRST_ALLOCATION", 4)
+    monkeypatch.setattr("tokenglass.model.engine.cache.FIRST_ALLOCATION", 4)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.segment import Segment
 
-from cli.terminal import visible
-from cli.views.live import LiveView
-from cli.views.region import Region
-from cli.views.wrapping import advance, hold_back
-from cli.widgets.panel import Panel, Progress, panel_height
-from cli.widgets.widget import ASCII, UNICODE, glyphs_of
-from model.steps import Finish, Totals
+from tokenglass.cli.terminal.region import Region
+from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.terminal.wrapping import advance, hold_back
+from tokenglass.cli.views.live import LiveView
+from tokenglass.cli.widgets.panel import Panel, Progress, panel_height
+from tokenglass.cli.widgets.widget import ASCII, UNICODE, glyphs_of
+from tokenglass.model.records.steps import Finish, Totals
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SIZES = [(40, 24), (80, 24), (120, 40), (200, 50), (80, 10), (40, 10), (20, 6)]

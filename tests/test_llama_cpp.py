@@ -14,14 +14,14 @@ import torch
 from tiny_gguf import byte_level_metadata, sentencepiece_metadata, write_gguf
 from unicode_lines import unicode_lines
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.importers.gguf import import_gguf
-from model.importers.gguf_file import GGUFFile
-from model.importers.gguf_tokenizer import KINDS, WORDS, tokenizer_of
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.importers.gguf_file import GGUFFile
+from tokenglass.model.importers.gguf_tokenizer import KINDS, WORDS, tokenizer_of
+from tokenglass.model.loading import load_model
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
 
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install xllamacpp")
 sys.path.insert(0, str(Path(__file__).parent / "peers"))

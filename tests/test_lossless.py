@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lossless import CONSTRAINTS, MASK, MODES, Case, check, engine, tokenizer
 
-from model.decoding.request import Request
-from model.sampling.parameters import SamplingParameters
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 GUESSING = ("n-grams", "blocks as guesses", "the model itself guesses", "another model guesses", "jacobi")
 

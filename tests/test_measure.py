@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import compiled
 
-from model.errors import EngineError
-from model.kernels.measure import Measure
-from model.sampling.raw import Raw
+from tokenglass.model.errors import EngineError
+from tokenglass.model.native_engine.measure import Measure
+from tokenglass.model.sampling.raw import Raw
 
 # Few different numbers bring ties, wide ones exponentials of every size; minus infinity is what cannot come.
 few = st.sampled_from([0.0, 1.0, -0.0, 2.5, -math.inf])

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import shell
 
-from cli.commands.chat import obey
-from cli.request import read_bias
-from model.errors import ParameterError
-from model.tokenizer import Tokenizer
+from tokenglass.cli.commands.chat import obey
+from tokenglass.cli.run.request import read_bias
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.text.tokenizer import Tokenizer
 
 NOBODY = "~no-such-user-here/x"
 
@@ -69,7 +69,7 @@ def test_a_home_that_is_none_holds_no_models(home: str) -> None:
     ids=lambda item: item[:12],
 )
 def test_a_bias_that_cannot_be_meant_is_one_short_line(item: str, tokenizer: Tokenizer) -> None:
-    from model.sampling.parameters import SamplingParameters  # noqa: PLC0415
+    from tokenglass.model.sampling.parameters import SamplingParameters  # noqa: PLC0415
 
     with pytest.raises(ParameterError) as refusal:
         SamplingParameters(logit_bias=(read_bias(item, tokenizer, tokenizer.vocab_size),))

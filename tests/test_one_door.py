@@ -1,4 +1,4 @@
-"""What is printed passes cli/say.py or a console of cli/terminal.py; a command that prints past them fails here."""
+"""What is printed passes cli/say.py or a console of cli/terminal/terminal.py; a command that prints past them fails here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-import cli
-from cli.say import LONGEST, VisibleText, json_bytes, one_line
-from cli.terminal import UNSAFE, make_console
+from tokenglass.cli.say import LONGEST, VisibleText, json_bytes, one_line
+from tokenglass.cli.terminal.terminal import UNSAFE, make_console
 
 DOORS = {
     "print": {"say.py"},

@@ -14,17 +14,17 @@ import torch
 from closeness import assert_close
 from torch import Tensor
 
-from model.config import SLACK
-from model.decoding.autoregressive import decode
-from model.decoding.parallel import decode_parallel
-from model.decoding.request import Request
-from model.decoding.reveal import ParallelParameters
-from model.engine import LocalEngine
-from model.errors import EngineError, ParameterError
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Block, Finish, Step, Totals
-from model.tokenizer import Tokenizer
+from tokenglass.model.config.config import SLACK
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.parallel import decode_parallel
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.errors import EngineError, ParameterError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Block, Finish, Step, Totals
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 GREEDY = SamplingParameters(temperature=0)
 SAMPLED = SamplingParameters(temperature=1.0, top_p=1.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.decoding.reveal import ParallelParameters
-from model.errors import ParameterError
+from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.errors import ParameterError
 
 PEAKS = [0.5, 0.95, 0.2, 0.91, 0.99]
 ENTROPIES = [1.0, 0.25, 3.0, 0.5, 0.125]

@@ -7,13 +7,13 @@ import json
 import pytest
 import torch
 
-from model.loading import LoadedModel, load_model
-from model.store import bundled_folder, resolve
-from weights.recipe.card import RULES, sample
-from weights.recipe.evaluate import block_losses
-from weights.recipe.export import read_model
-from weights.recipe.joint import all_masked, joint_losses
-from weights.recipe.vocabulary import MASK_ID
+from tokenglass.model.checkpoint.store import bundled_folder, resolve
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.weights.recipe.card import RULES, sample
+from tokenglass.weights.recipe.evaluate import block_losses
+from tokenglass.weights.recipe.export import read_model
+from tokenglass.weights.recipe.joint import all_masked, joint_losses
+from tokenglass.weights.recipe.vocabulary import MASK_ID
 
 STORY = """Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends.
 One day, she saw a big red ball under a tree. She ran to it and picked it up. Her mom said, "Lily, whose ball is it?"

@@ -10,9 +10,9 @@ import torch
 from closeness import assert_close
 from torch.nn import functional as F
 
-from model.tokenizer import Tokenizer
-from weights.recipe.evaluate import block_losses, held_out_rows
-from weights.recipe.joint import JointView, all_masked, draw_noise, joint_losses, joint_mask
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.weights.recipe.evaluate import block_losses, held_out_rows
+from tokenglass.weights.recipe.joint import JointView, all_masked, draw_noise, joint_losses, joint_mask
 
 MASK = 1
 

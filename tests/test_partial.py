@@ -15,16 +15,16 @@ import tiny
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, tokenglass
 from tiny_gguf import write_gguf
 
-from model.errors import CheckpointError, StoreError
-from model.importers.partial import MadeMeanwhile, complete_or_nothing, locked
-from model.loading import load_model
-from model.quantised_checkpoint import small_files
+from tokenglass.model.checkpoint.partial import MadeMeanwhile, complete_or_nothing, locked
+from tokenglass.model.errors import CheckpointError, StoreError
+from tokenglass.model.loading import load_model
+from tokenglass.model.torch_engine.quantised_checkpoint import small_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs locks and links")
 FILL = """
 import sys, time
 from pathlib import Path
-from model.importers.partial import complete_or_nothing
+from tokenglass.model.checkpoint.partial import complete_or_nothing
 with complete_or_nothing(Path(sys.argv[1]), "job") as partial:
     (partial / "half").write_text("x")
     print("half", flush=True)
@@ -120,7 +120,7 @@ def test_another_work_of_the_same_name_does_not_take_its_place(tmp_path: Path) -
 
 
 def raise_at_the_end(partial: Path, folder: Path) -> None:
-    from model.importers.partial import refuse_existing  # noqa: PLC0415
+    from tokenglass.model.checkpoint.partial import refuse_existing  # noqa: PLC0415
 
     assert partial.exists()
     refuse_existing(folder)

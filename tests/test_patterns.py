@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from weights.recipe.corpus import PATTERNS, held_out_documents, training_documents
-from weights.recipe.patterns import KINDS, NUMBERS, lines_of, pattern_texts, write_text
+from tokenglass.weights.recipe.corpus import PATTERNS, held_out_documents, training_documents
+from tokenglass.weights.recipe.patterns import KINDS, NUMBERS, lines_of, pattern_texts, write_text
 
 
 def test_texts_are_the_same_every_time_and_every_kind_is_as_frequent() -> None:

@@ -14,12 +14,12 @@ from rich.segment import Segment
 from shell import SCRIPTS, assert_one_line_error, tokenglass
 from terminal import PATIENCE, Terminal, assert_restored, wait_for_copy
 
-from cli.keys import split
-from cli.widgets.tree import TreeTable, Twig
-from cli.widgets.widget import ASCII, UNICODE
-from model.sampling.draw import uniform
-from model.store import bundled_folder
-from model.tokenizer import Tokenizer
+from tokenglass.cli.terminal.keys import split
+from tokenglass.cli.widgets.tree import TreeTable, Twig
+from tokenglass.cli.widgets.widget import ASCII, UNICODE
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.sampling.draw import uniform
+from tokenglass.model.text.tokenizer import Tokenizer
 
 PROMPT = "Once upon a time"
 ALTERNATE, SCROLLBACK = "\x1b[?1049h", "\x1b[?1049l"

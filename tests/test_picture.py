@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from picture import PICTURE, TRACE, draw, fresh_run
 
-from model.steps import Step
-from model.trace import Run, read
+from tokenglass.model.records.steps import Step
+from tokenglass.model.records.trace import Run, read
 
 SURE = 20  # records: later, another processor's rounding may have drawn another token
 

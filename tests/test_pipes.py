@@ -11,8 +11,8 @@ import time
 import pytest
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, bash, generate
 
-from model.steps import Finish, Step
-from model.trace import Run, read
+from tokenglass.model.records.steps import Finish, Step
+from tokenglass.model.records.trace import Run, read
 
 GREEDY = ("--temperature", "0", "-n", "12")
 

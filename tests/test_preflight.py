@@ -11,15 +11,15 @@ import pytest
 import tiny
 import torch
 
-from cli.app import generate_app
-from model.checkpoint import Checkpoint
-from model.config import ModelConfig
-from model.errors import EngineError
-from model.kv_cache import KVCache
-from model.layer_kinds import LayerKind
-from model.loading import load_model
-from model.preflight import Caches, available_memory, check_memory
-from model.tokenizer import Tokenizer
+from tokenglass.cli.app import generate_app
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.memory import Caches, available_memory, check_memory
+from tokenglass.model.errors import EngineError
+from tokenglass.model.loading import load_model
+from tokenglass.model.text.tokenizer import Tokenizer
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:        100 kB\nMemAvailable:   8000 kB\nHugePages_Total:       0\n"
 V2, V1 = "0::/a/b\n", "12:cpu:/x\n5:memory:/a\n1:name=systemd:/y\n"
@@ -81,7 +81,7 @@ def test_positions_beyond_the_context_are_not_counted(saved_checkpoint: Path) ->
 
 
 def test_loading_asks_first(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.loading.available_memory", lambda: 1000)
+    monkeypatch.setattr("tokenglass.model.loading.available_memory", lambda: 1000)
     with pytest.raises(EngineError, match="not enough memory"):
         load_model(saved_checkpoint, device="cpu")
 
@@ -101,7 +101,7 @@ def test_the_worst_moment_is_that_of_the_real_cache(
         peaks.append(4 * size + sum(store.nbytes for store in (*cache.keys, *cache.values)))
         return torch.zeros(size, dtype=dtype, device=device)
 
-    monkeypatch.setattr("model.kv_cache.zeros", zeros)
+    monkeypatch.setattr("tokenglass.model.engine.cache.zeros", zeros)
     for _ in range(length):
         cache.reserve(1)
         cache.advance(torch.tensor([[1]]))
@@ -155,7 +155,7 @@ def test_what_is_weighed_is_what_runs(
         weighed.append(caches)
         raise EngineError("weighed")
 
-    monkeypatch.setattr("model.loading.check_memory", weigh)
+    monkeypatch.setattr("tokenglass.model.loading.check_memory", weigh)
     with pytest.raises(EngineError, match="weighed"):
         generate_app()(["-m", str(folder), "The fox", "-n", "10", *options], standalone_mode=False)
     (caches,) = weighed

@@ -13,27 +13,27 @@ from tiny import byte_level_tokenizer
 from torch import Tensor
 from transformers.generation import logits_process
 
-from model.decoding.request import Request
-from model.decoding.sequence import Sequence as Text
-from model.errors import ParameterError
-from model.sampling.chain import describe_chain
-from model.sampling.context import Context, Mask
-from model.sampling.draw import uniform
-from model.sampling.parameters import SamplingParameters
-from model.sampling.penalties import (
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.sequence import Sequence as Text
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.chain import describe_chain
+from tokenglass.model.sampling.context import Context, Mask
+from tokenglass.model.sampling.draw import uniform
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.penalties import (
     FrequencyPenalty,
     LogitBias,
     PresencePenalty,
     RepetitionPenalty,
     single_token_forms,
 )
-from model.sampling.processor import Processor
-from model.sampling.repeats import DRY, NoRepeatNgram, breakers_of
-from model.sampling.rescaling import Guidance, Temperature
-from model.sampling.sampler import Sampler
-from model.sampling.scores import Scores
-from model.sampling.truncation import XTC, MinP, TopK, TopNSigma, TopP, TypicalP
-from model.tokenizer import Tokenizer
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.repeats import DRY, NoRepeatNgram, breakers_of
+from tokenglass.model.sampling.rescaling import Guidance, Temperature
+from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.sampling.truncation import XTC, MinP, TopK, TopNSigma, TopP, TypicalP
+from tokenglass.model.text.tokenizer import Tokenizer
 
 TEXT = [7, 3, 9, 3, 9, 4, 3, 9]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.engine import set_threads
-from model.processors import usable_processors
+from tokenglass.model.engine.processors import usable_processors
+from tokenglass.model.torch_engine.engine import set_threads
 
 NINE = frozenset(range(9))
 
@@ -74,7 +74,7 @@ def test_a_quota_of_either_version_counts(
 def test_torch_and_the_kernels_take_no_more_threads_than_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(7)
-    monkeypatch.setattr("model.engine.usable_processors", lambda: 3)
+    monkeypatch.setattr("tokenglass.model.torch_engine.engine.usable_processors", lambda: 3)
     assert set_threads(None) == 3
     assert set_threads(2) == 2
     assert set_threads(5) == 5  # who asks for more gets them
@@ -86,7 +86,7 @@ def test_torch_and_the_kernels_take_no_more_threads_than_may_run(monkeypatch: py
 def test_affinity_counts() -> None:
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from model.processors import usable_processors; print(usable_processors())"
+        "from tokenglass.model.engine.processors import usable_processors; print(usable_processors())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -9,9 +9,9 @@ import pytest
 from shell import assert_one_line_error, generate, tokenglass
 from test_chat import CHATML, chat_checkpoint
 
-from cli.prompt import decode
-from model.chat import parse_messages
-from model.errors import ParameterError
+from tokenglass.cli.run.prompt import decode
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.text.chat import parse_messages
 
 MARK = b"\xef\xbb\xbf"
 SETTINGS = ("-n", "8", "--seed", "1")

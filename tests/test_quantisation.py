@@ -23,11 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.checkpoint import SINGLE, Checkpoint
-from model.errors import CheckpointError, ParameterError
-from model.loading import load_model
-from model.quality import compare, held_out_text
-from model.quantisation import (
+from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION_KEY
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.errors import CheckpointError, ParameterError
+from tokenglass.model.loading import load_model
+from tokenglass.model.measuring.quality import compare, held_out_text
+from tokenglass.model.torch_engine.quantisation import (
     Int8Weight,
     QuantizedEmbedding,
     QuantizedLinear,
@@ -35,9 +37,7 @@ from model.quantisation import (
     quantize_int8,
     quantize_model,
 )
-from model.quantised_checkpoint import quantize_checkpoint
-from model.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION_KEY
-from model.store import bundled_folder
+from tokenglass.model.torch_engine.quantised_checkpoint import quantize_checkpoint
 
 MAKERS = {"int8": quantize_int8, "int4": quantize_int4}
 FORMATS = list(MAKERS)

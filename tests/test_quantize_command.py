@@ -11,8 +11,8 @@ import pexpect
 import pytest
 from shell import ENVIRONMENT, assert_one_line_error, generate, tokenglass
 
-from model.checkpoint import SINGLE, Checkpoint
-from model.store import bundled_folder
+from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.store import bundled_folder
 
 
 @pytest.mark.parametrize("stored", ["int8", "int4"])

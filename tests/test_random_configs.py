@@ -16,9 +16,9 @@ import pytest
 import torch
 from test_families import older, save
 
-from model.checkpoint import Checkpoint
-from model.engine import load_engine
-from model.families import FAMILIES
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.families import FAMILIES
+from tokenglass.model.torch_engine.engine import load_engine
 
 POSITIONS, LENGTH = 64, 48
 Options = dict[str, Any]

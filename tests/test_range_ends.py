@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cli.options.sampling import SamplingOptions
-from model.errors import ParameterError
-from model.sampling.context import Context
-from model.sampling.parameters import MOST, RANGES, WHOLE, SamplingParameters
-from model.sampling.sampler import Sampler
+from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.parameters import MOST, RANGES, WHOLE, SamplingParameters
+from tokenglass.model.sampling.sampler import Sampler
 
 TEXT = [3, 1, 2, 3, 1]  # its last two tokens occurred before
 OFF: dict[str, float] = {

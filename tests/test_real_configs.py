@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from model.config import ModelConfig
-from model.rope_config import Llama3, LongRope
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.rope_config import Llama3, LongRope
 
 
 def config(model_type: str, sizes: tuple[int, ...], rest: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import tiny
 import torch
 from torch import nn
 
-from model.transformer import Transformer
-from weights.recipe.corpus import (
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.corpus import (
     END_OF_TEXT,
     HELD_OUT_ONE_IN,
     SOURCES,
@@ -23,10 +23,10 @@ from weights.recipe.corpus import (
     is_held_out,
     training_documents,
 )
-from weights.recipe.evaluate import bits_per_byte
-from weights.recipe.optimizer import Muon, orthogonalise
-from weights.recipe.schedule import Recipe
-from weights.recipe.train import batch, new_model
+from tokenglass.weights.recipe.evaluate import bits_per_byte
+from tokenglass.weights.recipe.optimizer import Muon, orthogonalise
+from tokenglass.weights.recipe.schedule import Recipe
+from tokenglass.weights.recipe.train import batch, new_model
 
 TEXTS = [f"Story {number}.\nThe fox met {number} bears.\n\nThe end." for number in range(1000)]
 

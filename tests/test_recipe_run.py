@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from model.transformer import Transformer
-from weights.recipe.corpus import SOURCES
-from weights.recipe.growth import grow
-from weights.recipe.schedule import Decay, Recipe
-from weights.recipe.train import Training, append_log, batch, new_model, read_log, train
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.corpus import SOURCES
+from tokenglass.weights.recipe.growth import grow
+from tokenglass.weights.recipe.schedule import Decay, Recipe
+from tokenglass.weights.recipe.train import Training, append_log, batch, new_model, read_log, train
 
 SMALL = replace(tiny.CONFIG, vocab_size=4096, max_positions=1024)
 RECIPE = Recipe(tokens=6 * 1024, batch_tokens=1024, micro_tokens=512, warmup_steps=2, block_sizes=(4, 32))
@@ -28,7 +28,7 @@ RECIPE = Recipe(tokens=6 * 1024, batch_tokens=1024, micro_tokens=512, warmup_ste
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """One random stream for every source, and a model small enough to be trained on it."""
-    monkeypatch.setattr("weights.recipe.train.model_config", lambda: SMALL)
+    monkeypatch.setattr("tokenglass.weights.recipe.train.model_config", lambda: SMALL)
     stream = torch.randint(4096, (4000,), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
     return {source.name: stream for source in SOURCES}
 
@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_state_before_it(
 ) -> None:
     run(streams, RECIPE, tmp_path, 3)
     kept = (tmp_path / "training.pt").read_bytes()
-    monkeypatch.setattr("weights.recipe.train.train_step", lambda *_: {"loss": math.nan})
+    monkeypatch.setattr("tokenglass.weights.recipe.train.train_step", lambda *_: {"loss": math.nan})
     with pytest.raises(FloatingPointError, match="step 2"):
         run(streams, RECIPE, tmp_path)
     assert (tmp_path / "training.pt").read_bytes() == kept
@@ -164,7 +164,7 @@ def trained() -> Transformer:
 
 
 def test_a_grown_model_computes_what_the_smaller_one_did(trained: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weights.recipe.train.model_config", lambda: LARGE)
+    monkeypatch.setattr("tokenglass.weights.recipe.train.model_config", lambda: LARGE)
     large, ids = new_model(1), torch.arange(60).view(2, 30)
     grow(large, trained.state_dict())
     with torch.inference_mode():
@@ -172,7 +172,7 @@ def test_a_grown_model_computes_what_the_smaller_one_did(trained: Transformer, m
 
 
 def test_what_a_grown_model_adds_gets_gradients(trained: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weights.recipe.train.model_config", lambda: LARGE)
+    monkeypatch.setattr("tokenglass.weights.recipe.train.model_config", lambda: LARGE)
     large, ids = new_model(1), torch.arange(60).view(2, 30)
     grow(large, trained.state_dict())
     F.cross_entropy(large(ids).flatten(0, 1), ids.flatten()).backward()

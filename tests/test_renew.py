@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from renew import COLUMNS, README, cell, replace_table
 
-from cli.widgets.comparison_columns import COLUMNS as MEASURED
-from model.loading import load_model
-from model.store import bundled_folder
-from weights.recipe import card
+from tokenglass.cli.widgets.comparison_columns import COLUMNS as MEASURED
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.loading import load_model
+from tokenglass.weights.recipe import card
 
 TABLE = """Before.
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import ModelConfig
-from model.rope import rotary_frequencies, rotary_table, rotate
-from model.rope_config import Dynamic, LongRope, Rope
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.rope_config import Dynamic, LongRope, Rope
+from tokenglass.model.torch_engine.rope import rotary_frequencies, rotary_table, rotate
 
 CPU = torch.device("cpu")
 FACTORS = st.floats(1.0, 64.0)

@@ -17,18 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.decoding.samples import decode_samples, derived_seed, derived_seeds
-from model.decoding.together import Together
-from model.engine import LocalEngine
-from model.errors import EngineError, ParameterError, PromptError
-from model.loading import load_model
-from model.sampling.constraints import Constraint
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record, Step, Totals
-from model.store import bundled_folder
-from model.tokenizer import Tokenizer
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.samples import decode_samples, derived_seed, derived_seeds
+from tokenglass.model.decoding.together import Together
+from tokenglass.model.errors import EngineError, ParameterError, PromptError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Finish, Record, Step, Totals
+from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 TALE = bundled_folder()
 PROMPT = "Once upon a time there was a little fox"

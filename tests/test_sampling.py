@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from plain_sampling import NothingLeftError, Plain
 from torch import Tensor
 
-from model.errors import EngineError, NothingPossible, ParameterError
-from model.sampling.context import Context, Mask
-from model.sampling.draw import uniform
-from model.sampling.head import HEAD
-from model.sampling.parameters import SAMPLERS, SamplingParameters
-from model.sampling.sampler import Sampler, drawn, inverse_cdf
-from model.sampling.scores import Scores
-from model.steps import Candidate, Choice
+from tokenglass.model.errors import EngineError, NothingPossible, ParameterError
+from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.sampling.context import Context, Mask
+from tokenglass.model.sampling.draw import uniform
+from tokenglass.model.sampling.head import HEAD
+from tokenglass.model.sampling.parameters import SAMPLERS, SamplingParameters
+from tokenglass.model.sampling.sampler import Sampler, drawn, inverse_cdf
+from tokenglass.model.sampling.scores import Scores
 
 PLAIN = SamplingParameters(temperature=1.0, top_p=1.0)
 

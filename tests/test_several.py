@@ -20,22 +20,22 @@ from rich.console import Console
 from terminal import Terminal
 from test_live_view import Screen, pinned, wrapped
 
-from cli.views.jsonl import JsonlView
-from cli.views.live_several import SeveralLive
-from cli.views.several import Counted, SeveralPipe, SeveralPlain, best, in_turn
-from cli.widgets.beams import SeveralPanel, one_line, tail
-from cli.widgets.texts import Texts
-from cli.widgets.widget import ASCII, UNICODE
-from model.decoding.beam_search import BeamParameters
-from model.decoding.beams import decode_beams
-from model.decoding.request import Request
-from model.decoding.samples import decode_samples, derived_seeds
-from model.errors import EngineError
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record, Step, Totals
-from model.store import bundled_folder
-from model.trace import Run
+from tokenglass.cli.views.jsonl import JsonlView
+from tokenglass.cli.views.live_several import SeveralLive
+from tokenglass.cli.views.several import Counted, SeveralPipe, SeveralPlain, best, in_turn
+from tokenglass.cli.widgets.beams import SeveralPanel, one_line, tail
+from tokenglass.cli.widgets.texts import Texts
+from tokenglass.cli.widgets.widget import ASCII, UNICODE
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.decoding.beam_search import BeamParameters
+from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.samples import decode_samples, derived_seeds
+from tokenglass.model.errors import EngineError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Finish, Record, Step, Totals
+from tokenglass.model.records.trace import Run
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 TALE = bundled_folder()
 PROMPT = "Once upon a time"

@@ -16,8 +16,8 @@ import pytest
 import torch
 from shapes import SHAPES, Shape
 
-from model.chat import ChatTemplate, TemplateError, parse_messages
-from model.loading import LoadedModel, load_model
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.text.chat import ChatTemplate, TemplateError, parse_messages
 
 TEXTS = [
     "Once upon a time there was a little fox.",

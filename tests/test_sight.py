@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.attention import CAUSAL, Sight, sight
+from tokenglass.model.torch_engine.attention import CAUSAL, Sight, sight
 
 
 def seen(found: Sight, queries: int, slots: int) -> list[list[int]]:

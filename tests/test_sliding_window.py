@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
-from model.errors import ConfigError
-from model.kv_cache import CacheTail, KVCache
-from model.layer_kinds import LayerKind
-from model.rope_config import Rope
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.engine.cache import CacheTail, KVCache
+from tokenglass.model.errors import ConfigError
 
 WINDOW, SLACK = 5, 3
 ROPE = Rope(theta=10000.0, dim=8)
@@ -29,8 +29,8 @@ TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
 
 @pytest.fixture(autouse=True)
 def small_and_unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("model.kv_cache.FIRST_ALLOCATION", 4)
-    monkeypatch.setattr("model.kv_cache.SLACK", SLACK)
+    monkeypatch.setattr("tokenglass.model.engine.cache.FIRST_ALLOCATION", 4)
+    monkeypatch.setattr("tokenglass.model.engine.cache.SLACK", SLACK)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

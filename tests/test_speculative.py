@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.autoregressive import decode
-from model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, ParallelDrafter, following
-from model.decoding.request import Request
-from model.decoding.sequence import Sequence
-from model.decoding.speculative import decode_jacobi, decode_speculative
-from model.engine import Engine
-from model.errors import ParameterError
-from model.loading import load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Record, Step
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, ParallelDrafter, following
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Finish, Record, Step
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 EOS = 0
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from shell import assert_one_line_error, tokenglass
 
-from model.errors import StoreError
-from model.importers.partial import complete_or_nothing
-from model.store import (
+from tokenglass.model.checkpoint.partial import complete_or_nothing
+from tokenglass.model.checkpoint.store import (
     Origin,
     bundled_folder,
     hub_cache_folder,
@@ -26,6 +25,7 @@ from model.store import (
     resolve,
     write_origin,
 )
+from tokenglass.model.errors import StoreError
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_help_needs_no_heavy_library(command: tuple[str, ...]) -> None:
         "heavy = ('torch', 'numpy', 'gguf', 'huggingface_hub', 'tokenizers')\n"
         "atexit.register(lambda: print([name for name in heavy if name in sys.modules], file=sys.stderr))\n"
         f"sys.argv = ['tokenglass', *{command!r}, '--help']\n"
-        "from cli.__main__ import tokenglass\n"
+        "from tokenglass.cli.__main__ import tokenglass\n"
         "tokenglass()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)

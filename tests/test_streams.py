@@ -107,7 +107,7 @@ def test_a_closed_stdin_is_no_prompt() -> None:
 
 def test_no_file_that_is_opened_later_becomes_stdout(tmp_path: Path) -> None:
     """Where descriptor 1 is free, the next file would have it, and be written to by any print of a library."""
-    code = "import os; from cli.say import guard_streams; guard_streams(); os._exit(open('x', 'w').fileno())"
+    code = "import os; from tokenglass.cli.say import guard_streams; guard_streams(); os._exit(open('x', 'w').fileno())"
     program = f"cd {tmp_path} && {SCRIPTS / 'python'} -c {shlex.quote(code)} <&- >&- 2>&-"
     done = subprocess.run(["bash", "-c", program], check=False, env={**ENVIRONMENT, "PYTHONPATH": str(Path.cwd())})
     assert done.returncode > 2

@@ -11,12 +11,12 @@ from closeness import assert_close
 from tokenizers import Tokenizer as Backend
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.loading import LoadedModel, load_model
-from model.sampling.parameters import SamplingParameters
-from model.store import bundled_folder, resolve
-from weights.recipe.card import sample
+from tokenglass.model.checkpoint.store import bundled_folder, resolve
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.weights.recipe.card import sample
 
 TEXT = 'Once upon a time there was a little fox. "Where are you going?" asked the hen.\nCafé, 狐 and 🦊.'
 

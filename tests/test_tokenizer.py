@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from model.errors import TokenizerError
-from model.tokenizer import REPLACEMENT, StreamingDetokenizer, Tokenizer
+from tokenglass.model.errors import TokenizerError
+from tokenglass.model.text.tokenizer import REPLACEMENT, StreamingDetokenizer, Tokenizer
 
 BACKENDS = {
     "byte-level": tiny.byte_level_tokenizer(),

@@ -10,8 +10,8 @@ import pytest
 from shapes_tokenizers import byte_level, sentencepiece
 from transformers import AutoTokenizer
 
-from model.tokenizer import Tokenizer
-from model.tokenizer_classes import KEEPS_STEPS
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.text.tokenizer_classes import KEEPS_STEPS
 
 TEXTS = ["  two", "in  2024", "e\u0301", "a b", "x</s> y", "\n z"]
 

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
-from model.errors import TokenizerError
-from model.tokenizer import Tokenizer
-from model.tokenizer_limits import is_vouched, read_parts
-from model.tokenizer_patterns import NotSure, form_of
+from tokenglass.model.errors import TokenizerError
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.text.tokenizer_limits import is_vouched, read_parts
+from tokenglass.model.text.tokenizer_patterns import NotSure, form_of
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -217,7 +217,7 @@ def test_parts_that_shrink_or_keep_a_text_may_stand_in_a_row(tmp_path: Path) -> 
 def test_ctrl_c_ends_a_trial(tmp_path: Path) -> None:
     save(tmp_path, tiny.byte_level_tokenizer(), **HOSTILE["a pattern that looks for ever"])
     program = (
-        "import pathlib, sys; from model.tokenizer import Tokenizer; print(1, flush=True); "
+        "import pathlib, sys; from tokenglass.model.text.tokenizer import Tokenizer; print(1, flush=True); "
         "Tokenizer.from_folder(pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.Popen(

@@ -13,8 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.steps import Block, CacheUsage, Candidate, Choice, Finish, Phase, Reason, Status, Step, Totals
-from model.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
+from tokenglass.model.records.steps import (
+    Block,
+    CacheUsage,
+    Candidate,
+    Choice,
+    Finish,
+    Phase,
+    Reason,
+    Status,
+    Step,
+    Totals,
+)
+from tokenglass.model.records.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
 
 NUMBER = st.integers(0, 2**63)
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
@@ -230,6 +241,6 @@ def test_rates_are_tokens_over_seconds_and_nothing_is_invented_without_time() ->
 
 def test_records_parameters_and_the_draw_do_not_import_torch() -> None:
     modules = "steps, trace, errors, config, store, sampling.parameters, sampling.draw, decoding.request"
-    imports = ", ".join(f"model.{name}" for name in modules.split(", "))
+    imports = ", ".join(f"tokenglass.model.{name}" for name in modules.split(", "))
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,12 +12,12 @@ from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.checkpoint import Checkpoint
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.engine import load_engine
-from model.sampling.parameters import SamplingParameters
-from model.tokenizer import Tokenizer
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import load_engine
 
 CASES = {
     "grouped heads": {},

@@ -11,19 +11,19 @@ import pytest
 import tiny
 import torch
 
-from cli.request import read_bias
-from model.checkpoint import Checkpoint
-from model.decoding.autoregressive import decode
-from model.decoding.drafts import ModelDrafter
-from model.decoding.healing import heal
-from model.decoding.request import Request
-from model.decoding.speculative import decode_speculative
-from model.engine import LocalEngine, load_engine
-from model.errors import ParameterError, PromptError
-from model.inspection.reading import Reading
-from model.kernels.native import NativeEngine
-from model.loading import LoadedModel, load_model
-from model.sampling.parameters import SamplingParameters
+from tokenglass.cli.run.request import read_bias
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.drafts import ModelDrafter
+from tokenglass.model.decoding.healing import heal
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.speculative import decode_speculative
+from tokenglass.model.errors import ParameterError, PromptError
+from tokenglass.model.inspection.reading import Reading
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
 
 BEYOND = tiny.VOCAB_SIZE  # the first id without a row
 

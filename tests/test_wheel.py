@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from shell import ENVIRONMENT
 
-from model.kernels import build
+from tokenglass.model.native_engine import build
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,8 +26,8 @@ def test_the_built_wheel_generates_in_an_empty_folder(tmp_path: Path) -> None:
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "weights/tale/model.safetensors" in names
-    assert {f"model/kernels/{source.name}" for source in build.sources()} <= {*names}
+    assert "tokenglass/weights/tale/model.safetensors" in names
+    assert {f"tokenglass/model/native_engine/c/{source.name}" for source in build.sources()} <= {*names}
     assert not [name for name in names if name.startswith("tests/")]
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel]

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.terminal import make_console, supports_live, visible, visible_piece
-from cli.widgets.cache_bar import CacheBar
-from cli.widgets.candidates import CandidateTable
-from cli.widgets.draw_strip import DrawStrip, stretches
-from cli.widgets.lines import ChosenLine, SpeedLine
-from cli.widgets.token_text import LEVELS, LEVELS_WITHOUT_COLOR, token_style
-from cli.widgets.widget import ASCII, UNICODE, Row, Widget, bar, curve, percent
-from model.steps import CacheUsage, Candidate, Choice, Totals
+from tokenglass.cli.terminal.terminal import make_console, supports_live, visible, visible_piece
+from tokenglass.cli.widgets.cache_bar import CacheBar
+from tokenglass.cli.widgets.candidates import CandidateTable
+from tokenglass.cli.widgets.draw_strip import DrawStrip, stretches
+from tokenglass.cli.widgets.lines import ChosenLine, SpeedLine
+from tokenglass.cli.widgets.token_text import LEVELS, LEVELS_WITHOUT_COLOR, token_style
+from tokenglass.cli.widgets.widget import ASCII, UNICODE, Row, Widget, bar, curve, percent
+from tokenglass.model.records.steps import CacheUsage, Candidate, Choice, Totals
 
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 

@@ -12,14 +12,14 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from model.config import ModelConfig
-from model.engine import Engine
-from model.kv_cache import KVCache
-from model.layer_kinds import LayerKind
-from model.rope_config import Rope
-from model.sampling.raw import Measure, Raw
-from model.transformer import Transformer
-from weights.recipe.vocabulary import train_tokenizer
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.sampling.raw import Measure, Raw
+from tokenglass.model.torch_engine.engine import Engine
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.vocabulary import train_tokenizer
 
 TEXTS = [
     "Once upon a time there was a little fox who lived in the forest. The fox said hello to the bear, and the bear",

@@ -9,16 +9,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import options
-from cli.drawn import drawn
-from cli.say import say, write_json
-from cli.terminal import make_console
-from cli.text import count, nbytes
-from cli.widgets.rates import Rate, Rates, in_digits
+from tokenglass.cli import options
+from tokenglass.cli.drawn import drawn
+from tokenglass.cli.say import say, write_json
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.text import count, nbytes
+from tokenglass.cli.widgets.rates import Rate, Rates, in_digits
 
 if TYPE_CHECKING:
-    from model.bench import Reading, Spread
-    from model.loading import LoadedModel
+    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.measuring.bench import Reading, Spread
 
 
 Name = Annotated[
@@ -49,10 +49,10 @@ def bench(
     Medians of several runs behind a warm-up, with the slowest and the fastest. The limit is the bytes of weights and
     cache that a step must read, over the bytes per second that the same threads read around each run.
     """
-    from cli.model_folder import model_folder
-    from model.bench import Plan, measure, peak_memory
-    from model.engine import set_threads
-    from model.loading import load_model
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.model.loading import load_model
+    from tokenglass.model.measuring.bench import Plan, measure, peak_memory
+    from tokenglass.model.torch_engine.engine import set_threads
 
     used = set_threads(threads)
     loaded = load_model(

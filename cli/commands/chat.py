@@ -6,20 +6,20 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from cli.options.common import Debug
-from cli.options.control import ControlOptions
-from cli.options.groups import flat
-from cli.options.model import ModelOptions
-from cli.options.prompt import System
-from cli.options.sampling import SamplingOptions
-from cli.options.view import Panel, PanelSize, ViewOptions
-from cli.say import say, say_lines
-from model.errors import PromptError, TokenglassError
-from model.files import expand_home
+from tokenglass.cli.options.common import Debug
+from tokenglass.cli.options.control import ControlOptions
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.prompt import System
+from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.options.view import Panel, PanelSize, ViewOptions
+from tokenglass.cli.say import say, say_lines
+from tokenglass.model.errors import PromptError, TokenglassError
+from tokenglass.model.files import expand_home
 
 if TYPE_CHECKING:
-    from cli.interrupts import ChatInterrupts
-    from model.conversation import Conversation
+    from tokenglass.cli.terminal.interrupts import ChatInterrupts
+    from tokenglass.model.decoding.conversation import Conversation
 
 HELP = "/clear forgets the conversation, /save FILE writes it as JSON, /help shows this; Ctrl-D ends"
 
@@ -48,12 +48,12 @@ def chat(
     Only what is new is computed at each turn. /clear, /save FILE and /help work at the prompt; Ctrl-C stops an answer,
     Ctrl-D ends.
     """
-    from cli import session
-    from cli.interrupts import ChatInterrupts
-    from cli.request import build_request, fit, lengths
-    from cli.summary import summary
-    from model.chat import ChatTemplate, Message
-    from model.conversation import Conversation
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.request import build_request, fit, lengths
+    from tokenglass.cli.run.summary import summary
+    from tokenglass.cli.terminal.interrupts import ChatInterrupts
+    from tokenglass.model.decoding.conversation import Conversation
+    from tokenglass.model.text.chat import ChatTemplate, Message
 
     name = session.settle_view(view)
     loaded, threads = session.load(model, lambda _: control.planned_length)
@@ -117,7 +117,7 @@ def next_line(interactive: bool, interrupts: ChatInterrupts) -> str | None:
 
 def read_line(interactive: bool) -> str | None:
     """The next line of the user, or None at the end. Raises PromptError."""
-    from cli.prompt import checked, decode
+    from tokenglass.cli.run.prompt import checked, decode
 
     if not interactive:
         line = sys.stdin.buffer.readline() if sys.stdin is not None else b""

@@ -11,8 +11,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from cli.options.common import Debug, Json
-from cli.options.model import (
+from tokenglass.cli.options.common import Debug, Json
+from tokenglass.cli.options.model import (
     Backend,
     BackendOption,
     Device,
@@ -24,12 +24,12 @@ from cli.options.model import (
     QuantizeOption,
     Threads,
 )
-from cli.options.view import Color, ColorWhen
-from cli.say import write_json
-from cli.terminal import make_console, visible
+from tokenglass.cli.options.view import Color, ColorWhen
+from tokenglass.cli.say import write_json
+from tokenglass.cli.terminal.terminal import make_console, visible
 
 if TYPE_CHECKING:
-    from model.inspection.check import Finding
+    from tokenglass.model.inspection.check import Finding
 
 FAILED = 1
 Name = Annotated[
@@ -57,8 +57,8 @@ def check(
 
     Leaves with 1 where something does not hold.
     """
-    from cli import session
-    from model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
+    from tokenglass.cli.run import session
+    from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
 
     def length(_: object) -> int:
         return 3 * LENGTH

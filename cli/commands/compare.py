@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import options
-from cli.say import say, write_json
-from cli.terminal import make_console
+from tokenglass.cli import options
+from tokenglass.cli.say import say, write_json
+from tokenglass.cli.terminal.terminal import make_console
 
 if TYPE_CHECKING:
-    from model.loading import LoadedModel
+    from tokenglass.model.loading import LoadedModel
 
 SCORER = "smollm2"  # where it has been pulled
 Prompts = Annotated[
@@ -61,12 +61,12 @@ def compare(
     Modes: autoregressive, parallel-N (N passes for each block), parallel-threshold, parallel-entropy,
     speculative-ngram, speculative-parallel, speculative-model, jacobi.
     """
-    from cli import session
-    from cli.drawn import drawn
-    from cli.options.model import ModelOptions
-    from cli.prompt import read_prompt
-    from cli.request import sampling_parameters
-    from cli.widgets.comparison import show
+    from tokenglass.cli.drawn import drawn
+    from tokenglass.cli.options.model import ModelOptions
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.prompt import read_prompt
+    from tokenglass.cli.run.request import sampling_parameters
+    from tokenglass.cli.widgets.comparison import show
 
     texts = tuple(read_prompt([part], None, keep_newline=False) for part in prompts) if prompts else None
     loaded, used = session.load(
@@ -74,10 +74,10 @@ def compare(
         lambda tokenizer: max_new_tokens + max((len(tokenizer.encode(text)) for text in texts or ()), default=0),
     )
 
-    from model.comparison.comparison import Comparison, Plan
-    from model.comparison.facts import facts_of
-    from model.comparison.modes import Modes
-    from model.comparison.scorer import Scorer
+    from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
+    from tokenglass.model.measuring.comparison.facts import facts_of
+    from tokenglass.model.measuring.comparison.modes import Modes
+    from tokenglass.model.measuring.comparison.scorer import Scorer
 
     sampling = sampling_parameters(loaded, options.SamplingOptions(temperature=temperature, top_p=top_p))
     plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
@@ -100,7 +100,7 @@ def compare(
 
 def names_of(given: str | None, *, has_draft: bool) -> list[str]:
     """The modes to try, the autoregressive one first: the others are measured by it. Raises ParameterError."""
-    from model.comparison.modes import AUTOREGRESSIVE, MODES
+    from tokenglass.model.measuring.comparison.modes import AUTOREGRESSIVE, MODES
 
     if given is None:
         return [name for name in MODES if has_draft or name != "speculative-model"]
@@ -109,7 +109,7 @@ def names_of(given: str | None, *, has_draft: bool) -> list[str]:
 
 def find_scorer(name: str | None, loaded: LoadedModel) -> LoadedModel:
     """The model of that name; without one, smollm2 if it is there, or else the model itself. Raises TokenglassError."""
-    from model.errors import StoreError
+    from tokenglass.model.errors import StoreError
 
     try:
         return load(name or SCORER, loaded)
@@ -122,8 +122,8 @@ def find_scorer(name: str | None, loaded: LoadedModel) -> LoadedModel:
 
 def load(name: str, loaded: LoadedModel) -> LoadedModel:
     """The model of that name on a CPU, which may be the one that is there. Raises TokenglassError."""
-    from cli.model_folder import model_folder
-    from model.loading import load_model
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.model.loading import load_model
 
     folder = model_folder(name)
     if folder.resolve() == loaded.checkpoint.folder.resolve():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options.common import Debug
-from cli.options.model import (
+from tokenglass.cli.options.common import Debug
+from tokenglass.cli.options.model import (
     Backend,
     Device,
     DeviceOption,
@@ -22,14 +22,14 @@ from cli.options.model import (
     QuantizeOption,
     Threads,
 )
-from cli.options.prompt import KeepNewline, PromptFile
-from cli.options.view import Color, ColorWhen
-from cli.say import say, write_json
+from tokenglass.cli.options.prompt import KeepNewline, PromptFile
+from tokenglass.cli.options.view import Color, ColorWhen
+from tokenglass.cli.say import say, write_json
 
 if TYPE_CHECKING:
-    from model.inspection.reading import Reading
-    from model.inspection.records import Flow
-    from model.loading import LoadedModel
+    from tokenglass.model.inspection.reading import Reading
+    from tokenglass.model.inspection.records import Flow
+    from tokenglass.model.loading import LoadedModel
 
 WHICH, SHOWN, MODEL = "Which token", "What is shown", "Model"
 Text = Annotated[
@@ -98,11 +98,11 @@ def flow(
 
     Exact numbers, each named for what it is. Without -n the text itself is looked into, as the model reads it.
     """
-    from cli import session
-    from cli.prompt import read_prompt
-    from cli.terminal import make_console, supports_live
-    from model.errors import ParameterError
-    from model.trace import to_dict
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.prompt import read_prompt
+    from tokenglass.cli.terminal.terminal import make_console, supports_live
+    from tokenglass.model.errors import ParameterError
+    from tokenglass.model.records.trace import to_dict
 
     if sum((interactive, jsonl, svg is not None)) > 1:
         raise ParameterError("--interactive, --jsonl and --svg exclude each other")
@@ -121,17 +121,17 @@ def flow(
         for position in range(first if max_new_tokens else last, last + 1) if at is None else [at]:
             write_json({"record": "flow", **to_dict(look(position))})
     elif svg is not None:
-        from cli.views.flow_picture import flow_picture
+        from tokenglass.cli.views.flow_picture import flow_picture
 
         svg.write_text(flow_picture(look(last if at is None else at), limit=rows), encoding="utf-8")
         say(f"wrote {svg}")
     elif interactive:
-        from cli.views.flow import FlowView
+        from tokenglass.cli.views.flow import FlowView
 
         look(last if at is None else at)  # what cannot be is told before the screen changes
         FlowView(make_console(sys.stdout, color=color.value), look, last).show(last if at is None else at)
     else:
-        from cli.widgets.flow_page import FlowPage, styles_of
+        from tokenglass.cli.widgets.flow_page import FlowPage, styles_of
 
         with patience(total):
             found = look(last if at is None else at)
@@ -143,12 +143,12 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
     """The text, continued where that was asked for, and the position of the first new token. Raises PromptError."""
     from threading import Event
 
-    from model.decoding.autoregressive import decode
-    from model.decoding.request import Request
-    from model.engine import LocalEngine
-    from model.errors import PromptError
-    from model.inspection.reading import Reading
-    from model.steps import Step
+    from tokenglass.model.decoding.autoregressive import decode
+    from tokenglass.model.decoding.request import Request
+    from tokenglass.model.errors import PromptError
+    from tokenglass.model.inspection.reading import Reading
+    from tokenglass.model.records.steps import Step
+    from tokenglass.model.torch_engine.engine import LocalEngine
 
     assert isinstance(loaded.engine, LocalEngine), "loaded for torch"
     if not text:
@@ -172,7 +172,7 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
 @contextmanager
 def patience(slow: bool) -> Iterator[None]:
     """A word on stderr where somebody waits for something slow."""
-    from cli.terminal import is_terminal, make_console
+    from tokenglass.cli.terminal.terminal import is_terminal, make_console
 
     if not (slow and is_terminal(sys.stderr)):
         yield

@@ -8,16 +8,16 @@ from typing import Any
 
 import typer
 
-from cli.options.common import Debug, Version
-from cli.options.control import ControlOptions
-from cli.options.groups import flat
-from cli.options.mode import ModeOptions
-from cli.options.model import ModelOptions
-from cli.options.prompt import PromptOptions
-from cli.options.sampling import SamplingOptions
-from cli.options.search import SearchOptions
-from cli.options.view import ViewName, ViewOptions
-from cli.say import say_lines, write
+from tokenglass.cli.options.common import Debug, Version
+from tokenglass.cli.options.control import ControlOptions
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.mode import ModeOptions
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.prompt import PromptOptions
+from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.options.search import SearchOptions
+from tokenglass.cli.options.view import ViewName, ViewOptions
+from tokenglass.cli.say import say_lines, write
 
 INTERRUPTED = 130
 
@@ -41,15 +41,15 @@ def generate(
     if version:
         print_version()
         return
-    from cli import session
-    from cli.decoder import explained, records_of
-    from cli.interrupts import soft_interrupt
-    from cli.model_folder import model_folder
-    from cli.prompt import read_prompt
-    from cli.request import build_request, caches, encode, fit, guided, healed
-    from cli.several import about as several_settings
-    from cli.several import is_several, settled, several_view
-    from cli.summary import summary
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.decoder import explained, records_of
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.cli.run.prompt import read_prompt
+    from tokenglass.cli.run.request import build_request, caches, encode, fit, guided, healed
+    from tokenglass.cli.run.several import about as several_settings
+    from tokenglass.cli.run.several import is_several, settled, several_view
+    from tokenglass.cli.run.summary import summary
+    from tokenglass.cli.terminal.interrupts import soft_interrupt
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli import options
-from cli.say import say
+from tokenglass.cli import options
+from tokenglass.cli.say import say
 
 File = Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A GGUF file.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")]
@@ -25,10 +25,10 @@ def import_(
     debug: options.Debug = False,
 ) -> None:
     """Turn a GGUF file into a checkpoint folder in Hugging Face's layout: weights, config, tokenizer, template."""
-    from cli.text import nbytes
-    from cli.work import work
-    from model.importers.gguf import import_gguf
-    from model.store import size_of
+    from tokenglass.cli.text import nbytes
+    from tokenglass.cli.work import work
+    from tokenglass.model.checkpoint.store import size_of
+    from tokenglass.model.importers.gguf import import_gguf
 
     work(import_gguf(file, folder, dtype=dtype.value))
     say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}")

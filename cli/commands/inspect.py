@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cli import options
-from cli.say import write_json
-from cli.terminal import make_console
-from cli.text import count, nbytes
+from tokenglass.cli import options
+from tokenglass.cli.say import write_json
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.text import count, nbytes
 
 if TYPE_CHECKING:
-    from model.checkpoint import Checkpoint
-    from model.config import ModelConfig
+    from tokenglass.model.checkpoint.folder import Checkpoint
+    from tokenglass.model.config.config import ModelConfig
 
 Name = Annotated[
     str | None,
@@ -35,8 +35,8 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     """Show a checkpoint's architecture, size and cache needs. No weights are loaded."""
-    from cli.model_folder import model_folder
-    from model.checkpoint import Checkpoint
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.model.checkpoint.folder import Checkpoint
 
     facts = describe(Checkpoint.open(model_folder(model)))
     if as_json:

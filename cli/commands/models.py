@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cli import options
-from cli.say import say, write_json
-from cli.terminal import make_console
-from cli.text import nbytes
+from tokenglass.cli import options
+from tokenglass.cli.say import say, write_json
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.text import nbytes
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists.")]
 
@@ -51,7 +51,7 @@ def remove(
     debug: options.Debug = False,
 ) -> None:
     """Remove a pulled or imported model from this machine."""
-    from model import store
+    from tokenglass.model.checkpoint import store
 
     gone = store.remove(name)
     say(f"removed {gone.name}, {nbytes(gone.nbytes)}")
@@ -59,8 +59,8 @@ def remove(
 
 def listing() -> list[dict[str, Any]]:
     """Every model by the fields that JSON uses; nbytes is on disk, or to fetch where it is not here yet."""
-    from model import store
-    from model.importers.catalog import read_catalog
+    from tokenglass.model.checkpoint import store
+    from tokenglass.model.importers.catalog import read_catalog
 
     tale = store.bundled_folder()
     rows = [row(store.BUNDLED, "bundled", store.size_of(tale), "Apache-2.0", str(tale), "trained by this project")]

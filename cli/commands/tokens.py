@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli import options
-from cli.prompt import read_prompt
-from cli.say import write_json
-from cli.terminal import make_console, visible_piece
+from tokenglass.cli import options
+from tokenglass.cli.run.prompt import read_prompt
+from tokenglass.cli.say import write_json
+from tokenglass.cli.terminal.terminal import make_console, visible_piece
 
 Text = Annotated[
     list[str] | None,
@@ -30,8 +30,8 @@ def tokens(
 ) -> None:
     """Show the token ids, pieces and bytes of a text."""
     content = read_prompt(text or [], prompt_file, keep_newline=keep_newline)
-    from cli.model_folder import model_folder
-    from model.tokenizer import Tokenizer
+    from tokenglass.cli.run.model_folder import model_folder
+    from tokenglass.model.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_folder(model_folder(model))
     pieces = [(token_id, tokenizer.piece(token_id)) for token_id in tokenizer.encode(content)]

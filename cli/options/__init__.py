@@ -1,10 +1,10 @@
 """Every option by its name, from one place: the commands say options.Seed whichever group it is of."""
 
-from cli.options.common import *
-from cli.options.control import *
-from cli.options.mode import *
-from cli.options.model import *
-from cli.options.prompt import *
-from cli.options.sampling import *
-from cli.options.search import *
-from cli.options.view import *
+from tokenglass.cli.options.common import *
+from tokenglass.cli.options.control import *
+from tokenglass.cli.options.mode import *
+from tokenglass.cli.options.model import *
+from tokenglass.cli.options.prompt import *
+from tokenglass.cli.options.sampling import *
+from tokenglass.cli.options.search import *
+from tokenglass.cli.options.view import *

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from model.sampling.parameters import MOST, RANGES
+from tokenglass.model.sampling.parameters import MOST, RANGES
 
 PANEL = "Sampling"
 

@@ -11,17 +11,17 @@ from typing import NoReturn
 from rich.console import Console
 from rich.segment import Segment
 
-from cli.keys import Keyboard
-from cli.terminal import size
-from cli.views.screen import Screen
-from cli.views.signals import Action, Signals
-from cli.widgets.flow_grid import FlowGrid
-from cli.widgets.flow_layers import FlowLayers
-from cli.widgets.flow_page import WIDEST, FlowHead, styles_of
-from cli.widgets.flow_parts import FlowParts
-from cli.widgets.influence import InfluenceLegend, InfluenceText
-from cli.widgets.widget import BOLD, DIM, Glyphs, Row, crop, glyphs_of
-from model.inspection.records import Flow
+from tokenglass.cli.terminal.keys import Keyboard
+from tokenglass.cli.terminal.screen import Screen
+from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.terminal import size
+from tokenglass.cli.widgets.flow_grid import FlowGrid
+from tokenglass.cli.widgets.flow_layers import FlowLayers
+from tokenglass.cli.widgets.flow_page import WIDEST, FlowHead, styles_of
+from tokenglass.cli.widgets.flow_parts import FlowParts
+from tokenglass.cli.widgets.influence import InfluenceLegend, InfluenceText
+from tokenglass.cli.widgets.widget import BOLD, DIM, Glyphs, Row, crop, glyphs_of
+from tokenglass.model.inspection.records import Flow
 
 KEY_POLL = 0.1  # seconds between looks at a resize while waiting for a key
 TABLES: dict[str, type[FlowGrid | FlowLayers | FlowParts]] = {

@@ -8,8 +8,8 @@ import re
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
-from cli.widgets.flow_page import FlowPage
-from model.inspection.records import Flow
+from tokenglass.cli.widgets.flow_page import FlowPage
+from tokenglass.model.inspection.records import Flow
 
 WIDTH = 100  # columns
 THEME = TerminalTheme(

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from cli.say import json_bytes
-from model.steps import Finish, Record
-from model.trace import Run, to_line
+from tokenglass.cli.say import json_bytes
+from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.records.trace import Run, to_line
 
 
 @dataclass(frozen=True, slots=True)

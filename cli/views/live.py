@@ -13,15 +13,15 @@ from typing import NoReturn
 from rich.console import Console
 from rich.segment import Segment
 
-from cli.keys import Keyboard
-from cli.terminal import size
-from cli.views.region import Region
-from cli.views.signals import Action, Signals
-from cli.widgets.panel import Panel, Progress, Size, panel_height
-from cli.widgets.token_text import ColorBy, token_style
-from cli.widgets.widget import DIM, Row, glyphs_of
-from model.steps import CacheUsage, Choice, Finish, Record, Step, Totals
-from model.trace import Run
+from tokenglass.cli.terminal.keys import Keyboard
+from tokenglass.cli.terminal.region import Region
+from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.terminal import size
+from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
+from tokenglass.cli.widgets.token_text import ColorBy, token_style
+from tokenglass.cli.widgets.widget import DIM, Row, glyphs_of
+from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Record, Step, Totals
+from tokenglass.model.records.trace import Run
 
 INTERVAL = 0.05  # seconds between frames at least: 20 a second
 SHARE = 0.04  # of the time that frames may take

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.segment import Segment
 
-from cli.keys import Keyboard
-from cli.terminal import size
-from cli.views.live import LiveView, Session
-from cli.views.signals import Action, Signals
-from cli.widgets.beams import SeveralPanel
-from cli.widgets.lines import Rule
-from cli.widgets.panel import Size, panel_height
-from cli.widgets.texts import Texts
-from cli.widgets.widget import Row, glyphs_of
-from model.steps import Finish, Record
-from model.trace import Run
+from tokenglass.cli.terminal.keys import Keyboard
+from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.terminal import size
+from tokenglass.cli.views.live import LiveView, Session
+from tokenglass.cli.widgets.beams import SeveralPanel
+from tokenglass.cli.widgets.lines import Rule
+from tokenglass.cli.widgets.panel import Size, panel_height
+from tokenglass.cli.widgets.texts import Texts
+from tokenglass.cli.widgets.widget import Row, glyphs_of
+from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.records.trace import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from typing import NoReturn
 from rich.console import Console
 from rich.segment import Segment
 
-from cli.keys import Keyboard
-from cli.terminal import size, visible
-from cli.views.picking import Picking
-from cli.views.screen import Screen
-from cli.views.signals import Action, Signals
-from cli.widgets.widget import DIM, glyphs_of
+from tokenglass.cli.terminal.keys import Keyboard
+from tokenglass.cli.terminal.screen import Screen
+from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.terminal import size, visible
+from tokenglass.cli.views.picking import Picking
+from tokenglass.cli.widgets.widget import DIM, glyphs_of
 
 INTERVAL = 0.05  # seconds between frames at least, where no key is waited for
 KEY_POLL = 0.1  # seconds between looks at a resize or an interrupt while waiting for a key

@@ -11,16 +11,16 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from cli.terminal import MIN_HEIGHT, MIN_WIDTH, visible
-from cli.text import nbytes
-from cli.widgets.lines import PrefillBar, Rule, note
-from cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
-from cli.widgets.tree import TreeTable, Twig
-from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop, one_line
-from model.trace import Run
+from tokenglass.cli.terminal.terminal import MIN_HEIGHT, MIN_WIDTH, visible
+from tokenglass.cli.text import nbytes
+from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
+from tokenglass.cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
+from tokenglass.cli.widgets.tree import TreeTable, Twig
+from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop, one_line
+from tokenglass.model.records.trace import Run
 
 if TYPE_CHECKING:
-    from model.decoding.branches import Branches, Node
+    from tokenglass.model.decoding.branches import Branches, Node
 
 Cursor = tuple[int, int]  # column, row
 WIDEST = 140

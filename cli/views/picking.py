@@ -8,12 +8,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.views.pick_page import ENDS, Page, Tree, tokens
-from model.errors import NothingPossible
-from model.trace import Run
+from tokenglass.cli.views.pick_page import ENDS, Page, Tree, tokens
+from tokenglass.model.errors import NothingPossible
+from tokenglass.model.records.trace import Run
 
 if TYPE_CHECKING:
-    from model.decoding.branches import Branches
+    from tokenglass.model.decoding.branches import Branches
 
 
 class Picking:
@@ -172,7 +172,7 @@ class Picking:
         self._show(message=told)
 
     def _save(self) -> None:
-        from model.decoding.branch_file import as_json, write
+        from tokenglass.model.decoding.branch_file import as_json, write
 
         path = self._saved or self._save_to or free_name(self._run.seed)
         try:

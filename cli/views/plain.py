@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from cli.terminal import visible
-from model.steps import Finish, Record
-from model.trace import Run
+from tokenglass.cli.terminal.terminal import visible
+from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.records.trace import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from cli.terminal import size, visible
-from cli.views.view import View
-from cli.widgets.lines import Rule
-from cli.widgets.texts import heading
-from cli.widgets.widget import glyphs_of
-from model.decoding.together import Together
-from model.steps import Finish, Record
-from model.trace import Run
+from tokenglass.cli.terminal.terminal import size, visible
+from tokenglass.cli.views.view import View
+from tokenglass.cli.widgets.lines import Rule
+from tokenglass.cli.widgets.texts import heading
+from tokenglass.cli.widgets.widget import glyphs_of
+from tokenglass.model.decoding.together import Together
+from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.records.trace import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from model.steps import Finish, Record
-from model.trace import Run
+from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.records.trace import Run
 
 
 class View(Protocol):

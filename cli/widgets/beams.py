@@ -8,10 +8,10 @@ from rich.cells import get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.widgets.lines import PrefillBar, Rule, note
-from cli.widgets.panel import WIDEST
-from cli.widgets.texts import State, Text, Texts
-from cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
+from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
+from tokenglass.cli.widgets.panel import WIDEST
+from tokenglass.cli.widgets.texts import State, Text, Texts
+from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
 
 STYLES: dict[State, Style] = {"running": PLAIN, "ended": CHOSEN, "pruned": Style(dim=True, strike=True)}
 TOKENS = 120  # whose text is looked at for the end of a row

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible_piece
-from cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, labelled, percent
-from model.steps import Choice
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, labelled, percent
+from tokenglass.model.records.steps import Choice
 
 STRUCK = Style(dim=True, strike=True)
 MASK = "▒"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.text import nbytes
-from cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, labelled
-from model.steps import CacheUsage, Totals
+from tokenglass.cli.text import nbytes
+from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, labelled
+from tokenglass.model.records.steps import CacheUsage, Totals
 
 FULL = Style(color="magenta")
 CURVE = 16

@@ -7,9 +7,22 @@ from dataclasses import dataclass
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible_piece
-from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent, probability
-from model.steps import Candidate, Choice
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import (
+    BAR,
+    BOLD,
+    CHOSEN,
+    DIM,
+    PLAIN,
+    Glyphs,
+    Row,
+    Widget,
+    bar,
+    cell,
+    percent,
+    probability,
+)
+from tokenglass.model.records.steps import Candidate, Choice
 
 NUMBER = 7  # cells of ">99.9 %"
 WIDEST_BAR = 40

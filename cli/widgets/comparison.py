@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal import visible
-from cli.text import count
-from cli.widgets.comparison_columns import COLUMNS, SURE, Column
-from cli.widgets.plot import Plot, Point
-from cli.widgets.widget import DIM
+from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.text import count
+from tokenglass.cli.widgets.comparison_columns import COLUMNS, SURE, Column
+from tokenglass.cli.widgets.plot import Plot, Point
+from tokenglass.cli.widgets.widget import DIM
 
 Fact = dict[str, Any]
 

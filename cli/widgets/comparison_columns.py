@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cli.widgets.rates import in_digits
-from cli.widgets.widget import percent
-from model.comparison.speech import TOKENS
+from tokenglass.cli.widgets.rates import in_digits
+from tokenglass.cli.widgets.widget import percent
+from tokenglass.model.measuring.comparison.speech import TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.segment import Segment
 
-from cli.terminal import visible_piece
-from cli.widgets.widget import CHOSEN, DIM, Glyphs, Row, Widget, cell
-from model.steps import Candidate, Choice
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import CHOSEN, DIM, Glyphs, Row, Widget, cell
+from tokenglass.model.records.steps import Candidate, Choice
 
 LEFT = 8  # cells of the label
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible_piece
-from cli.widgets.influence import level
-from cli.widgets.prose import glossary, named
-from cli.widgets.widget import BAR, BOLD, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
-from model.inspection.records import Effect, Flow, PositionFlow
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.influence import level
+from tokenglass.cli.widgets.prose import glossary, named
+from tokenglass.cli.widgets.widget import BAR, BOLD, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
+from tokenglass.model.inspection.records import Effect, Flow, PositionFlow
 
 NUMBER = 7  # cells of ">99.9 %"
 AGAINST = Style(color="magenta")

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from rich.segment import Segment
 
-from cli.terminal import visible_piece
-from cli.widgets.prose import glossary, named
-from cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
-from model.inspection.records import Flow, LayerFlow
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.prose import glossary, named
+from tokenglass.cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
+from tokenglass.model.inspection.records import Flow, LayerFlow
 
 NUMBER = 7
 

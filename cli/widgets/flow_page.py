@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from cli.widgets.flow_grid import FlowGrid
-from cli.widgets.flow_layers import FlowLayers
-from cli.widgets.flow_parts import FlowParts
-from cli.widgets.influence import InfluenceLegend, InfluenceText
-from cli.widgets.lines import Rule
-from cli.widgets.prose import named, prose
-from cli.widgets.widget import Glyphs, Row, Widget, crop, percent
-from model.inspection.records import Flow, PositionFlow
+from tokenglass.cli.widgets.flow_grid import FlowGrid
+from tokenglass.cli.widgets.flow_layers import FlowLayers
+from tokenglass.cli.widgets.flow_parts import FlowParts
+from tokenglass.cli.widgets.influence import InfluenceLegend, InfluenceText
+from tokenglass.cli.widgets.lines import Rule
+from tokenglass.cli.widgets.prose import named, prose
+from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, crop, percent
+from tokenglass.model.inspection.records import Flow, PositionFlow
 
 WIDEST = 140
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from cli.terminal import visible_piece
-from cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, labelled, percent
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, labelled, percent
 
 FlowRow = Mapping[str, float | str | None]
 

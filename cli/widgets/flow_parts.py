@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from cli.widgets.flow_grid import AGAINST
-from cli.widgets.prose import glossary, named
-from cli.widgets.widget import BAR, BOLD, DIM, PLAIN, Glyphs, Row, Widget, bar, cell
-from model.inspection.records import Flow
+from tokenglass.cli.widgets.flow_grid import AGAINST
+from tokenglass.cli.widgets.prose import glossary, named
+from tokenglass.cli.widgets.widget import BAR, BOLD, DIM, PLAIN, Glyphs, Row, Widget, bar, cell
+from tokenglass.model.inspection.records import Flow
 
 NAME = 20
 

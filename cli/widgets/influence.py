@@ -9,9 +9,9 @@ from rich.cells import cell_len, get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible
-from cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, labelled
-from model.inspection.records import Effect, Flow
+from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, labelled
+from tokenglass.model.inspection.records import Effect, Flow
 
 MUCH, SOME, AGAINST = 0.5, 0.9, 1.1  # of the chosen token's probability is left when a position is hidden
 LEVELS = (DIM, Style(color="yellow"), Style(color="yellow", bold=True, reverse=True), Style(color="magenta"))

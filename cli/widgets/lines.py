@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from cli.summary import in_words
-from cli.terminal import visible_piece
-from cli.widgets.widget import (
+from tokenglass.cli.run.summary import in_words
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import (
     BAR,
     BOLD,
     CHOSEN,
@@ -23,7 +23,7 @@ from cli.widgets.widget import (
     percent,
     probability,
 )
-from model.steps import Candidate, Choice, Finish, Totals
+from tokenglass.model.records.steps import Candidate, Choice, Finish, Totals
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ from typing import Literal
 
 from rich.segment import Segment
 
-from cli.terminal import MIN_HEIGHT, MIN_WIDTH, visible_piece
-from cli.widgets.block import LABELS, BlockLines
-from cli.widgets.cache_bar import CacheBar
-from cli.widgets.candidates import CandidateTable
-from cli.widgets.draw_strip import DrawStrip
-from cli.widgets.flow_panel import FlowPanel, FlowRow
-from cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
-from cli.widgets.token_text import ColorBy, Legend
-from cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
-from model.steps import CacheUsage, Choice, Finish, Step, Totals
-from model.trace import Run
+from tokenglass.cli.terminal.terminal import MIN_HEIGHT, MIN_WIDTH, visible_piece
+from tokenglass.cli.widgets.block import LABELS, BlockLines
+from tokenglass.cli.widgets.cache_bar import CacheBar
+from tokenglass.cli.widgets.candidates import CandidateTable
+from tokenglass.cli.widgets.draw_strip import DrawStrip
+from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
+from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
+from tokenglass.cli.widgets.token_text import ColorBy, Legend
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
+from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
+from tokenglass.model.records.trace import Run
 
 Size = Literal["full", "slim", "off"]
 WIDEST = 140

@@ -7,10 +7,22 @@ from dataclasses import dataclass, replace
 
 from rich.segment import Segment
 
-from cli.terminal import visible_piece
-from cli.widgets.candidates import CandidateTable, Columns, heading
-from cli.widgets.widget import BOLD, CHOSEN, DIM, Glyphs, Row, Widget, cell, crop, labelled, percent, probability
-from model.steps import Choice
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.candidates import CandidateTable, Columns, heading
+from tokenglass.cli.widgets.widget import (
+    BOLD,
+    CHOSEN,
+    DIM,
+    Glyphs,
+    Row,
+    Widget,
+    cell,
+    crop,
+    labelled,
+    percent,
+    probability,
+)
+from tokenglass.model.records.steps import Choice
 
 KEYS = (
     *(("1-9", "pick"), ("enter", "draw"), ("bksp", "back"), ("/", "type"), ("a", "run")),

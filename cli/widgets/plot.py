@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from cli.widgets.widget import BAR, BOLD, DIM, Glyphs, Row, Widget, crop
+from tokenglass.cli.widgets.widget import BAR, BOLD, DIM, Glyphs, Row, Widget, crop
 
 HEIGHT = 11  # rows between the axes
 MOST = 64  # columns between the axes

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible_piece
-from cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row
 
 HELD = "\u00a0"  # a space where no line ends; in a token it would be spelt out
 

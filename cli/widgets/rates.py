@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from cli.widgets.widget import BAR, BOLD, DIM, Glyphs, Row, Widget, bar, cell, crop
+from tokenglass.cli.widgets.widget import BAR, BOLD, DIM, Glyphs, Row, Widget, bar, cell, crop
 
 MOST = 60  # cells of a bar
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.decoding.together import Together
-from model.steps import Choice, Finish, Record, Step
-from model.trace import Run
+from tokenglass.model.decoding.together import Together
+from tokenglass.model.records.steps import Choice, Finish, Record, Step
+from tokenglass.model.records.trace import Run
 
 State = Literal["running", "ended", "pruned"]
 

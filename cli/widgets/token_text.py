@@ -9,8 +9,8 @@ from typing import Literal
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.widgets.widget import PLAIN, Glyphs, Row, Widget, labelled
-from model.steps import Choice
+from tokenglass.cli.widgets.widget import PLAIN, Glyphs, Row, Widget, labelled
+from tokenglass.model.records.steps import Choice
 
 ColorBy = Literal["none", "probability", "entropy"]
 

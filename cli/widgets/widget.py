@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.style import Style
 
-from cli.terminal import visible
+from tokenglass.cli.terminal.terminal import visible
 
 Row = list[Segment]
 

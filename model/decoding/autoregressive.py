@@ -7,15 +7,15 @@ from typing import Protocol
 
 import torch
 
-from model.decoding.ending import end_always, failure
-from model.decoding.guidance import Negative, room
-from model.decoding.recorder import Recorder
-from model.decoding.request import Request, check_length
-from model.decoding.sequence import Decision, Sequence
-from model.engine import Engine
-from model.kv_cache import KVCache
-from model.steps import Phase, Reason, Record
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.ending import end_always, failure
+from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.recorder import Recorder
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.records.steps import Phase, Reason, Record
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 
 class Interrupt(Protocol):

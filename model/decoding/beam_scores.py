@@ -8,14 +8,14 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from model.sampling.chain import apply_chain
-from model.sampling.context import Context
-from model.sampling.head import HEAD
-from model.sampling.processor import Processor
-from model.sampling.raw import Raw, as_array
-from model.sampling.sampler import provenance
-from model.sampling.scores import Scores
-from model.steps import Candidate, Choice, Status
+from tokenglass.model.records.steps import Candidate, Choice, Status
+from tokenglass.model.sampling.chain import apply_chain
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.head import HEAD
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.raw import Raw, as_array
+from tokenglass.model.sampling.sampler import provenance
+from tokenglass.model.sampling.scores import Scores
 
 
 class Continuations:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from model.decoding.beam_scores import Continuations
-from model.decoding.gate import Gate
-from model.decoding.request import Request
-from model.decoding.sequence import Sequence, reason_to_stop
-from model.errors import NothingPossible, ParameterError
-from model.sampling.chain import build_chain
-from model.steps import Choice, Finish, Reason, Totals
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.beam_scores import Continuations
+from tokenglass.model.decoding.gate import Gate
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.sequence import Sequence, reason_to_stop
+from tokenglass.model.errors import NothingPossible, ParameterError
+from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
+from tokenglass.model.sampling.chain import build_chain
+from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from model.sampling.constraints import ConstraintState
+    from tokenglass.model.sampling.constraints import ConstraintState
 
 
 @dataclass(frozen=True, slots=True)

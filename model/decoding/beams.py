@@ -11,15 +11,15 @@ from collections.abc import Iterator
 
 import torch
 
-from model.decoding.autoregressive import Interrupt, asked_to_stop
-from model.decoding.beam_search import BeamParameters, Move, Search
-from model.decoding.ending import end_always
-from model.decoding.guidance import Negative, room
-from model.decoding.request import Request, check_length
-from model.engine import Engine
-from model.errors import ParameterError
-from model.steps import Finish, Phase, Record, Step
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
+from tokenglass.model.decoding.beam_search import BeamParameters, Move, Search
+from tokenglass.model.decoding.ending import end_always
+from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Finish, Phase, Record, Step
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_beams(

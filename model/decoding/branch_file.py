@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from model.decoding.branches import Branches, Node
-from model.trace import Run, to_dict
+from tokenglass.model.decoding.branches import Branches, Node
+from tokenglass.model.records.trace import Run, to_dict
 
 VERSION = 1
 

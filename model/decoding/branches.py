@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from model.decoding.path_cache import PathCache
-from model.decoding.request import Request, check_length
-from model.engine import Engine
-from model.sampling.context import Context, Mask
-from model.sampling.sampler import Sampler
-from model.sampling.truncation import spared
-from model.steps import Candidate, Choice, Reason
-from model.tokenizer import REPLACEMENT, Tokenizer
+from tokenglass.model.decoding.path_cache import PathCache
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.records.steps import Candidate, Choice, Reason
+from tokenglass.model.sampling.context import Context, Mask
+from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.sampling.truncation import spared
+from tokenglass.model.text.tokenizer import REPLACEMENT, Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 if TYPE_CHECKING:
     from torch import Tensor

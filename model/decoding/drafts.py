@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 
-from model.decoding.sequence import Sequence
-from model.engine import Engine
-from model.errors import NothingPossible, ParameterError
-from model.kv_cache import KVCache
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.errors import NothingPossible, ParameterError
+from tokenglass.model.torch_engine.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)

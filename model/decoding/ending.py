@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from model.decoding.recorder import Recorder
-from model.decoding.sequence import Sequence
-from model.errors import EngineError, is_out_of_memory
-from model.steps import Finish, Record, Totals
+from tokenglass.model.decoding.recorder import Recorder
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.errors import EngineError, is_out_of_memory
+from tokenglass.model.records.steps import Finish, Record, Totals
 
 
 def end_always(records: Iterator[Record], failed: Callable[[], Iterable[Finish]]) -> Iterator[Record]:

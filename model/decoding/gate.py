@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
-from model.tokenizer import StreamingDetokenizer, Tokenizer
+from tokenglass.model.text.tokenizer import StreamingDetokenizer, Tokenizer
 
 
 class Gate:

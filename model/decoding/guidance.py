@@ -8,9 +8,9 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from model.decoding.request import Request, check_length
-from model.decoding.sequence import Sequence
-from model.engine import Engine
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.torch_engine.engine import Engine
 
 
 class Negative:

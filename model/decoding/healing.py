@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.sampling.context import Mask
-from model.tokenizer import Tokenizer
+from tokenglass.model.sampling.context import Mask
+from tokenglass.model.text.tokenizer import Tokenizer
 
 
 def heal(tokenizer: Tokenizer, prompt_ids: tuple[int, ...]) -> tuple[tuple[int, ...], bytes]:

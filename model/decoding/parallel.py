@@ -20,17 +20,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model.decoding.autoregressive import Interrupt, asked_to_stop
-from model.decoding.ending import end_always, failure
-from model.decoding.recorder import Recorder
-from model.decoding.request import Request, check_length
-from model.decoding.reveal import ParallelParameters
-from model.decoding.sequence import Sequence
-from model.engine import Engine
-from model.errors import NothingPossible, ParameterError
-from model.kv_cache import KVCache
-from model.steps import Block, Choice, Phase, Record
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
+from tokenglass.model.decoding.ending import end_always, failure
+from tokenglass.model.decoding.recorder import Recorder
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.errors import NothingPossible, ParameterError
+from tokenglass.model.records.steps import Block, Choice, Phase, Record
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_parallel(

@@ -9,9 +9,9 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from model.decoding.request import Request
-from model.engine import Engine
-from model.kv_cache import CacheTail
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.engine.cache import CacheTail
+from tokenglass.model.torch_engine.engine import Engine
 
 
 class Place(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from model.kv_cache import KVCache
-from model.steps import Choice, Finish, Phase, Reason, Step, Totals
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.records.steps import Choice, Finish, Phase, Reason, Step, Totals
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
 
-from model.errors import ParameterError
+from tokenglass.model.errors import ParameterError
 
 RULES = ("reveal", "passes", "threshold", "entropy_bound")
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from model.decoding.autoregressive import Interrupt, asked_to_stop
-from model.decoding.ending import end_always, held_back
-from model.decoding.guidance import Negative, room
-from model.decoding.request import Request, check_length
-from model.decoding.sequence import Decision, Sequence
-from model.engine import Engine
-from model.errors import ParameterError
-from model.steps import Finish, Phase, Record, Step, Totals
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
+from tokenglass.model.decoding.ending import end_always, held_back
+from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Finish, Phase, Record, Step, Totals
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_samples(

@@ -7,21 +7,21 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model.decoding.gate import Gate
-from model.decoding.healing import Healing
-from model.decoding.request import Request
-from model.errors import NothingPossible
-from model.sampling.context import Context, Mask
-from model.sampling.raw import Measure, Raw
-from model.sampling.sampler import Sampler
-from model.sampling.truncation import spared
-from model.steps import Choice, Reason
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.gate import Gate
+from tokenglass.model.decoding.healing import Healing
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import NothingPossible
+from tokenglass.model.records.steps import Choice, Reason
+from tokenglass.model.sampling.context import Context, Mask
+from tokenglass.model.sampling.raw import Measure, Raw
+from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.sampling.truncation import spared
+from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from model.sampling.constraints import ConstraintState
+    from tokenglass.model.sampling.constraints import ConstraintState
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.decoding.autoregressive import Interrupt, asked_to_stop, next_inputs
-from model.decoding.drafts import Draft, Drafter, guess
-from model.decoding.ending import end_always, failure
-from model.decoding.recorder import Recorder
-from model.decoding.request import Request, check_length
-from model.decoding.sequence import Decision, Sequence
-from model.engine import Engine
-from model.errors import ParameterError
-from model.kv_cache import KVCache
-from model.steps import Choice, Phase, Record
-from model.tokenizer import Tokenizer
+from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop, next_inputs
+from tokenglass.model.decoding.drafts import Draft, Drafter, guess
+from tokenglass.model.decoding.ending import end_always, failure
+from tokenglass.model.decoding.recorder import Recorder
+from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Choice, Phase, Record
+from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_speculative(

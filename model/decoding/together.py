@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from model.steps import Finish, Record, Totals
+from tokenglass.model.records.steps import Finish, Record, Totals
 
 
 class Together:

@@ -6,7 +6,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-CATALOG = Path(__file__).parent.parent.parent / "weights" / "catalog.toml"
+from tokenglass.weights import FOLDER as WEIGHTS
+
+CATALOG = WEIGHTS / "catalog.toml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import SINGLE, Checkpoint
-from model.config import ModelConfig
-from model.engine import blank
-from model.errors import GGUFError, TokenglassError
-from model.fields import first_few
-from model.generation_config import GenerationConfig
-from model.headers import TensorInfo
-from model.importers.gguf_architectures import architecture
-from model.importers.gguf_config import config_of
-from model.importers.gguf_file import GGUFFile
-from model.importers.gguf_tokenizer import end_ids, tokenizer_of
-from model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_rope_factors, write
-from model.importers.partial import Progress, complete_or_nothing
-from model.layouts import HEAD
-from model.loading import load_model
-from model.store import Origin, write_origin
+from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.headers import TensorInfo
+from tokenglass.model.checkpoint.layouts import HEAD
+from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
+from tokenglass.model.checkpoint.store import Origin, write_origin
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.fields import first_few
+from tokenglass.model.errors import GGUFError, TokenglassError
+from tokenglass.model.importers.gguf_architectures import architecture
+from tokenglass.model.importers.gguf_config import config_of
+from tokenglass.model.importers.gguf_file import GGUFFile
+from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
+from tokenglass.model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_rope_factors, write
+from tokenglass.model.loading import load_model
+from tokenglass.model.sampling.generation_config import GenerationConfig
+from tokenglass.model.torch_engine.engine import blank
 
 
 def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Iterator[Progress]:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from model.errors import GGUFError
-from model.fields import shown
+from tokenglass.model.config.fields import shown
+from tokenglass.model.errors import GGUFError
 
 BLOCK = re.compile(r"blk\.(\d{1,4})\.(\w+)\.(weight|bias)")
 OUTSIDE = {

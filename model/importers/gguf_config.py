@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from model.errors import GGUFError
-from model.fields import shown, shown_name
-from model.importers.gguf_architectures import architecture
-from model.importers.gguf_file import GGUFFile
+from tokenglass.model.config.fields import shown, shown_name
+from tokenglass.model.errors import GGUFError
+from tokenglass.model.importers.gguf_architectures import architecture
+from tokenglass.model.importers.gguf_file import GGUFFile
 
 # keys of an architecture that `config_of` reads
 READ = {

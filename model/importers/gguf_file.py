@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import GGUFError
-from model.fields import shown
-from model.files import open_regular
+from tokenglass.model.config.fields import shown
+from tokenglass.model.errors import GGUFError
+from tokenglass.model.files import open_regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -13,10 +13,10 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from model.errors import GGUFError
-from model.fields import shown
-from model.tokenizer import byte_alphabet, refused
-from model.tokenizer_classes import KEEPS_STEPS
+from tokenglass.model.config.fields import shown
+from tokenglass.model.errors import GGUFError
+from tokenglass.model.text.tokenizer import byte_alphabet, refused
+from tokenglass.model.text.tokenizer_classes import KEEPS_STEPS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 MAX_TOKENS = 2**19  # the largest vocabularies have half of it

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from model.errors import GGUFError, first_line
-from model.fields import first_few, shown_name
-from model.importers.gguf_architectures import ROPE_FACTORS, Architecture
-from model.importers.gguf_file import GGUFFile, GGUFTensor
-from model.importers.partial import Progress
+from tokenglass.model.checkpoint.partial import Progress
+from tokenglass.model.config.fields import first_few, shown_name
+from tokenglass.model.errors import GGUFError, first_line
+from tokenglass.model.importers.gguf_architectures import ROPE_FACTORS, Architecture
+from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import INDEX, SINGLE, Checkpoint
-from model.config import ModelConfig
-from model.errors import StoreError, first_line
-from model.files import MAX_INDEX, MAX_TOKENIZER, read_json
-from model.importers.partial import locked
-from model.store import Origin, sha256_of, size_of, write_origin
+from tokenglass.model.checkpoint.folder import INDEX, SINGLE, Checkpoint
+from tokenglass.model.checkpoint.partial import locked
+from tokenglass.model.checkpoint.store import Origin, sha256_of, size_of, write_origin
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.errors import StoreError, first_line
+from tokenglass.model.files import MAX_INDEX, MAX_TOKENIZER, read_json
 
 SMALL = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),

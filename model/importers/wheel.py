@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.errors import StoreError
-from model.importers.catalog import CatalogEntry
-from model.importers.gguf import fill_and_load
-from model.importers.gguf_file import GGUFFile
-from model.importers.partial import Progress, complete_or_nothing
-from model.store import sha256_of, size_of
+from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
+from tokenglass.model.checkpoint.store import sha256_of, size_of
+from tokenglass.model.errors import StoreError
+from tokenglass.model.importers.catalog import CatalogEntry
+from tokenglass.model.importers.gguf import fill_and_load
+from tokenglass.model.importers.gguf_file import GGUFFile
 
 CHUNK = 2**20
 

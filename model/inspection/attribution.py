@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.inspection.fork import ForkView, Recording, blocks
-from model.inspection.records import Component
-from model.rope import rotate
-from model.transformer import Attention, Block, Norm, Transformer, normalised
+from tokenglass.model.inspection.fork import ForkView, Recording, blocks
+from tokenglass.model.inspection.records import Component
+from tokenglass.model.torch_engine.rope import rotate
+from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Transformer, normalised
 
 
 @dataclass(frozen=True, slots=True)

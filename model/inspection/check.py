@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.engine import Engine
-from model.errors import TokenglassError
-from model.inspection.lens import divergence_bits
-from model.tokenizer import StreamingDetokenizer, Tokenizer
+from tokenglass.model.errors import TokenglassError
+from tokenglass.model.inspection.lens import divergence_bits
+from tokenglass.model.text.tokenizer import StreamingDetokenizer, Tokenizer
+from tokenglass.model.torch_engine.engine import Engine
 
 PROBE = (
     "Once upon a time there was a little fox who lived in the forest. The fox said hello to the bear, and the bear "

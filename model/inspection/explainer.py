@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from model.decoding.ending import end_always
-from model.engine import LocalEngine
-from model.inspection.reading import flow_rows
-from model.kernels.native import NativeEngine
-from model.kv_cache import KVCache
-from model.steps import Finish, Record, Step, Totals
+from tokenglass.model.decoding.ending import end_always
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.inspection.reading import flow_rows
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.records.steps import Finish, Record, Step, Totals
+from tokenglass.model.torch_engine.engine import LocalEngine
 
 
 class Explainer:

@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from model.attention import Sight
-from model.kv_cache import KVCache
-from model.transformer import Block, PassView, Transformer
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.torch_engine.attention import Sight
+from tokenglass.model.torch_engine.transformer import Block, PassView, Transformer
 
 
 class Fork:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.inspection.fork import Fork, ForkView, head
-from model.inspection.lens import divergence_bits
-from model.inspection.records import Effect
-from model.kv_cache import KVCache
-from model.transformer import Transformer
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.inspection.fork import Fork, ForkView, head
+from tokenglass.model.inspection.lens import divergence_bits
+from tokenglass.model.inspection.records import Effect
+from tokenglass.model.torch_engine.transformer import Transformer
 
 ROWS = 128  # positions hidden in one pass, each in a row of its own
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.inspection.fork import Recording, blocks, head
-from model.inspection.records import LayerFlow, Token
-from model.transformer import Block, Transformer
+from tokenglass.model.inspection.fork import Recording, blocks, head
+from tokenglass.model.inspection.records import LayerFlow, Token
+from tokenglass.model.torch_engine.transformer import Block, Transformer
 
 
 def divergence_bits(logprobs: Tensor, others: Tensor) -> Tensor:

@@ -9,16 +9,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.engine import LocalEngine, check_ids
-from model.errors import EngineError, ParameterError, PromptError
-from model.inspection.attribution import Split, split_logits
-from model.inspection.fork import Fork, ForkView, head, recorded
-from model.inspection.knock_out import direct_effects, total_effect
-from model.inspection.lens import through_layers
-from model.inspection.records import Component, Flow, PositionFlow, Token
-from model.kernels.native import NativeEngine
-from model.kv_cache import KVCache
-from model.transformer import Transformer
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.errors import EngineError, ParameterError, PromptError
+from tokenglass.model.inspection.attribution import Split, split_logits
+from tokenglass.model.inspection.fork import Fork, ForkView, head, recorded
+from tokenglass.model.inspection.knock_out import direct_effects, total_effect
+from tokenglass.model.inspection.lens import through_layers
+from tokenglass.model.inspection.records import Component, Flow, PositionFlow, Token
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.torch_engine.engine import LocalEngine, check_ids
+from tokenglass.model.torch_engine.transformer import Transformer
 
 CHUNK = 256  # positions per prefill pass
 LIVE_POSITIONS = 8  # knocked out per drawn step of the live view

@@ -1,17 +1,17 @@
 """The processors that are on, in their order.
 
-The default order is `model.sampling.parameters.SAMPLERS`; guidance always comes first.
+The default order is `tokenglass.model.sampling.parameters.SAMPLERS`; guidance always comes first.
 """
 
 from __future__ import annotations
 
-from model.sampling.parameters import SamplingParameters
-from model.sampling.penalties import FrequencyPenalty, LogitBias, PresencePenalty, RepetitionPenalty
-from model.sampling.processor import Processor
-from model.sampling.repeats import DRY, NoRepeatNgram
-from model.sampling.rescaling import Guidance, Temperature
-from model.sampling.scores import Scores
-from model.sampling.truncation import XTC, MinP, TopK, TopNSigma, TopP, TypicalP
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.penalties import FrequencyPenalty, LogitBias, PresencePenalty, RepetitionPenalty
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.repeats import DRY, NoRepeatNgram
+from tokenglass.model.sampling.rescaling import Guidance, Temperature
+from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.sampling.truncation import XTC, MinP, TopK, TopNSigma, TopP, TypicalP
 
 GREEDY = "temperature"  # temperature 0 leaves the whole mass to one token
 ONLY_DRAWN = (Temperature, TopNSigma, TopK, TopP, MinP, TypicalP, XTC)  # without them the first token stays the first

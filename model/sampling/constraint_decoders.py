@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.tokenizer import Tokenizer
+    from tokenglass.model.text.tokenizer import Tokenizer
 
 MARK = "▁"  # SentencePiece's space
 SPACES = {"type": "Replace", "pattern": {"String": MARK}, "content": " "}

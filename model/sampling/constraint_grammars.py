@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from model.errors import ParameterError, first_line
+from tokenglass.model.errors import ParameterError, first_line
 
 LOWER = ("minimum", "exclusiveMinimum")
 BOUNDS = (*LOWER, "maximum", "exclusiveMaximum")

@@ -6,12 +6,12 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from model.errors import TokenizerError
+from tokenglass.model.errors import TokenizerError
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-    from model.tokenizer import Tokenizer
+    from tokenglass.model.text.tokenizer import Tokenizer
 
 BEFORE = "\x02"  # put before a text to have it encoded as in the middle of one; no vocabulary merges it
 

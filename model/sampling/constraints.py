@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from model.errors import NothingPossible, ParameterError
-from model.sampling.constraint_decoders import obstacle
-from model.sampling.constraint_grammars import grammar_of, reason
-from model.sampling.constraint_tokens import ConstraintTokens
-from model.sampling.context import Mask
+from tokenglass.model.errors import NothingPossible, ParameterError
+from tokenglass.model.sampling.constraint_decoders import obstacle
+from tokenglass.model.sampling.constraint_grammars import grammar_of, reason
+from tokenglass.model.sampling.constraint_tokens import ConstraintTokens
+from tokenglass.model.sampling.context import Mask
 
 if TYPE_CHECKING:
     import numpy as np
     from llguidance import LLMatcher
     from numpy.typing import NDArray
 
-    from model.tokenizer import Tokenizer
+    from tokenglass.model.text.tokenizer import Tokenizer
 
 ConstraintName = Literal["regex", "json-schema", "json", "choice", "grammar"]
 

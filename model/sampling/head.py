@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.sampling.provenance import Floats, Ints
+from tokenglass.model.sampling.provenance import Floats, Ints
 
 HEAD = 128  # tokens that are sorted at first
 LONG = 256  # tokens of a head that is not sorted again when a few change

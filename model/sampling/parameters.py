@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from model.errors import ParameterError
-from model.fields import shown
+from tokenglass.model.config.fields import shown
+from tokenglass.model.errors import ParameterError
 
 SAMPLERS = (
     "logit-bias",

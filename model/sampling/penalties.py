@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from model.errors import ParameterError
-from model.fields import shown
-from model.sampling.processor import Processor
-from model.sampling.provenance import Ints
-from model.sampling.scores import Scores
-from model.tokenizer import Tokenizer
+from tokenglass.model.config.fields import shown
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.provenance import Ints
+from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

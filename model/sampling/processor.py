@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import ClassVar
 
-from model.sampling.scores import Scores
+from tokenglass.model.sampling.scores import Scores
 
 
 class Processor(ABC):

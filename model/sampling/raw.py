@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from model.errors import EngineError
-from model.sampling.head import HEAD, Head
-from model.sampling.provenance import Floats, Ints, Logits
+from tokenglass.model.errors import EngineError
+from tokenglass.model.sampling.head import HEAD, Head
+from tokenglass.model.sampling.provenance import Floats, Ints, Logits
 
 ALL = slice(None)
 PART = 8192

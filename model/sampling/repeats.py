@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from model.sampling.processor import Processor
-from model.sampling.provenance import Ints
-from model.sampling.scores import Scores
-from model.tokenizer import Tokenizer
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.provenance import Ints
+from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.text.tokenizer import Tokenizer
 
 LONGEST = 50  # tokens that a repeated sequence is followed back
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from model.errors import ParameterError
-from model.sampling.processor import Processor
-from model.sampling.provenance import Floats
-from model.sampling.scores import Scores
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.provenance import Floats
+from tokenglass.model.sampling.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from model.sampling.chain import GREEDY, apply_chain, build_chain
-from model.sampling.context import Context
-from model.sampling.draw import uniform
-from model.sampling.head import HEAD
-from model.sampling.parameters import SamplingParameters
-from model.sampling.provenance import Change, Floats, Ints
-from model.sampling.raw import Measure, Raw, as_array
-from model.sampling.scores import Scores
-from model.steps import Candidate, Choice
+from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.sampling.chain import GREEDY, apply_chain, build_chain
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.draw import uniform
+from tokenglass.model.sampling.head import HEAD
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.provenance import Change, Floats, Ints
+from tokenglass.model.sampling.raw import Measure, Raw, as_array
+from tokenglass.model.sampling.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 
-from model.errors import EngineError, NothingPossible
-from model.sampling.context import Context, Mask
-from model.sampling.head import HEAD, Head
-from model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
-from model.sampling.raw import Raw
+from tokenglass.model.errors import EngineError, NothingPossible
+from tokenglass.model.sampling.context import Context, Mask
+from tokenglass.model.sampling.head import HEAD, Head
+from tokenglass.model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
+from tokenglass.model.sampling.raw import Raw
 
 UNDERFLOW = math.log(sys.float_info.min)  # below it an exponential has no digits of its own
 

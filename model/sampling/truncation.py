@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from model.sampling.draw import XTC_STREAM, uniform
-from model.sampling.processor import Processor
-from model.sampling.provenance import Ints
-from model.sampling.raw import weighed
-from model.sampling.scores import Scores
-from model.tokenizer import Tokenizer
+from tokenglass.model.sampling.draw import XTC_STREAM, uniform
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.provenance import Ints
+from tokenglass.model.sampling.raw import weighed
+from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.text.tokenizer import Tokenizer
 
 
 class Truncation(Processor):

@@ -12,20 +12,17 @@ import itertools
 import sys
 import threading
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from model.decoding.beam_search import BeamParameters
-from model.decoding.beams import decode_beams
-from model.decoding.request import Request
-from model.loading import LoadedModel, load_model
-from model.sampling.parameters import SamplingParameters
-from model.steps import Finish, Step
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.beam_search import BeamParameters
+from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.records.steps import Finish, Step
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 PROMPTS = (
     "Once upon a time there was a little fox",

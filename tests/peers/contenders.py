@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from model.store import resolve
-from model.tokenizer import Tokenizer
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.text.tokenizer import Tokenizer
 
 TYPES = ("F32", "BF16", "Q8_0", "Q4_0")  # llama.cpp's names of float32, bfloat16, int8 and int4
 PASSAGE = "Once upon a time there was a little fox who lived in the forest with her mother and nine brothers. "
@@ -52,7 +52,7 @@ class Ours:
     def __init__(self, contender: Contender):
         import torch  # noqa: PLC0415  (each process imports what it runs)
 
-        from model.loading import load_model  # noqa: PLC0415
+        from tokenglass.model.loading import load_model  # noqa: PLC0415
 
         torch.set_num_threads(contender.threads)
         quantised = contender.weights.startswith("int")
@@ -81,10 +81,10 @@ class Ours:
         return len(prompt) / sum(step.seconds for step in self.steps(prompt, 1, None))
 
     def steps(self, prompt: Sequence[int], tokens: int, cache: Any) -> list[Any]:
-        from model.decoding.autoregressive import decode  # noqa: PLC0415
-        from model.decoding.request import Request  # noqa: PLC0415
-        from model.sampling.parameters import SamplingParameters  # noqa: PLC0415
-        from model.steps import Step  # noqa: PLC0415
+        from tokenglass.model.decoding.autoregressive import decode  # noqa: PLC0415
+        from tokenglass.model.decoding.request import Request  # noqa: PLC0415
+        from tokenglass.model.records.steps import Step  # noqa: PLC0415
+        from tokenglass.model.sampling.parameters import SamplingParameters  # noqa: PLC0415
 
         request = Request(
             tuple(prompt), seed=1, sampling=SamplingParameters(temperature=0), max_new_tokens=tokens, prefill_chunk=512

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from contenders import MAKERS, Arena, Contender, contenders, median_and_range, prompt_of
 
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
 
 RIVALS = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 

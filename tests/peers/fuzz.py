@@ -35,15 +35,15 @@ import transformers
 from test_families import CASES
 from tiny_gguf import byte_level_metadata, sentencepiece_metadata, write_gguf
 
-from cli.commands.inspect import describe
-from model.chat import ChatTemplate, Message
-from model.checkpoint import Checkpoint
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.errors import TokenglassError
-from model.importers.gguf import import_gguf
-from model.loading import load_model
-from model.quantised_checkpoint import quantize_checkpoint
+from tokenglass.cli.commands.inspect import describe
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import TokenglassError
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.loading import load_model
+from tokenglass.model.text.chat import ChatTemplate, Message
+from tokenglass.model.torch_engine.quantised_checkpoint import quantize_checkpoint
 
 SECONDS, MEMORY, LONGEST = 30, 4 * 2**30, 600
 GOOD = ("text", "refused")

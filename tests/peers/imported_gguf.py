@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import torch
 from llama_cpp import LlamaCpp
 
-from model.importers.gguf import import_gguf
-from model.loading import load_model
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.loading import load_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import jsonschema
 
-from model.chat import ChatTemplate, Message
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.loading import LoadedModel, load_model
-from model.sampling.constraints import Constraint
-from model.steps import Finish, Step
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.records.steps import Finish, Step
+from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.text.chat import ChatTemplate, Message
 
 SCHEMAS = Path(__file__).with_suffix(".json")
 

@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 import torch
 
-from model.inspection.fork import Fork, ForkView, recorded
-from model.inspection.knock_out import direct_effects
-from model.inspection.lens import through_layers
-from model.inspection.reading import flow_rows
-from model.kv_cache import KVCache
-from model.loading import LoadedModel, load_model
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.inspection.fork import Fork, ForkView, recorded
+from tokenglass.model.inspection.knock_out import direct_effects
+from tokenglass.model.inspection.lens import through_layers
+from tokenglass.model.inspection.reading import flow_rows
+from tokenglass.model.loading import LoadedModel, load_model
 
 TEXT = "Once upon a time there was a little fox who lived in the forest. " * 200
 

@@ -24,14 +24,14 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cli import session
-from cli.terminal import make_console
-from cli.views.live import LiveView
-from cli.views.plain import PlainView
-from model.decoding.autoregressive import decode
-from model.decoding.request import Request
-from model.loading import LoadedModel, load_model
-from model.store import bundled_folder
+from tokenglass.cli.run import session
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.views.live import LiveView
+from tokenglass.cli.views.plain import PlainView
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.loading import LoadedModel, load_model
 
 FRAME = b"\x1b[?2026h"  # begins every frame of the live view
 

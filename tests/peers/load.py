@@ -14,8 +14,8 @@ import statistics
 import subprocess
 import sys
 
-from model.checkpoint import Checkpoint
-from model.store import resolve
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.store import resolve
 
 MEASURE = """
 import json, resource, time
@@ -33,7 +33,7 @@ print(json.dumps([loaded - started, ended - started, (peak - base) * 1024]))
 OURS = {
     "imports": "from pathlib import Path\nfrom model.loading import load_model",
     "load": "model = load_model(Path({folder!r}))",
-    "forward": "model.engine.forward(torch.tensor([[1, 2, 3]]), None)",
+    "forward": "tokenglass.model.torch_engine.engine.forward(torch.tensor([[1, 2, 3]]), None)",
 }
 PEER = {
     "imports": "from transformers import AutoModelForCausalLM, AutoTokenizer",

@@ -17,17 +17,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from model.comparison.divergence import divergence
-from model.comparison.modes import AUTOREGRESSIVE, Modes
-from model.comparison.passages import read_passages
-from model.comparison.runs import run
-from model.decoding.request import Request
-from model.engine import set_threads
-from model.errors import TokenglassError
-from model.loading import LoadedModel, load_model
-from model.quality import held_out_text
-from model.sampling.parameters import SamplingParameters
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import TokenglassError
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.measuring.comparison.divergence import divergence
+from tokenglass.model.measuring.comparison.modes import AUTOREGRESSIVE, Modes
+from tokenglass.model.measuring.comparison.passages import read_passages
+from tokenglass.model.measuring.comparison.runs import run
+from tokenglass.model.measuring.quality import held_out_text
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.torch_engine.engine import set_threads
 
 SAMPLINGS = {"greedy": SamplingParameters(temperature=0), "sampled": SamplingParameters(temperature=0.8, top_p=0.95)}
 LOSSLESS = "speculative-ngram,speculative-parallel,jacobi"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from contenders import MAKERS, Arena, contenders, median_and_range, prompt_of
 
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
 
 
 def main() -> None:

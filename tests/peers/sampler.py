@@ -16,11 +16,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from model.loading import LoadedModel, load_model
-from model.sampling.context import Context
-from model.sampling.parameters import SamplingParameters
-from model.sampling.sampler import Sampler
-from model.store import resolve
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.sampler import Sampler
 
 TEXT = """Once upon a time there was a little fox who lived in the forest. One day the fox went to the river to look
 for something to eat, and there it met a bear. The bear was big and brown, and it had a fish. "Good morning, little

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from model.store import bundled_folder
+from tokenglass.model.checkpoint.store import bundled_folder
 
 TRANSFORMERS = """
 import torch

@@ -12,14 +12,14 @@ import argparse
 import statistics
 from itertools import zip_longest
 
-from model.comparison.modes import MODES, Modes
-from model.comparison.runs import Runs, interleaved
-from model.decoding.request import Request
-from model.engine import set_threads
-from model.loading import LoadedModel, load_model
-from model.sampling.parameters import SamplingParameters
-from model.store import resolve
-from weights.recipe.patterns import pattern_texts
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.measuring.comparison.modes import MODES, Modes
+from tokenglass.model.measuring.comparison.runs import Runs, interleaved
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.torch_engine.engine import set_threads
+from tokenglass.weights.recipe.patterns import pattern_texts
 
 SHOWN_LINES = 3
 

@@ -1,6 +1,6 @@
 """Make weights/tale.
 
-    python -m weights.recipe CORPUS --work DIR --out weights/tale --start FOLDER
+    python -m tokenglass.weights.recipe CORPUS --work DIR --out weights/tale --start FOLDER
 
 The run begins with the weights in FOLDER, grown to the new shape, or from nothing. It can be stopped at any moment and
 goes on from its last state in DIR. `echo 300 > DIR/end` ends it early: the learning rate falls to zero within 300 more
@@ -19,14 +19,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.transformer import Transformer
-from weights.recipe.card import Measured, write_card
-from weights.recipe.corpus import END_OF_TEXT, SOURCES, Source, held_out_documents, training_documents
-from weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
-from weights.recipe.export import read_model, write_checkpoint
-from weights.recipe.schedule import BLOCK_SIZES, Recipe
-from weights.recipe.train import append_log, read_log, train
-from weights.recipe.vocabulary import train_tokenizer
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.card import Measured, write_card
+from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, Source, held_out_documents, training_documents
+from tokenglass.weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
+from tokenglass.weights.recipe.export import read_model, write_checkpoint
+from tokenglass.weights.recipe.schedule import BLOCK_SIZES, Recipe
+from tokenglass.weights.recipe.train import append_log, read_log, train
+from tokenglass.weights.recipe.vocabulary import train_tokenizer
 
 WEIGHTS_EVERY = 100  # steps, the weights alone are written to DIR/last
 BLOCK_ROWS, BLOCK_LENGTH = 64, 512  # of the held-out text that blocks are measured on
@@ -34,7 +34,9 @@ BLOCK_ROWS, BLOCK_LENGTH = 64, 512  # of the held-out text that blocks are measu
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m weights.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tokenglass.weights.recipe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", type=Path, help="the folder with stories-*.txt.xz")
     parser.add_argument("--work", type=Path, required=True, help="vocabulary, token streams, training state, log")

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from model.decoding.autoregressive import decode
-from model.decoding.parallel import decode_parallel
-from model.decoding.request import Request
-from model.decoding.reveal import ParallelParameters
-from model.loading import LoadedModel, load_model
-from weights.recipe.corpus import SOURCES
-from weights.recipe.evaluate import BlockLosses
-from weights.recipe.schedule import Recipe
-from weights.recipe.vocabulary import MASK_ID
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.parallel import decode_parallel
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.weights.recipe.corpus import SOURCES
+from tokenglass.weights.recipe.evaluate import BlockLosses
+from tokenglass.weights.recipe.schedule import Recipe
+from tokenglass.weights.recipe.vocabulary import MASK_ID
 
 PROMPTS = (
     "Once upon a time",

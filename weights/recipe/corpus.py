@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from weights.recipe.patterns import pattern_texts
+from tokenglass.weights.recipe.patterns import pattern_texts
 
 END_OF_TEXT = "<|endoftext|>"
 HELD_OUT_ONE_IN = 50

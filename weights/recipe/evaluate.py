@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.transformer import Transformer
-from weights.recipe.joint import all_masked, draw_noise, joint_losses
-from weights.recipe.vocabulary import MASK_ID
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.joint import all_masked, draw_noise, joint_losses
+from tokenglass.weights.recipe.vocabulary import MASK_ID
 
 
 @torch.inference_mode()

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from model.config import ModelConfig
-from model.transformer import Transformer
-from weights.recipe.train import ROPE_THETA, model_config
-from weights.recipe.vocabulary import MASK, write_tokenizer
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.train import ROPE_THETA, model_config
+from tokenglass.weights.recipe.vocabulary import MASK, write_tokenizer
 
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
 

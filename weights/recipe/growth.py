@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from model.transformer import Transformer
+from tokenglass.model.torch_engine.transformer import Transformer
 
 
 @torch.no_grad()

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import Sight
-from model.transformer import PassView, Transformer
+from tokenglass.model.torch_engine.attention import Sight
+from tokenglass.model.torch_engine.transformer import PassView, Transformer
 
 GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, cover a stretch evenly
 

@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import ModelConfig
-from model.layer_kinds import LayerKind
-from model.rope_config import Rope
-from model.transformer import Transformer
-from weights.recipe.corpus import SOURCES
-from weights.recipe.growth import grow
-from weights.recipe.joint import GOLDEN, draw_noise, joint_losses
-from weights.recipe.optimizer import Muon
-from weights.recipe.schedule import Decay, Recipe
-from weights.recipe.vocabulary import MASK_ID, VOCAB_SIZE
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.weights.recipe.corpus import SOURCES
+from tokenglass.weights.recipe.growth import grow
+from tokenglass.weights.recipe.joint import GOLDEN, draw_noise, joint_losses
+from tokenglass.weights.recipe.optimizer import Muon
+from tokenglass.weights.recipe.schedule import Decay, Recipe
+from tokenglass.weights.recipe.vocabulary import MASK_ID, VOCAB_SIZE
 
 ROPE_THETA = 10000.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from weights.recipe.corpus import END_OF_TEXT
+from tokenglass.weights.recipe.corpus import END_OF_TEXT
 
 MASK = "<|mask|>"
 MASK_ID = 1  # the second special token

@@ -1,0 +1,106 @@
+"""The way of decoding that the options ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tokenglass.cli.options.mode import DraftBy, Mode, ModeOptions
+from tokenglass.cli.options.search import SearchOptions
+from tokenglass.cli.run.model_folder import model_folder
+from tokenglass.cli.run.several import decode_several
+from tokenglass.model.errors import ParameterError
+
+if TYPE_CHECKING:
+    import threading
+
+    from tokenglass.model.decoding.drafts import Drafter
+    from tokenglass.model.decoding.request import Request
+    from tokenglass.model.decoding.reveal import ParallelParameters
+    from tokenglass.model.engine.cache import KVCache
+    from tokenglass.model.inspection.explainer import Explainer
+    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.records.steps import Record
+
+
+def records_of(
+    loaded: LoadedModel,
+    request: Request,
+    mode: ModeOptions,
+    search: SearchOptions,
+    interrupt: threading.Event,
+    cache: KVCache | None = None,
+) -> Iterator[Record]:
+    """The records of a run, over that cache where one is given. Raises ParameterError for options that exclude each
+    other."""
+    engine, tokenizer = loaded.engine, loaded.tokenizer
+    several = [name for name, count in (("--beams", search.beams), ("--num-samples", search.num_samples)) if count > 1]
+    if several and mode.mode is not Mode.autoregressive:
+        raise ParameterError(f"{several[0]} and --mode {mode.mode} exclude each other")
+    if several:
+        return decode_several(loaded, request, interrupt, search)
+    if mode.mode is Mode.autoregressive:
+        from tokenglass.model.decoding.autoregressive import decode
+
+        return decode(engine, tokenizer, request, interrupt, cache)
+    if mode.mode is Mode.parallel:
+        from tokenglass.model.decoding.parallel import decode_parallel
+
+        mask_id = loaded.checkpoint.config.mask_token_id
+        return decode_parallel(engine, tokenizer, request, interrupt, parallel_parameters(mode), mask_id)
+    if not request.use_cache:
+        raise ParameterError(f"--mode {mode.mode} verifies guesses over the cache; leave out --no-cache")
+    from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+
+    cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
+    if mode.mode is Mode.jacobi:
+        return decode_jacobi(engine, tokenizer, request, interrupt, cache, mode.block_size)
+    drafter = make_drafter(loaded, request, mode, cache)
+    return decode_speculative(engine, tokenizer, request, interrupt, cache, drafter, mode.draft_length)
+
+
+def explained(loaded: LoadedModel, request: Request, mode: ModeOptions, *, several: bool) -> tuple[KVCache, Explainer]:
+    """A cache for the run, and who explains its steps from it. Raises ParameterError for steps of several tokens."""
+    if several or mode.mode is not Mode.autoregressive or not request.use_cache:
+        raise ParameterError("--flow explains one token at a time over a cache; leave out the other mode or --no-cache")
+    from tokenglass.model.inspection.explainer import Explainer
+
+    cache = loaded.engine.new_cache(planned_length=request.planned_length(loaded.engine.limit))
+    return cache, Explainer(loaded.engine, cache, request.prompt_ids, loaded.tokenizer.piece)
+
+
+def parallel_parameters(mode: ModeOptions) -> ParallelParameters:
+    """The one rule that was given; a threshold of 0.9 where none was."""
+    from tokenglass.model.decoding.reveal import ParallelParameters
+
+    rules = (mode.reveal, mode.passes, mode.threshold, mode.entropy_bound)
+    return ParallelParameters(
+        mode.block_size,
+        reveal=mode.reveal,
+        passes=mode.passes,
+        threshold=0.9 if all(rule is None for rule in rules) else mode.threshold,
+        entropy_bound=mode.entropy_bound,
+    )
+
+
+def make_drafter(loaded: LoadedModel, request: Request, mode: ModeOptions, cache: KVCache) -> Drafter:
+    """Where guesses come from. Raises ParameterError."""
+    from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
+
+    if mode.draft is DraftBy.parallel:
+        return ParallelDrafter(loaded.engine, cache, loaded.checkpoint.config.mask_token_id)
+    if mode.draft is DraftBy.model or mode.draft_model is not None:
+        if mode.draft_model is None:
+            raise ParameterError("--draft model needs --draft-model MODEL")
+        from tokenglass.model.engine.memory import Caches
+        from tokenglass.model.loading import load_model
+
+        planned = request.planned_length(loaded.engine.limit)
+        here = Caches(planned).nbytes(loaded.checkpoint.config, loaded.dtype)  # it has not grown yet
+        other = load_model(
+            model_folder(mode.draft_model), backend="auto", caches=lambda _: Caches(planned, beside=here)
+        )
+        if other.tokenizer_fingerprint != loaded.tokenizer_fingerprint:
+            raise ParameterError(f"{other.name} has another tokenizer than {loaded.name}; its guesses cannot be read")
+        return ModelDrafter(other.engine, len(request.prompt_ids), loaded.engine.vocab_size)
+    return NgramDrafter()

@@ -1,0 +1,39 @@
+"""The checkpoint folder for what a user calls a model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def model_folder(name: str | None) -> Path:
+    """Resolve a name; a GGUF file is imported to the user's cache first, once as long as it does not change."""
+    from tokenglass.model.checkpoint.store import resolve
+
+    path = resolve(name)
+    return imported(path) if path.suffix.lower() == ".gguf" and path.is_file() else path
+
+
+def imported(path: Path) -> Path:
+    """The folder that a GGUF file was imported to, now or before."""
+    from tokenglass.cli.say import say
+    from tokenglass.cli.work import work
+    from tokenglass.model.checkpoint.store import imports_folder
+    from tokenglass.model.errors import StoreError
+
+    stat = path.stat()
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    stem = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in path.stem)
+    folder = (
+        imports_folder() / f"{stem[:60].lstrip('._-') or 'model'}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    )
+    if not folder.is_dir():
+        from tokenglass.model.importers.gguf import import_gguf
+
+        try:
+            work(import_gguf(path, folder))
+        except StoreError:
+            if not folder.is_dir():  # else another process has made it, just before this one began
+                raise
+        say(f"imported {path.name} to {folder}; `tokenglass models rm {folder.name}` removes it")
+    return folder

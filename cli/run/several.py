@@ -1,0 +1,80 @@
+"""Several texts of one run: what --num-samples and --beams ask for, decoded and shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tokenglass.cli.options.search import SearchOptions
+from tokenglass.cli.options.view import ColorBy, ColorWhen, ViewName, ViewOptions
+from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.views.jsonl import JsonlView
+from tokenglass.cli.views.several import Counted, SeveralPipe, SeveralPlain
+from tokenglass.cli.views.view import View
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Record
+
+if TYPE_CHECKING:
+    import threading
+
+    from tokenglass.model.loading import LoadedModel
+
+
+def is_several(search: SearchOptions) -> bool:
+    return search.num_samples > 1 or search.beams > 1
+
+
+def settled(request: Request, search: SearchOptions, view: ViewOptions) -> Request:
+    """The request as several texts need it. Raises ParameterError for what does not go with them."""
+    if view.pause or view.color_by is not ColorBy.none:
+        raise ParameterError("--pause and --color-by follow a single text; leave out --num-samples and --beams")
+    if search.beams == 1:
+        return request
+    if search.num_samples > search.beams:
+        raise ParameterError(f"--num-samples {search.num_samples} is more than --beams {search.beams} can give")
+    return replace(request, sampling=replace(request.sampling, temperature=0.0))
+
+
+def about(request: Request, search: SearchOptions) -> dict[str, Any]:
+    """What the description of the run adds."""
+    from tokenglass.model.decoding.samples import derived_seeds
+
+    if search.beams == 1:
+        return {"num_samples": search.num_samples, "seeds": derived_seeds(request.seed, search.num_samples)}
+    return {name: getattr(search, name) for name in ("num_samples", "beams", "length_penalty", "early_stopping")}
+
+
+def decode_several(
+    loaded: LoadedModel, request: Request, interrupt: threading.Event, search: SearchOptions
+) -> Iterator[Record]:
+    """The records of all texts. Raises ParameterError, PromptError."""
+    from tokenglass.model.decoding.beam_search import BeamParameters
+    from tokenglass.model.decoding.beams import decode_beams
+    from tokenglass.model.decoding.samples import decode_samples
+
+    if search.beams == 1:
+        return decode_samples(loaded.engine, loaded.tokenizer, request, interrupt, search.num_samples)
+    parameters = BeamParameters(search.beams, search.length_penalty, search.early_stopping)
+    return decode_beams(loaded.engine, loaded.tokenizer, request, interrupt, parameters)
+
+
+def several_view(
+    name: ViewName, options: ViewOptions, search: SearchOptions, interrupt: threading.Event, *, echo: bool
+) -> View:
+    """The view of that name on this process's stdout; its Finish is that of the whole run."""
+    return Counted(view_of(name, options, search.num_samples, interrupt, echo))
+
+
+def view_of(name: ViewName, options: ViewOptions, shown: int, interrupt: threading.Event, echo: bool) -> View:
+    if name is ViewName.jsonl:
+        return JsonlView(sys.stdout.buffer)
+    if name is ViewName.live:
+        from tokenglass.cli.views.live_several import SeveralLive  # a pipe does without it
+
+        return SeveralLive(make_console(sys.stdout, color=options.color.value), shown, options.panel.value, interrupt)
+    if sys.stdout.isatty() or options.color is ColorWhen.always:
+        return SeveralPlain(make_console(sys.stdout, color=options.color.value), shown)
+    return SeveralPipe(sys.stdout.buffer, echo, shown)

@@ -1,0 +1,206 @@
+"""A checkpoint folder, from its headers and small files: what it holds, and whether that fits. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeGuard
+
+from tokenglass.model.checkpoint.headers import Header, TensorInfo, read_header
+from tokenglass.model.checkpoint.quantised_layout import Quantisation, quantisation_of, weights_in
+from tokenglass.model.config.config import ModelConfig, names_dtype
+from tokenglass.model.config.fields import first_few, shown, shown_name
+from tokenglass.model.errors import CheckpointError
+from tokenglass.model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
+from tokenglass.model.sampling.generation_config import GenerationConfig
+
+MAX_FILE_NAME = 255
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
+HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
+# Tables and causal masks that old checkpoints store and nobody reads
+RECOMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder, its configuration and headers read, no weights loaded."""
+
+    folder: Path
+    config: ModelConfig
+    generation_config: GenerationConfig
+    tensors: tuple[TensorInfo, ...]
+    quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
+
+    @staticmethod
+    def open(folder: Path) -> Checkpoint:
+        """Read the small files and the headers. Raises CheckpointError or ConfigError."""
+        _refuse_other_formats(folder)
+        raw = read_json(folder / "config.json")
+        config = ModelConfig.from_hf(raw)
+        most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER
+        shards = _shards(folder)
+        headers = {file: read_header(file, most) for file in shards}
+        tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))
+        if not names_dtype(raw):
+            config = replace(config, dtype=_stored_dtype(tensors))
+        return Checkpoint(
+            folder=folder,
+            config=config,
+            generation_config=GenerationConfig.from_folder(folder, raw),
+            tensors=tensors,
+            quantisation=_quantisation(headers),
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(self.dtypes.values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(info.nbytes for info in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits stored per parameter, scales and offsets included."""
+        return 8 * self.nbytes / max(1, self.num_parameters)
+
+    def nbytes_as(self, kind: str) -> int:
+        """Bytes of the weights when they are loaded in this dtype or format; quantised ones stay as they are stored."""
+        return self.num_parameters * BITS[kind] // 8 if self.quantisation is None else self.nbytes
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Parameters per dtype, by the usual names."""
+        counts: dict[str, int] = {}
+        for info in self.tensors:
+            name, size = DTYPES.get(info.dtype, info.dtype), info.size
+            if self.quantisation is not None:
+                name, size = weights_in(info.name, info.shape, name, self.config)
+            if size or self.quantisation is None:
+                counts[name] = counts.get(name, 0) + size
+        return counts
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """End tokens that generation_config.json names; where there is none, config.json."""
+        return self.generation_config.eos_token_ids
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over config.json, every tensor's name, dtype and shape, and both ends (4 KiB) of each file."""
+        digest = hashlib.sha256(read_bytes(self.folder / "config.json", MAX_CONFIG))
+        for info in sorted(self.tensors, key=lambda info: info.name):
+            digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())
+        for file in sorted({info.file for info in self.tensors}):
+            with open_regular(file) as opened:
+                header = int.from_bytes(opened.read(8), "little")
+                opened.seek(8 + header)
+                digest.update(opened.read(4096))
+                opened.seek(-min(4096, file.stat().st_size), 2)
+                digest.update(opened.read(4096))
+        return digest.hexdigest()
+
+    def audit(self, expected: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str] | None = None) -> None:
+        """Raises CheckpointError for missing or wrongly shaped tensors, and dtypes that cannot be run.
+
+        Quantised checkpoints fix the dtype of each tensor: `dtypes`, by safetensors' names. This program wrote them, so
+        a tensor that does not belong to them is an error too; elsewhere it is left aside, as in transformers.
+        """
+        found = {info.name: info for info in self.tensors if not RECOMPUTED.search(info.name)}
+        wrong = {
+            "missing": [name for name in expected if name not in found],
+            "unexpected": [shown_name(name) for name in found if name not in expected],
+            "wrong shape": [
+                f"{name} is {list(found[name].shape)}, expected {list(shape)}"
+                for name, shape in expected.items()
+                if name in found and found[name].shape != shape
+            ],
+            "unsupported dtype": [
+                f"{shown_name(info.name)} is {shown_name(info.dtype)}"
+                for info in found.values()
+                if info.name in expected
+                and (info.dtype not in DTYPES if dtypes is None else info.dtype != dtypes.get(info.name, info.dtype))
+            ],
+        }
+        complaints = [f"{kind}: {first_few(texts)}" for kind, texts in wrong.items() if texts]
+        if any(texts for kind, texts in wrong.items() if kind != "unexpected" or dtypes is not None):
+            raise CheckpointError(f"{self.folder}: the weights do not fit config.json; {'; '.join(complaints)}")
+
+    def unread(self, expected: Collection[str]) -> str | None:
+        """A note on tensors that no weight of the model is made of; None where there are none."""
+        names = [i.name for i in self.tensors if i.name not in expected and not RECOMPUTED.search(i.name)]
+        few = first_few([shown_name(name) for name in names])
+        return f"the weights hold what the model has no place for, not used: {few}" if names else None
+
+
+def _refuse_other_formats(folder: Path) -> None:
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such folder; -m takes a checkpoint folder in Hugging Face's layout")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; -m takes a checkpoint folder in Hugging Face's layout")
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder}: a LoRA adapter, not a whole model; merge it into its base model first")
+
+
+def _shards(folder: Path) -> dict[Path, frozenset[str] | None]:
+    """Each weight file with the tensors expected in it (None: whatever it holds).
+
+    A single file comes before an index, as in transformers.
+    """
+    if (folder / SINGLE).exists():
+        return {folder / SINGLE: None}
+    if (folder / INDEX).exists():
+        return {folder / file: names for file, names in read_index(folder / INDEX).items()}
+    other = next((p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
+    found = f" (it holds {shown_name(other)}, which this program does not read)" if other else ""
+    raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{found}")
+
+
+def read_index(path: Path) -> dict[str, frozenset[str]]:
+    """The files that an index names, each with its tensors. Raises CheckpointError, ConfigError."""
+    weight_map = read_json(path, MAX_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: no weight_map")
+    shards: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        if not is_file_name(file):
+            raise CheckpointError(
+                f"{path}: {shown_name(name)} points to {shown(file)}, which is not a file of this folder"
+            )
+        shards.setdefault(file, set()).add(name)
+    return {file: frozenset(names) for file, names in shards.items()}
+
+
+def is_file_name(name: object) -> TypeGuard[str]:
+    """Whether this names a file of the folder itself."""
+    plain = isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..")
+    return plain and len(str(name)) <= MAX_FILE_NAME and str(name).isprintable()
+
+
+def _stored_dtype(tensors: Collection[TensorInfo]) -> str:
+    """That of the first tensor with one that can be computed in."""
+    return next((DTYPES[info.dtype] for info in tensors if info.dtype in DTYPES), "float32")
+
+
+def _quantisation(headers: Mapping[Path, Header]) -> Quantisation | None:
+    """What the files' metadata says, which must be the same in all. Raises CheckpointError."""
+    found = {quantisation_of(header.metadata, file) for file, header in headers.items()}
+    if len(found) > 1:
+        raise CheckpointError(f"{min(headers).parent}: its files are not quantised alike; quantise the model again")
+    return found.pop()
+
+
+def _tensors(file: Path, header: Header, names: frozenset[str] | None) -> tuple[TensorInfo, ...]:
+    if names is None:
+        return header.tensors
+    absent = [shown_name(name) for name in sorted(names - {info.name for info in header.tensors})]
+    if absent:
+        raise CheckpointError(f"{file}: the index places {first_few(absent)} here, but the file does not hold it")
+    return tuple(info for info in header.tensors if info.name in names)

@@ -1,0 +1,127 @@
+"""Checkpoints whose tensors have other names or shapes than Llama's: which stored tensor holds which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tokenglass.model.config.config import ModelConfig
+
+Shape = tuple[int, ...]
+LAYER, HEAD, EMBEDDING = "model.layers.", "lm_head.weight", "model.embed_tokens.weight"
+NEOX_HEAD = "embed_out.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names of a family's checkpoints, for those that differ from Llama's; modules are named without .weight, .bias."""
+
+    layer: str = LAYER
+    modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stored: Llama's, one below the other
+    outer: Mapping[str, str] = field(default_factory=dict)  # outside of the layers
+    transposed: frozenset[str] = frozenset()  # stored as (in, out)
+    interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor of a checkpoint and the weights it holds, with their shapes, by Llama's names."""
+
+    name: str
+    parts: Mapping[str, Shape]
+    transposed: bool = False
+    heads: int = 0  # not 0: the parts are interleaved by head
+
+    @property
+    def shape(self) -> Shape:
+        first, *rest = zip(*self.parts.values(), strict=True)
+        shape = (sum(first), *(sizes[0] for sizes in rest))
+        return shape[::-1] if self.transposed else shape
+
+    def cut(self, tensor: Tensor) -> dict[str, Tensor]:
+        """The weights in it, as views; only interleaved ones are copied."""
+        if self.transposed:
+            tensor = tensor.t()
+        if self.heads:
+            by_head = tensor.view(self.heads, len(self.parts), -1, *tensor.shape[1:])
+            pieces = [piece.flatten(0, 1) for piece in by_head.unbind(1)]
+        else:
+            pieces = list(torch.split(tensor, [shape[0] for shape in self.parts.values()]))
+        return dict(zip(self.parts, pieces, strict=True))
+
+
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+PHI3 = Layout(modules={"self_attn.qkv_proj": QKV, "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")})
+GPT2 = Layout(
+    layer="transformer.h.",
+    modules={
+        "ln_1": ("input_layernorm",),
+        "attn.c_attn": QKV,
+        "attn.c_proj": ("self_attn.o_proj",),
+        "ln_2": ("post_attention_layernorm",),
+        "mlp.c_fc": ("mlp.up_proj",),
+        "mlp.c_proj": ("mlp.down_proj",),
+    },
+    outer={
+        "model.embed_tokens": "transformer.wte",
+        "model.embed_positions": "transformer.wpe",
+        "model.norm": "transformer.ln_f",
+    },
+    transposed=frozenset({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
+)
+GPT_NEOX = Layout(
+    layer="gpt_neox.layers.",
+    modules={
+        "attention.query_key_value": QKV,
+        "attention.dense": ("self_attn.o_proj",),
+        "mlp.dense_h_to_4h": ("mlp.up_proj",),
+        "mlp.dense_4h_to_h": ("mlp.down_proj",),
+    },
+    outer={
+        "model.embed_tokens": "gpt_neox.embed_in",
+        "model.norm": "gpt_neox.final_layer_norm",
+        "lm_head": NEOX_HEAD.removesuffix(".weight"),
+    },
+    interleaved=frozenset({"attention.query_key_value"}),
+)
+LAYOUTS = {"phi3": PHI3, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
+
+
+def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: Collection[str]) -> list[Stored]:
+    """What a checkpoint must hold for these weights; `present` names what it holds, for files without a prefix."""
+    layout = LAYOUTS.get(config.model_type, Layout())
+    module_of = {part: module for module, parts in layout.modules.items() for part in parts}
+    found: dict[str, dict[str, Shape]] = {}
+    modules: dict[str, str] = {}
+    for name, shape in weights.items():
+        stem, _, kind = name.rpartition(".")
+        if stem.startswith(LAYER):
+            number, _, part = stem.removeprefix(LAYER).partition(".")
+            module = module_of.get(part, part)
+            stored = f"{layout.layer}{number}.{module}.{kind}"
+            modules[stored] = module
+        else:
+            stored = f"{layout.outer.get(stem, stem)}.{kind}"
+        found.setdefault(stored, {})[name] = shape
+    return [
+        Stored(
+            spelt(stored, present, layout),
+            parts,
+            transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
+            heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,
+        )
+        for stored, parts in found.items()
+    ]
+
+
+def spelt(name: str, present: Collection[str], layout: Layout) -> str:
+    """The name as these files spell it. A base model saved alone has no prefix, as the first files of gpt2 have none,
+    and a head may have one: transformers takes either. gpt_neox may call its head lm_head."""
+    prefix = layout.layer.partition(".")[0] + "."
+    other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
+    spellings = (name, other, HEAD) if name == NEOX_HEAD else (name, other)
+    missing = name if any(held.startswith(prefix) for held in present) else name.removeprefix(prefix)
+    return next((spelling for spelling in spellings if spelling in present), missing)

@@ -1,0 +1,120 @@
+"""How quantised weights lie in a safetensors file: which tensors stand for a weight, and what the metadata says.
+
+A weight NAME of 8 bits is NAME.values and NAME.scales, of 4 bits NAME.packed, NAME.scales and NAME.offsets, with the
+shapes and dtypes that model/torch_engine/quantisation.py gives them; everything else is float32. Names are the transformer's own.
+No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.errors import CheckpointError
+
+Format = Literal["int8", "int4"]
+Shape = tuple[int, ...]
+
+GROUP = 32  # weights of a row that share one scale and offset in int4
+PANEL = 16  # rows that lie side by side
+UNIT = 4  # bytes of a row that lie together
+STEP = 64  # elements that rows of int8 are filled up to
+VERSION = "2"
+PART = re.compile(r"(.*\.)?(?P<module>\w+)\.weight\.(?P<part>values|packed|scales|offsets)")
+FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
+    f"tokenglass.{key}" for key in ("format", "version", "source", "layout")
+)
+LAYOUTS: Mapping[Format, str] = {
+    "int8": "NAME.values int8 (panels, units, 16, 4): row r is row r % 16 of panel r / 16, element k of it is number "
+    "k % 4 of unit k / 4; NAME.scales float32 (out,); weight = value * scale of its row",
+    "int4": "NAME.packed uint8 (panels, groups * 4, 16, 4): bytes of rows, where int8 has elements; byte j of the "
+    "16 of a group of 32 holds element j in its low and j + 16 in its high nibble; NAME.scales and NAME.offsets "
+    "float16 (panels, groups, 16); weight = nibble * scale + offset",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """What a checkpoint is quantised to, and the fingerprint of the checkpoint that it was made from."""
+
+    format: Format
+    source: str
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """As it stands in the file."""
+        return {
+            "format": "pt",
+            FORMAT_KEY: self.format,
+            VERSION_KEY: VERSION,
+            SOURCE_KEY: self.source,
+            LAYOUT_KEY: LAYOUTS[self.format],
+        }
+
+
+def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | None:
+    """What a file's metadata says; None for an ordinary checkpoint. Raises CheckpointError for what is not known."""
+    if FORMAT_KEY not in metadata:
+        return None
+    version = metadata.get(VERSION_KEY, "")
+    if version != VERSION:
+        raise CheckpointError(
+            f"{file}: quantised in version {version!a:.40} of the layout, this program reads {VERSION}; "
+            "quantise the model again"
+        )
+    known = next((known for known in LAYOUTS if known == metadata[FORMAT_KEY]), None)
+    if known is None:
+        told = f"{metadata[FORMAT_KEY]!a:.40}"
+        raise CheckpointError(f"{file}: quantised to {told}, which is not known (known: {', '.join(LAYOUTS)})")
+    return Quantisation(known, metadata.get(SOURCE_KEY, ""))
+
+
+def is_quantised(name: str, shape: Shape) -> bool:
+    """Whether a weight of the transformer is quantised: all matrices but the learned positions."""
+    return len(shape) == 2 and name != "model.embed_positions.weight"
+
+
+def stored_parts(name: str, shape: Shape, stored: Format) -> dict[str, tuple[str, Shape]]:
+    """The tensors that stand for one weight, with safetensors' names of their dtypes and their shapes."""
+    if not is_quantised(name, shape):
+        return {name: ("F32", shape)}
+    if stored == "int8":
+        return {f"{name}.values": ("I8", int8_shape(*shape)), f"{name}.scales": ("F32", shape[:1])}
+    packed, grouped = int4_shapes(*shape)
+    return {f"{name}.packed": ("U8", packed), f"{name}.scales": ("F16", grouped), f"{name}.offsets": ("F16", grouped)}
+
+
+def int8_shape(out: int, in_features: int) -> Shape:
+    """Of the values of a matrix (out, in)."""
+    return -(-out // PANEL), -(-in_features // STEP) * STEP // UNIT, PANEL, UNIT
+
+
+def int4_shapes(out: int, in_features: int) -> tuple[Shape, Shape]:
+    """Of the packed nibbles of a matrix (out, in), and of its scales and its offsets."""
+    panels, groups = -(-out // PANEL), -(-in_features // GROUP)
+    return (panels, groups * GROUP // 2 // UNIT, PANEL, UNIT), (panels, groups, PANEL)
+
+
+def weights_in(name: str, shape: Shape, dtype: str, config: ModelConfig) -> tuple[str, int]:
+    """The weights that one stored tensor holds, by dtype and number; scales and offsets are none of their own."""
+    match = PART.fullmatch(name)
+    part = match["part"] if match and shape else ""
+    if part in ("scales", "offsets"):
+        return dtype, 0
+    if match and part:
+        return "int4" if part == "packed" else "int8", math.prod(sizes_of(match["module"], config))
+    return dtype, math.prod(shape)
+
+
+def sizes_of(module: str, config: ModelConfig) -> tuple[int, int]:
+    """(out, in) of a transformer's matrix by its module's own name."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    known = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
+    known |= {"gate_proj": (wide, hidden), "up_proj": (wide, hidden), "down_proj": (hidden, wide)}
+    return known.get(module, (config.vocab_size, hidden))

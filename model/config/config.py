@@ -1,0 +1,205 @@
+"""One frozen, complete description of a model, read from a checkpoint's config.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenglass.model.config.families import FAMILIES
+from tokenglass.model.config.family_defaults import DEFAULTS
+from tokenglass.model.config.fields import Fields, shown
+from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind
+from tokenglass.model.errors import ConfigError
+from tokenglass.model.files import read_json
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+MAX_SIZE = 2**24  # beyond any model there is; an absurd file must not make us build it
+SLACK = 64  # positions that a sliding-window layer holds beyond its window, so that short rewinds cost nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Sizes and switches of a decoder-only transformer; every quirk of config.json is absorbed here.
+
+    The defaults of the switches are Llama's.
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    layers: tuple[LayerKind, ...]
+    norm_eps: float
+    tie_word_embeddings: bool
+    dtype: str
+    eos_token_ids: tuple[int, ...] = ()
+    mask_token_id: int | None = None  # what stands for a token to be filled in, where the model learned that
+    # rms_float multiplies by the weight before it rounds to the dtype; rms_plus_one does so too, by 1 + weight
+    norm: Literal["rms", "rms_float", "rms_plus_one", "layer"] = "rms"
+    pre_norm: bool = True  # normalise what enters attention and MLP
+    post_norm: bool = False  # normalise what they add to the residual stream
+    parallel_residual: bool = False  # the MLP reads what attention reads
+    qk_norm: Literal["head", "projection"] | None = None  # normalise queries and keys, per head or all heads at once
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    gated_mlp: bool = True
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    attention_scale: float | None = None  # on query times key; None: 1 / sqrt(head_dim)
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    embedding_scale: float | None = None
+    learned_positions: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what the file says and nothing follows, for the user
+
+    def __post_init__(self) -> None:
+        for name in (
+            *("vocab_size", "hidden_size", "intermediate_size"),
+            *("num_heads", "num_kv_heads", "head_dim", "max_positions"),
+        ):
+            size = getattr(self, name)
+            if not 1 <= size <= MAX_SIZE:
+                raise ConfigError(f"config.json: {name} is {shown(size)}; expected between 1 and {MAX_SIZE:,}")
+        if not 1 <= self.num_layers <= MAX_LAYERS:
+            raise ConfigError(f"config.json: num_layers is {self.num_layers}; expected between 1 and {MAX_LAYERS:,}")
+        if self.num_heads * self.head_dim > MAX_SIZE:
+            raise ConfigError(f"config.json: {self.num_heads} heads of size {self.head_dim} are more than {MAX_SIZE:,}")
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"config.json: {self.num_heads} attention heads cannot be shared by {self.num_kv_heads} key-value heads"
+            )
+        for dim in {kind.rope.dim for kind in self.layers if kind.rope is not None}:
+            if dim % 2 or not 2 <= dim <= self.head_dim:
+                raise ConfigError(
+                    f"config.json: head_dim is {self.head_dim}; rotary positions need an even number, not {dim}"
+                )
+        for name in ("norm_eps", "attention_scale", "attention_softcap", "logit_softcap", "embedding_scale"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"config.json: {name} is {value}; expected a positive number")
+        if self.mask_token_id is not None and self.mask_token_id >= self.vocab_size:
+            raise ConfigError(
+                f"config.json: mask_token_id is {shown(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
+            )
+        if self.parallel_residual and self.post_norm:
+            raise ConfigError("config.json: an MLP beside attention is not supported with norms on what they add")
+        if len({kind.window for kind in self.layers} - {None}) > 1:
+            raise ConfigError("config.json: sliding windows of different sizes are not supported")
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def overflows_float16(self) -> bool:
+        """Whether hidden states outgrow float16, as Gemma's do, which scales its embedding."""
+        return self.embedding_scale is not None
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def window(self) -> int | None:
+        """Positions that a query of a sliding-window layer may see; None where no layer has a window."""
+        return next((kind.window for kind in self.layers if kind.window is not None), None)
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers the cache holds per position, keys and values over all layers."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+
+    def cache_bytes_per_token(self, dtype: str) -> int:
+        """Bytes of cache that one position takes in float32, bfloat16 or float16, held by every layer."""
+        return self.kv_values_per_token * DTYPE_BYTES[dtype]
+
+    def cache_bytes(self, length: int, dtype: str) -> int:
+        """Bytes of cache for `length` positions: sliding-window layers hold their window and slack at most."""
+        held = (length if kind.window is None else min(length, kind.window + 2 * SLACK) for kind in self.layers)
+        return sum(held) * self.cache_bytes_per_token(dtype) // self.num_layers
+
+    def rope_regime(self, length: int) -> tuple[int, ...]:
+        """Runs with the same regime have the same rotary factors, so one can go on with the other's cache."""
+        ropes = dict.fromkeys(kind.rope for kind in self.layers if kind.rope is not None)
+        return tuple(rope.regime(length) for rope in ropes)
+
+    @staticmethod
+    def from_file(path: Path) -> ModelConfig:
+        """Read a config.json. Raises ConfigError."""
+        return ModelConfig.from_hf(read_json(path))
+
+    @staticmethod
+    def from_hf(raw: Mapping[str, Any]) -> ModelConfig:
+        """Read the fields of a Hugging Face config as transformers does; refuse by name what is not built."""
+        model_type = raw.get("model_type")
+        if not isinstance(model_type, str) or model_type not in FAMILIES:
+            raise ConfigError(
+                f"config.json: model_type {shown(model_type)} is not supported (supported: {', '.join(FAMILIES)})"
+            )
+        fields = Fields({**DEFAULTS[model_type], **raw})
+        fields.refuse("quantization_config", "compression_config", "per_layer_config")
+        switches = FAMILIES[model_type](fields)
+        note_unread(fields)
+        return ModelConfig(
+            model_type=model_type,
+            tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
+            dtype=_dtype(raw),
+            eos_token_ids=token_ids(raw, "eos_token_id", "config.json"),
+            mask_token_id=next(iter(token_ids(raw, "mask_token_id", "config.json")), None),
+            notes=tuple(fields.notes),
+            **switches,
+        )
+
+
+# Options of some families, with the values that change nothing; transformers does not look at them in the others.
+ELSEWHERE: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("attention_bias", "mlp_bias", "lm_head_bias", "use_qk_norm", "qk_layernorm"), (False,)),
+    **dict.fromkeys(("use_sliding_window", "use_parallel_residual", "rope_interleaved", "alibi"), (False,)),
+    **dict.fromkeys(("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention"), (False,)),
+    **dict.fromkeys(("sliding_window", "attention_chunk_size", "no_rope_layers", "layer_types", "clip_qkv"), ()),
+    **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), ()),
+    **dict.fromkeys(("query_pre_attn_scalar", "attention_multiplier"), ()),
+    **dict.fromkeys(("logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier"), (1,)),
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), ({},)),
+    **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), (1,)),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), (0, 1)),
+}
+
+
+def note_unread(fields: Fields) -> None:
+    """Note the options of other families that the file sets."""
+    raw = fields.raw
+    unread = [key for key in ELSEWHERE if key not in fields.asked and raw.get(key) is not None]
+    all_full = ["full_attention"] * len(raw["layer_types"]) if isinstance(raw.get("layer_types"), list) else []
+    neutral = {**ELSEWHERE, "layer_types": (all_full,)}
+    fields.ignore([key for key in unread if raw[key] not in neutral[key]])
+
+
+def token_ids(raw: Mapping[str, Any], key: str, source: str) -> tuple[int, ...]:
+    """A field that holds one token id, a list of them, or null."""
+    value = raw.get(key)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    for item in values:
+        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+            raise ConfigError(f"{source}: {key} is {shown(value)}; expected a token id or a list of them")
+    return tuple(values)
+
+
+def names_dtype(raw: Mapping[str, Any]) -> bool:
+    """Whether the file says what the weights are stored in."""
+    return bool(raw.get("dtype") or raw.get("torch_dtype"))
+
+
+def _dtype(raw: Mapping[str, Any]) -> str:
+    name = raw.get("dtype") or raw.get("torch_dtype") or "float32"
+    if not isinstance(name, str) or name not in DTYPE_BYTES:
+        raise ConfigError(f"config.json: dtype {shown(name)} is not supported (supported: {', '.join(DTYPE_BYTES)})")
+    return name

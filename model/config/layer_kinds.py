@@ -1,0 +1,104 @@
+"""What differs from layer to layer, and how config.json tells it: ropes and sliding windows. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenglass.model.config.fields import Fields, shown
+from tokenglass.model.config.rope_config import Dynamic, Rope, read_rope
+from tokenglass.model.errors import ConfigError
+
+MAX_LAYERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """What differs from layer to layer: the rope (None: no positions), the window (None: everything before)."""
+
+    rope: Rope | None
+    window: int | None = None  # positions a query may see, its own included
+
+
+def with_layers(
+    f: Fields, *, windows: Sequence[int | None] = (), theta: str = "rope_theta", partial: str | None = None
+) -> dict[str, Any]:
+    """One rope for all layers, from either style of file, and a window for each."""
+    count, most = num_layers(f), f.integer("max_position_embeddings")
+    num_heads = f.integer("num_attention_heads")
+    scaling, newer = f.part("rope_scaling"), f.part("rope_parameters")
+    if scaling.raw and newer.raw and scaling.raw != newer.raw:
+        f.notes.append("config.json: rope_scaling and rope_parameters differ; rope_scaling counts, as in transformers")
+    trained = f.get("original_max_position_embeddings")
+    rope = read_rope(
+        scaling if scaling.raw else newer,
+        theta=f.number(theta),
+        head_dim=f.integer("head_dim", f.integer("hidden_size") // max(num_heads, 1)),
+        max_positions=most,
+        partial=f.number(partial, 1.0) if partial else None,
+        trained=None if trained is None else f.integer("original_max_position_embeddings"),
+    )
+    if partial is None and rope.scaling is not None and f.number("partial_rotary_factor", 1.0) != 1:
+        raise f.wrong("partial_rotary_factor", "1 beside a scaled rope")
+    if isinstance(rope.scaling, Dynamic):
+        most = max(most, int(most * rope.scaling.factor))
+    kinds = tuple(LayerKind(rope, within(size, most)) for size in (windows or [None] * count))
+    return {"layers": kinds, "max_positions": most}
+
+
+def num_layers(f: Fields, key: str = "num_hidden_layers") -> int:
+    count = f.integer(key)
+    if not 1 <= count <= MAX_LAYERS:  # before a list of them is made
+        raise f.wrong(key, f"between 1 and {MAX_LAYERS:,}")
+    return count
+
+
+def window(f: Fields) -> int | None:
+    """The size of the sliding window; None where there is none."""
+    if f.get("sliding_window") is None:
+        return None
+    size = f.integer("sliding_window")
+    if size < 1:
+        raise f.wrong("sliding_window", "at least 1")
+    return size
+
+
+def within(size: int | None, max_positions: int) -> int | None:
+    """A window; None where it is as long as the context, and so hides nothing."""
+    return None if size is None or size >= max_positions else size
+
+
+def qwen_windows(f: Fields, slides: Sequence[bool] | None = None) -> list[int | None]:
+    """Windows of files with use_sliding_window: those from layer max_window_layers on, unless `slides` says which."""
+    count, size = num_layers(f), window(f)
+    if slides is None:
+        first = f.integer("max_window_layers")
+        slides = [layer >= first for layer in range(count)]
+    if f.boolean("use_sliding_window") and size is not None:
+        return windows_by_type(f, [not sliding for sliding in slides])
+    if "sliding_attention" in (f.items("layer_types", count) or ()):
+        raise ConfigError("config.json: layer_types names sliding_attention, but use_sliding_window is off")
+    return [None] * count
+
+
+def windows_by_type(f: Fields, full: Sequence[bool]) -> list[int | None]:
+    """Windows by layer_types; where the file has none, all but the `full` layers have the window."""
+    size = window(f)
+    types = f.items("layer_types", len(full))
+    if types is None:
+        types = tuple("full_attention" if layer else "sliding_attention" for layer in full)
+    types = tuple("full_attention" if name == "attention" else name for name in types)  # as it was once called
+    for name in types:
+        if name not in ("full_attention", "sliding_attention"):
+            raise ConfigError(f"config.json: layer_types names {shown(name)}, which is not supported")
+    if size is None and "sliding_attention" in types:
+        raise ConfigError("config.json: layer_types names sliding_attention, but there is no sliding_window")
+    return [size if name == "sliding_attention" else None for name in types]
+
+
+def alternating(count: int, every: int) -> list[bool]:
+    """Which layers are full when every `every`-th is."""
+    if every < 1:
+        raise ConfigError(f"config.json: a pattern of {every} layers; expected at least 1")
+    return [(layer + 1) % every == 0 for layer in range(count)]

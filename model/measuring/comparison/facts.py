@@ -1,0 +1,69 @@
+"""A comparison by the names that JSON uses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from tokenglass.model.loading import LoadedModel
+from tokenglass.model.measuring.comparison.bootstrap import CONFIDENCE, RESAMPLES
+from tokenglass.model.measuring.comparison.comparison import Comparison
+from tokenglass.model.measuring.comparison.passages import read_passages
+from tokenglass.model.measuring.comparison.speech import TOKENS
+
+DRAWN = ("temperature", "top_k", "top_p", "min_p")
+
+
+def facts_of(comparison: Comparison, threads: int) -> dict[str, Any]:
+    """Everything that was asked and found. Shares are of 1; None has no meaning there or cannot be told."""
+    plan, loaded, scorer = comparison.plan, comparison.loaded, comparison.scorer.loaded
+    lossless = sum(mode.lossless for mode in comparison.modes)
+    return {
+        **described(loaded),
+        "threads": threads,
+        "scorer": {**described(scorer), "is_the_model": scorer.checkpoint.folder == loaded.checkpoint.folder},
+        "prompts": list(comparison.prompts),
+        "prompts_are_fixed": plan.prompts is None,
+        "seeds": list(comparison.seeds),
+        "rounds": plan.rounds,
+        "new_tokens": plan.tokens,
+        "sampling": {name: getattr(plan.sampling, name) for name in DRAWN},
+        "task": {"prompts": len(read_passages("speech")), "new_tokens": TOKENS},
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "rows": [
+            {
+                "name": row.name,
+                "kind": "mode" if row.is_mode else "reference",
+                "metrics": {name: found and asdict(found) for name, found in row.metrics.items()},
+                "tokens_per_second_by_round": list(row.rates),
+            }
+            for row in comparison.rows
+        ],
+        "lossless_texts": lossless * len(comparison.requests),
+        "divergences": [
+            {
+                "mode": parting.mode,
+                "prompt": parting.prompt,
+                "seed": parting.seed,
+                **asdict(parting.divergence),
+                "margin": finite(parting.divergence.margin),
+            }
+            for parting in comparison.partings
+        ],
+        "left_out": [asdict(refused) for refused in comparison.refused],
+    }
+
+
+def described(loaded: LoadedModel) -> dict[str, Any]:
+    return {
+        "model": loaded.name,
+        "parameters": loaded.checkpoint.num_parameters,
+        "weights": loaded.dtype if loaded.quantize == "none" else loaded.quantize,
+        "backend": loaded.backend,
+    }
+
+
+def finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

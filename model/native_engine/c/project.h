@@ -1,0 +1,159 @@
+// Operations that take positions one by one: embedding, norms, projections, taps.
+#pragma once
+#include "elements.h"
+#include "pass.h"
+#include "products.h"
+
+#define FETCHED 8192        // bytes of the next operation's weights
+#define FEW 4               // columns that every thread normalises for itself, to be spared a barrier
+
+static void embed(Engine *e, Member *self, const Operation *op) {
+    const Pass *pass = &e->pass;
+    const Matrix *m = &op->matrices[0], *learned = &op->matrices[1];
+    long n = m->columns;
+    float *row = (float *)self->scratch;
+    long columns = pass->rows * pass->length;
+    TASKS(self, c, columns) {
+        float *out = column(e, HIDDEN, c);
+        expand(m, pass->ids[c], row);
+        float scale = m->kind == INT8 ? ((const float *)m->scales)[pass->ids[c]] : 1;
+        for (long i = 0; i < n; i++) out[i] = row[i] * scale;
+        if (op->parts > 1) {
+            expand(learned, pass->lengths[c / pass->length] + c % pass->length, row);
+            for (long i = 0; i < n; i++) out[i] += row[i];
+        }
+        for (long i = 0; i < n; i++) out[i] *= (float)op->scale;
+    }
+    barrier(self, columns);
+}
+
+static void normalise_columns(Engine *e, Member *self, const Operation *op) {
+    long columns = e->pass.rows * e->pass.length;
+    TASKS(self, c, columns) normalise(&op->norm, column(e, op->source, c), column(e, op->target, c), op->add);
+    barrier(self, columns);
+}
+
+// A column as the products of an operation take it, if not as it is: normalised, in fixed point, or both. `scratch` takes
+// as much as `out`.
+static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
+    const Matrix *m = &op->matrices[0];
+    bool fixed = in_fixed_point(m);
+    if (op->norm.kind != NORM_NONE) {
+        float *normed = fixed ? scratch : out;
+        normalise(&op->norm, x, normed, false);
+        memset(normed + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
+        x = normed;
+    }
+#if BYTE_PRODUCTS
+    if (fixed) to_fixed(x, m->columns, (Fixed *)out);
+#endif
+}
+
+// The columns that an operation reads, as they lie there.
+static Columns columns_of(const Engine *e, const Operation *op, bool last) {
+    const Pass *pass = &e->pass;
+    long stride = e->widths[op->source] * (last ? pass->length : 1);
+    const float *x = column(e, op->source, last ? pass->length - 1 : 0);
+    return (Columns){(const char *)x, stride * sizeof *x, last ? pass->rows : pass->rows * pass->length, false};
+}
+
+INLINE const float *column_at(Columns columns, long c) { return (const float *)(columns.x + c * columns.bytes); }
+
+INLINE bool taken_as_they_are(const Operation *op) {
+    return op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]);
+}
+
+// Many columns are made ready by all threads together.
+static void make_many_ready(Engine *e, Member *self, const Operation *op, Columns from) {
+    if (from.count <= FEW || taken_as_they_are(op)) return;
+    TASKS(self, c, from.count) make_ready(op, column_at(from, c), column(e, READY, c), (float *)self->scratch);
+    barrier(self, from.count);
+}
+
+// The columns as the products take them. Few are made ready by every thread for itself in its scratch memory, to be
+// spared a barrier.
+static Columns ready_columns(Engine *e, const Operation *op, Columns from, float **scratch) {
+    if (taken_as_they_are(op)) return from;
+    long width = e->widths[READY];
+    float *ready = column(e, READY, 0);
+    if (from.count <= FEW) {
+        ready = *scratch;
+        *scratch += FEW * width;
+        for (long c = 0; c < from.count; c++) make_ready(op, column_at(from, c), ready + c * width, *scratch);
+    }
+    const Matrix *m = &op->matrices[0];
+    bool tiled = in_fixed_point(m) && e->tiled && from.count >= least_tiled(m->kind);
+    return (Columns){(const char *)ready, width * sizeof *ready, from.count, tiled};
+}
+
+// Rows in a task: more where they are read many times, and where two matrices take turns, each of which is a stream.
+INLINE long share_of(const Operation *op, long columns) { return columns > COLUMNS || op->gated ? PANEL_ROWS : TASK_ROWS; }
+
+INLINE long tasks_of(const Matrix *m, long share) { return (m->rows + share - 1) / share; }
+
+INLINE long all_tasks(const Operation *op, long share) {
+    long total = 0;
+    for (long p = 0; p < (op->gated ? 1 : op->parts); p++) total += tasks_of(op->matrices + p, share);
+    return total;
+}
+
+// The part whose task this is, by its number among those of all parts, which becomes that among the part's own.
+INLINE long part_of(const Operation *op, long share, long *task) {
+    long p = 0;
+    for (long of; *task >= (of = tasks_of(op->matrices + p, share)); p++) *task -= of;
+    return p;
+}
+
+// Fetches the beginning of the weights that this thread will read next, before it waits for the others.
+static void fetch_next(const Engine *e, const Member *self, const Operation *op, long columns) {
+    while (++op < e->operations + e->count && op->kind != MULTIPLY && op->kind != HEAD) continue;
+    if (op == e->operations + e->count) return;
+    long share = share_of(op, columns), task = all_tasks(op, share) * self->number / self->team->size;
+    const Matrix *m = &op->matrices[part_of(op, share, &task)];
+    const char *from = m->kind >= INT8 ? panel_of(m, task * share).values : rows_of(m, task * share, 1).values;
+    for (long line = 0; line < FETCHED; line += 64) __builtin_prefetch(from + line, 0, 2);
+}
+
+static void multiply_columns(Engine *e, Member *self, const Operation *op) {
+    const Pass *pass = &e->pass;
+    bool head = op->kind == HEAD;
+    float *scratch = (float *)self->scratch;
+    Columns from = columns_of(e, op, head && pass->last), columns = {0};
+    long share = share_of(op, from.count), total = all_tasks(op, share);
+    make_many_ready(e, self, op, from);
+    TASKS(self, task, total) {
+        // With a task in hand, for which all wait: a thread that comes late would read what others write by now.
+        if (!columns.count) columns = ready_columns(e, op, from, &scratch);
+        const Matrix *m = &op->matrices[part_of(op, share, &task)];
+        long first = task * share, count = min(share, m->rows - first);
+        if (head) {
+            Target to = {pass->logits + first, m->rows, false};
+            multiply(m, first, count, columns, to, scratch);
+            if (op->softcap)
+                for (long c = 0; c < columns.count; c++) cap_logits(column_of(to, c, 0), count, op->softcap);
+            continue;
+        }
+        long target = op->target + (m - op->matrices);
+        Target to = {column(e, target, 0) + first, e->widths[target], op->add};
+        multiply(m, first, count, columns, to, scratch);
+        if (op->gated) {
+            Target up = {column(e, op->target + 1, 0) + first, e->widths[op->target + 1], false};
+            multiply(m + 1, first, count, columns, up, scratch);
+            for (long c = 0; c < columns.count; c++)
+                activate(op->activation, column_of(to, c, 0), column_of(up, c, 0), count);
+        } else if (op->activation != IDENTITY)
+            for (long c = 0; c < columns.count; c++) activate(op->activation, column_of(to, c, 0), NULL, count);
+    }
+#if TILES
+    if (columns.tiled) _tile_release();
+#endif
+    if (from.count <= FEW) fetch_next(e, self, op, from.count);
+    barrier(self, total);
+}
+
+static void tap(Engine *e, Member *self, const Operation *op) {
+    long columns = e->pass.rows * e->pass.length, n = e->sizes.hidden;
+    if (!e->pass.hidden) return;
+    TASKS(self, c, columns) memcpy(e->pass.hidden + (op->layer * columns + c) * n, column(e, HIDDEN, c), n * sizeof(float));
+    barrier(self, columns);
+}

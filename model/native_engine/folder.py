@@ -1,0 +1,87 @@
+"""Compiled libraries in a folder of the user's own. Each name tells what a library was compiled from, and the hash of
+its bytes: one that a full disk or a crash left damaged is not loaded, which would end the process, but made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tokenglass.model.files import open_regular
+from tokenglass.model.native_engine.errors import KernelsError
+
+MAX_LIBRARY = 2**26  # bytes
+UNFINISHED = ".part"  # the end of a name while a compiler writes
+FORGOTTEN = 3600  # seconds after which nobody writes there any more
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder, made where it is missing, if nobody else can write to it. Raises KernelsError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+    except OSError as error:
+        raise KernelsError(f"{folder} cannot be made ({error.strerror})") from None
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise KernelsError(f"{folder} can be written by others; remove it")
+    return folder
+
+
+def intact_library(folder: Path, key: str) -> Path | None:
+    """The library of this key that holds what its name says; damaged ones are removed. Raises KernelsError."""
+    for library in sorted(folder.glob(f"{key}.*.so")):
+        if library.name == name_of(key, digest_of(library)):
+            return library
+        with suppress(OSError):
+            library.unlink()
+    return None
+
+
+def new_library(folder: Path) -> Path:
+    """An empty file for a compiler to write, to be put in its place by `keep_library`. Raises OSError."""
+    for file in folder.glob(f"*{UNFINISHED}"):  # of a process that was killed
+        with suppress(OSError):
+            if file.stat().st_mtime < time.time() - FORGOTTEN:
+                file.unlink()
+    handle, name = tempfile.mkstemp(dir=folder, suffix=UNFINISHED)
+    os.close(handle)
+    return Path(name)
+
+
+def keep_library(compiled: Path, key: str) -> Path:
+    """Give a library its name, once it is on the disk. Raises OSError, KernelsError."""
+    sync(compiled)
+    library = compiled.replace(compiled.with_name(name_of(key, digest_of(compiled))))
+    sync(library.parent)
+    return library
+
+
+def name_of(key: str, digest: str | None) -> str:
+    return f"{key}.{digest}.so"
+
+
+def digest_of(library: Path) -> str | None:
+    """The hash of a file of one's own; None where it cannot be a library. Raises KernelsError."""
+    try:
+        with open_regular(library) as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_uid != os.getuid():
+                raise KernelsError(f"{library} belongs to someone else")
+            if status.st_size > MAX_LIBRARY:
+                return None
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

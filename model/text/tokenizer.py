@@ -1,0 +1,210 @@
+"""Text to token ids and back, byte-true."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import tokenizers
+
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.errors import TokenizerError, first_line
+from tokenglass.model.files import MAX_TOKENIZER, read_bytes
+from tokenglass.model.text.tokenizer_classes import conform
+from tokenglass.model.text.tokenizer_config import FLAGS, NewToken, TokenizerConfig
+from tokenglass.model.text.tokenizer_limits import is_vouched
+from tokenglass.model.text.tokenizer_trial import try_out
+
+MAX_VOCABULARY = 2**22  # beyond any model there is; some steps look at every id
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer.json. Raises TokenizerError where it cannot be used."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, eos_token_ids: tuple[int, ...] = ()):
+        self.backend = backend
+        self.eos_token_ids = eos_token_ids
+        backend.no_truncation()
+        backend.no_padding()
+        self._byte_level = backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
+        self._byte_fallback = backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__()
+        self._bytes_of_char = {char: byte for byte, char in enumerate(byte_alphabet())}
+        self._added = backend.get_added_tokens_decoder()
+        # Those that are control: their names are read as them wherever they stand in a text
+        self.special_tokens = {token_id: token for token_id, token in self._added.items() if token.special}
+        self._pieces: dict[int, bytes] = {}  # those that were asked for
+        # One more than the largest token id
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if self.vocab_size > MAX_VOCABULARY:
+            raise TokenizerError(f"a token has the id {self.vocab_size - 1:,}, more than {MAX_VOCABULARY:,}")
+        self.start_ids = self._start_ids()
+
+    @staticmethod
+    def from_folder(folder: Path) -> Tokenizer:
+        """Read tokenizer.json, and the end token that tokenizer_config.json names."""
+        path = folder / "tokenizer.json"
+        content = read_bytes(path, MAX_TOKENIZER, TokenizerError)
+        if folder.resolve() != bundled_folder().resolve():
+            with refused(str(path)):
+                if not is_vouched(content):
+                    try_out(content)
+        config = TokenizerConfig.from_folder(folder)
+        with refused(str(path)):
+            backend = tokenizers.Tokenizer.from_buffer(content)
+            conform(backend, config.tokenizer_class, config.settings)
+            add_tokens(backend, config.added)
+            end = backend.token_to_id(config.named.get("eos_token", ""))
+            return Tokenizer(backend, () if end is None else (end,))
+
+    def normalised_names(self, text: str) -> list[tuple[int, int]]:
+        """Where special tokens are read that are found in a text only once it is normalised."""
+        names = {token_id for token_id, token in self.special_tokens.items() if token.normalized}
+        if not names or self.backend.normalizer is None:
+            return []
+        with refused("the tokenizer"):
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        return [place for token_id, place in zip(encoding.ids, encoding.offsets, strict=True) if token_id in names]
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids with the start token that the tokenizer's own post-processor adds, never twice."""
+        plain = self.encode_bare(text)
+        return plain if plain[: len(self.start_ids)] == self.start_ids else (*self.start_ids, *plain)
+
+    def encode_bare(self, text: str) -> tuple[int, ...]:
+        """Token ids of exactly this text, no start token; names of special tokens in it are those tokens."""
+        with refused("the tokenizer"):
+            return tuple(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out, bytes that are not UTF-8 as U+FFFD."""
+        with refused("the tokenizer"):
+            return str(self.backend.decode(list(token_ids), skip_special_tokens=True))
+
+    def piece(self, token_id: int) -> bytes:
+        """The bytes that one token stands for; the name of a special token; b"" for an id without a token."""
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self._piece(token_id)
+        return self._pieces[token_id]
+
+    def _piece(self, token_id: int) -> bytes:
+        token = self.backend.id_to_token(token_id)
+        if token is None or token_id in self.special_tokens:
+            return (token or "").encode()
+        if self._byte_level:
+            known = [self._bytes_of_char.get(char) for char in token]
+            return bytes(byte for byte in known if byte is not None) if None not in known else token.encode()
+        if self._byte_fallback and is_byte_token(token):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()
+
+    def is_held(self, token_id: int) -> bool:
+        """Whether the next token may still change the text: in a byte-fallback run, which hidden tokens do not end."""
+        if self._byte_level:
+            return False
+        token = self.backend.id_to_token(token_id)
+        return token is None or is_byte_token(token) or self.is_hidden(token_id)
+
+    def is_hidden(self, token_id: int) -> bool:
+        """Whether `decode` leaves this token out: a special token."""
+        added = self._added.get(token_id)
+        return added is not None and added.special
+
+    def special_ids(self, names: Collection[str]) -> tuple[int, ...]:
+        """The special tokens of these names, which no decoded text shows; other names are left out."""
+        return tuple(token_id for token_id, token in self.special_tokens.items() if token.content in names)
+
+    def _start_ids(self) -> tuple[int, ...]:
+        probe = "a"
+        plain = self.backend.encode(probe, add_special_tokens=False).ids
+        whole = self.backend.encode(probe, add_special_tokens=True).ids
+        starts = (k for k in range(len(whole) - len(plain) + 1) if whole[k : k + len(plain)] == plain)
+        return tuple(whole[: next(starts, 0)])
+
+
+class StreamingDetokenizer:
+    """Text of a growing sequence, piece by piece; joined, it equals the decode of the whole.
+
+    Only a window from the last sure border is decoded again. A piece is held back while it ends inside a character,
+    or in a run of byte-fallback tokens that the next byte may still spoil.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Iterable[int] = ()):
+        self._tokenizer = tokenizer
+        self._ids = list(prompt_ids)
+        self._start = 0
+        self._read = len(self._ids)
+
+    def add(self, token_id: int) -> str:
+        """One more token; the text that became printable, "" while a character is incomplete."""
+        self._ids.append(token_id)
+        text = self._new_text()
+        if not text or text.endswith(REPLACEMENT) or self._tokenizer.is_held(token_id):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        if self._start > 1024:  # forget what can no longer matter
+            del self._ids[: self._start]
+            self._start, self._read = 0, len(self._ids)
+        return text
+
+    def flush(self) -> str:
+        """What is still held back, incomplete characters as U+FFFD."""
+        text = self._new_text()
+        self._start = self._read = len(self._ids)
+        return text
+
+    def _new_text(self) -> str:
+        known = self._tokenizer.decode(self._ids[self._start : self._read])
+        whole = self._tokenizer.decode(self._ids[self._start :])
+        if not whole.startswith(known):  # the prompt ends inside a character
+            known = known.rstrip(REPLACEMENT)
+        return whole[len(known) :]
+
+
+def byte_alphabet() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2).
+
+    Printable bytes stand for themselves; the others take the code points from 256 on, in order.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def is_byte_token(token: str) -> bool:
+    """Whether a token is a byte of SentencePiece's byte fallback, such as <0xE2>."""
+    if len(token) != 6 or not (token.startswith("<0x") and token.endswith(">")):
+        return False
+    return all(digit in string.hexdigits for digit in token[3:5])
+
+
+def add_tokens(backend: tokenizers.Tokenizer, tokens: Iterable[NewToken]) -> None:
+    """Add what the vocabulary has not yet, or has with other flags; ids are given in this order.
+
+    A token with a name, such as eos_token, is special even where tokenizer.json does not say so.
+    """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    new = []
+    for token in tokens:
+        there = known.get(token.content)
+        flags = token.flags
+        if flags is None:
+            kept = {} if there is None else {name: getattr(there, name) for name in FLAGS}
+            flags = {"normalized": False, **kept, "special": True}
+        if there is None or any(getattr(there, name) != value for name, value in flags.items()):
+            new.append(tokenizers.AddedToken(token.content, **flags))
+    if new:
+        backend.add_tokens(new)
+
+
+@contextmanager
+def refused(source: str) -> Iterator[None]:
+    """Turn any failure of the tokenizers library, panics too, into a TokenizerError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library's panics are not Exceptions
+        raise TokenizerError(f"{source}: cannot be used ({first_line(error)})") from None
