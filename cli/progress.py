@@ -12,9 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from tokenglass.cli.terminal.terminal import is_terminal, make_console
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tokenglass.model.torch_engine.engine import Watch
+    from tokenglass.model.checkpoint.arrays import Array
+    from tokenglass.model.checkpoint.weights import Watch
 
 LARGE = 256 * 2**20  # bytes; less is read before a bar could be drawn
 
@@ -26,10 +25,10 @@ def loading_bar(nbytes: int) -> Watch | None:
     return lambda weights: watched(weights, nbytes, make_console(sys.stderr, color="auto"))
 
 
-def watched(weights: Iterator[tuple[str, Tensor]], nbytes: int, console: Console) -> Iterator[tuple[str, Tensor]]:
+def watched(weights: Iterator[tuple[str, Array]], nbytes: int, console: Console) -> Iterator[tuple[str, Array]]:
     columns = (TextColumn("loading"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("loading", total=nbytes)
-        for name, tensor in weights:
-            progress.advance(task, tensor.numel() * tensor.element_size())
-            yield name, tensor
+        for name, array in weights:
+            progress.advance(task, array.nbytes)
+            yield name, array

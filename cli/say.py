@@ -1,4 +1,7 @@
-"""All that is printed passes here, or a console of cli/terminal/terminal.py: nothing untrusted reaches a terminal as it is."""
+"""All that is printed passes here, or a console of cli/terminal/terminal.py.
+
+Nothing untrusted reaches a terminal as it is.
+"""
 
 from __future__ import annotations
 

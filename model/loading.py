@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
+import numpy as np
 
+from tokenglass.model.checkpoint.arrays import Array, Empty
 from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize_int4, quantize_int8
 from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.checkpoint.store import bundled_folder, name_of, sha256_of
+from tokenglass.model.checkpoint.weights import Watch, read_weights
+from tokenglass.model.engine.devices import may_have_gpu
+from tokenglass.model.engine.large_pages import Arena
 from tokenglass.model.engine.memory import Caches, available_memory, check_memory
+from tokenglass.model.engine.threads import count_threads
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import DTYPES, LocalEngine, Watch, load_engine, pick_device
-from tokenglass.model.torch_engine.quantisation import quantizing
-from tokenglass.model.torch_engine.quantised_checkpoint import load_quantised
 
 if TYPE_CHECKING:
     from tokenglass.model.native_engine.engine import NativeEngine
+    from tokenglass.model.torch_engine.engine import TorchEngine
 
 Quantize = Literal["none", Format]
 Backend = Literal["auto", "native", "torch"]
@@ -31,16 +36,13 @@ class LoadedModel:
     name: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    engine: LocalEngine | NativeEngine
+    engine: TorchEngine | NativeEngine
+    backend: Literal["native", "torch"]  # who computes
+    threads: int
     dtype: str  # of the cache, and of the weights where they are not quantised
     device: str
     quantize: Quantize = "none"
     notes: tuple[str, ...] = ()  # what the user should know: what of the checkpoint is not used, who computes and why
-
-    @property
-    def backend(self) -> Literal["native", "torch"]:
-        """Who computes."""
-        return "torch" if isinstance(self.engine, LocalEngine) else "native"
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -67,6 +69,7 @@ def load_model(
     device: str = "auto",
     quantize: Quantize = "none",
     backend: Backend = "torch",
+    threads: int | None = None,
     watch: Callable[[int], Watch | None] = lambda _: None,
     caches: Callable[[Tokenizer], int | Caches] = lambda _: 0,
 ) -> LoadedModel:
@@ -76,13 +79,14 @@ def load_model(
     `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
     Both compute in float32, whatever the checkpoint's dtype; a dtype given with them is that of the native cache.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
-    `backend` auto is native on a CPU that has a compiler, else torch with the reason in `notes`.
+    `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
+    imported only where it is needed. `threads` None is the processors that this process may use.
     `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `caches` says what
     the run will keep, or how many positions of one cache: where that and the weights do not fit, nothing is loaded.
     """
     checkpoint = Checkpoint.open(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    target = pick_device(device)
+    target, free = settle_device(device)
     quantize = settle_quantize(checkpoint, quantize)
     if quantize != "none" and backend == "torch" and dtype not in ("auto", "float32"):
         raise ParameterError(f"--dtype {dtype} is not for {quantize} weights, which torch computes with in float32")
@@ -93,43 +97,85 @@ def load_model(
         )
     if dtype == "auto":
         bundled = folder.resolve() == bundled_folder().resolve()
-        on_cpu = bundled and target.type == "cpu"
+        on_cpu = bundled and target == "cpu"
         dtype = "float32" if on_cpu or quantize != "none" else checkpoint.config.dtype
         if checkpoint.config.overflows_float16 and dtype == "float16":
             dtype = "float32"
             notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
-    free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else available_memory()
     check_memory(checkpoint, dtype, caches(tokenizer), free, quantize)
-    watched = watch(checkpoint.nbytes_as(dtype if quantize == "none" else checkpoint.config.dtype))
-    if quantize == "none":
-        local = load_engine(checkpoint, dtype=dtype, device=target.type, watch=watched)
+    used = count_threads(threads)
+    library = None if backend == "torch" else load_kernels(dtype, target)
+    if isinstance(library, str):
+        if backend == "native":
+            raise EngineError(f"there are no native kernels here: {library}")
+        notes.append(f"torch runs the model, as the native kernels cannot: {library}")
+        library = None
+    read_as = dtype if quantize == "none" else checkpoint.config.dtype
+    arena = Arena(checkpoint.nbytes_as(quantize if quantize != "none" else dtype) * 9 // 8)
+    read = read_weights(
+        checkpoint,
+        dtype=read_as,
+        watch=watch(checkpoint.nbytes_as(read_as)),
+        quantize=None if quantize == "none" else quantizer(quantize, library, used, arena.empty),
+        place=arena.copy if library is not None else lambda array: array,
+    )
+    engine: TorchEngine | NativeEngine
+    computes: Literal["native", "torch"]
+    if library is not None:
+        from tokenglass.model.native_engine.engine import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
+
+        engine, computes = NativeEngine(read.blueprint, read.weights, library, dtype, used), "native"
     else:
-        local = quantised(checkpoint, quantize, checkpoint.config.dtype, target, watched)
-    notes += local.notes
-    engine: LocalEngine | NativeEngine = local
-    if backend != "torch":
-        # In memory, not mapped from a file: quantised now, or in another dtype than it is stored in.
-        made = checkpoint.quantisation is None and (quantize != "none" or set(checkpoint.dtypes) != {dtype})
-        engine, notice = native(local, DTYPES[dtype], required=backend == "native", large_pages=made)
-        notes += [] if notice is None else [notice]
-    dtype = str(engine.dtype).removeprefix("torch.")
-    return LoadedModel(name_of(folder), checkpoint, tokenizer, engine, dtype, target.type, quantize, tuple(notes))
+        from tokenglass.model.torch_engine.engine import load_torch  # noqa: PLC0415  (torch takes a second to import)
+
+        dtype = dtype if quantize == "none" else "float32"
+        engine, computes = load_torch(read.blueprint, read.weights, target, dtype, used), "torch"
+    notes += read.notes
+    return LoadedModel(
+        name_of(folder), checkpoint, tokenizer, engine, computes, used, dtype, target, quantize, tuple(notes)
+    )
 
 
-def native(
-    engine: LocalEngine, cache_dtype: torch.dtype, *, required: bool, large_pages: bool
-) -> tuple[LocalEngine | NativeEngine, str | None]:
-    """The same model on the kernels, or the engine itself and why. Raises EngineError where they are `required`."""
-    from tokenglass.model.native_engine.engine import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
+def settle_device(device: str) -> tuple[str, int | None]:
+    """The device that is meant, and the bytes that are free there. Raises ParameterError.
 
-    found: NativeEngine | str = f"they run on a CPU, not on {engine.device.type}"
-    if engine.device.type == "cpu":
-        found = NativeEngine.try_build(engine.model, cache_dtype, large_pages=large_pages)
-    if not isinstance(found, str):
-        return found, None
-    if required:
-        raise EngineError(f"there are no native kernels here: {found}")
-    return engine, f"torch runs the model, as the native kernels cannot: {found}"
+    Only torch knows whether a GPU can be used; where there cannot be one, it is not asked.
+    """
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return "cpu", available_memory()
+    from tokenglass.model.torch_engine.engine import free_memory, pick_device  # noqa: PLC0415  (see above)
+
+    target = pick_device(device)
+    return target.type, free_memory(target)
+
+
+def load_kernels(dtype: str, device: str) -> ctypes.CDLL | str:
+    """The compiled kernels, or why they cannot run this."""
+    if device != "cpu":
+        return f"they run on a CPU, not on {device}"
+    from tokenglass.model.native_engine.build import load_library  # noqa: PLC0415  (only on a CPU)
+    from tokenglass.model.native_engine.errors import KernelsError  # noqa: PLC0415
+
+    if dtype not in ("float32", "bfloat16"):
+        return f"they do not know a cache of {dtype}"
+    try:
+        return load_library()
+    except KernelsError as reason:
+        return str(reason)
+
+
+def quantizer(
+    format: Format,  # noqa: A002  (the word for it everywhere)
+    library: ctypes.CDLL | None,
+    threads: int,
+    empty: Empty = np.empty,
+) -> Callable[[Array], QuantizedWeight]:
+    """What makes fewer bits of a matrix: the kernels, into room that `empty` makes, or else numpy."""
+    if library is None:
+        return quantize_int8 if format == "int8" else quantize_int4
+    from tokenglass.model.native_engine.quantising import native_quantizer  # noqa: PLC0415  (only beside kernels)
+
+    return native_quantizer(library, format, threads, empty)
 
 
 def settle_quantize(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:
@@ -138,16 +184,3 @@ def settle_quantize(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:
     if stored != "none" and quantize not in ("none", stored):
         raise ParameterError(f"{checkpoint.folder}: is stored as {stored}; make {quantize} of the model it came from")
     return quantize if stored == "none" else stored
-
-
-def quantised(
-    checkpoint: Checkpoint, stored: Format, dtype: str, device: torch.device, watch: Watch | None
-) -> LocalEngine:
-    """A model with quantised weights, read as they are or made now; `watch` sees each tensor."""
-    if checkpoint.quantisation is not None:
-        return LocalEngine(load_quantised(checkpoint, device, watch), device, torch.float32)
-    read = load_engine(checkpoint, dtype=dtype, device=device.type)
-    making = quantizing(read.model, stored)
-    for _ in watch(making) if watch is not None else making:
-        pass
-    return LocalEngine(read.model, device, torch.float32, read.notes)

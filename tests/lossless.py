@@ -22,6 +22,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import native_parts
 import tiny
 
 from tokenglass.model.decoding.autoregressive import decode
@@ -32,13 +33,13 @@ from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
 from tokenglass.model.decoding.samples import decode_samples, derived_seed
 from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import TokenglassError
-from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.records.steps import Finish, Record, Step
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine, LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 END = 0
 LETTERS = tuple('abcdeĠ"{}[]:,0123tru.')
@@ -98,10 +99,10 @@ def engine(kind: str, seed: int = 1) -> Engine:
     model = tiny.Transformer(config).eval().requires_grad_(False)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.4 if weight.ndim > 1 else 1.0)
-    local = LocalEngine(model, torch.device("cpu"), torch.float32)
+    local = TorchEngine(model, torch.device("cpu"), torch.float32)
     if kind != "native":
         return local
-    native = NativeEngine.try_build(model, torch.float32)
+    native = native_parts.try_build(model)
     return local if isinstance(native, str) else native
 
 

@@ -6,20 +6,25 @@ import ctypes
 import os
 import subprocess
 import zlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_parts import as_array, quantized, weights_of
 
+from tokenglass.model.checkpoint.quantised import Int4Weight
 from tokenglass.model.native_engine.build import find_compiler, load_library, processor
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.program import Operations
-from tokenglass.model.native_engine.structures import Buffer, Code, Operation, Pass, Sizes
-from tokenglass.model.torch_engine.quantisation import QuantizedLinear, quantize_int4, quantize_int8
+from tokenglass.model.native_engine.structures import Buffer, Code, Matrix, Norm, Normed, Operation, Pass, Sizes
+from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear
+from tokenglass.model.torch_engine.transformer import Norm as NormModule
 from tokenglass.model.torch_engine.transformer import Transformer
 
 FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in
@@ -60,8 +65,30 @@ def sanitizer_runtime(name: str) -> Path:
     return runtime.resolve()
 
 
-def native(model: Transformer, cache_dtype: torch.dtype = torch.float32) -> NativeEngine:
-    engine = NativeEngine.try_build(model, cache_dtype, compiled)
+class NativeByTorch(NativeEngine):
+    """An engine with as many threads as torch has at the time."""
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        """What it begins with."""
+
+
+def try_build(
+    model: Transformer, cache_dtype: str = "float32", load: Callable[[], ctypes.CDLL] = load_library
+) -> NativeEngine | str:
+    """The engine over a model's weights, or why there is none."""
+    try:
+        return NativeByTorch(model.blueprint, weights_of(model), load(), cache_dtype, 1)
+    except KernelsError as reason:
+        return str(reason)
+
+
+def native(model: Transformer, cache_dtype: str = "float32") -> NativeEngine:
+    engine = try_build(model, cache_dtype, compiled)
     assert isinstance(engine, NativeEngine), engine
     return engine
 
@@ -72,8 +99,7 @@ def kept_as(kind: str, linear: nn.Linear) -> nn.Module:
         return linear
     if kind == "bfloat16":
         return linear.to(torch.bfloat16)
-    quantize = quantize_int8 if kind == "int8" else quantize_int4
-    return QuantizedLinear(quantize(linear.weight), linear.bias)
+    return QuantizedLinear(quantized(linear, "int8" if kind == "int8" else "int4"), linear.bias)
 
 
 def float_weight(module: nn.Module) -> Tensor:
@@ -91,8 +117,7 @@ class Bench(Operations):
         """The residual stream after the operations (count, size), or what a HEAD among them gives. `wide` bounds the
         other widths; `flags` are further ones of the compiler."""
         count, size = x.shape
-        embedding = Operation(kind=Code.EMBED, parts=1, scale=1.0)
-        embedding.matrices[0] = self.matrix(nn.Embedding(count, size, _weight=x))
+        embedding = Operation(kind=Code.EMBED, parts=1, scale=1.0, matrices=self.row(self.matrix(as_array(x))))
         program = [embedding, *operations, Operation(kind=Code.TAP)]
         heads = [operation for operation in operations if operation.kind == Code.HEAD]
         sizes = Sizes(size, wide, 1, 1, wide, heads[0].matrices[0].rows if heads else count)
@@ -106,4 +131,36 @@ class Bench(Operations):
         return logits if heads else hidden
 
     def head(self, linear: nn.Module, norm: nn.Module | None = None, softcap: float = 0.0) -> Operation:
-        return self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
+        return self.product(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
+
+    def product(
+        self, source: Buffer, target: Buffer, *linears: Any, norm: nn.Module | None = None, **fields: Any
+    ) -> Operation:
+        """`multiply` by the weights of modules."""
+        matrices = [self.module(linear) for linear in linears]
+        return self.multiply(source, target, *matrices, norm=None if norm is None else self.norm(norm), **fields)
+
+    def module(self, linear: Any) -> Matrix:
+        weight = linear.weight
+        kept = as_array(weight) if isinstance(weight, Tensor) else weight.with_parts(as_array)
+        return self.matrix(kept, None if linear.bias is None else as_array(linear.bias))
+
+    def norm(self, norm: nn.Module) -> Norm:
+        assert isinstance(norm, NormModule)
+        weight = as_array(norm.weight.float() + (norm.kind == "rms_plus_one"))
+        bias = None if norm.bias is None else as_array(norm.bias.float())
+        kind = Normed.LAYER if norm.kind == "layer" else Normed.RMS
+        return Norm(kind, len(weight), norm.eps, self.keep(weight), self.keep(bias))
+
+
+__all__ = [
+    "FLAGS",
+    "Bench",
+    "Int4Weight",
+    "QuantizedEmbedding",
+    "compiled",
+    "float_weight",
+    "kept_as",
+    "native",
+    "try_build",
+]

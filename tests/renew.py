@@ -4,7 +4,8 @@
     python tests/renew.py --tables        # and the tables of `compare` and `tests/peers/structure.py` in the README
 
 No other test holds a text of tale: the rest compare it with an oracle. The tables take minutes on an idle machine, and
-want smollm2 (`tokenglass pull smollm2`). The card's numbers come from the recipe: `python -m tokenglass.weights.recipe --export`.
+want smollm2 (`tokenglass pull smollm2`). The card's numbers come from the recipe:
+`python -m tokenglass.weights.recipe --export`.
 """
 
 from __future__ import annotations

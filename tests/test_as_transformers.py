@@ -11,13 +11,14 @@ import safetensors.torch
 import tiny
 import torch
 from test_families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
+from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.loading import load_model
-from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 
 def reread(folder: Path) -> Any:
@@ -27,12 +28,12 @@ def reread(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def agrees(folder: Path) -> LocalEngine:
+def agrees(folder: Path) -> TorchEngine:
     """Our engine, whose logits are those of transformers for the same folder."""
     engine = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu")
     ids = random_ids(40)
     with torch.inference_mode():
-        close(engine.forward(ids, None, last=False), reread(folder)(ids).logits)
+        close(as_tensor(engine.forward(ids, None, last=False)), reread(folder)(ids).logits)
     return engine
 
 
@@ -253,4 +254,4 @@ def test_a_float16_gemma_is_computed_in_float32(family: str, tmp_path: Path) -> 
     loaded = load_model(tmp_path)
     assert loaded.dtype == "float32"
     assert "overflows" in " ".join(loaded.notes)
-    assert loaded.engine.forward(ids, None).isfinite().all()
+    assert as_tensor(loaded.engine.forward(ids, None)).isfinite().all()

@@ -19,7 +19,7 @@ from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 GREEDY = SamplingParameters(temperature=0)
 EOS = 0
@@ -39,7 +39,7 @@ def text_of(steps: list[Step], finish: Finish) -> str:
 
 
 @pytest.fixture(scope="module")
-def engine(saved_checkpoint: Path) -> LocalEngine:
+def engine(saved_checkpoint: Path) -> TorchEngine:
     return load_model(saved_checkpoint).engine
 
 
@@ -74,7 +74,7 @@ def test_prefill_chunks_are_steps_and_only_the_last_of_them_chooses(tokenizer: T
     assert (totals.prefill_tokens, totals.decode_tokens) == (10, 2)
 
 
-def test_totals_are_a_fold_over_the_steps(engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
+def test_totals_are_a_fold_over_the_steps(engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
     steps, finish = run(engine, tokenizer, prompt, max_new_tokens=9)
     total = Totals()
     for step in steps:
@@ -152,7 +152,7 @@ SAMPLED = SamplingParameters(temperature=1.3, top_k=60, top_p=0.98, min_p=0.001)
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_the_text_is_the_same_in_any_chunks_and_without_a_cache(
-    sampling: SamplingParameters, engine: LocalEngine, tokenizer: Tokenizer
+    sampling: SamplingParameters, engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     prompt = tokenizer.encode("Once upon a time there was a little fox")
     options = {"sampling": sampling, "max_new_tokens": 60, "eos_token_ids": frozenset()}
@@ -170,7 +170,7 @@ def test_the_text_is_the_same_in_any_chunks_and_without_a_cache(
     assert [step.phase for step in recomputed] == ["prefill"] + ["decode"] * 59
 
 
-def test_the_seed_decides_the_text(engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
+def test_the_seed_decides_the_text(engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
     texts = [
         tuple(tiny.new_tokens(run(engine, tokenizer, prompt, sampling=SAMPLED, seed=seed, max_new_tokens=20)[0]))
         for seed in (1, 2, 1, 2**64 - 1)

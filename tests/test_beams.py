@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.together import Together
+from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish, Record, Step
@@ -28,7 +30,7 @@ from tokenglass.model.records.trace import from_line, to_line
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 TALE = bundled_folder()
 PROMPT = "Once upon a time there was a little fox"
@@ -36,7 +38,7 @@ GREEDY = SamplingParameters(temperature=0)
 
 
 @pytest.fixture(scope="module")
-def engine(saved_checkpoint: Path) -> LocalEngine:
+def engine(saved_checkpoint: Path) -> TorchEngine:
     return load_model(saved_checkpoint).engine
 
 
@@ -149,7 +151,7 @@ def test_ends_and_processors_have_the_effect_that_they_have_in_transformers(
     options: dict[str, Any],
     theirs: dict[str, Any],
     saved_checkpoint: Path,
-    engine: LocalEngine,
+    engine: TorchEngine,
     tokenizer: Tokenizer,
 ) -> None:
     """End tokens that the beams come to, some early."""
@@ -175,7 +177,7 @@ def frequent(records: Sequence[Record]) -> frozenset[int]:
     return frozenset(token_id for token_id, _ in counted.most_common(3))
 
 
-def test_the_temperature_has_no_say(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_the_temperature_has_no_say(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode(PROMPT)
     warm = SamplingParameters(temperature=1.5, top_k=3)
     cold = finishes(search(engine, tokenizer, asked(prompt), 3))
@@ -185,7 +187,7 @@ def test_the_temperature_has_no_say(engine: LocalEngine, tokenizer: Tokenizer) -
 
 
 def test_every_row_of_a_pass_is_told_once_and_a_branch_names_its_parent(
-    engine: LocalEngine, tokenizer: Tokenizer
+    engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     prompt = tokenizer.encode(PROMPT)
     request = asked(prompt, eos_token_ids=frequent(search(engine, tokenizer, asked(prompt), 4)), prefill_chunk=5)
@@ -221,20 +223,20 @@ def is_last(step: Step, request: Request) -> bool:
     return choice.status == "pruned" or choice.token_id in request.eos_token_ids
 
 
-def test_the_score_is_the_sum_of_the_logprobs_over_the_length(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_the_score_is_the_sum_of_the_logprobs_over_the_length(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = asked(tokenizer.encode(PROMPT), max_new_tokens=5)
     records = search(engine, tokenizer, request, 3, 0.5)
     best = finishes(records)[0]
 
     whole = [*request.prompt_ids, *texts(records)[best.sequence]]
-    logprobs = engine.forward(torch.tensor([whole]), None, last=False)[0].log_softmax(-1)
+    logprobs = as_tensor(engine.forward(torch.tensor([whole]), None, last=False))[0].log_softmax(-1)
     start = len(request.prompt_ids)
     total = sum(float(logprobs[place - 1, whole[place]]) for place in range(start, len(whole)))
 
     assert best.score == pytest.approx(total / math.sqrt(5), rel=1e-5)
 
 
-def test_candidates_say_what_a_processor_did(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_candidates_say_what_a_processor_did(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     sampling = SamplingParameters(temperature=0, no_repeat_ngram_size=1, repetition_penalty=1.3)
     records = search(engine, tokenizer, asked(tokenizer.encode(PROMPT), sampling=sampling, top=20), 2)
 
@@ -247,7 +249,7 @@ def test_candidates_say_what_a_processor_did(engine: LocalEngine, tokenizer: Tok
     assert all(from_line(to_line(record)) == record for record in records)
 
 
-def test_a_stop_string_ends_a_beam_and_is_cut(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_a_stop_string_ends_a_beam_and_is_cut(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode(PROMPT)
     whole = finishes(search(engine, tokenizer, asked(prompt), 4))
     stop = whole[0].text[6:8]
@@ -260,7 +262,7 @@ def test_a_stop_string_ends_a_beam_and_is_cut(engine: LocalEngine, tokenizer: To
 
 
 def test_constrained_beams_are_those_of_transformers_with_the_same_tokens_allowed(
-    saved_checkpoint: Path, engine: LocalEngine, tokenizer: Tokenizer
+    saved_checkpoint: Path, engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     constraint, eos = Constraint("regex", (r"( the| a| said){1,3} [a-z]{2,5}\.",)), frozenset({0})
     request = asked(tokenizer.encode(PROMPT), eos_token_ids=eos, constraint=constraint)
@@ -280,7 +282,7 @@ def test_constrained_beams_are_those_of_transformers_with_the_same_tokens_allowe
     assert all(re.fullmatch(constraint.source[0], finish.text) for finish in ends)
 
 
-def test_healed_beams_all_say_the_prompts_last_token_anew(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_healed_beams_all_say_the_prompts_last_token_anew(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = asked(tokenizer.encode("The little"), healed=b" fo", max_new_tokens=8)
     records = search(engine, tokenizer, request, 4)
     for finish in finishes(records):
@@ -289,7 +291,7 @@ def test_healed_beams_all_say_the_prompts_last_token_anew(engine: LocalEngine, t
         assert finish.text == said[3:]
 
 
-def test_guided_beams_are_scored_by_the_guided_logprobs(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_guided_beams_are_scored_by_the_guided_logprobs(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     scale, negative_ids = 1.7, tokenizer.encode("The bear said that the forest was")
     request = asked(
         tokenizer.encode(PROMPT),
@@ -302,7 +304,9 @@ def test_guided_beams_are_scored_by_the_guided_logprobs(engine: LocalEngine, tok
     for finish in finishes(records):
         new_ids = texts(records)[finish.sequence]
         behind, beside = (
-            engine.forward(torch.tensor([[*before, *new_ids]]), None, last=False)[0].log_softmax(-1)[len(before) - 1 :]
+            as_tensor(engine.forward(torch.tensor([[*before, *new_ids]]), None, last=False))[0].log_softmax(-1)[
+                len(before) - 1 :
+            ]
             for before in (request.prompt_ids, negative_ids)
         )
         guided = scale * (behind - beside) + beside
@@ -311,7 +315,7 @@ def test_guided_beams_are_scored_by_the_guided_logprobs(engine: LocalEngine, tok
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 9])
-def test_an_interrupt_ranks_what_there_is(taken: int, engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_an_interrupt_ranks_what_there_is(taken: int, engine: TorchEngine, tokenizer: Tokenizer) -> None:
     flag = threading.Event()
     request = asked(tokenizer.encode(PROMPT), prefill_chunk=8)
     records = decode_beams(engine, tokenizer, request, flag, BeamParameters(3))
@@ -328,9 +332,8 @@ def test_an_interrupt_ranks_what_there_is(taken: int, engine: LocalEngine, token
 
 def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> None:
     class Broken(tiny.ScriptedEngine):
-        def forward(self, token_ids: torch.Tensor, cache: Any, **_: Any) -> torch.Tensor:
-            logits = super().forward(token_ids, cache)
-            return logits.expand(len(token_ids), -1, -1)
+        def forward(self, token_ids: Ids, cache: Any, **_: Any) -> Logits:
+            return super().forward(token_ids, cache).repeat(len(token_ids), axis=0)
 
     def script(length: int) -> torch.Tensor:
         return torch.full((512,), torch.nan) if length > 3 else torch.arange(512.0) / 100
@@ -345,7 +348,7 @@ def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> No
         next(records)
 
 
-def test_the_context_bounds_the_beams(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_the_context_bounds_the_beams(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = asked((1,) * (engine.limit - 3), max_new_tokens=10)
     ends = finishes(search(engine, tokenizer, request, 2))
     assert {(finish.reason, finish.totals.new_tokens) for finish in ends} == {("context", 3)}
@@ -363,6 +366,6 @@ def test_what_needs_a_single_text_is_refused(options: dict[str, Any]) -> None:
         next(decode_beams(None, None, asked((1, 2), **options), threading.Event(), BeamParameters(2)))
 
 
-def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     with pytest.raises(PromptError, match="256"):
         search(engine, tokenizer, asked((1,) * 256), 2)

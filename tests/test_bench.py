@@ -14,10 +14,12 @@ import tiny
 import torch
 from rich.console import Console
 from shell import assert_one_line_error, tokenglass
+from torch_parts import quantize_model, weights_of
 
 from tokenglass.cli.commands.bench import describe, show
 from tokenglass.cli.widgets.rates import Rate, Rates
 from tokenglass.cli.widgets.widget import ASCII, UNICODE
+from tokenglass.model.checkpoint.weights import step_bytes
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.bench import (
@@ -30,18 +32,17 @@ from tokenglass.model.measuring.bench import (
     peak_memory,
     prefill,
     prompt_of,
-    weight_bytes,
 )
-from tokenglass.model.torch_engine.engine import LocalEngine
-from tokenglass.model.torch_engine.quantisation import quantize_model
+from tokenglass.model.torch_engine.engine import TorchEngine
+from tokenglass.model.torch_engine.transformer import Transformer
 
 TINY = Plan(contexts=(8, 20), rows=(1, 3), tokens=4, runs=2)
 SPREAD = Spread((30.0, 10.0, 20.0))
 
 
-def engine_of(tied: bool = False) -> LocalEngine:
+def engine_of(tied: bool = False) -> TorchEngine:
     model = tiny.random_transformer(replace(tiny.CONFIG, tie_word_embeddings=tied))
-    return LocalEngine(model, torch.device("cpu"), torch.float32)
+    return TorchEngine(model, torch.device("cpu"), torch.float32)
 
 
 def test_a_spread_is_the_median_and_both_ends() -> None:
@@ -69,7 +70,7 @@ def test_a_plan_stays_within_the_context() -> None:
 
 def test_the_readings_are_those_of_the_plan_in_its_order() -> None:
     engine = engine_of()
-    readings = list(measure(engine, engine.model, TINY))
+    readings = list(measure(engine, TINY))
     assert len(readings) == TINY.steps
     assert [(r.kind, r.context, r.rows) for r in readings] == [
         ("bandwidth", 0, 1),
@@ -88,24 +89,31 @@ def test_the_readings_are_those_of_the_plan_in_its_order() -> None:
 
 def test_a_step_reads_the_weights_and_the_cache_of_every_row() -> None:
     engine = engine_of()
-    reading = decoded(engine, TINY, prompt_of(engine.model, 3, 8), 1000, Memory(engine, 1000), "batch")
+    reading = decoded(engine, TINY, prompt_of(engine.vocab_size, 3, 8), 1000, Memory(engine, 1000), "batch")
     assert reading.nbytes == 1000 + 3 * 8 * tiny.CONFIG.cache_bytes_per_token("float32")
 
 
 def test_decoding_leaves_the_cache_at_the_prompt_for_the_next_run() -> None:
     engine = engine_of()
-    cache, seconds, token_ids = prefill(engine, prompt_of(engine.model, 2, 8))
+    cache, seconds, token_ids = prefill(engine, prompt_of(engine.vocab_size, 2, 8))
     assert cache.lengths == [8, 8]
     assert seconds > 0
     assert token_ids.shape == (2, 1)
 
 
+def bytes_of_a_step(model: Transformer) -> int:
+    """What both engines say."""
+    engine = TorchEngine(model, torch.device("cpu"), torch.float32)
+    assert engine.step_bytes == step_bytes(model.blueprint, weights_of(model))
+    return engine.step_bytes
+
+
 def test_weights_read_are_all_but_an_embedding_of_its_own() -> None:
     model = engine_of().model
     everything = sum(weight.nbytes for weight in model.parameters())
-    assert weight_bytes(model) == everything - model.model.embed_tokens.weight.nbytes
+    assert bytes_of_a_step(model) == everything - model.model.embed_tokens.weight.nbytes
     tied = engine_of(tied=True).model
-    assert weight_bytes(tied) == sum(weight.nbytes for weight in tied.parameters())  # the head reads all of it
+    assert bytes_of_a_step(tied) == sum(weight.nbytes for weight in tied.parameters())  # the head reads all of it
 
 
 def test_quantised_weights_count_as_what_they_are() -> None:
@@ -113,7 +121,7 @@ def test_quantised_weights_count_as_what_they_are() -> None:
     quantize_model(model, "int8")
     matrices = {id(module.weight): module.weight for module in model.modules() if hasattr(module, "in_features")}
     norms = sum(weight.nbytes for weight in model.state_dict().values())
-    assert weight_bytes(model) == norms + sum(weight.nbytes for weight in matrices.values())
+    assert bytes_of_a_step(model) == norms + sum(weight.nbytes for weight in matrices.values())
 
 
 def test_peak_memory_is_no_less_than_a_block_that_was_filled() -> None:
@@ -128,7 +136,7 @@ def test_peak_memory_is_no_less_than_a_block_that_was_filled() -> None:
 @pytest.fixture(scope="module")
 def readings() -> list[Reading]:
     engine = engine_of()
-    return list(measure(engine, engine.model, TINY))
+    return list(measure(engine, TINY))
 
 
 @pytest.fixture

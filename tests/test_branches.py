@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from torch_parts import as_tensor
 
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
@@ -23,6 +24,7 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.branch_file import as_json, write
 from tokenglass.model.decoding.branches import Branches, Node
 from tokenglass.model.decoding.request import Request
+from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import PromptError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Step
@@ -32,7 +34,7 @@ from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 TOKENIZER = Tokenizer(tiny.byte_level_tokenizer())
 PROMPT = TOKENIZER.encode("Once upon a time")
@@ -51,16 +53,20 @@ class Counting:
         self.limit, self.measure = engine.limit, engine.measure
         self.positions: list[int] = []
 
+    @property
+    def vocab_size(self) -> int:
+        return self.engine.vocab_size
+
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> Any:
         return self.engine.new_cache(rows, planned_length=planned_length)
 
-    def forward(self, token_ids: torch.Tensor, cache: Any, **options: Any) -> torch.Tensor:
-        self.positions.append(token_ids.shape[1])
-        return self.engine.forward(token_ids, cache, **options)
+    def forward(self, token_ids: Ids, cache: Any, **options: Any) -> Logits:
+        self.positions.append(len(token_ids[0]))
+        return as_tensor(self.engine.forward(token_ids, cache, **options))
 
 
 def engine_of(config: Any) -> Counting:
-    return Counting(LocalEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32))
+    return Counting(TorchEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32))
 
 
 def begin(engine: Any, prompt_ids: tuple[int, ...] = PROMPT, **options: Any) -> Branches:
@@ -169,7 +175,7 @@ class Walk(RuleBasedStateMachine):
         if here.offer is None:
             assert self.branches.ended(here) is not None
             return
-        logits = self.running.engine.forward(torch.tensor([ids]), None)[0, -1]
+        logits = as_tensor(self.running.engine.forward(torch.tensor([ids]), None))[0, -1]
         context = Context(ids, len(PROMPT), seed=7, attempt=here.draws)
         expected = Sampler(SamplingParameters(), TOKENIZER.piece, TOP).choose(logits, context)
         assert expected.draw == here.offer.draw
@@ -236,7 +242,7 @@ def test_every_return_draws_afresh_and_the_first_way_stays(engine: Counting) -> 
 
 def test_a_forced_token_has_its_real_numbers_however_improbable(engine: Counting) -> None:
     branches = begin(engine)
-    logits = engine.engine.forward(torch.tensor([list(PROMPT)]), None)[0, -1]
+    logits = as_tensor(engine.engine.forward(torch.tensor([list(PROMPT)]), None))[0, -1]
     order = logits.sort(descending=True, stable=True).indices.tolist()
     token_id = order[400]
     force(branches, token_id)

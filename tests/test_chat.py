@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from shell import assert_one_line_error, generate, tokenglass
+from torch_parts import as_tensor
 from transformers import AutoTokenizer
 
 from tokenglass.model.decoding.autoregressive import decode
@@ -168,7 +169,7 @@ def test_the_kept_cache_holds_the_numbers_of_a_fresh_one(folder: Path, loaded: L
     assert conversation.cache is not None
     length = conversation.cache.lengths[0]
     fresh = loaded.engine.new_cache()
-    loaded.engine.forward(torch.tensor([conversation.cache.token_ids[0]]), fresh)
+    as_tensor(loaded.engine.forward(torch.tensor([conversation.cache.token_ids[0]]), fresh))
     for kept, made in zip(conversation.cache.keys, fresh.keys, strict=True):
         assert (kept[:, :, :length] - made[:, :, :length]).abs().max() <= 1e-4
 

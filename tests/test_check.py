@@ -10,13 +10,15 @@ import shell
 import tiny
 import torch
 from torch import Tensor
+from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError
 from tokenglass.model.inspection.check import Finding, Probe, against_exact, probe_ids, try_all
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 CLAIMS = ["causality", "cache", "chunked prefill", "batch", "streaming text"]
 
@@ -34,12 +36,13 @@ def verdicts(probe: Probe) -> dict[str, bool | None]:
 class Broken:
     """The engine with one fault: `spoil` changes the logits it gives, knowing the ids and whether there is a cache."""
 
-    def __init__(self, engine: LocalEngine, spoil):
+    def __init__(self, engine: TorchEngine, spoil):
         self.engine, self.spoil, self.limit, self.measure = engine, spoil, engine.limit, engine.measure
         self.new_cache = engine.new_cache
 
-    def forward(self, token_ids: Tensor, cache: KVCache | None, **options) -> Tensor:
-        return self.spoil(self.engine.forward(token_ids, cache, **options), token_ids, cache)
+    def forward(self, token_ids: Ids, cache: KVCache | None, **options) -> Logits:
+        ids = torch.as_tensor(token_ids)
+        return self.spoil(as_tensor(self.engine.forward(token_ids, cache, **options)), ids, cache).numpy()
 
 
 def sees_the_end(logits: Tensor, ids: Tensor, cache: KVCache | None) -> Tensor:

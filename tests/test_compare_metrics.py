@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch_parts import as_tensor
 
 from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.comparison.bootstrap import Estimate, estimate
@@ -221,6 +222,8 @@ def test_a_text_beyond_the_scorers_context_loses_its_beginning(saved_checkpoint:
     assert found.part > 0
     ids = loaded.tokenizer.encode("The fox said. " * 100 + "The bear")
     count = len(ids) - shared_length(ids, loaded.tokenizer.encode("The fox said. " * 100))
-    logprobs = loaded.engine.forward(torch.tensor([ids[-loaded.engine.limit :]]), None, last=False)[0].log_softmax(-1)
+    logprobs = as_tensor(loaded.engine.forward(torch.tensor([ids[-loaded.engine.limit :]]), None, last=False))[
+        0
+    ].log_softmax(-1)
     nats = -sum(logprobs[-1 - place, ids[-place]].item() for place in range(1, count + 1))
     assert found.part == pytest.approx(nats / math.log(2), rel=1e-4)

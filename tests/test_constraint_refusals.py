@@ -113,7 +113,9 @@ def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.
 
 
 def test_a_constraint_needs_neither_torch_nor_llguidance_before_it_begins() -> None:
-    program = "import sys, cli.constraint; print({'torch', 'llguidance', 'tokenizers'} & set(sys.modules))"
+    program = (
+        "import sys, tokenglass.cli.run.constraint; print({'torch', 'llguidance', 'tokenizers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout == "set()\n"

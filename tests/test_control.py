@@ -25,7 +25,7 @@ from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Step
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 GREEDY = SamplingParameters(temperature=0)
 EOS = 0
@@ -54,7 +54,7 @@ def standing(steps: list[Step], prompt_length: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def engine(saved_checkpoint: Path) -> LocalEngine:
+def engine(saved_checkpoint: Path) -> TorchEngine:
     return load_model(saved_checkpoint).engine
 
 
@@ -115,7 +115,7 @@ def test_a_ban_that_leaves_nothing_ends_by_constraint(tokenizer: Tokenizer) -> N
     bans=st.lists(st.sampled_from(["e", "th", " the", "fox", "o", " l", "日"]), min_size=1, max_size=3).map(tuple),
 )
 def test_a_banned_text_never_comes_and_the_cache_is_as_if_it_never_had(
-    seed: int, bans: tuple[str, ...], engine: LocalEngine, tokenizer: Tokenizer
+    seed: int, bans: tuple[str, ...], engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     prompt = tokenizer.encode("The fox")
     sampling = SamplingParameters(temperature=1.5, top_k=3, top_p=1)  # few borders that rounding could move
@@ -168,7 +168,7 @@ def test_requests_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> N
 
 @given(cut=st.integers(1, 22), seed=st.integers(0, 5))
 def test_a_healed_prompt_is_continued_by_text_that_joins_it_without_a_seam(
-    cut: int, seed: int, engine: LocalEngine, tokenizer: Tokenizer
+    cut: int, seed: int, engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     prompt_text = "The little fox lived in"[:cut]
     whole = tokenizer.encode(prompt_text)
@@ -244,7 +244,7 @@ def test_a_ban_may_be_the_name_of_a_special_token(marked: tuple[Tokenizer, int],
     assert {c.removed_by for step in steps for c in step.choices[0].candidates if c.token_id == mark} == {"ban"}
 
 
-def test_ways_of_decoding_stop_at_a_special_token(engine: LocalEngine) -> None:
+def test_ways_of_decoding_stop_at_a_special_token(engine: TorchEngine) -> None:
     """The fifth token that comes is made a special one."""
     prompt = Tokenizer(tiny.byte_level_tokenizer()).encode("The fox")
     steps, _ = run(engine, Tokenizer(tiny.byte_level_tokenizer()), prompt, max_new_tokens=5)

@@ -171,15 +171,15 @@ def test_a_text_that_ended_is_not_ended_again_and_failing_ends_are_one() -> None
 PROGRAM = """
 import sys
 from tokenglass.cli.__main__ import generate
-from tokenglass.model.torch_engine.engine import LocalEngine
-forward, left = LocalEngine.forward, 4
+from tokenglass.model.torch_engine.engine import TorchEngine
+forward, left = TorchEngine.forward, 4
 def fail(self, *arguments, **options):
     global left
     left -= 1
     if left < 0:
         raise {error}
     return forward(self, *arguments, **options)
-LocalEngine.forward = fail
+TorchEngine.forward = fail
 sys.argv = ["generate", "The fox", "-n", "30", "--backend", "torch", *{options}]
 generate()
 """

@@ -136,7 +136,7 @@ def test_an_invalid_utf8_argument_is_refused() -> None:
     [
         (("--temperature", "-1", "x"), "--temperature"),
         (("--temperature", "nan", "x"), "temperature"),
-        (("--top-p", "0", "x"), "top_p"),
+        (("--top-p", "1.5", "x"), "--top-p"),
         (("--nonsense", "x"), "--nonsense"),
         (("-n", "0", "x"), "-n"),
         (("--view", "live", "x"), "terminal"),

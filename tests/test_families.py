@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import tiny
 import torch
 from closeness import assert_close
 from torch import Tensor
+from torch_parts import as_tensor, load_engine
 
+from tokenglass.model.checkpoint.arrays import read_arrays
 from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.conversation import Conversation
@@ -24,7 +28,7 @@ from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.chat import ChatTemplate
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 BORDER, LIMIT, WINDOW = 96, 256, 16  # trained length of the scaled ropes, context, sliding window
 SHORT, LONG = 50, 110  # prompts on both sides of the border, both longer than the window
@@ -150,7 +154,7 @@ class Pair:
     """The same checkpoint, read by transformers and by us."""
 
     reference: Any
-    engine: LocalEngine
+    engine: TorchEngine
     folder: Path
 
     def expected(self, ids: Tensor) -> Tensor:
@@ -192,7 +196,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("length", [SHORT, LONG])
 def test_logits_equal_those_of_transformers(pair: Pair, length: int) -> None:
     ids = random_ids(length)
-    close(pair.engine.forward(ids, None, last=False), pair.expected(ids))
+    close(as_tensor(pair.engine.forward(ids, None, last=False)), pair.expected(ids))
 
 
 @pytest.mark.parametrize("length", [SHORT, LONG])
@@ -200,8 +204,8 @@ def test_logits_equal_those_of_transformers(pair: Pair, length: int) -> None:
 def test_chunks_through_a_cache_give_the_same_logits(pair: Pair, length: int, chunk: int) -> None:
     ids = random_ids(length)
     cache = pair.engine.new_cache(2, planned_length=length)
-    parts = [pair.engine.forward(part, cache, last=False) for part in ids.split(chunk, dim=1)]
-    close(torch.cat(parts, dim=1), pair.engine.forward(ids, None, last=False))
+    parts = [as_tensor(pair.engine.forward(part, cache, last=False)) for part in ids.split(chunk, dim=1)]
+    close(torch.cat(parts, dim=1), as_tensor(pair.engine.forward(ids, None, last=False)))
 
 
 @pytest.mark.parametrize("length", [40, 60])
@@ -227,11 +231,11 @@ def test_greedy_text_is_that_of_transformers(pair: Pair, length: int, tokenizer:
 
 def test_a_later_token_changes_no_earlier_logit(pair: Pair) -> None:
     ids = random_ids(SHORT, rows=1)
-    before = pair.engine.forward(ids, None, last=False)
+    before = as_tensor(pair.engine.forward(ids, None, last=False))
     for changed in (0, 1, 30, SHORT - 1):
         other = ids.clone()
         other[0, changed] = ids[0, changed] % (tiny.VOCAB_SIZE - 1) + 1
-        after = pair.engine.forward(other, None, last=False)
+        after = as_tensor(pair.engine.forward(other, None, last=False))
         torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert not torch.equal(after[:, changed], before[:, changed])
 
@@ -266,11 +270,11 @@ def test_a_chat_turn_that_crosses_the_border_computes_its_prompt_again(tmp_path:
     ids = random_ids(80, rows=1)
     conversation = Conversation(engine, tokenizer, ChatTemplate("", {}))
     assert conversation.reuse(ids[0, :50].tolist(), 60) == 0
-    engine.forward(ids[:, :50], conversation.cache)
+    as_tensor(engine.forward(ids[:, :50], conversation.cache))
     assert conversation.reuse(ids[0].tolist(), BORDER) == 50
     assert conversation.reuse(ids[0].tolist(), BORDER + 1) == 0
-    cached = engine.forward(ids, conversation.cache, last=False)
-    close(cached, engine.forward(ids, None, last=False, planned_length=LIMIT))
+    cached = as_tensor(engine.forward(ids, conversation.cache, last=False))
+    close(cached, as_tensor(engine.forward(ids, None, last=False, planned_length=LIMIT)))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -282,7 +286,7 @@ def test_half_precision_stays_near(name: str, dtype: str, tmp_path: Path) -> Non
     with torch.inference_mode():
         exact = reference(ids).logits
         theirs = (reference.to(getattr(torch, dtype))(ids).logits.float() - exact).abs().mean()
-    ours = (engine.forward(ids, None, last=False) - exact).abs().mean()
+    ours = (as_tensor(engine.forward(ids, None, last=False)) - exact).abs().mean()
     assert ours < 1.25 * theirs + 1e-3
 
 
@@ -295,7 +299,7 @@ def test_the_first_files_of_gpt2_have_no_prefix_and_hold_masks(tmp_path: Path) -
     engine = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")
     ids = random_ids(SHORT)
     with torch.inference_mode():
-        close(engine.forward(ids, None, last=False), reference(ids).logits)
+        close(as_tensor(engine.forward(ids, None, last=False)), reference(ids).logits)
 
 
 @pytest.mark.parametrize(
@@ -327,10 +331,14 @@ def test_a_fused_tensor_of_another_shape_is_told(tmp_path: Path) -> None:
 
 def test_weights_are_views_of_the_file_s_where_they_can_be(tmp_path: Path) -> None:
     save(tmp_path, *CASES["phi3"])
-    model = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu").model
-    attention = model.model.layers[0].self_attn
-    pointers = {p.weight.untyped_storage().data_ptr() for p in (attention.q_proj, attention.k_proj, attention.v_proj)}
-    assert len(pointers) == 1
+    checkpoint = Checkpoint.open(tmp_path)
+    (stored,) = read_arrays(checkpoint.tensors, ["model.layers.0.self_attn.qkv_proj.weight"])
+    weights = read_weights(checkpoint, dtype="float32").weights
+    parts = [weights[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "qkv"]
+    assert np.array_equal(np.concatenate(parts), stored[1])
+    ends = [(part.ctypes.data, part.ctypes.data + part.nbytes) for part in parts]
+    assert ends[0][1] == ends[1][0]  # one behind the other, in the one place that the file is mapped to
+    assert ends[1][1] == ends[2][0]
 
 
 BASE = {key: value for key, value in SIZES.items() if key not in ("initializer_range", "pad_token_id")}

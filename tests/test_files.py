@@ -16,13 +16,13 @@ import tiny
 import torch
 from closeness import assert_close
 from shell import assert_one_line_error, tokenglass
+from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.fields import first_few, shown, shown_name
 from tokenglass.model.errors import CheckpointError, ConfigError, TokenglassError, TokenizerError
 from tokenglass.model.files import read_bytes, read_json
 from tokenglass.model.loading import load_model
-from tokenglass.model.torch_engine.engine import load_engine
 
 SMALL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -237,8 +237,8 @@ def test_data_that_begins_at_an_odd_byte_is_read_all_the_same(padding: int, fold
     assert all(torch.equal(before[name], after[name]) for name in before)
     ids = torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
-        expected = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None)
-    assert_close(loaded.engine.forward(ids, None), expected)
+        expected = as_tensor(load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None))
+    assert_close(as_tensor(loaded.engine.forward(ids, None)), expected)
 
 
 def test_a_single_file_comes_before_a_stale_index_as_in_transformers(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import shell
 import tiny
 import torch
+from torch_parts import as_tensor
 
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.model import ModelOptions
@@ -29,7 +30,7 @@ from tokenglass.model.sampling.generation_config import APPLIED, NOT_APPLIED, WI
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 PROMPT = "The little fox"
 GREEDY = SamplingOptions(temperature=0.0)
@@ -253,10 +254,10 @@ def test_defaults_draw_from_the_distribution_that_transformers_draws_from(
 ) -> None:
     write(folder, content)
     loaded = load_model(folder)
-    assert isinstance(loaded.engine, LocalEngine)
+    assert isinstance(loaded.engine, TorchEngine)
     prompt_ids = loaded.tokenizer.encode(PROMPT)
     theirs = generate(folder, max_new_tokens=1).scores[0][0].double().softmax(-1).numpy()
-    logits = loaded.engine.forward(torch.tensor([prompt_ids]), None)[0, -1]
+    logits = as_tensor(loaded.engine.forward(torch.tensor([prompt_ids]), None))[0, -1]
     sampler = Sampler(ask(loaded, SamplingOptions()).sampling, loaded.tokenizer.piece)
     ours = sampler.distribution(logits, Context(prompt_ids, len(prompt_ids), 1)).final
     np.testing.assert_allclose(ours, theirs, atol=2e-5)

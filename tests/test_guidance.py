@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torch_parts import as_tensor
 
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.guidance import Negative, room
@@ -22,14 +23,14 @@ from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 PROMPT = "Once upon a time there was a little fox"
 NEGATIVE = "The bear said that the forest was cold, and so"
 
 
 @pytest.fixture(scope="module")
-def engine(saved_checkpoint: Path) -> LocalEngine:
+def engine(saved_checkpoint: Path) -> TorchEngine:
     return load_model(saved_checkpoint).engine
 
 
@@ -45,7 +46,7 @@ def guided(tokenizer: Tokenizer, scale: float = 1.5, **options: object) -> Reque
 
 @pytest.mark.parametrize("scale", [1.5, 3.0, -1.0])
 def test_a_guided_greedy_run_takes_the_tokens_that_transformers_takes(
-    scale: float, engine: LocalEngine, tokenizer: Tokenizer, saved_checkpoint: Path
+    scale: float, engine: TorchEngine, tokenizer: Tokenizer, saved_checkpoint: Path
 ) -> None:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
@@ -97,7 +98,7 @@ def test_guided_scores_are_penalised_as_those_of_transformers_are(
     sampling: dict[str, Any],
     options: dict[str, Any],
     theirs: dict[str, Any],
-    engine: LocalEngine,
+    engine: TorchEngine,
     tokenizer: Tokenizer,
     saved_checkpoint: Path,
 ) -> None:
@@ -152,14 +153,14 @@ def test_a_guided_distribution_with_a_mask_is_that_of_the_same_list_of_transform
 
 
 def test_the_logits_are_those_behind_the_negative_prompt_also_after_a_rewind(
-    engine: LocalEngine, tokenizer: Tokenizer
+    engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     request = guided(tokenizer, prefill_chunk=3)
     sequence, negative = Sequence(tokenizer, request, engine.limit), Negative(engine, request)
     for new_ids in ([], [30], [30, 31, 32], [30, 40], [30]):
         sequence.token_ids = [*request.prompt_ids, *new_ids]
-        whole = engine.forward(torch.tensor([[*request.negative_ids, *new_ids]]), None)[0, -1]
-        torch.testing.assert_close(negative.logits(sequence), whole, atol=1e-4, rtol=0)
+        whole = as_tensor(engine.forward(torch.tensor([[*request.negative_ids, *new_ids]]), None))[0, -1]
+        torch.testing.assert_close(as_tensor(negative.logits(sequence)), whole, atol=1e-4, rtol=0)
 
 
 def test_only_what_is_new_is_computed(tokenizer: Tokenizer) -> None:
@@ -174,7 +175,7 @@ def test_only_what_is_new_is_computed(tokenizer: Tokenizer) -> None:
     assert scripted.inputs == [[5, 6], [7], [30, 31]]
 
 
-def test_a_copy_goes_its_own_way(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_a_copy_goes_its_own_way(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = guided(tokenizer)
     sequence, negative = Sequence(tokenizer, request, engine.limit), Negative(engine, request)
     negative.logits(sequence)
@@ -185,11 +186,11 @@ def test_a_copy_goes_its_own_way(engine: LocalEngine, tokenizer: Tokenizer) -> N
         sequence.token_ids = [*request.prompt_ids, new_id, 32]
         answers.append(each.logits(sequence))
     for answer, new_id in zip(answers, (30, 31), strict=True):
-        whole = engine.forward(torch.tensor([[*request.negative_ids, new_id, 32]]), None)[0, -1]
-        torch.testing.assert_close(answer, whole, atol=1e-4, rtol=0)
+        whole = as_tensor(engine.forward(torch.tensor([[*request.negative_ids, new_id, 32]]), None))[0, -1]
+        torch.testing.assert_close(as_tensor(answer), whole, atol=1e-4, rtol=0)
 
 
-def test_rows_are_computed_together(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_rows_are_computed_together(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = guided(tokenizer)
     negative = Negative(engine, request)
     prompt = list(request.prompt_ids)
@@ -201,15 +202,15 @@ def test_rows_are_computed_together(engine: LocalEngine, tokenizer: Tokenizer) -
     answers = negative.rows([[*prompt, 32, 33], [*prompt, 30, 34]])
 
     for answer, new_ids in zip(answers, ((32, 33), (30, 34)), strict=True):
-        whole = engine.forward(torch.tensor([[*request.negative_ids, *new_ids]]), None)[0, -1]
-        torch.testing.assert_close(answer, whole, atol=1e-4, rtol=0)
+        whole = as_tensor(engine.forward(torch.tensor([[*request.negative_ids, *new_ids]]), None))[0, -1]
+        torch.testing.assert_close(as_tensor(answer), whole, atol=1e-4, rtol=0)
 
 
-def test_a_longer_negative_prompt_leaves_the_text_less_room(engine: LocalEngine) -> None:
+def test_a_longer_negative_prompt_leaves_the_text_less_room(engine: TorchEngine) -> None:
     assert room(engine, Request((1, 2), 1, negative_ids=(1,) * 12)) == engine.limit - 10
     assert room(engine, Request((1,) * 12, 1, negative_ids=(1, 2))) == engine.limit
 
 
-def test_a_negative_prompt_beyond_the_context_is_refused(engine: LocalEngine) -> None:
+def test_a_negative_prompt_beyond_the_context_is_refused(engine: TorchEngine) -> None:
     with pytest.raises(PromptError, match="256"):
         Negative(engine, Request((1, 2), 1, negative_ids=(1,) * 256))

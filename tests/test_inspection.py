@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_families import CASES, Pair, random_ids, save
 from torch import Tensor
+from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.errors import ParameterError, PromptError
@@ -21,7 +22,7 @@ from tokenglass.model.inspection.lens import divergence_bits
 from tokenglass.model.inspection.reading import LIVE_POSITIONS, Reading, flow_rows
 from tokenglass.model.inspection.records import Effect, Flow
 from tokenglass.model.records.trace import from_dict, to_dict
-from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 LENGTH = 50  # longer than the window of the cases that have one
 WINDOWED = ["mistral, window", "phi3, window"]  # in every layer
@@ -45,15 +46,15 @@ def ids_of(length: int = LENGTH) -> list[int]:
     return random_ids(length, rows=1)[0].tolist()
 
 
-def read(engine: LocalEngine, ids: list[int]) -> Reading:
+def read(engine: TorchEngine, ids: list[int]) -> Reading:
     return Reading(engine, ids, piece)
 
 
-def raw_logits(engine: LocalEngine, ids: list[int]) -> Tensor:
+def raw_logits(engine: TorchEngine, ids: list[int]) -> Tensor:
     """The model's own logits (vocab,) before a final soft cap."""
     taken: list[Tensor] = []
     hook = engine.model.lm_head.register_forward_hook(lambda _module, _inputs, output: taken.append(output[0, -1]))
-    engine.forward(torch.tensor([ids]), None)
+    as_tensor(engine.forward(torch.tensor([ids]), None))
     hook.remove()
     return taken[0]
 
@@ -87,7 +88,7 @@ def test_the_lens_of_the_last_layer_is_the_models_own_distribution(pair: Pair) -
 
     flow = read(pair.engine, ids).at(LENGTH - 1)
 
-    own = pair.engine.forward(torch.tensor([ids[:-1]]), None)[0, 0].log_softmax(-1)
+    own = as_tensor(pair.engine.forward(torch.tensor([ids[:-1]]), None))[0, 0].log_softmax(-1)
     last = flow.layers[-1]
     assert last.top.token_id == own.argmax()
     assert abs(math.log(last.prob) - own[ids[-1]].item()) < 1e-4
@@ -195,9 +196,9 @@ def test_numbers_do_not_depend_on_the_way_along_the_text_or_on_the_cache(pair: P
 
     cache = pair.engine.new_cache(planned_length=len(ids))
     for part in torch.tensor([ids[:104]]).split(9, dim=1):
-        pair.engine.forward(part, cache)
+        as_tensor(pair.engine.forward(part, cache))
     before = [store.clone() for store in (*cache.keys, *cache.values)]
-    rows = flow_rows(pair.engine, cache, ids[:104], ids[104], piece)
+    rows = flow_rows(pair.engine.model, cache, ids[:104], ids[104], piece)
 
     assert all(torch.equal(old, new) for old, new in zip(before, (*cache.keys, *cache.values), strict=True))
     assert cache.lengths == [104]
@@ -273,7 +274,7 @@ def test_a_token_without_probability_adds_nothing_to_a_divergence() -> None:
     assert divergence_bits(sure, torch.tensor([0.5, 0.5]).log()).item() == pytest.approx(1)
 
 
-def small_gpt2(folder: Path) -> tuple[Any, LocalEngine, list[int]]:
+def small_gpt2(folder: Path) -> tuple[Any, TorchEngine, list[int]]:
     reference = save(folder, "gpt2", {**CASES["gpt2"][1], "_attn_implementation": "eager"})
     reference.set_attn_implementation("eager")
     return reference, load_engine(Checkpoint.open(folder), dtype="float32", device="cpu"), ids_of(24)

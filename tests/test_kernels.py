@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from native_parts import BYTES, TILES, Bench, emulating, float_weight, kept_as
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_parts import as_tensor
 
+from tokenglass.model.checkpoint.blueprint import Normalisation
 from tokenglass.model.errors import EngineError, PromptError
 from tokenglass.model.native_engine.facts import facts_of, kernels_of
 from tokenglass.model.native_engine.structures import Activation, Buffer, Code, Operation
-from tokenglass.model.torch_engine.quantisation import QuantizedEmbedding
+from tokenglass.model.torch_engine.quantised import QuantizedEmbedding
 from tokenglass.model.torch_engine.transformer import ACTIVATIONS, Norm
 
 Flags = tuple[str, ...]
@@ -53,7 +55,7 @@ def linear(rows: int, columns: int, *, bias: bool, seed: int) -> nn.Linear:
 
 
 def norm_of(kind: str, size: int, *, seed: int) -> Norm:
-    norm = Norm(replace(tiny.CONFIG, norm=kind), size).requires_grad_(False)
+    norm = Norm(Normalisation("norm", size, kind, tiny.CONFIG.norm_eps)).requires_grad_(False)
     norm.weight.copy_(random(size, seed=seed))
     if norm.bias is not None:
         norm.bias.copy_(random(size, seed=seed + 1))
@@ -161,7 +163,7 @@ def test_a_norm_is_that_of_torch(kind: str, size: int, count: int, seed: int, ad
     x = 3 + random(count, size, seed=seed + 2)
     bench = Bench()
     expected = norm(x) + (x if add else 0)
-    close(bench.run(x, bench.normalise(norm, Buffer.HIDDEN, Buffer.HIDDEN, add=add)), expected)
+    close(bench.run(x, bench.normalise(bench.norm(norm), Buffer.HIDDEN, Buffer.HIDDEN, add=add)), expected)
     head = linear(5, size, bias=False, seed=seed)
     torch.testing.assert_close(bench.run(x, bench.head(head, norm=norm)), head(norm(x)), rtol=1e-4, atol=2e-4)
 
@@ -176,8 +178,8 @@ def test_a_feed_forward_is_that_of_torch(name: str, gated: bool, size: int, wide
     x = random(count, size, seed=seed + 4)
     bench = Bench()
     operations = [
-        bench.multiply(Buffer.HIDDEN, Buffer.GATE, *projections, gated=gated, activation=Activation[name.upper()]),
-        bench.multiply(Buffer.GATE, Buffer.HIDDEN, down, add=True),
+        bench.product(Buffer.HIDDEN, Buffer.GATE, *projections, gated=gated, activation=Activation[name.upper()]),
+        bench.product(Buffer.GATE, Buffer.HIDDEN, down, add=True),
     ]
     inner = ACTIVATIONS[name](projections[0](x)) * (projections[1](x) if gated else 1)
     actual = bench.run(x, *operations, wide=wide)
@@ -190,8 +192,8 @@ def test_an_activation_is_right_far_from_zero_too(name: str) -> None:
     one = nn.Linear(11, 11, bias=False).requires_grad_(False)
     one.weight.copy_(torch.eye(11))
     bench = Bench()
-    through = bench.multiply(Buffer.HIDDEN, Buffer.GATE, one, activation=Activation[name.upper()])
-    close(bench.run(x, through, bench.multiply(Buffer.GATE, Buffer.HIDDEN, one), wide=11), ACTIVATIONS[name](x))
+    through = bench.product(Buffer.HIDDEN, Buffer.GATE, one, activation=Activation[name.upper()])
+    close(bench.run(x, through, bench.product(Buffer.GATE, Buffer.HIDDEN, one), wide=11), ACTIVATIONS[name](x))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,11 +207,11 @@ def test_an_embedding_is_that_of_torch_and_an_unknown_id_is_refused(kind: str) -
     engine = native_parts.native(model)
     ids = torch.tensor([[3, 49, 0], [7, 7, 1]])
     _, hidden = engine.hidden_states(ids, None)
-    assert torch.equal(hidden[0], float_weight(table)[ids])
+    assert torch.equal(as_tensor(hidden)[0], float_weight(table)[ids])
     with pytest.raises(EngineError, match="not one of the model's 50"):
-        engine.forward(torch.tensor([[-1]]), None)
+        as_tensor(engine.forward(torch.tensor([[-1]]), None))
     with pytest.raises(PromptError, match="token 50, which the tokenizer has and the model has not"):
-        engine.forward(torch.tensor([[50]]), None)
+        as_tensor(engine.forward(torch.tensor([[50]]), None))
 
 
 def test_soft_caps_bound_the_logits() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import native_parts
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -18,20 +19,20 @@ from hypothesis import strategies as st
 from native_parts import float_weight, native
 from test_families import BORDER, CASES, LIMIT, WINDOW, random_ids, save
 from torch import Tensor, nn
+from torch_parts import as_tensor, load_engine, quantize_model
 
+from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.large_pages import Arena
 from tokenglass.model.errors import ConfigError, PromptError
-from tokenglass.model.native_engine.engine import NativeEngine
-from tokenglass.model.native_engine.pages import holders_of, tensors_of
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
-from tokenglass.model.torch_engine.quantisation import quantize_model
+from tokenglass.model.torch_engine.engine import TorchEngine
 from tokenglass.model.torch_engine.transformer import Transformer
 
 ROPE = Rope(theta=10000.0, dim=8)
@@ -54,11 +55,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
-def load(folder: Path, dtype: str = "float32") -> LocalEngine:
+def load(folder: Path, dtype: str = "float32") -> TorchEngine:
     return load_engine(Checkpoint.open(folder), dtype=dtype, device="cpu")
 
 
-def in_float32(model: Transformer) -> LocalEngine:
+def in_float32(model: Transformer) -> TorchEngine:
     """The reference: torch in float32 with just these weights, dequantised where they are quantised."""
     config = model.config
     if config.embedding_scale is not None and isinstance(model.model.embed_tokens.weight, Tensor):
@@ -73,7 +74,7 @@ def in_float32(model: Transformer) -> LocalEngine:
                 module.bias.copy_(theirs[name].bias)
         elif next(module.children(), None) is None and next(module.parameters(), None) is not None:  # a norm
             module.load_state_dict(theirs[name].state_dict())
-    return LocalEngine(reference, torch.device("cpu"), torch.float32)
+    return TorchEngine(reference, torch.device("cpu"), torch.float32)
 
 
 def close(actual: Tensor, expected: Tensor, atol: float = 1e-4) -> None:
@@ -86,7 +87,7 @@ def test_every_family_has_the_logits_of_torch(folder: Path, length: int) -> None
     reference = load(folder)
     engine = native(load(folder).model)
     ids = random_ids(length)
-    close(engine.forward(ids, None, last=False), reference.forward(ids, None, last=False))
+    close(as_tensor(engine.forward(ids, None, last=False)), as_tensor(reference.forward(ids, None, last=False)))
 
 
 @pytest.mark.parametrize(("kind", "atol"), [("bfloat16", 1e-4), ("int8", 1e-3), ("int4", 1e-3)])
@@ -94,25 +95,23 @@ def test_every_family_runs_with_smaller_weights(folder: Path, kind: str, atol: f
     model = load(folder, "bfloat16" if kind == "bfloat16" else "float32").model
     if kind != "bfloat16":
         quantize_model(model, kind)
-    expected = in_float32(model).forward(random_ids(60), None, last=False)
-    close(native(model).forward(random_ids(60), None, last=False), expected, atol)
+    expected = as_tensor(in_float32(model).forward(random_ids(60), None, last=False))
+    close(as_tensor(native(model).forward(random_ids(60), None, last=False)), expected, atol)
 
 
-@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.bfloat16])
-def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(
-    folder: Path, cache_dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16"])
+def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(folder: Path, cache_dtype: str) -> None:
     engine = native(load(folder).model, cache_dtype)
     ids = random_ids(BORDER + 9)
-    whole = engine.forward(ids, None, last=False)
+    whole = as_tensor(engine.forward(ids, None, last=False))
     assert whole.std() > 0.5
     for count, sizes in ((1, [BORDER, *[1] * 9]), (4, [7] * 15), (3, [40, 40, 25])):
         torch.set_num_threads(count)
         cache = engine.new_cache(2, planned_length=BORDER + 9)
-        parts = [engine.forward(part, cache, last=False) for part in ids.split(sizes, dim=1)]
+        parts = [as_tensor(engine.forward(part, cache, last=False)) for part in ids.split(sizes, dim=1)]
         assert torch.equal(torch.cat(parts, dim=1), whole)
-    assert torch.equal(engine.forward(ids[1:], None, last=False), whole[1:])
-    assert torch.equal(engine.forward(ids, None), whole[:, -1:])
+    assert torch.equal(as_tensor(engine.forward(ids[1:], None, last=False)), whole[1:])
+    assert torch.equal(as_tensor(engine.forward(ids, None)), whole[:, -1:])
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -125,8 +124,10 @@ def test_wirings_that_no_family_has_are_those_of_torch_or_refused(pre: bool, pos
             replace(tiny.CONFIG, **wiring)
         return
     model = tiny.random_transformer(replace(tiny.CONFIG, **wiring))
-    expected = LocalEngine(model, torch.device("cpu"), torch.float32).forward(random_ids(50), None, last=False)
-    close(native(model).forward(random_ids(50), None, last=False), expected)
+    expected = as_tensor(
+        TorchEngine(model, torch.device("cpu"), torch.float32).forward(random_ids(50), None, last=False)
+    )
+    close(as_tensor(native(model).forward(random_ids(50), None, last=False)), expected)
 
 
 def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
@@ -137,37 +138,44 @@ def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
         layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     layers[-1].register_forward_hook(lambda _, given, out: seen.append(out))
     ids = random_ids(30)
-    expected = reference.forward(ids, None)
-    logits, hidden = native(load(folder).model).hidden_states(ids, None)
+    expected = as_tensor(reference.forward(ids, None))
+    logits, hidden = (as_tensor(part) for part in native(load(folder).model).hidden_states(ids, None))
     torch.testing.assert_close(hidden, torch.stack(seen), rtol=1e-5, atol=1e-4)
     close(logits, expected)
 
 
-def test_every_family_continues_a_cache_that_torch_began_and_the_other_way_round(folder: Path) -> None:
+def test_every_family_keeps_the_keys_and_values_of_torch(folder: Path) -> None:
     reference = load(folder)
-    engine = native(load(folder).model)
     ids = random_ids(60)
-    expected = reference.forward(ids, None, last=False)
-    for first, second in ((reference, engine), (engine, reference)):
-        cache = first.new_cache(2, planned_length=60)
-        first.forward(ids[:, :37], cache)
-        close(second.forward(ids[:, 37:], cache, last=False), expected[:, 37:])
+    caches = []
+    for engine in (reference, native(reference.model)):
+        cache = engine.new_cache(2, planned_length=60)
+        as_tensor(engine.forward(ids[:, :37], cache))
+        as_tensor(engine.forward(ids[:, 37:], cache))
+        caches.append(cache)
+    theirs, ours = caches
+    assert ours.token_ids == theirs.token_ids
+    assert ours.starts == theirs.starts
+    for stores, others in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
+        for layer, (store, other) in enumerate(zip(stores, others, strict=True)):
+            held = 60 - (ours.starts[0] if ours.slides[layer] else 0)
+            torch.testing.assert_close(as_tensor(store)[:, :, :held], other[:, :, :held], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("past", "causal", "block"), [(0, 0, 9), (13, 0, 9), (13, 4, 20), (0, 150, 32), (140, 0, 8)])
 @pytest.mark.parametrize("config", [LONG, replace(SLIDING, max_positions=1024)], ids=["full", "sliding"])
 def test_a_block_sees_itself_as_in_torch(config: Any, past: int, causal: int, block: int) -> None:
-    reference = LocalEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32)
+    reference = TorchEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32)
     engine = native(reference.model)
     ids = random_ids(past + causal + block)
     got = []
     for one in (reference, engine):
         cache = one.new_cache(2)
         if past:
-            one.forward(ids[:, :past], cache)
-        got.append(one.forward(ids[:, past:], cache, last=False, block=block))
+            as_tensor(one.forward(ids[:, :past], cache))
+        got.append(as_tensor(one.forward(ids[:, past:], cache, last=False, block=block)))
     assert_close(got[1], got[0])
-    plain = engine.forward(ids, None, last=False)[:, past:]
+    plain = as_tensor(engine.forward(ids, None, last=False))[:, past:]
     assert torch.equal(got[1][:, :causal], plain[:, :causal])
     assert not torch.equal(got[1][:, causal], plain[:, causal])
 
@@ -187,10 +195,10 @@ def test_rows_of_different_lengths_each_get_what_they_get_alone(
         for _ in range(data.draw(st.integers(1, 6))):
             count = data.draw(st.integers(1, 12))
             new = torch.stack([ids[length : length + count] for ids, length in zip(rows, lengths, strict=True)])
-            got = engine.forward(new, cache, last=False)
+            got = as_tensor(engine.forward(new, cache, last=False))
             lengths = [length + count for length in lengths]
             for row, length in enumerate(lengths):
-                alone = engine.forward(rows[row][None, :length], None, last=False)[0, -count:]
+                alone = as_tensor(engine.forward(rows[row][None, :length], None, last=False))[0, -count:]
                 assert torch.equal(got[row], alone)
             lengths = [cache.truncate(row, data.draw(st.integers(max(0, n - 9), n))) for row, n in enumerate(lengths)]
 
@@ -198,17 +206,17 @@ def test_rows_of_different_lengths_each_get_what_they_get_alone(
 @pytest.mark.parametrize("sliding", [False, True])
 def test_a_long_context_is_that_of_torch(sliding: bool) -> None:
     kinds = (LayerKind(ROPE, 200 if sliding else None), LayerKind(None))
-    reference = LocalEngine(
+    reference = TorchEngine(
         tiny.random_transformer(replace(LONG, layers=kinds, num_kv_heads=1)), torch.device("cpu"), torch.float32
     )
     engine = native(reference.model)
     ids = random_ids(700)
-    expected = reference.forward(ids, None, last=False)
+    expected = as_tensor(reference.forward(ids, None, last=False))
     assert expected.std() > 0.1
     cache = engine.new_cache(2)
-    parts = [engine.forward(part, cache, last=False) for part in ids.split([300, 380, *[1] * 20], dim=1)]
+    parts = [as_tensor(engine.forward(part, cache, last=False)) for part in ids.split([300, 380, *[1] * 20], dim=1)]
     assert_close(torch.cat(parts, dim=1), expected)
-    assert torch.equal(torch.cat(parts, dim=1), engine.forward(ids, None, last=False))
+    assert torch.equal(torch.cat(parts, dim=1), as_tensor(engine.forward(ids, None, last=False)))
 
 
 def test_caches_used_in_turn_are_told_apart_wherever_their_storage_goes() -> None:
@@ -216,14 +224,14 @@ def test_caches_used_in_turn_are_told_apart_wherever_their_storage_goes() -> Non
     engine = native(tiny.random_transformer(SLIDING))
     ids = random_ids(90)
     first, second = engine.new_cache(2), engine.new_cache(2)
-    engine.forward(ids, second)
-    engine.forward(ids[:, :60], first)
-    engine.forward(ids[:, :1], second)
-    found = engine.forward(ids[:, 60:], first)
-    assert torch.equal(found, engine.forward(ids, None))
+    as_tensor(engine.forward(ids, second))
+    as_tensor(engine.forward(ids[:, :60], first))
+    as_tensor(engine.forward(ids[:, :1], second))
+    found = as_tensor(engine.forward(ids[:, 60:], first))
+    assert torch.equal(found, as_tensor(engine.forward(ids, None)))
     second.select([0])
     again = torch.cat((ids[:1], ids[:1, :1], ids[:1, :20]), dim=1)
-    assert torch.equal(engine.forward(again[:, -20:], second), engine.forward(again, None))
+    assert torch.equal(as_tensor(engine.forward(again[:, -20:], second)), as_tensor(engine.forward(again, None)))
 
 
 def test_what_memory_held_before_does_not_matter() -> None:
@@ -233,8 +241,10 @@ def test_what_memory_held_before_does_not_matter() -> None:
     cache = engine.new_cache(2)
     cache.reserve(64)
     for store in (*cache.keys, *cache.values):
-        store.fill_(torch.nan)
-    assert torch.equal(engine.forward(ids, cache, last=False), engine.forward(ids, None, last=False))
+        store.fill(np.nan)
+    assert torch.equal(
+        as_tensor(engine.forward(ids, cache, last=False)), as_tensor(engine.forward(ids, None, last=False))
+    )
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8", "int4"])
@@ -264,20 +274,22 @@ def test_threads_and_prefill_change_no_greedy_text(kind: str, tokenizer: Tokeniz
 def test_a_prompt_beyond_the_limit_is_refused_and_leaves_the_cache_as_it_was() -> None:
     engine = native(tiny.random_transformer())
     cache = engine.new_cache()
-    engine.forward(random_ids(9, rows=1), cache)
+    as_tensor(engine.forward(random_ids(9, rows=1), cache))
     with pytest.raises(PromptError, match="do not fit"):
-        engine.forward(random_ids(LIMIT, rows=1), cache)
+        as_tensor(engine.forward(random_ids(LIMIT, rows=1), cache))
     assert cache.lengths == [9]
 
 
 def test_calls_from_several_threads_wait_for_each_other() -> None:
     engine = native(tiny.random_transformer())
     ids = random_ids(40)
-    expected = engine.forward(ids, None, last=False)
+    expected = as_tensor(engine.forward(ids, None, last=False))
     wrong: list[int] = []
 
     def ask(number: int) -> None:
-        wrong.extend(number for _ in range(20) if not torch.equal(engine.forward(ids, None, last=False), expected))
+        wrong.extend(
+            number for _ in range(20) if not torch.equal(as_tensor(engine.forward(ids, None, last=False)), expected)
+        )
 
     callers = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for caller in callers:
@@ -289,33 +301,26 @@ def test_calls_from_several_threads_wait_for_each_other() -> None:
 
 def test_weights_and_caches_that_the_kernels_do_not_know_are_named() -> None:
     model = tiny.random_transformer()
-    assert NativeEngine.try_build(model, torch.float16, native_parts.compiled) == "they do not know a cache of float16"
-    reason = NativeEngine.try_build(model.half(), torch.float32, native_parts.compiled)
+    assert native_parts.try_build(model, "float16", native_parts.compiled) == "they do not know a cache of float16"
+    reason = native_parts.try_build(model.half(), "float32", native_parts.compiled)
     assert reason == "they do not know weights of float16"
 
 
-@pytest.mark.parametrize("kind", ["float32", "int8", "int4"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_weights_on_large_pages_are_the_same_weights_and_stay_tied(kind: str, tied: bool) -> None:
-    model = tiny.random_transformer(replace(tiny.CONFIG, tie_word_embeddings=tied))
-    if kind != "float32":
-        quantize_model(model, kind)
-    before = native(model).forward(random_ids(20), None, last=False)
-    engine = NativeEngine.try_build(model, torch.float32, native_parts.compiled, large_pages=True)
-    assert isinstance(engine, NativeEngine)
-    assert torch.equal(engine.forward(random_ids(20), None, last=False), before)
-    head, embedding = (
-        weight if isinstance(weight, Tensor) else weight.scales
-        for weight in (model.lm_head.weight, model.model.embed_tokens.weight)
-    )
-    assert (head.data_ptr() == embedding.data_ptr()) == tied
-    places = [tensor.data_ptr() for module in holders_of(model) for tensor in tensors_of(module)]
+def test_weights_on_large_pages_are_the_same_weights_side_by_side() -> None:
+    arrays = [np.arange(count, dtype=np.float32).reshape(-1, 4) for count in (4, 400, 40_000)]
+    arena = Arena(2**22)
+    laid = [arena.copy(array) for array in arrays]
+    for array, place in zip(arrays, laid, strict=True):
+        assert np.array_equal(place, array)
+        assert place.ctypes.data % 64 == 0
+    places = [place.ctypes.data for place in laid]
+    assert places == sorted(places)
     assert max(places) - min(places) < 2**21  # one piece of memory
-    assert all(place % 64 == 0 for place in places)
+    assert np.array_equal(Arena(2**21).copy(np.ones(2**20)), np.ones(2**20))  # full: memory of its own
 
 
-def test_the_cache_is_one_that_torch_made_too() -> None:
-    engine = native(tiny.random_transformer(), torch.bfloat16)
+def test_the_cache_is_one_of_the_dtype_that_was_named() -> None:
+    engine = native(tiny.random_transformer(), "bfloat16")
     cache = engine.new_cache(planned_length=WINDOW)
     assert isinstance(cache, KVCache)
-    assert (cache.keys[0].dtype, cache.limit, cache.planned_length) == (torch.bfloat16, 256, WINDOW)
+    assert (cache.keys[0].dtype, cache.limit, cache.planned_length) == (BFLOAT16, 256, WINDOW)

@@ -16,16 +16,15 @@ import native_parts
 import pytest
 import tiny
 import torch
-from native_parts import FLAGS, Bench, native, sanitizer_runtime
+from native_parts import FLAGS, native, sanitizer_runtime
 from test_families import random_ids
-from torch import nn
+from torch_parts import as_tensor
 
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Dynamic, Rope
 from tokenglass.model.native_engine import addresses
 from tokenglass.model.native_engine.engine import NativeEngine
-from tokenglass.model.native_engine.structures import Buffer
 
 CALLERS, ENGINES = 4, 8
 PLAIN = replace(tiny.CONFIG, max_positions=1024)
@@ -56,7 +55,7 @@ def logits_by_steps(engine: NativeEngine, ids: torch.Tensor) -> torch.Tensor:
     length = ids.shape[1]
     cache = engine.new_cache(planned_length=length)
     parts = ids.split([20, *[1] * 5, length - 25], dim=1)
-    return torch.cat([engine.forward(part, cache, last=False) for part in parts], dim=1)
+    return torch.cat([as_tensor(engine.forward(part, cache, last=False)) for part in parts], dim=1)
 
 
 @pytest.mark.parametrize("config", [PLAIN, DYNAMIC], ids=["one table", "a table per length"])
@@ -64,7 +63,7 @@ def logits_by_steps(engine: NativeEngine, ids: torch.Tensor) -> torch.Tensor:
 def test_callers_with_different_lengths_get_what_each_gets_alone(config: ModelConfig) -> None:
     model = tiny.random_transformer(config)
     texts = [random_ids(length, rows=1) for length in (30, 300, 60, 600)]
-    expected = [native(model).forward(ids, None, last=False) for ids in texts]
+    expected = [as_tensor(native(model).forward(ids, None, last=False)) for ids in texts]
     wrong: list[int] = []
     for _ in range(ENGINES):
         engine = native(model)  # a new one, whose tables have to grow
@@ -72,7 +71,10 @@ def test_callers_with_different_lengths_get_what_each_gets_alone(config: ModelCo
 
         def ask(number: int, engine: NativeEngine = engine, start: threading.Barrier = start) -> None:
             start.wait()
-            whole, parts = engine.forward(texts[number], None, last=False), logits_by_steps(engine, texts[number])
+            whole, parts = (
+                as_tensor(engine.forward(texts[number], None, last=False)),
+                logits_by_steps(engine, texts[number]),
+            )
             wrong.extend(number for logits in (whole, parts) if not torch.equal(logits, expected[number]))
 
         callers = [threading.Thread(target=ask, args=(number,)) for number in range(CALLERS)]
@@ -89,10 +91,10 @@ def test_the_numbers_of_phases_never_run_out() -> None:
 engine = native_parts.native(tiny.random_transformer())
 narrow = Machine(native_parts.compiled("-DTASK_BITS=58"), engine.program.operations, engine.sizes)
 ids = torch.arange(30)[None]
-expected = [engine.forward(part, cache) for cache in [engine.new_cache()] for part in ids.split(1, dim=1)]
+def logits(cache): return [as_tensor(engine.forward(part, cache)) for part in ids.split(1, dim=1)]
+expected = logits(engine.new_cache())
 engine.machine = narrow
-cache = engine.new_cache()
-assert all(torch.equal(engine.forward(part, cache), logits) for part, logits in zip(ids.split(1, dim=1), expected))
+assert all(torch.equal(*pair) for pair in zip(logits(engine.new_cache()), expected))
 """)
     assert done.returncode == 0, done.stderr
 
@@ -103,28 +105,13 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 engine = native_parts.native(tiny.random_transformer())
 ids = torch.arange(40)[None]
 torch.set_num_threads(1)
-expected = engine.forward(ids, None, last=False)
+expected = as_tensor(engine.forward(ids, None, last=False))
 torch.set_num_threads(16)
 cache = engine.new_cache()
-parts = [engine.forward(part, cache, last=False) for part in ids.split(1, dim=1)]
+parts = [as_tensor(engine.forward(part, cache, last=False)) for part in ids.split(1, dim=1)]
 assert torch.equal(torch.cat(parts, dim=1), expected)
 """)
     assert done.returncode == 0, done.stderr
-
-
-def test_threads_that_have_nothing_to_do_sleep() -> None:
-    """Where every phase is one long task, four threads take little more processor time than one."""
-    bench, x = Bench(), torch.zeros(1000, 4096)
-    rows = nn.Linear(4096, 48, bias=False).requires_grad_(False)
-    operations = [bench.multiply(Buffer.HIDDEN, Buffer.GATE, rows)] * 20
-
-    def processor_time(threads: int) -> float:
-        start = time.process_time()
-        bench.run(x, *operations, wide=48, threads=threads)
-        return time.process_time() - start
-
-    processor_time(1)  # compiled
-    assert min(processor_time(4) for _ in range(3)) < 1.6 * min(processor_time(1) for _ in range(3))
 
 
 @pytest.mark.slow
@@ -146,8 +133,8 @@ for kind in ("float32", "int8"):
     for _ in range(10):
         cache = engine.new_cache()
         for part in ids.split([12, *[1] * 24, 4], dim=1):
-            engine.forward(part, cache)
-    engine.read(torch.zeros(2**20))
+            as_tensor(engine.forward(part, cache))
+    engine.read(np.zeros(2**20, np.uint8))
 """,
         flags,
     )
@@ -158,12 +145,12 @@ def run_apart(script: str, environment: Mapping[str, str] | None = None) -> subp
     """A process of its own with four threads: one that hangs or is stopped ends no test run."""
     native_parts.compiled()  # skips where there is no compiler
     setup = f"""
-import os, sys, torch
+import os, sys, numpy as np, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 torch.set_num_threads(4)
 import native_parts, tiny
+from torch_parts import as_tensor, quantize_model
 from tokenglass.model.native_engine.machine import Machine
-from tokenglass.model.torch_engine.quantisation import quantize_model
 """
     command = [sys.executable, "-W", "ignore", "-c", setup + script]
     variables = {**os.environ, **(environment or {})}

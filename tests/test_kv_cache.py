@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenglass.model.engine.cache import CacheTail, KVCache
 from tokenglass.model.errors import PromptError
+from tokenglass.model.torch_engine.storage import TensorCache
 
 MODEL = tiny.random_transformer()
 TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
@@ -31,7 +32,7 @@ def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def new_cache(rows: int = 1, limit: int = 64, dtype: torch.dtype = torch.float32) -> KVCache:
-    return KVCache(tiny.CONFIG, rows=rows, limit=limit, dtype=dtype, device=CPU)
+    return TensorCache(tiny.CONFIG, rows=rows, limit=limit, dtype=dtype, device=CPU)
 
 
 def recomputed(ids: list[int], count: int = 1) -> Tensor:

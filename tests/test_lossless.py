@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lossless import CONSTRAINTS, MASK, MODES, Case, check, engine, tokenizer
+from torch_parts import as_tensor
 
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.sampling.parameters import SamplingParameters
@@ -51,10 +52,10 @@ def test_a_ban_takes_back_tokens_of_earlier_passes(mode: str, temperature: float
 def test_a_cache_keeps_what_an_ids_row_has_in_common_with_another_and_no_position_of_a_block(kind: str) -> None:
     model = engine(kind)
     cache = model.new_cache(2)
-    model.forward(torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]]), cache)
+    as_tensor(model.forward(torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]]), cache))
     assert [cache.keep_prefix(row, (1, 2, 3, 4, 7)) for row in (0, 1)] == [4, 2]
     cache.select([0])
-    model.forward(torch.tensor([[5, MASK, MASK]]), cache, block=2)
+    as_tensor(model.forward(torch.tensor([[5, MASK, MASK]]), cache, block=2))
     assert cache.keep_prefix(0, [1, 2, 3, 4, 5, MASK, MASK]) == 5
     tail = cache.detach(0, 2)
     assert cache.token_ids == [[1, 2]]

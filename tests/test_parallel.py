@@ -13,18 +13,20 @@ import tiny
 import torch
 from closeness import assert_close
 from torch import Tensor
+from torch_parts import as_tensor
 
 from tokenglass.model.config.config import SLACK
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
+from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Block, Finish, Step, Totals
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 GREEDY = SamplingParameters(temperature=0)
 SAMPLED = SamplingParameters(temperature=1.0, top_p=1.0)
@@ -70,18 +72,19 @@ class ScriptedEngine(tiny.ScriptedEngine):
 
     def forward(
         self,
-        token_ids: Tensor,
+        token_ids: Ids,
         cache: Any,
         *,
         last: bool = True,
         planned_length: int | None = None,
         block: int = 0,
-    ) -> Tensor:
+    ) -> Logits:
         super().forward(token_ids, cache)
         self.blocks.append(block)
-        end = token_ids.shape[1] if cache is None else cache.lengths[0]
-        rows = [self.row(position + 1) for position in range(end - token_ids.shape[1], end)]
-        return torch.stack(rows)[None]
+        length = len(token_ids[0])
+        end = length if cache is None else cache.lengths[0]
+        rows = [self.row(position + 1) for position in range(end - length, end)]
+        return torch.stack(rows)[None].numpy()
 
     def row(self, position: int) -> Tensor:
         """Logits of the token at this position."""
@@ -92,7 +95,7 @@ class ScriptedEngine(tiny.ScriptedEngine):
 
 
 @pytest.fixture(scope="module")
-def engine(saved_checkpoint: Path) -> LocalEngine:
+def engine(saved_checkpoint: Path) -> TorchEngine:
     return load_model(saved_checkpoint).engine
 
 
@@ -120,16 +123,16 @@ def test_an_input_is_seen_by_itself_what_follows_and_its_own_block(block: int) -
 
 
 @pytest.mark.parametrize("prefilled", [0, 1, 5, 11])
-def test_the_logits_of_a_block_are_the_same_with_a_cache(engine: LocalEngine, prefilled: int) -> None:
+def test_the_logits_of_a_block_are_the_same_with_a_cache(engine: TorchEngine, prefilled: int) -> None:
     """First pass, with clean tokens in front of the block; then a second pass after the guesses were cut off."""
     clean = list(range(30, 42))
     cache = engine.new_cache()
     if prefilled:
-        engine.forward(torch.tensor([clean[:prefilled]]), cache)
+        as_tensor(engine.forward(torch.tensor([clean[:prefilled]]), cache))
     for guesses in ([MASK] * 7, [MASK, 50, MASK, MASK, 51, MASK, MASK]):
-        whole = engine.forward(torch.tensor([clean + guesses]), None, last=False, block=8)[0, -8:]
+        whole = as_tensor(engine.forward(torch.tensor([clean + guesses]), None, last=False, block=8))[0, -8:]
         inputs = clean[cache.lengths[0] :] + guesses
-        found = engine.forward(torch.tensor([inputs]), cache, last=False, block=8)[0, -8:]
+        found = as_tensor(engine.forward(torch.tensor([inputs]), cache, last=False, block=8))[0, -8:]
         assert_close(found, whole)
         cache.truncate(0, len(clean) - 1)
 
@@ -137,7 +140,7 @@ def test_the_logits_of_a_block_are_the_same_with_a_cache(engine: LocalEngine, pr
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_the_same_tokens_with_a_cache_and_without(
-    engine: LocalEngine,
+    engine: TorchEngine,
     tokenizer: Tokenizer,
     prompt: tuple[int, ...],
     rule: dict[str, float],
@@ -158,7 +161,7 @@ def test_a_sliding_window_bears_that_guesses_are_cut_off(
     """Even a block longer than a window's slack costs no second prefill."""
     kinds = tuple(dataclasses.replace(tiny.CONFIG.layers[0], window=window) for window in (5, None))
     model = tiny.random_transformer(dataclasses.replace(tiny.CONFIG, layers=kinds))
-    engine = LocalEngine(model, torch.device("cpu"), torch.float32)
+    engine = TorchEngine(model, torch.device("cpu"), torch.float32)
     rule, options = {"passes": 2, "block_size": block_size}, {"max_new_tokens": 230, "ignore_eos": True}
     cached, _ = run(engine, tokenizer, prompt, rule, **options)
     whole, _ = run(engine, tokenizer, prompt, rule, **options, use_cache=False)
@@ -170,7 +173,7 @@ def test_a_sliding_window_bears_that_guesses_are_cut_off(
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
 def test_blocks_of_one_are_autoregressive(
-    engine: LocalEngine,
+    engine: TorchEngine,
     tokenizer: Tokenizer,
     prompt: tuple[int, ...],
     rule: dict[str, float],
@@ -187,7 +190,7 @@ def test_blocks_of_one_are_autoregressive(
     assert draws == [choice.draw for step in expected for choice in step.choices]
 
 
-def test_the_seed_decides_the_text(engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
+def test_the_seed_decides_the_text(engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
     texts = [text_of(*run(engine, tokenizer, prompt, {"passes": 2}, sampling=SAMPLED, seed=seed)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -232,7 +235,7 @@ def test_a_block_is_filled_settled_and_committed_with_the_next_one(tokenizer: To
 
 
 def test_masked_places_report_their_entropy_and_nothing_else(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
 ) -> None:
     steps, _ = run(engine, tokenizer, prompt, {"reveal": 1}, max_new_tokens=8, sampling=SAMPLED, ignore_eos=True)
     step = next(step for step in steps if step.phase == "denoise")
@@ -246,7 +249,7 @@ def test_masked_places_report_their_entropy_and_nothing_else(
 
 
 def test_entropies_agree_with_what_the_sampler_reports(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
 ) -> None:
     """The order of the first pass by entropy is the order of what revealing everything at once reports."""
     at_once, _ = run(engine, tokenizer, prompt, {"passes": 1}, max_new_tokens=8, ignore_eos=True)
@@ -261,7 +264,7 @@ def test_entropies_agree_with_what_the_sampler_reports(
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_totals_are_a_fold_over_steps_that_each_reveal_something(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...], rule: dict[str, float]
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...], rule: dict[str, float]
 ) -> None:
     steps, finish = run(engine, tokenizer, prompt, rule, sampling=SAMPLED, max_new_tokens=30, ignore_eos=True)
     totals = Totals()
@@ -305,7 +308,7 @@ def test_a_stop_string_ends_the_text_inside_a_block(tokenizer: Tokenizer) -> Non
 
 
 def test_a_banned_phrase_is_taken_back_and_its_place_drawn_afresh(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
 ) -> None:
     options = {"sampling": SAMPLED, "max_new_tokens": 40, "ignore_eos": True}
     free = text_of(*run(engine, tokenizer, prompt, {"passes": 2}, **options))
@@ -322,7 +325,7 @@ def test_a_banned_phrase_is_taken_back_and_its_place_drawn_afresh(
 
 @pytest.mark.parametrize("new", [1, 7, 8, 9, 20])
 def test_the_last_block_is_as_long_as_is_left(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...], new: int
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...], new: int
 ) -> None:
     steps, finish = run(engine, tokenizer, prompt, {"passes": 2}, max_new_tokens=new, ignore_eos=True)
     assert (finish.reason, len(filled(steps))) == ("length", new)
@@ -330,7 +333,7 @@ def test_the_last_block_is_as_long_as_is_left(
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_the_context_is_filled_to_its_end(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...], use_cache: bool
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...], use_cache: bool
 ) -> None:
     long = (*prompt, *range(10, 260))[: engine.limit - 13]
     steps, finish = run(
@@ -352,7 +355,7 @@ def test_fewest_new_tokens_hold_place_by_place(tokenizer: Tokenizer) -> None:
 
 
 def test_an_interrupt_stops_between_passes_and_keeps_what_is_settled(
-    engine: LocalEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
+    engine: TorchEngine, tokenizer: Tokenizer, prompt: tuple[int, ...]
 ) -> None:
     interrupt = threading.Event()
     request = Request(prompt, seed=1, sampling=GREEDY, ignore_eos=True)

@@ -16,9 +16,9 @@ from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, tokenglass
 from tiny_gguf import write_gguf
 
 from tokenglass.model.checkpoint.partial import MadeMeanwhile, complete_or_nothing, locked
+from tokenglass.model.checkpoint.quantised_checkpoint import small_files
 from tokenglass.model.errors import CheckpointError, StoreError
 from tokenglass.model.loading import load_model
-from tokenglass.model.torch_engine.quantised_checkpoint import small_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs locks and links")
 FILL = """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
-import torch
 
 from tokenglass.cli.app import generate_app
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -91,20 +92,19 @@ WINDOWED = replace(tiny.CONFIG, max_positions=2048, layers=(LayerKind(rope=None,
 
 @pytest.mark.parametrize("config", [replace(tiny.CONFIG, max_positions=2048), WINDOWED], ids=["plain", "windowed"])
 @pytest.mark.parametrize("length", [1, 64, 65, 300, 1025, 2048])
-def test_the_worst_moment_is_that_of_the_real_cache(
-    config: ModelConfig, length: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = KVCache(config, limit=2048, dtype=torch.float32, device=torch.device("cpu"))
+def test_the_worst_moment_is_that_of_the_real_cache(config: ModelConfig, length: int) -> None:
+    stores: list[np.ndarray] = []
     peaks = [0]
 
-    def zeros(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        peaks.append(4 * size + sum(store.nbytes for store in (*cache.keys, *cache.values)))
-        return torch.zeros(size, dtype=dtype, device=device)
+    def zeros(shape: tuple[int, ...]) -> np.ndarray:
+        peaks.append(4 * math.prod(shape) + sum(store.nbytes for store in stores))
+        return np.zeros(shape, np.float32)
 
-    monkeypatch.setattr("tokenglass.model.engine.cache.zeros", zeros)
+    cache = KVCache(config, limit=2048, zeros=zeros)
     for _ in range(length):
+        stores[:] = [*cache.keys, *cache.values]
         cache.reserve(1)
-        cache.advance(torch.tensor([[1]]))
+        cache.advance([[1]])
     held = sum(store.nbytes for store in (*cache.keys, *cache.values))
     assert max(peaks) <= Caches(length).nbytes(config, "float32") <= max(peaks) + held / 2
 

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tokenglass.model.engine.processors import usable_processors
-from tokenglass.model.torch_engine.engine import set_threads
+from tokenglass.model.engine.threads import count_threads
 
 NINE = frozenset(range(9))
 
@@ -72,14 +71,11 @@ def test_a_quota_of_either_version_counts(
 
 
 def test_torch_and_the_kernels_take_no_more_threads_than_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(7)
-    monkeypatch.setattr("tokenglass.model.torch_engine.engine.usable_processors", lambda: 3)
-    assert set_threads(None) == 3
-    assert set_threads(2) == 2
-    assert set_threads(5) == 5  # who asks for more gets them
-    assert set_threads(None) == 3
-    torch.set_num_threads(before)
+    monkeypatch.setattr("tokenglass.model.engine.threads.usable_processors", lambda: 3)
+    assert count_threads(None) == 3
+    assert count_threads(2) == 2
+    assert count_threads(5) == 5  # who asks for more gets them
+    assert count_threads(500) == 12
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")

@@ -7,10 +7,12 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import native_parts
 import numpy as np
 import pytest
 import tiny
@@ -22,23 +24,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_parts import as_tensor, quantize_model, quantize_tensor
 
 from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.quantised import Int8Weight, quantize
+from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
 from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION_KEY
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import CheckpointError, ParameterError
-from tokenglass.model.loading import load_model
+from tokenglass.model.loading import load_model, quantizer
 from tokenglass.model.measuring.quality import compare, held_out_text
-from tokenglass.model.torch_engine.quantisation import (
-    Int8Weight,
-    QuantizedEmbedding,
-    QuantizedLinear,
-    quantize_int4,
-    quantize_int8,
-    quantize_model,
-)
-from tokenglass.model.torch_engine.quantised_checkpoint import quantize_checkpoint
+from tokenglass.model.native_engine.quantising import native_quantizer
+from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear
 
+quantize_int8, quantize_int4 = partial(quantize_tensor, format="int8"), partial(quantize_tensor, format="int4")
 MAKERS = {"int8": quantize_int8, "int4": quantize_int4}
 FORMATS = list(MAKERS)
 numbers = st.floats(-8, 8, width=32)
@@ -175,13 +174,14 @@ def test_every_matrix_is_replaced_and_a_tied_head_shares_the_embedding_s(stored:
 
 
 def quantised(source: Path, folder: Path, stored: Any) -> Path:
-    for _ in quantize_checkpoint(Checkpoint.open(source), stored, folder):
+    for _ in quantize_checkpoint(Checkpoint.open(source), stored, folder, quantizer(stored, None, 1)):
         pass
     return folder
 
 
 def logits(folder: Path, **settings: Any) -> Tensor:
-    return load_model(folder, device="cpu", **settings).engine.forward(torch.tensor([[5, 9, 2, 40]]), None, last=False)
+    engine = load_model(folder, device="cpu", **settings).engine
+    return as_tensor(engine.forward([[5, 9, 2, 40]], None, last=False))
 
 
 @pytest.fixture(params=FORMATS)
@@ -376,7 +376,7 @@ def test_divergence_and_perplexity_are_those_of_torch_over_each_window(saved_che
     for start, last in pairwise([*range(0, 149, 39), 149]):
         window = torch.tensor([list(ids[start : last + 1])])
         for engine, kept in ((reference.engine, p), (other.engine, q)):
-            kept.append(engine.forward(window, None, last=False)[0, :-1])
+            kept.append(as_tensor(engine.forward(window, None, last=False))[0, :-1])
         targets.append(window[0, 1:])
     raw_p, raw_q, target = torch.cat(p), torch.cat(q), torch.cat(targets)
     assert found.tokens == 149
@@ -434,3 +434,23 @@ def test_an_int4_weight_of_wrong_parts_cannot_be_made(change: Any, told: str) ->
     good = quantize_int4(torch.randn(4, 64))
     with pytest.raises(ValueError, match=told):
         replace(good, **change(good))
+
+
+@pytest.mark.parametrize("stored", FORMATS)
+@given(matrices, st.floats(-20, 3), st.sampled_from([1, 3]))
+def test_the_kernels_make_the_same_bits(stored: Any, matrix: np.ndarray, exponent: float, threads: int) -> None:
+    matrix = matrix * np.float32(2**exponent)
+    made = native_quantizer(native_parts.compiled(), stored, threads, np.empty)(matrix)
+    expected = quantize(matrix, stored)
+    for name, part in expected.parts.items():
+        assert np.array_equal(made.parts[name], part), name
+
+
+@pytest.mark.parametrize("stored", FORMATS)
+def test_the_kernels_make_the_same_bits_of_large_matrices(stored: Any) -> None:
+    matrix = np.random.default_rng(1).standard_normal((300, 1000), dtype=np.float32)
+    made = native_quantizer(native_parts.compiled(), stored, 2, np.empty)(matrix)
+    assert all(np.array_equal(made.parts[name], part) for name, part in quantize(matrix, stored).parts.items())
+    matrix[290, 7] = np.nan
+    with pytest.raises(CheckpointError, match="not a number"):
+        native_quantizer(native_parts.compiled(), stored, 2, np.empty)(matrix)

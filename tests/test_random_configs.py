@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 from test_families import older, save
+from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.families import FAMILIES
-from tokenglass.model.torch_engine.engine import load_engine
 
 POSITIONS, LENGTH = 64, 48
 Options = dict[str, Any]
@@ -125,7 +125,9 @@ def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Opt
     ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         expected = reference(ids).logits
-    actual = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None, last=False)
+    actual = as_tensor(
+        load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None, last=False)
+    )
     return float((actual - expected).abs().max() / max(10.0, float(expected.abs().max()))), options
 
 

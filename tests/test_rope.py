@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.rope_config import Dynamic, LongRope, Rope
-from tokenglass.model.torch_engine.rope import rotary_frequencies, rotary_table, rotate
+from tokenglass.model.config.rope_config import Dynamic, LongRope, Rope, Scaling
+from tokenglass.model.engine.rotary import rotary_frequencies, rotary_table
+from tokenglass.model.torch_engine.rope import rotary_cosines, rotate
 
 CPU = torch.device("cpu")
 FACTORS = st.floats(1.0, 64.0)
@@ -30,7 +31,8 @@ def both(rope: dict[str, Any], length: int, most: int = 40_960) -> tuple[Any, An
     raw = {"model_type": "llama", "vocab_size": 9, "intermediate_size": 9, "num_hidden_layers": 1, **sizes}
     kind = ModelConfig.from_hf({**raw, "rope_parameters": rope}).layers[0]
     assert kind.rope is not None
-    return theirs, rotary_frequencies(kind.rope, length, CPU)
+    frequencies, factor = rotary_frequencies(kind.rope, length)
+    return theirs, (torch.from_numpy(frequencies), factor)
 
 
 def check(rope: dict[str, Any], length: int = 1, most: int = 40_960) -> None:
@@ -73,13 +75,22 @@ def test_longrope(short: list[float], long: list[float], trained: int, length: i
 def test_a_run_s_factors_depend_on_its_planned_length_alone() -> None:
     rope = Rope(100.0, 4, LongRope(8, 1.5, (1.0, 2.0), (4.0, 8.0)))
     positions = torch.arange(4)[None]
-    tables = {length: rotary_table(rope, positions, length, torch.float32) for length in (4, 8, 9, 50)}
+    tables = {length: rotary_cosines(rope, positions, length, torch.float32) for length in (4, 8, 9, 50)}
     assert torch.equal(tables[4][0], tables[8][0])
     assert torch.equal(tables[9][0], tables[50][0])
     assert not torch.equal(tables[8][0], tables[9][0])
     assert [rope.regime(length) for length in (4, 8, 9, 50)] == [0, 0, 1, 1]
     dynamic = Rope(100.0, 4, Dynamic(2.0, 8))
     assert [dynamic.regime(length) for length in (4, 8, 9, 50)] == [8, 8, 9, 50]
+
+
+@pytest.mark.parametrize("scaling", [None, LongRope(8, 1.5, (1.0, 2.0), (4.0, 8.0)), Dynamic(2.0, 8)])
+def test_tables_in_numpy_are_those_of_torch(scaling: Scaling | None) -> None:
+    rope = Rope(100.0, 4, scaling)
+    for ours, theirs in zip(
+        rotary_table(rope, 300, 300), rotary_cosines(rope, torch.arange(300)[None], 300, torch.float32), strict=True
+    ):
+        torch.testing.assert_close(torch.from_numpy(ours), theirs[0, 0, :, :2], rtol=0, atol=1e-6)
 
 
 @settings(max_examples=20)
@@ -90,9 +101,9 @@ def test_products_depend_on_the_distance_only(position: int, shift: int) -> None
     query, key = torch.randn((2, 1, 1, 1, 8), generator=generator)
 
     def product(at: int) -> torch.Tensor:
-        tables = [rotary_table(rope, torch.tensor([[p]]), 1, torch.float32) for p in (at + 7, at)]
+        tables = [rotary_cosines(rope, torch.tensor([[p]]), 1, torch.float32) for p in (at + 7, at)]
         return (rotate(query, tables[0]) * rotate(key, tables[1])).sum()
 
     torch.testing.assert_close(product(position + shift), product(position), rtol=0, atol=5e-3)
-    table = rotary_table(rope, torch.tensor([[position]]), 1, torch.float32)
+    table = rotary_cosines(rope, torch.tensor([[position]]), 1, torch.float32)
     assert torch.equal(rotate(query, table)[..., 6:], query[..., 6:])  # what is not rotary passes

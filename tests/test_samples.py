@@ -15,20 +15,20 @@ import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.samples import decode_samples, derived_seed, derived_seeds
 from tokenglass.model.decoding.together import Together
+from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 TALE = bundled_folder()
 PROMPT = "Once upon a time there was a little fox"
@@ -36,7 +36,7 @@ SAMPLED = SamplingParameters(temperature=1.2, top_k=80, top_p=0.98)
 
 
 @pytest.fixture(scope="module")
-def engine(saved_checkpoint: Path) -> LocalEngine:
+def engine(saved_checkpoint: Path) -> TorchEngine:
     return load_model(saved_checkpoint).engine
 
 
@@ -93,7 +93,7 @@ def assert_each_is_a_run_alone(engine: Any, tokenizer: Tokenizer, request: Reque
     temperature=st.sampled_from([0.7, 1.5]),
 )
 def test_every_sample_is_what_its_derived_seed_gives_alone(
-    engine: LocalEngine,
+    engine: TorchEngine,
     tokenizer: Tokenizer,
     seed: int,
     count: int,
@@ -106,7 +106,7 @@ def test_every_sample_is_what_its_derived_seed_gives_alone(
     assert_each_is_a_run_alone(engine, tokenizer, request, count)
 
 
-def test_rows_whose_text_is_taken_back_do_not_disturb_the_others(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_rows_whose_text_is_taken_back_do_not_disturb_the_others(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     found = several(engine, tokenizer, asked(tokenizer), 4)
     bans = tuple({text_of(found, number)[5:8] for number in (0, 2)})
 
@@ -120,7 +120,7 @@ def test_rows_whose_text_is_taken_back_do_not_disturb_the_others(engine: LocalEn
 def test_rows_of_unequal_lengths_keep_their_sliding_windows(tokenizer: Tokenizer) -> None:
     windowed = replace(tiny.CONFIG.layers[0], window=12)
     config = replace(tiny.CONFIG, layers=(windowed, tiny.CONFIG.layers[1]))
-    engine = LocalEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32)
+    engine = TorchEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32)
     found = several(engine, tokenizer, asked(tokenizer, max_new_tokens=100), 3)
     bans = (text_of(found, 1)[70:74],)
 
@@ -130,7 +130,7 @@ def test_rows_of_unequal_lengths_keep_their_sliding_windows(tokenizer: Tokenizer
 
 
 def test_tokens_that_a_constraint_forces_are_caught_up_with_beside_the_others(
-    engine: LocalEngine, tokenizer: Tokenizer
+    engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     regex = "(fox|f|[a-e]+, and then the) bear said (hello|that|cold)[.!]"
     request = asked(tokenizer, constraint=Constraint("regex", (regex,)), sampling=SamplingParameters(temperature=5.0))
@@ -143,7 +143,7 @@ def test_tokens_that_a_constraint_forces_are_caught_up_with_beside_the_others(
     assert any(step.phase == "decode" and not step.choices for step in steps)
 
 
-def test_guided_samples_are_guided_as_alone(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_guided_samples_are_guided_as_alone(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     sampling = SamplingParameters(temperature=0.9, guidance_scale=1.6)
     request = asked(tokenizer, sampling=sampling, negative_ids=tokenizer.encode("The bear said"), max_new_tokens=12)
     assert_each_is_a_run_alone(engine, tokenizer, request, 3)
@@ -173,7 +173,7 @@ def test_the_native_engine_gives_the_very_same_numbers_alone_and_beside_others()
         assert choices == [choice for step in steps_of(alone, 0) for choice in step.choices]
 
 
-def test_the_prompt_is_computed_once_and_every_pass_counted_once(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_the_prompt_is_computed_once_and_every_pass_counted_once(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = asked(tokenizer, prefill_chunk=4, max_new_tokens=6, eos_token_ids=frozenset())
     together = Together()
     records = list(together.watch(several(engine, tokenizer, request, 3)))
@@ -259,7 +259,7 @@ def test_several_greedy_samples_are_refused() -> None:
         next(decode_samples(None, None, Request((1,), 1, use_cache=False), threading.Event(), 2))
 
 
-def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: LocalEngine, tokenizer: Tokenizer) -> None:
+def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     with pytest.raises(PromptError, match="256"):
         next(decode_samples(engine, tokenizer, Request((1,) * 256, 1), threading.Event(), 2))
 
@@ -273,9 +273,8 @@ class RowEngine(tiny.ScriptedEngine):
         self.rows: list[int] = []
         self.cache: Any = None
 
-    def forward(self, token_ids: Tensor, cache: Any, **_: Any) -> Tensor:
-        count = token_ids.shape[1]
-        cache.reserve(count)
+    def forward(self, token_ids: Ids, cache: Any, **_: Any) -> Logits:
+        cache.reserve(len(token_ids[0]))
         cache.advance(token_ids)
         self.rows.append(len(token_ids))
         logits = torch.zeros(len(token_ids), 1, tiny.VOCAB_SIZE)
@@ -285,4 +284,4 @@ class RowEngine(tiny.ScriptedEngine):
                 logits[row] = torch.nan
             else:
                 logits[row, 0, said] = 60.0
-        return logits
+        return logits.numpy()

@@ -18,6 +18,7 @@ from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheTail, KVCache
 from tokenglass.model.errors import ConfigError
+from tokenglass.model.torch_engine.storage import TensorCache
 
 WINDOW, SLACK = 5, 3
 ROPE = Rope(theta=10000.0, dim=8)
@@ -37,7 +38,7 @@ def small_and_unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def new_cache(model: torch.nn.Module = MIXED, rows: int = 1, limit: int = 200) -> KVCache:
-    return KVCache(model.config, rows=rows, limit=limit, dtype=torch.float32, device=torch.device("cpu"))
+    return TensorCache(model.config, rows=rows, limit=limit, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def close(cached: Tensor, ids: list[int], model: torch.nn.Module = MIXED) -> None:

@@ -16,12 +16,12 @@ from tokenglass.model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, 
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record, Step
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 EOS = 0
 

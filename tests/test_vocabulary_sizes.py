@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch_parts import as_tensor, load_engine
 
 from tokenglass.cli.run.request import read_bias
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -23,7 +24,7 @@ from tokenglass.model.inspection.reading import Reading
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.model.torch_engine.engine import LocalEngine, load_engine
+from tokenglass.model.torch_engine.engine import TorchEngine
 
 BEYOND = tiny.VOCAB_SIZE  # the first id without a row
 
@@ -67,11 +68,11 @@ def test_a_prompt_that_names_a_token_without_a_row_is_an_error(loaded: LoadedMod
     with pytest.raises(PromptError, match="token 512, which the tokenizer has and the model has not"):
         list(decode(loaded.engine, loaded.tokenizer, greedy(loaded, text), threading.Event()))
     with pytest.raises(PromptError, match="token 512"):
-        loaded.engine.forward(torch.tensor([[1, BEYOND]]), None)
+        as_tensor(loaded.engine.forward(torch.tensor([[1, BEYOND]]), None))
 
 
 def test_flow_says_so_too(loaded: LoadedModel) -> None:
-    assert isinstance(loaded.engine, LocalEngine | NativeEngine)
+    assert isinstance(loaded.engine, TorchEngine | NativeEngine)
     with pytest.raises(PromptError, match="token 512"):
         Reading(loaded.engine, loaded.tokenizer.encode("Once <image>"), loaded.tokenizer.piece)
 
@@ -113,7 +114,7 @@ def test_an_id_beyond_the_tokenizer_is_drawn_without_text(saved_checkpoint: Path
     folder = tiny.save_llama(tmp_path / "padded", vocab_size=600)
     shutil.copy(saved_checkpoint / "tokenizer.json", folder)
     loaded = load_model(folder)
-    assert isinstance(loaded.engine, LocalEngine)
+    assert isinstance(loaded.engine, TorchEngine)
     bias = ((599,), 1000.0)
     request = replace(greedy(loaded, "Once upon"), sampling=SamplingParameters(temperature=0, logit_bias=(bias,)))
     records = list(decode(loaded.engine, loaded.tokenizer, request, threading.Event()))

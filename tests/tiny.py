@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -16,8 +17,9 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine, Ids, Logits
 from tokenglass.model.sampling.raw import Measure, Raw
-from tokenglass.model.torch_engine.engine import Engine
+from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.vocabulary import train_tokenizer
 
@@ -136,22 +138,23 @@ class ScriptedEngine:
         self.inputs: list[list[int]] = []
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
-        return KVCache(CONFIG, rows=rows, limit=self.limit, dtype=torch.float32, device=torch.device("cpu"))
+        return TensorCache(CONFIG, rows=rows, limit=self.limit, dtype=torch.float32, device=torch.device("cpu"))
 
     def forward(
         self,
-        token_ids: Tensor,
+        token_ids: Ids,
         cache: KVCache | None,
         *,
         last: bool = True,
         planned_length: int | None = None,
         block: int = 0,
-    ) -> Tensor:
-        self.inputs.extend(token_ids.tolist())
+    ) -> Logits:
+        rows = np.array(token_ids).tolist()
+        self.inputs.extend(rows)
         if cache is not None:
-            cache.reserve(token_ids.shape[1])
-            cache.advance(token_ids, block=block)
-        return self.script(token_ids.shape[1] if cache is None else cache.lengths[0])[None, None]
+            cache.reserve(len(rows[0]))
+            cache.advance(rows, block=block)
+        return self.script(len(rows[0]) if cache is None else cache.lengths[0]).numpy()[None, None]
 
 
 ENGINE: type[Engine] = ScriptedEngine  # it implements the protocol

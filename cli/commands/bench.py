@@ -52,20 +52,23 @@ def bench(
     from tokenglass.cli.run.model_folder import model_folder
     from tokenglass.model.loading import load_model
     from tokenglass.model.measuring.bench import Plan, measure, peak_memory
-    from tokenglass.model.torch_engine.engine import set_threads
 
-    used = set_threads(threads)
     loaded = load_model(
-        model_folder(model), dtype=dtype.value, device="cpu", quantize=quantize.value, backend=backend.value
+        model_folder(model),
+        dtype=dtype.value,
+        device="cpu",
+        quantize=quantize.value,
+        backend=backend.value,
+        threads=threads,
     )
     for note in loaded.notes:
         say(f"note: {note}")
     plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(loaded.engine.limit)
     readings: list[Reading] = []
-    measuring = measure(loaded.engine, loaded.engine.model, plan)
+    measuring = measure(loaded.engine, plan)
     for reading in drawn(measuring, "measuring", plan.steps, lambda _: len(readings) + 1):
         readings.append(reading)
-    facts = describe(loaded, readings, used, plan.tokens, peak_memory())
+    facts = describe(loaded, readings, loaded.threads, plan.tokens, peak_memory())
     if as_json:
         write_json(facts, indent=2)
     else:

@@ -148,9 +148,9 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
     from tokenglass.model.errors import PromptError
     from tokenglass.model.inspection.reading import Reading
     from tokenglass.model.records.steps import Step
-    from tokenglass.model.torch_engine.engine import LocalEngine
+    from tokenglass.model.torch_engine.engine import TorchEngine
 
-    assert isinstance(loaded.engine, LocalEngine), "loaded for torch"
+    assert isinstance(loaded.engine, TorchEngine), "loaded for torch"
     if not text:
         raise PromptError("the text is empty; give at least two words")
     token_ids, planned_length = list(loaded.tokenizer.encode(text)), None

@@ -59,14 +59,16 @@ def quantize(
     from tokenglass.cli.run.model_folder import model_folder
     from tokenglass.cli.work import work
     from tokenglass.model.checkpoint.folder import Checkpoint
+    from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
+    from tokenglass.model.engine.threads import count_threads
+    from tokenglass.model.loading import load_kernels, quantizer
     from tokenglass.model.measuring.quality import held_out_text
-    from tokenglass.model.torch_engine.engine import set_threads
-    from tokenglass.model.torch_engine.quantised_checkpoint import quantize_checkpoint
 
     passage = held_out_text() if text is None else beginning(text)
     source = Checkpoint.open(model_folder(model))
-    set_threads(threads)
-    work(quantize_checkpoint(source, format.value, folder))
+    kernels = load_kernels("float32", "cpu")
+    make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
+    work(quantize_checkpoint(source, format.value, folder, make))
     made = Checkpoint.open(folder)
     facts = {
         "model": str(source.folder),
@@ -78,7 +80,8 @@ def quantize(
         "source_fingerprint": source.fingerprint,
     }
     if not no_measure:
-        facts |= {"text": "built in" if text is None else str(text), **in_numbers(cost(source.folder, folder, passage))}
+        measured = cost(source.folder, folder, passage, threads)
+        facts |= {"text": "built in" if text is None else str(text), **in_numbers(measured)}
     if as_json:
         write_json(facts, indent=2)
         return
@@ -96,12 +99,13 @@ def beginning(text: Path) -> str:
         return opened.read(MIB).decode("utf-8", "replace")
 
 
-def cost(source: Path, folder: Path, passage: str) -> Quality:
+def cost(source: Path, folder: Path, passage: str, threads: int | None) -> Quality:
     """What the folder's model loses to its source in float32 on a text."""
     from tokenglass.model.loading import load_model
     from tokenglass.model.measuring.quality import compare
 
-    reference, other = load_model(source, dtype="float32", device="cpu"), load_model(folder, device="cpu")
+    reference = load_model(source, dtype="float32", device="cpu", backend="auto", threads=threads)
+    other = load_model(folder, device="cpu", backend="auto", threads=threads)
     token_ids = reference.tokenizer.encode(passage)[:TOKENS]
     comparisons = compare(reference.engine, other.engine, token_ids)
     *_, found = drawn(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens)

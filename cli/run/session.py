@@ -38,23 +38,21 @@ TOLD = (
 
 def load(options: ModelOptions, caches: Callable[[Tokenizer], int | Caches]) -> tuple[LoadedModel, int]:
     """The model that the options name, in memory, and the number of CPU threads. Raises TokenglassError."""
-    # torch is imported from here on, once everything that needs no model is known to be right
     from tokenglass.model.loading import load_model
-    from tokenglass.model.torch_engine.engine import set_threads
 
-    threads = set_threads(options.threads)
     loaded = load_model(
         model_folder(options.model),
         dtype=options.dtype,
         device=options.device,
         quantize=options.quantize.value,
         backend=options.backend.value,
+        threads=options.threads,
         watch=loading_bar,
         caches=caches,
     )
     for note in loaded.notes:
         say(f"note: {note}")
-    return loaded, threads
+    return loaded, loaded.threads
 
 
 def settle_view(options: ViewOptions) -> ViewName:

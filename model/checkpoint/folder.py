@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeGuard
 
+from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.headers import Header, TensorInfo, read_header
 from tokenglass.model.checkpoint.quantised_layout import Quantisation, quantisation_of, weights_in
 from tokenglass.model.config.config import ModelConfig, names_dtype
@@ -58,6 +59,10 @@ class Checkpoint:
             quantisation=_quantisation(headers),
         )
 
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        return Blueprint.of(self.config)
+
     @property
     def num_parameters(self) -> int:
         return sum(self.dtypes.values())
@@ -82,7 +87,7 @@ class Checkpoint:
         for info in self.tensors:
             name, size = DTYPES.get(info.dtype, info.dtype), info.size
             if self.quantisation is not None:
-                name, size = weights_in(info.name, info.shape, name, self.config)
+                name, size = weights_in(info.name, info.shape, name, self.blueprint.shapes)
             if size or self.quantisation is None:
                 counts[name] = counts.get(name, 0) + size
         return counts

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from tokenglass.model.checkpoint.arrays import Array
+from tokenglass.model.checkpoint.blueprint import LAYER, Shape
 from tokenglass.model.config.config import ModelConfig
 
-Shape = tuple[int, ...]
-LAYER, HEAD, EMBEDDING = "model.layers.", "lm_head.weight", "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
 NEOX_HEAD = "embed_out.weight"
 
 
@@ -41,15 +41,16 @@ class Stored:
         shape = (sum(first), *(sizes[0] for sizes in rest))
         return shape[::-1] if self.transposed else shape
 
-    def cut(self, tensor: Tensor) -> dict[str, Tensor]:
+    def cut(self, array: Array) -> dict[str, Array]:
         """The weights in it, as views; only interleaved ones are copied."""
         if self.transposed:
-            tensor = tensor.t()
+            array = array.T
         if self.heads:
-            by_head = tensor.view(self.heads, len(self.parts), -1, *tensor.shape[1:])
-            pieces = [piece.flatten(0, 1) for piece in by_head.unbind(1)]
+            by_head = array.reshape(self.heads, len(self.parts), -1, *array.shape[1:])
+            pieces = [by_head[:, part].reshape(-1, *array.shape[1:]) for part in range(len(self.parts))]
         else:
-            pieces = list(torch.split(tensor, [shape[0] for shape in self.parts.values()]))
+            ends = np.cumsum([shape[0] for shape in self.parts.values()])
+            pieces = np.split(array, ends[:-1])
         return dict(zip(self.parts, pieces, strict=True))
 
 

@@ -1,8 +1,7 @@
 """How quantised weights lie in a safetensors file: which tensors stand for a weight, and what the metadata says.
 
 A weight NAME of 8 bits is NAME.values and NAME.scales, of 4 bits NAME.packed, NAME.scales and NAME.offsets, with the
-shapes and dtypes that model/torch_engine/quantisation.py gives them; everything else is float32. Names are the transformer's own.
-No torch here.
+shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32. Names are the blueprint's.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import CheckpointError
 
 Format = Literal["int8", "int4"]
@@ -25,7 +23,7 @@ PANEL = 16  # rows that lie side by side
 UNIT = 4  # bytes of a row that lie together
 STEP = 64  # elements that rows of int8 are filled up to
 VERSION = "2"
-PART = re.compile(r"(.*\.)?(?P<module>\w+)\.weight\.(?P<part>values|packed|scales|offsets)")
+PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|packed|scales|offsets)")
 FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
     f"tokenglass.{key}" for key in ("format", "version", "source", "layout")
 )
@@ -74,14 +72,10 @@ def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | N
     return Quantisation(known, metadata.get(SOURCE_KEY, ""))
 
 
-def is_quantised(name: str, shape: Shape) -> bool:
-    """Whether a weight of the transformer is quantised: all matrices but the learned positions."""
-    return len(shape) == 2 and name != "model.embed_positions.weight"
-
-
-def stored_parts(name: str, shape: Shape, stored: Format) -> dict[str, tuple[str, Shape]]:
-    """The tensors that stand for one weight, with safetensors' names of their dtypes and their shapes."""
-    if not is_quantised(name, shape):
+def stored_parts(name: str, shape: Shape, stored: Format | None) -> dict[str, tuple[str, Shape]]:
+    """The tensors that stand for one weight, with safetensors' names of their dtypes and their shapes; a weight that is
+    not quantised (None) stands for itself."""
+    if stored is None:
         return {name: ("F32", shape)}
     if stored == "int8":
         return {f"{name}.values": ("I8", int8_shape(*shape)), f"{name}.scales": ("F32", shape[:1])}
@@ -100,21 +94,12 @@ def int4_shapes(out: int, in_features: int) -> tuple[Shape, Shape]:
     return (panels, groups * GROUP // 2 // UNIT, PANEL, UNIT), (panels, groups, PANEL)
 
 
-def weights_in(name: str, shape: Shape, dtype: str, config: ModelConfig) -> tuple[str, int]:
-    """The weights that one stored tensor holds, by dtype and number; scales and offsets are none of their own."""
+def weights_in(name: str, shape: Shape, dtype: str, shapes: Mapping[str, Shape]) -> tuple[str, int]:
+    """The weights that one stored tensor holds, by dtype and number; scales and offsets are none of their own. `shapes`
+    are those of the model's weights."""
     match = PART.fullmatch(name)
-    part = match["part"] if match and shape else ""
-    if part in ("scales", "offsets"):
+    if match is None or match["weight"] not in shapes or not shape:
+        return dtype, math.prod(shape)
+    if match["part"] in ("scales", "offsets"):
         return dtype, 0
-    if match and part:
-        return "int4" if part == "packed" else "int8", math.prod(sizes_of(match["module"], config))
-    return dtype, math.prod(shape)
-
-
-def sizes_of(module: str, config: ModelConfig) -> tuple[int, int]:
-    """(out, in) of a transformer's matrix by its module's own name."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-    query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    known = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
-    known |= {"gate_proj": (wide, hidden), "up_proj": (wide, hidden), "down_proj": (hidden, wide)}
-    return known.get(module, (config.vocab_size, hidden))
+    return "int4" if match["part"] == "packed" else "int8", math.prod(shapes[match["weight"]])

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import torch
-
 from tokenglass.model.decoding.ending import end_always, failure
 from tokenglass.model.decoding.guidance import Negative, room
 from tokenglass.model.decoding.recorder import Recorder
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.records.steps import Phase, Reason, Record
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 
 class Interrupt(Protocol):
@@ -48,7 +46,7 @@ def decode(
                 break
             rewound_to, sequence.rewound_to = sequence.rewound_to, None
             inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
-            logits = engine.forward(torch.tensor([inputs]), cache, planned_length=planned_length)
+            logits = engine.forward([inputs], cache, planned_length=planned_length)
             phase: Phase = "decode" if sequence.has_begun else "prefill"
             decision = Decision((), "")
             if cache is None or cache.lengths[0] == len(sequence.token_ids):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
-from torch import Tensor
 
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.records.steps import Candidate, Choice, Status
 from tokenglass.model.sampling.chain import apply_chain
 from tokenglass.model.sampling.context import Context
@@ -24,7 +24,7 @@ class Continuations:
     Raises NothingPossible where none is left, EngineError for logits that hold no distribution.
     """
 
-    def __init__(self, logits: Tensor, context: Context, chain: tuple[Processor, ...], count: int, top: int):
+    def __init__(self, logits: Logits, context: Context, chain: tuple[Processor, ...], count: int, top: int):
         """At least `count` are put in order, if there are as many; `top` candidates are recorded in a choice."""
         self._raw = Raw.of(as_array(logits))
         self._position = context.position

@@ -8,12 +8,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from tokenglass.model.decoding.beam_scores import Continuations
 from tokenglass.model.decoding.gate import Gate
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence, reason_to_stop
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
 from tokenglass.model.sampling.chain import build_chain
@@ -86,7 +85,7 @@ class Search:
         self.running = [first]
         self._numbers = 1
 
-    def extend(self, logits: Tensor, negative: Tensor | None) -> list[Move]:
+    def extend(self, logits: Logits, negative: Logits | None) -> list[Move]:
         """Go one token further by the logits (rows, vocab) of the running beams.
 
         Of all continuations the best are looked at, enough of them that as many beams can go on whatever has ended.
@@ -143,7 +142,7 @@ class Search:
         healed = len(request.healed.decode("utf-8", "replace"))
         return Gate(self._tokenizer, request.prompt_ids, request.stops, healed=healed)
 
-    def _continuations(self, row: int, logits: Tensor, negative: Tensor | None, count: int) -> Continuations | None:
+    def _continuations(self, row: int, logits: Logits, negative: Logits | None, count: int) -> Continuations | None:
         beam = self.running[row]
         self._lender.token_ids = beam.token_ids
         context = self._lender.context(None if negative is None else negative[row])

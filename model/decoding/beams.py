@@ -9,17 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import torch
-
 from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
 from tokenglass.model.decoding.beam_search import BeamParameters, Move, Search
 from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.decoding.guidance import Negative, room
 from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Finish, Phase, Record, Step
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_beams(
@@ -50,7 +48,7 @@ def decode_beams(
                 search.give_up(reason)
                 break
             texts, done = [beam.token_ids for beam in search.running], cache.lengths[0]
-            inputs = torch.tensor([token_ids[done : done + request.prefill_chunk] for token_ids in texts])
+            inputs = [token_ids[done : done + request.prefill_chunk] for token_ids in texts]
             logits = engine.forward(inputs, cache)[:, -1]
             usage, is_read = cache.usage(), cache.lengths[0] == len(texts[0])
             moves = [Move(search.running[0])]
@@ -68,7 +66,7 @@ def decode_beams(
                     forward=forwards,
                     sequence=move.beam.number,
                     phase=phase,
-                    num_input_tokens=inputs.shape[1] if move.parent is None else 0,
+                    num_input_tokens=len(inputs[0]) if move.parent is None else 0,
                     choices=() if move.choice is None else (move.choice,),
                     text="",
                     cache=usage,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from tokenglass.model.decoding.path_cache import PathCache
 from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.records.steps import Candidate, Choice, Reason
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.sampling.truncation import spared
 from tokenglass.model.text.tokenizer import REPLACEMENT, Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 WINDOW = 32  # last tokens of the prompt that decide how the first new ones are written
 
@@ -80,7 +76,7 @@ class Branches:
         self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, engine.measure)
         self._spared = spared(tokenizer, request.eos_token_ids)
         self._looked_at: Node | None = None  # the place whose logits are at hand
-        self._logits: Tensor
+        self._logits: Logits
 
     def look(self) -> Iterator[int]:
         """Make the offer of this place where there is none yet; the length of the cache after each pass.

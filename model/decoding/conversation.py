@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from tokenglass.model.decoding.autoregressive import Interrupt, decode
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.records.steps import Finish, Record
 from tokenglass.model.text.chat import ChatTemplate, Message
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 
 @dataclass(slots=True)

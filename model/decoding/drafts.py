@@ -6,12 +6,10 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
-from tokenglass.model.torch_engine.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class ParallelDrafter:
     def draft(self, sequence: Sequence, count: int) -> Draft:
         done = self._cache.lengths[0]
         inputs = [*sequence.token_ids[done:], *[self._mask_id] * (count - 1)]
-        logits = self._engine.forward(torch.tensor([inputs]), self._cache, last=False, block=count)
+        logits = self._engine.forward([inputs], self._cache, last=False, block=count)
         self._cache.truncate(0, done)
         guesses: list[int] = []
         for row in logits[0, -count:]:
@@ -95,14 +93,14 @@ class ModelDrafter:
         inputs, computed, guesses = sequence.token_ids[kept:], 0, list[int]()
         while len(guesses) < count:
             computed += len(inputs)
-            logits = self._engine.forward(torch.tensor([inputs]), self._cache)
+            logits = self._engine.forward([inputs], self._cache)
             if not guess(sequence, logits[0, -1, : self._vocab_size], guesses):
                 break
             inputs = guesses[-1:]
         return Draft(tuple(guesses), computed)
 
 
-def guess(sequence: Sequence, logits: torch.Tensor, guesses: list[int]) -> bool:
+def guess(sequence: Sequence, logits: Logits, guesses: list[int]) -> bool:
     """Add what the sampler would take from these logits behind the guesses; whether there was something."""
     try:
         choice = sequence.choose(logits, ahead=guesses)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Several
 from copy import copy
 
-import torch
-from torch import Tensor
-
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Sequence
-from tokenglass.model.torch_engine.engine import Engine
+from tokenglass.model.engine.engine import Engine, Logits
 
 
 class Negative:
@@ -26,19 +23,19 @@ class Negative:
         planned_length = min(len(request.negative_ids) + request.max_new_tokens, engine.limit)
         self._cache = engine.new_cache(planned_length=planned_length)
 
-    def logits(self, sequence: Sequence) -> Tensor:
+    def logits(self, sequence: Sequence) -> Logits:
         """Logits (vocab,) for the next token behind the negative prompt; only what is new is computed."""
         return self.rows([sequence.token_ids])[0]
 
-    def rows(self, texts: Several[Several[int]]) -> Tensor:
+    def rows(self, texts: Several[Several[int]]) -> Logits:
         """Logits (rows, vocab) for texts of one length, prompt included, each continuing what its row had."""
         prompt_length = len(self._request.prompt_ids)
         behind = [[*self._request.negative_ids, *text[prompt_length:]] for text in texts]
         for row, held in enumerate(behind):
             self._cache.keep_prefix(row, held[:-1])
-        token_ids = torch.tensor(behind)
-        while (done := self._cache.lengths[0]) < token_ids.shape[1]:
-            logits = self._engine.forward(token_ids[:, done : done + self._request.prefill_chunk], self._cache)
+        while (done := self._cache.lengths[0]) < len(behind[0]):
+            end = done + self._request.prefill_chunk
+            logits = self._engine.forward([ids[done:end] for ids in behind], self._cache)
         return logits[:, -1]
 
     def select(self, rows: Several[int]) -> None:

@@ -17,9 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
 from tokenglass.model.decoding.ending import end_always, failure
 from tokenglass.model.decoding.recorder import Recorder
@@ -27,10 +24,10 @@ from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.reveal import ParallelParameters
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Block, Choice, Phase, Record
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_parallel(
@@ -69,16 +66,14 @@ def decode_parallel(
             text = ""
             inputs, phase = next_clean(sequence, request, cache)
             if phase == "prefill":
-                engine.forward(torch.tensor([inputs]), cache, planned_length=planned_length)
+                engine.forward([inputs], cache, planned_length=planned_length)
             else:
                 settled = len(sequence.token_ids)
                 if block is None:
                     block = OpenBlock(settled, [None] * min(parameters.block_size, planned_length - settled))
                 place = Block(block.start, len(block.choices))
                 inputs += block.token_ids(mask_id)[:-1]
-                logits = engine.forward(
-                    torch.tensor([inputs]), cache, last=False, planned_length=planned_length, block=place.length
-                )
+                logits = engine.forward([inputs], cache, last=False, planned_length=planned_length, block=place.length)
                 if cache is not None:
                     cache.truncate(0, settled - 1)
                 try:
@@ -137,7 +132,7 @@ class OpenBlock:
         return [mask_id if choice is None or choice.token_id is None else choice.token_id for choice in self.choices]
 
     def reveal(
-        self, sequence: Sequence, logits: Tensor, parameters: ParallelParameters, request: Request, mask_id: int
+        self, sequence: Sequence, logits: Logits, parameters: ParallelParameters, request: Request, mask_id: int
     ) -> tuple[Choice, ...]:
         """Reveal some places by their logits (places, vocab); a choice for each that was hidden.
 

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import torch
-from torch import Tensor
-
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import CacheTail
-from tokenglass.model.torch_engine.engine import Engine
+from tokenglass.model.engine.engine import Engine, Logits
 
 
 class Place(Protocol):
@@ -33,7 +30,7 @@ class Tail(Generic[At]):
 
     @property
     def nbytes(self) -> int:
-        return sum(part.numel() * part.element_size() for part in (*self.cut.keys, *self.cut.values))
+        return sum(part.nbytes for part in (*self.cut.keys, *self.cut.values))
 
 
 class PathCache(Generic[At]):
@@ -66,7 +63,7 @@ class PathCache(Generic[At]):
     def nbytes_of_tails(self) -> int:
         return sum(tail.nbytes for tail in self._tails.values())
 
-    def follow(self, path: Sequence[At]) -> Iterator[Tensor]:
+    def follow(self, path: Sequence[At]) -> Iterator[Logits]:
         """Logits (vocab,) after each pass, at last those after the path's end. Raises EngineError, PromptError."""
         token_ids = [*self._prompt_ids, *(place.token_id for place in path)]
         self.recomputed = 0
@@ -77,7 +74,7 @@ class PathCache(Generic[At]):
                 self.row.truncate(0, self.length - 1)
                 self._shorten(len(token_ids) - 1)
             end = min(self.length + self._chunk, self._next_tail(path), len(token_ids))
-            logits = self._engine.forward(torch.tensor([token_ids[self.length : end]]), self.row)
+            logits = self._engine.forward([token_ids[self.length : end]], self.row)
             self._held = tuple(path[: max(0, end - len(self._prompt_ids))])
             yield logits[0, -1]
             if end == len(token_ids):
@@ -100,8 +97,7 @@ class PathCache(Generic[At]):
             tail = self._tails.pop(path[len(self._held)], None)
             if tail is None:
                 return
-            with torch.inference_mode():  # as the row was filled by the engine
-                self.row.attach(0, tail.cut)
+            self.row.attach(0, tail.cut)
             self._held += tail.places
             self._leave(path)
 

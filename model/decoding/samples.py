@@ -8,17 +8,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-
 from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
 from tokenglass.model.decoding.ending import end_always, held_back
 from tokenglass.model.decoding.guidance import Negative, room
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Finish, Phase, Record, Step, Totals
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_samples(
@@ -132,11 +130,11 @@ class Batch:
         rewinds = [self._rewound(row) for row in range(len(self.samples))]
         pending = [s.sequence.token_ids[done:] for s, done in zip(self.samples, self._cache.lengths, strict=True)]
         count = min(self._request.prefill_chunk, *map(len, pending))
-        logits = self._engine.forward(torch.tensor([token_ids[:count] for token_ids in pending]), self._cache)[:, -1]
+        logits = self._engine.forward([token_ids[:count] for token_ids in pending], self._cache)[:, -1]
         branched = 0
         if self.waiting and self._cache.lengths[0] == len(self._request.prompt_ids):
             branched = self._branch()
-            logits = logits.expand(len(self.samples), -1)
+            logits = logits.repeat(len(self.samples), axis=0)
         made = []
         for row, sample in enumerate(self.samples):
             sequence = sample.sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tokenglass.model.decoding.gate import Gate
 from tokenglass.model.decoding.healing import Healing
 from tokenglass.model.decoding.request import Request
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible
 from tokenglass.model.records.steps import Choice, Reason
 from tokenglass.model.sampling.context import Context, Mask
@@ -19,8 +20,6 @@ from tokenglass.model.sampling.truncation import spared
 from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tokenglass.model.sampling.constraints import ConstraintState
 
 
@@ -88,7 +87,7 @@ class Sequence:
     def new_tokens(self) -> int:
         return len(self.token_ids) - len(self._request.prompt_ids)
 
-    def decide(self, logits: Tensor, negative: Tensor | None = None) -> Decision:
+    def decide(self, logits: Logits, negative: Logits | None = None) -> Decision:
         """Take the next token, and those that then have to follow. Sets `reason` where the text ends.
 
         `logits` (vocab,) are those after the last token; a token that has to come needs none. Raises EngineError.
@@ -112,18 +111,18 @@ class Sequence:
             text += self.append(choices[-1])
         return Decision(tuple(choices), text)
 
-    def raw(self, logits: Tensor) -> Raw:
+    def raw(self, logits: Logits) -> Raw:
         """The model's own distribution (vocab,). Raises EngineError where there is none."""
         return self._sampler.raw(logits)
 
-    def choose(self, logits: Tensor | Raw, negative: Tensor | None = None, ahead: Ids[int] = ()) -> Choice:
+    def choose(self, logits: Logits | Raw, negative: Logits | None = None, ahead: Ids[int] = ()) -> Choice:
         """The token that the sampler takes next, or behind the tokens `ahead`, from logits or what `raw` told of them.
 
         Raises EngineError, NothingPossible.
         """
         return self._sampler.choose(logits, self.context(negative, ahead))
 
-    def context(self, negative: Tensor | None = None, ahead: Ids[int] = ()) -> Context:
+    def context(self, negative: Logits | None = None, ahead: Ids[int] = ()) -> Context:
         """What the processors may know at the next position, or behind the tokens `ahead`."""
         token_ids = [*self.token_ids, *ahead] if ahead else self.token_ids
         avoided = self._retries.avoided.get(len(token_ids), ())
@@ -133,7 +132,7 @@ class Sequence:
             seed=self.seed,
             attempt=len(avoided),
             masks=self._masks(avoided, ahead),
-            negative=None if negative is None else negative.numpy(),
+            negative=negative,
             spared=self._spared,
         )
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop, next_inputs
 from tokenglass.model.decoding.drafts import Draft, Drafter, guess
 from tokenglass.model.decoding.ending import end_always, failure
@@ -20,10 +17,10 @@ from tokenglass.model.decoding.recorder import Recorder
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Choice, Phase, Record
 from tokenglass.model.text.tokenizer import Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 
 def decode_speculative(
@@ -61,7 +58,7 @@ class JacobiDrafter:
         known = self.guesses[:count]
         return Draft((*known, *[sequence.token_ids[-1]] * (count - len(known))))
 
-    def improve(self, sequence: Sequence, rows: Tensor, settled: int, drafts: tuple[int, ...]) -> None:
+    def improve(self, sequence: Sequence, rows: Logits, settled: int, drafts: tuple[int, ...]) -> None:
         """New guesses for what lies behind the sequence, from the rows (positions, vocab) of the same pass.
 
         It settled so many tokens; fewer than none where a ban took back tokens of earlier passes, whose rows are gone.
@@ -107,7 +104,7 @@ def verified(
                 if draft.num_input_tokens:
                     yield recorder.step("draft", draft.num_input_tokens, cache, guessed(sequence, tokenizer, draft))
                     recorder.start()
-            logits = engine.forward(torch.tensor([[*inputs, *draft.token_ids]]), cache, last=not draft.token_ids)
+            logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=not draft.token_ids)
             begun, decision = sequence.has_begun, Decision((), "")
             if reached:
                 rows = logits[0, len(inputs) - 1 :] if draft.token_ids else logits[0]
@@ -122,7 +119,7 @@ def verified(
 
 
 def verify(
-    sequence: Sequence, tokenizer: Tokenizer, drafts: tuple[int, ...], rows: Tensor, drafter: Drafter
+    sequence: Sequence, tokenizer: Tokenizer, drafts: tuple[int, ...], rows: Logits, drafter: Drafter
 ) -> Decision:
     """Decide from rows (guesses + 1, vocab) for as long as the guesses hold."""
     choices: list[Choice] = []

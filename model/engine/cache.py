@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from tokenglass.model.config.config import SLACK, ModelConfig
-from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.errors import PromptError
 from tokenglass.model.records.steps import CacheUsage
 
 FIRST_ALLOCATION = 64  # positions
 NO_TOKEN = -1  # stands for a position that saw more than the tokens before it
+
+Array = Any  # of numpy or a tensor: both are cut, copied and indexed alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,8 @@ class CacheTail:
     start: int
     token_ids: tuple[int, ...]
     held_from: int
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
 
     @property
     def length(self) -> int:
@@ -48,7 +46,7 @@ class KVCache:
     position `starts[r]`. A forward pass calls `reserve`, then `write` in each layer, then `advance`; a pass that fails
     before `advance` leaves the cache as it was. A row remembers the ids it was computed from: `keep_prefix` finds what
     of it holds for another text. `planned_length` is the length the run may reach, by which some ropes choose their
-    factors; without it, the limit.
+    factors; without it, the limit. `zeros` makes the storage of a shape, as the engine keeps it.
     """
 
     def __init__(
@@ -57,11 +55,11 @@ class KVCache:
         *,
         rows: int = 1,
         limit: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        zeros: Callable[[tuple[int, ...]], Array],
         planned_length: int | None = None,
     ):
         shape = (rows, config.num_kv_heads, 0, config.head_dim)
+        self._zeros = zeros
         self.config = config
         self.limit = limit
         self.planned_length = limit if planned_length is None else planned_length
@@ -71,8 +69,8 @@ class KVCache:
         self.slides = [kind.window is not None for kind in config.layers]
         self.moves = 0  # how often storage was replaced: until then its addresses are true
         self.groups = {slides: self.slides.index(slides) for slides in self.slides}  # with one layer of each
-        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in self.slides]
-        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in self.slides]
+        self.keys = [zeros(shape) for _ in self.slides]
+        self.values = [zeros(shape) for _ in self.slides]
 
     @property
     def rows(self) -> int:
@@ -110,39 +108,20 @@ class KVCache:
             raise PromptError(f"{needed:,} positions do not fit in a context of {self.limit:,}")
         self._make_room(count)
 
-    def next_positions(self, count: int) -> Tensor:
-        """The numbers of the next `count` positions of every row (rows, count)."""
-        starts = torch.tensor(self.lengths, device=self.keys[0].device)
-        return starts[:, None] + torch.arange(count, device=starts.device)
-
     def read_by(self, window: int | None, count: int) -> tuple[list[int], int, bool]:
         """How layers with this window read after a write of `count`: the position in each row's slot 0, the number of
         slots, and whether both are the same in every row."""
         starts = [0] * self.rows if window is None else self.starts
         return starts, self._held(starts) + count, self.is_uniform
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (rows, kv_heads, count, head_dim) at `positions`; everything up to the longest row's end."""
-        count = keys.shape[2]
-        slides, uniform = self.slides[layer], self.is_uniform
-        end = (self._held(self.starts) if slides else self.positions_read) + count
-        for store, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            if uniform:
-                store[:, :, end - count : end] = new
-            else:
-                slots = positions - torch.tensor(self.starts, device=positions.device)[:, None] if slides else positions
-                store.scatter_(2, slots[:, None, :, None].expand_as(new), new)
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-
-    def advance(self, token_ids: Tensor, *, block: int = 0) -> None:
+    def advance(self, token_ids: Sequence[Sequence[int]], *, block: int = 0) -> None:
         """Count the positions of `token_ids` (rows, count), which a finished forward pass has written.
 
         The last `block` of them saw each other: where that is more than themselves, they are good for no text.
         """
         spoilt = block if block > 1 else 0
-        clean = token_ids.shape[1] - spoilt
-        for held, new_ids in zip(self.token_ids, token_ids.tolist(), strict=True):
-            held.extend([*new_ids[:clean], *[NO_TOKEN] * spoilt])
+        for held, new_ids in zip(self.token_ids, token_ids, strict=True):
+            held.extend([*new_ids[: len(new_ids) - spoilt], *[NO_TOKEN] * spoilt])
 
     def keep_prefix(self, row: int, token_ids: Sequence[int]) -> int:
         """Forget the positions of `row` behind those that these ids begin with; the length that is left, as `truncate`
@@ -170,10 +149,10 @@ class KVCache:
 
     def select(self, rows: Sequence[int]) -> None:
         """Make the cache hold a copy of these rows, in this order (repeats copy: beams, samples)."""
-        index = torch.tensor(list(rows), dtype=torch.long, device=self.keys[0].device)
         self.moves += 1
-        self.keys = [store.index_select(0, index) for store in self.keys]
-        self.values = [store.index_select(0, index) for store in self.values]
+        index = list(rows)
+        self.keys = [store[index] for store in self.keys]
+        self.values = [store[index] for store in self.values]
         self.token_ids = [self.token_ids[row].copy() for row in rows]
         self.starts = [self.starts[row] for row in rows]
 
@@ -190,8 +169,8 @@ class KVCache:
             start=start,
             token_ids=tuple(self.token_ids[row][start:]),
             held_from=max(start, first),
-            keys=tuple(store[row, :, cut].clone() for store, cut in zip(self.keys, cuts, strict=True)),
-            values=tuple(store[row, :, cut].clone() for store, cut in zip(self.values, cuts, strict=True)),
+            keys=tuple(self._copy(store[row, :, cut]) for store, cut in zip(self.keys, cuts, strict=True)),
+            values=tuple(self._copy(store[row, :, cut]) for store, cut in zip(self.values, cuts, strict=True)),
         )
         self.truncate(row, start)
         return tail
@@ -221,12 +200,17 @@ class KVCache:
         used = held = per_token = allocated = 0
         for slides, layer in self.groups.items():  # layers of a group have storage of one shape
             _, heads, slots, head_dim = self.keys[layer].shape
-            size = self.slides.count(slides) * 2 * heads * head_dim * self.keys[layer].element_size()  # per position
+            size = self.slides.count(slides) * 2 * heads * head_dim * self.keys[layer].itemsize  # per position
             used += size * (length - evicted if slides else length)
             held += size * slots
             per_token += size
             allocated = max(allocated, slots)
         return CacheUsage(length, self.limit, allocated, used, held, per_token, evicted)
+
+    def _copy(self, array: Array) -> Array:
+        copy = self._zeros(tuple(array.shape))
+        copy[...] = array
+        return copy
 
     def _held(self, starts: Sequence[int]) -> int:
         """Slots in use, in the row that uses most."""
@@ -260,7 +244,7 @@ class KVCache:
         rows, heads, length, head_dim = self.keys[layers[0]].shape
         shape = (2 * len(layers), rows, heads, allocated, head_dim)
         # Zeros, because a NaN left in memory would spoil the shorter rows even where the mask hides it.
-        memory = iter(zeros(math.prod(shape), self.keys[0].dtype, self.keys[0].device).view(shape))
+        memory = iter(self._zeros(shape))
         for layer in layers:
             for stores in (self.keys, self.values):
                 old = stores[layer]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 LARGE_PAGE = 2**21  # bytes
+ALIGNMENT = 64  # bytes: a cache line
 
 
-def large_block(nbytes: int) -> Tensor | None:
+def large_block(nbytes: int) -> NDArray[np.uint8] | None:
     """Zeros, uint8 (nbytes,), on large pages; None where the system has none."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return None
@@ -19,13 +22,36 @@ def large_block(nbytes: int) -> Tensor | None:
         memory.madvise(mmap.MADV_HUGEPAGE)
     except OSError:  # a kernel without them
         return None
-    block = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -block.data_ptr() % LARGE_PAGE
+    block = np.frombuffer(memory, np.uint8)
+    start = -block.ctypes.data % LARGE_PAGE
     return block[start : start + nbytes]
 
 
-def zeros(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros (count,), on large pages where that is worth it."""
-    nbytes = count * dtype.itemsize
-    block = large_block(nbytes) if device.type == "cpu" and nbytes >= LARGE_PAGE else None
-    return torch.zeros(count, dtype=dtype, device=device) if block is None else block.view(dtype)
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros of this shape, on large pages where that is worth it."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    block = large_block(nbytes) if nbytes >= LARGE_PAGE else None
+    return np.zeros(shape, dtype) if block is None else block.view(dtype).reshape(shape)
+
+
+class Arena:
+    """One block that arrays are laid into, one behind the other; pages that nothing lies on take no memory."""
+
+    def __init__(self, nbytes: int):
+        self._block = large_block(nbytes) if nbytes >= LARGE_PAGE else None
+        self._used = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Room for an array; in memory of its own where the block is full or there is none."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if self._block is None or self._used + nbytes > len(self._block):
+            return np.empty(shape, dtype)
+        place = self._block[self._used : self._used + nbytes].view(dtype).reshape(shape)
+        self._used += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return place
+
+    def copy(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array, laid here."""
+        place = self.empty(array.shape, array.dtype)
+        place[...] = array
+        return place

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
 from tokenglass.model.checkpoint.headers import TensorInfo
-from tokenglass.model.checkpoint.layouts import HEAD
 from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
 from tokenglass.model.checkpoint.store import Origin, write_origin
 from tokenglass.model.config.config import ModelConfig
@@ -22,7 +22,6 @@ from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
 from tokenglass.model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_rope_factors, write
 from tokenglass.model.loading import load_model
 from tokenglass.model.sampling.generation_config import GenerationConfig
-from tokenglass.model.torch_engine.engine import blank
 
 
 def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Iterator[Progress]:
@@ -71,9 +70,7 @@ def check_shapes(folder: Path, config: ModelConfig, weights: tuple[Weight, ...])
     """Raises CheckpointError where the tensors are not those of this config."""
     if config.num_layers > len(weights):  # an absurd number must not even be built without memory
         raise GGUFError(f"{config.num_layers} layers, but only {len(weights)} tensors")
-    expected = {name: tuple(weight.shape) for name, weight in blank(config).state_dict().items()}
-    if config.tie_word_embeddings:
-        del expected[HEAD]
+    expected = Blueprint.of(config).shapes
     tensors = (TensorInfo(w.name, folder / SINGLE, CODES[w.dtype], w.source.shape, 0, w.nbytes) for w in weights)
     Checkpoint(folder, config, GenerationConfig({}), tuple(tensors)).audit(expected)
     unknown = [weight.source.name for weight in weights if weight.name not in expected]

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from tokenglass.model.checkpoint.arrays import DTYPES, Array, cast
 from tokenglass.model.checkpoint.partial import Progress
 from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.errors import GGUFError, first_line
@@ -19,7 +18,6 @@ from tokenglass.model.importers.gguf_architectures import ROPE_FACTORS, Architec
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CHUNK = 2**22  # values dequantised at once
 
 
@@ -112,7 +110,7 @@ def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Iterator[P
         out.write(len(head).to_bytes(8, "little") + head)
         for weight in weights:
             for values in read_values(file, weight.source, weight.nbytes_stored, weight.heads):
-                out.write(values.to(DTYPES[weight.dtype]).view(torch.uint8).numpy().tobytes())
+                out.write(cast(values, weight.dtype).tobytes())
                 yield Progress("importing", out.tell() - 8 - len(head), total)
 
 
@@ -129,7 +127,7 @@ def read_rope_factors(file: GGUFFile, count: int) -> list[float] | None:
     return [float(value) for values in read_values(file, tensor, nbytes) for value in values.flatten()]
 
 
-def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | None = None) -> Iterator[torch.Tensor]:
+def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | None = None) -> Iterator[Array]:
     """A tensor's values in float32, a few whole rows at a time, in Hugging Face's order. Raises GGUFError.
 
     A bias is one row; where its values are interleaved, they are put in order as the rows of a matrix are.
@@ -151,7 +149,7 @@ def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | No
         yield dequantized(tensor, stored[order[start : start + step]])
 
 
-def dequantized(tensor: GGUFTensor, stored: Any) -> torch.Tensor:
+def dequantized(tensor: GGUFTensor, stored: Any) -> Array:
     """Stored rows as float32."""
     import numpy as np
 
@@ -160,7 +158,7 @@ def dequantized(tensor: GGUFTensor, stored: Any) -> torch.Tensor:
             values = library().dequantize(stored, library().GGMLQuantizationType(tensor.type))
     except (NotImplementedError, ValueError, ArithmeticError) as error:
         raise GGUFError(f"{tensor.name}: cannot be dequantised ({first_line(error)})") from None
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def type_name(tensor: GGUFTensor) -> str:

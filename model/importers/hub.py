@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.checkpoint.folder import INDEX, SINGLE, Checkpoint
-from tokenglass.model.checkpoint.partial import locked
+from tokenglass.model.checkpoint.partial import clear, locked
 from tokenglass.model.checkpoint.store import Origin, sha256_of, size_of, write_origin
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import StoreError, first_line
@@ -33,8 +33,9 @@ def pull_hub(name: str, folder: Path, revision: str | None = None) -> None:
     try:
         info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
         partial = folder.parent.parent / ".pulling" / f"{name.replace('/', '--')}-{info.sha}"
-        with locked(partial) as waited:
-            if waited and folder.is_dir():
+        with locked(partial):
+            if folder.is_dir():  # another pull has ended meanwhile
+                clear(partial)
                 partial.rmdir()
                 return
             fetch_all(hub, name, info, partial)

@@ -49,9 +49,10 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
 def embedding_terms(model: Transformer, recording: Recording, view: ForkView, direction: Tensor) -> list[Component]:
     """What the last token's embedding says directly, and apart from it its learned position."""
     start = recording.residual[0].double()
-    if not model.config.learned_positions:
+    positions = model.model.embed_positions
+    if positions is None:
         return [Component("embedding", "embedding", None, (direction @ start).item())]
-    learned = model.model.embed_positions(view.positions[0, 0]).double() * (model.config.embedding_scale or 1)
+    learned = positions(view.positions[0, 0]).double() * (model.config.embedding_scale or 1)
     return [
         Component("embedding", "embedding", None, (direction @ (start - learned)).item()),
         Component("position embedding", "embedding", None, (direction @ learned).item()),
@@ -71,46 +72,36 @@ def pull_back(norm: nn.Module, x: Tensor, direction: Tensor) -> tuple[Tensor, fl
     return pulled - pulled.mean(), (direction @ norm.bias.double()).item()  # the mean of x is taken off, linearly
 
 
-def attention_norm(block: Block) -> nn.Module:
-    """The norm on what attention adds, if there is one."""
-    return block.post_attention_layernorm if block.post_norm else nn.Identity()
-
-
-def mlp_norm(block: Block) -> nn.Module:
-    return block.post_feedforward_layernorm if block.post_norm else nn.Identity()
-
-
 def attention_terms(
     block: Block, layer: int, recording: Recording, view: ForkView, direction: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What attention carried from each position to the logits, and its mean weight over the heads, (positions,)."""
     attention = block.self_attn
-    direction, _ = pull_back(attention_norm(block), recording.attended[layer], direction)
+    direction, _ = pull_back(block.after_mixer, recording.attended[layer], direction)
     by_head = (direction @ matrix(attention.o_proj).double()).view(
-        attention.config.num_kv_heads, -1, attention.config.head_dim
+        attention.spec.num_kv_heads, -1, attention.spec.head_dim
     )
     weights = attention_weights(attention, recording.attention_input[layer], layer, view)  # (heads, slots)
     values = view.fork.values[layer][0].double()  # (kv_heads, slots, head_dim)
     carried = (by_head @ values.transpose(1, 2)).flatten(0, 1) * weights  # (heads, slots)
-    evicted = torch.zeros(view.fork.start(attention.kind.window), dtype=carried.dtype, device=carried.device)
+    evicted = torch.zeros(view.fork.start(attention.spec.window), dtype=carried.dtype, device=carried.device)
     return torch.cat((evicted, carried.sum(0))), torch.cat((evicted, weights.mean(0)))
 
 
 def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkView) -> Tensor:
     """The weights of the one query made from x (hidden,), (heads, slots) in float64."""
-    config, kind = attention.config, attention.kind
+    spec = attention.spec
     query = attention.q_proj(x[None, None])
-    if config.qk_norm is not None:
+    if spec.query_norm is not None:
         query = normalised(query, attention.q_norm)
     query = attention.heads(query)
-    if kind.rope is not None:
-        query = rotate(query, view.rotary(kind.rope, query.dtype))
-    query = query.double().view(config.num_kv_heads, config.group_size, config.head_dim)
-    scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
-    products = query @ view.fork.keys[layer][0].double().transpose(1, 2) * scale
-    if config.attention_softcap is not None:
-        products = config.attention_softcap * torch.tanh(products / config.attention_softcap)
-    mask = view.sight(kind.window).mask
+    if spec.rope is not None:
+        query = rotate(query, view.rotary(spec.rope, query.dtype))
+    query = query.double().view(spec.num_kv_heads, spec.group_size, spec.head_dim)
+    products = query @ view.fork.keys[layer][0].double().transpose(1, 2) * spec.scale
+    if spec.softcap is not None:
+        products = spec.softcap * torch.tanh(products / spec.softcap)
+    mask = view.sight(spec.window).mask
     assert isinstance(mask, Tensor)
     return products.masked_fill(~mask[0], -torch.inf).softmax(-1).flatten(0, 1)
 
@@ -119,8 +110,8 @@ def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor
     """The terms of a layer that depend on no input: biases of the projections and of post norms."""
     terms: list[Component] = []
     parts = (
-        ("attention", attention_norm(block), recording.attended[layer], block.self_attn.o_proj),
-        ("MLP", mlp_norm(block), recording.mlp[layer], block.mlp.down_proj),
+        ("attention", block.after_mixer, recording.attended[layer], block.self_attn.o_proj),
+        ("MLP", block.after_mlp, recording.mlp[layer], block.mlp.down_proj),
     )
     for name, norm, x, projection in parts:
         pulled, norm_bias = pull_back(norm, x, direction)
@@ -134,7 +125,7 @@ def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor
 
 def mlp_term(block: Block, layer: int, recording: Recording, direction: Tensor) -> float:
     """What the MLP added, without the bias of its projection."""
-    pulled, _ = pull_back(mlp_norm(block), recording.mlp[layer], direction)
+    pulled, _ = pull_back(block.after_mlp, recording.mlp[layer], direction)
     made = recording.mlp[layer].double()
     if block.mlp.down_proj.bias is not None:
         made = made - block.mlp.down_proj.bias.double()

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.inspection.lens import divergence_bits
 from tokenglass.model.text.tokenizer import StreamingDetokenizer, Tokenizer
-from tokenglass.model.torch_engine.engine import Engine
 
 PROBE = (
     "Once upon a time there was a little fox who lived in the forest. The fox said hello to the bear, and the bear "
@@ -56,15 +57,14 @@ class Probe:
 
     def whole(self, token_ids: Sequence[int]) -> Tensor:
         """Logits (length, vocab), computed in one pass without a cache."""
-        return self.engine.forward(torch.tensor([token_ids]), None, last=False)[0]
+        return torch.from_numpy(self.engine.forward([token_ids], None, last=False))[0]
 
     def through_cache(self, rows: Sequence[Sequence[int]], chunk: int) -> Tensor:
         """Logits (rows, length, vocab), computed through one cache in chunks."""
-        ids = torch.tensor(rows)
+        ids = np.array(rows, np.int64)
         cache = self.engine.new_cache(len(rows), planned_length=ids.shape[1])
-        return torch.cat(
-            [self.engine.forward(part, cache, last=False) for part in torch.split(ids, chunk, dim=1)], dim=1
-        )
+        parts = (ids[:, start : start + chunk] for start in range(0, ids.shape[1], chunk))
+        return torch.from_numpy(np.concatenate([self.engine.forward(part, cache, last=False) for part in parts], 1))
 
     def tolerance(self, logits: Tensor) -> float:
         """Logits by which two ways to compute the same in this dtype may differ."""

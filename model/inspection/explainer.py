@@ -10,7 +10,13 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.inspection.reading import flow_rows
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
-from tokenglass.model.torch_engine.engine import LocalEngine
+from tokenglass.model.torch_engine.engine import TorchEngine, build_transformer
+from tokenglass.model.torch_engine.transformer import Transformer
+
+
+def modules_of(engine: NativeEngine) -> Transformer:
+    """The same weights as torch modules, to look into."""
+    return build_transformer(engine.config, engine.weights)
 
 
 class Explainer:
@@ -18,12 +24,12 @@ class Explainer:
 
     def __init__(
         self,
-        engine: LocalEngine | NativeEngine,
+        engine: TorchEngine | NativeEngine,
         cache: KVCache,
         prompt_ids: Iterable[int],
         piece: Callable[[int], bytes],
     ):
-        self._engine = engine
+        self._model = engine.model if isinstance(engine, TorchEngine) else modules_of(engine)
         self._cache = cache
         self._token_ids = list(prompt_ids)
         self._piece = piece
@@ -40,7 +46,7 @@ class Explainer:
             return step
         choice = step.choices[0]
         before = self._token_ids[: choice.position]
-        rows = flow_rows(self._engine, self._cache, before, step.choices[0].token_id, self._piece)
+        rows = flow_rows(self._model, self._cache, before, step.choices[0].token_id, self._piece)
         return replace(step, flow=rows)
 
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.torch_engine.attention import Sight
+from tokenglass.model.torch_engine.engine import as_tensor
+from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Block, PassView, Transformer
 
 
@@ -42,7 +44,8 @@ class Fork:
             (self.cache.keys[layer], keys, self.keys),
             (self.cache.values[layer], values, self.values),
         ):
-            kept.append(torch.cat((store[self.row : self.row + 1, :, :held], new), dim=2))
+            prefix = as_tensor(store)[self.row : self.row + 1, :, :held]
+            kept.append(torch.cat((prefix.to(new.dtype), new), dim=2))
         return self.keys[layer], self.values[layer]
 
 
@@ -54,7 +57,7 @@ class ForkView(PassView):
 
     def __init__(self, fork: Fork, positions: Tensor, sees: Tensor):
         self.fork = fork
-        self.cache = cast(KVCache, fork)
+        self.cache = cast(TensorCache, fork)
         self.positions = positions[None]
         self.planned_length = fork.cache.planned_length
         self.tables = {}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tokenglass.model.inspection.fork import Recording, blocks, head
 from tokenglass.model.inspection.records import LayerFlow, Token
-from tokenglass.model.torch_engine.transformer import Block, Transformer
+from tokenglass.model.torch_engine.transformer import Transformer
 
 
 def divergence_bits(logprobs: Tensor, others: Tensor) -> Tensor:
@@ -22,13 +22,6 @@ def divergence_bits(logprobs: Tensor, others: Tensor) -> Tensor:
     probs = logprobs.exp()
     terms = torch.where(probs > 0, probs * (logprobs - others), 0)
     return (terms.sum(-1) / math.log(2)).clamp(min=0)
-
-
-def added(block: Block, attended: Tensor, mlp: Tensor) -> tuple[Tensor, Tensor]:
-    """What attention and the MLP add to the residual stream (hidden,): with post norms, what leaves those."""
-    if block.post_norm:
-        return block.post_attention_layernorm(attended), block.post_feedforward_layernorm(mlp)
-    return attended, mlp
 
 
 def through_layers(
@@ -43,7 +36,7 @@ def through_layers(
     norms = residual.float().norm(dim=-1)
     cosines = F.cosine_similarity(residual[1:].float(), residual[:-1].float(), dim=-1)
     updates = [
-        [part.float().norm().item() for part in added(block, attended, mlp)]
+        [part.float().norm().item() for part in (block.after_mixer(attended), block.after_mlp(mlp))]  # as it is added
         for block, attended, mlp in zip(blocks(model), recording.attended, recording.mlp, strict=True)
     ]
     return tuple(

@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import check_ids
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.inspection.attribution import Split, split_logits
 from tokenglass.model.inspection.fork import Fork, ForkView, head, recorded
 from tokenglass.model.inspection.knock_out import direct_effects, total_effect
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.records import Component, Flow, PositionFlow, Token
-from tokenglass.model.native_engine.engine import NativeEngine
-from tokenglass.model.torch_engine.engine import LocalEngine, check_ids
+from tokenglass.model.torch_engine.engine import TorchEngine, as_tensor
+from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 
 CHUNK = 256  # positions per prefill pass
@@ -34,13 +36,13 @@ class Reading:
     """
 
     def __init__(
-        self, engine: LocalEngine, token_ids: Sequence[int], piece: Piece, *, planned_length: int | None = None
+        self, engine: TorchEngine, token_ids: Sequence[int], piece: Piece, *, planned_length: int | None = None
     ):
         if len(token_ids) < 2:
             raise PromptError("the text is one token; there is nothing before it that could have made it")
         if len(token_ids) > engine.limit:
             raise PromptError(f"the text is {len(token_ids):,} tokens and the context holds {engine.limit:,}")
-        check_ids(torch.tensor(token_ids), engine.vocab_size)
+        check_ids(np.array(token_ids), engine.vocab_size)
         if engine.device.type == "mps":
             raise EngineError("flow sums in float64, which mps does not have; use --device cpu")
         self.engine = engine
@@ -48,7 +50,7 @@ class Reading:
         self.piece = piece
         config = engine.model.config
         # no layer lets go of a position: the way back is as short as the way on
-        self.cache = KVCache(
+        self.cache = TensorCache(
             replace(config, layers=tuple(replace(kind, window=None) for kind in config.layers)),
             limit=engine.limit,
             dtype=engine.dtype,
@@ -64,7 +66,7 @@ class Reading:
                 f"{len(self.token_ids) - 1} (0 is its first token, which nothing made)"
             )
         for start in range(self.cache.lengths[0], position - 1, CHUNK):
-            self.engine.forward(torch.tensor([self.token_ids[start : min(start + CHUNK, position - 1)]]), self.cache)
+            self.engine.forward([self.token_ids[start : min(start + CHUNK, position - 1)]], self.cache)
         before, chosen = self.token_ids[:position], self.token_ids[position]
         hidden = range(position - 1)
         with torch.inference_mode():
@@ -86,7 +88,7 @@ def flow_of(
 
     `hide` says which earlier positions are knocked out, once the attributions are known.
     """
-    last, device = len(token_ids) - 1, cache.keys[0].device
+    last, device = len(token_ids) - 1, as_tensor(cache.keys[0]).device
     positions = torch.tensor([last], device=device)
     view = ForkView(Fork(cache, row, last), positions, torch.ones(1, last + 1, dtype=torch.bool, device=device))
     with recorded(model) as recording:
@@ -145,7 +147,7 @@ def entropy_bits(logprobs: Tensor) -> float:
 
 
 def flow_rows(
-    engine: LocalEngine | NativeEngine,
+    model: Transformer,
     cache: KVCache,
     token_ids: Sequence[int],
     chosen: int,
@@ -163,7 +165,7 @@ def flow_rows(
         return sorted(carried.topk(min(LIVE_POSITIONS, len(carried))).indices.tolist())
 
     with torch.inference_mode():
-        flow = flow_of(engine.model, cache, row, token_ids, chosen, piece, telling)
+        flow = flow_of(model, cache, row, token_ids, chosen, piece, telling)
     return as_rows(flow)
 
 

@@ -8,21 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from tokenglass.model.checkpoint.layouts import EMBEDDING
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.engine.large_pages import large_block
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.native_engine.engine import NativeEngine
-from tokenglass.model.torch_engine.engine import Engine
-from tokenglass.model.torch_engine.quantisation import QuantizedEmbedding, QuantizedLinear
-from tokenglass.model.torch_engine.transformer import Transformer
 
 Kind = Literal["bandwidth", "prefill", "decode", "batch"]
+Ids = NDArray[np.int64]
 
 
 WARM_READS = 16  # until shared caches have found out what is read again and again
@@ -92,25 +89,36 @@ class Plan:
         return 1 + 2 * len(self.contexts) + len(self.rows)
 
 
-def measure(engine: Engine, model: Transformer, plan: Plan) -> Iterator[Reading]:
+class MeasurableEngine(Engine, Protocol):
+    """An engine that can also only read memory, and knows what a step reads."""
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that one decode step reads."""
+
+    def read(self, block: NDArray[np.uint8]) -> None:
+        """Only read a block."""
+
+
+def measure(engine: MeasurableEngine, plan: Plan) -> Iterator[Reading]:
     """Readings of the memory, then per context of prefill and decode, then per number of rows at the first context.
 
     Each is of `plan.runs` runs behind a warm-up. Tokens are the most probable ones; nothing but the engine runs.
     """
-    weights = weight_bytes(model)
+    weights = engine.step_bytes
     memory = Memory(engine, weights)
     yield Reading("bandwidth", repeated(plan.runs, memory.bandwidth))
     for context in plan.contexts:
-        prompt = prompt_of(model, 1, context)
+        prompt = prompt_of(engine.vocab_size, 1, context)
         seconds = repeated(plan.runs, partial(prefill_seconds, engine, prompt))
         rate = Spread(tuple(context / second for second in seconds.values))
         yield Reading("prefill", rate, context, nbytes=weights, first_token=seconds)
         yield decoded(engine, plan, prompt, weights, memory, "decode")
     for rows in plan.rows:
-        yield decoded(engine, plan, prompt_of(model, rows, plan.contexts[0]), weights, memory, "batch")
+        yield decoded(engine, plan, prompt_of(engine.vocab_size, rows, plan.contexts[0]), weights, memory, "batch")
 
 
-def decoded(engine: Engine, plan: Plan, prompt: Tensor, weights: int, memory: Memory, kind: Kind) -> Reading:
+def decoded(engine: Engine, plan: Plan, prompt: Ids, weights: int, memory: Memory, kind: Kind) -> Reading:
     """Tokens per second, all rows together, behind a prompt (rows, length) that is in the cache already.
 
     The memory is read before and after each run.
@@ -134,7 +142,7 @@ def decoded(engine: Engine, plan: Plan, prompt: Tensor, weights: int, memory: Me
     return Reading(kind, Spread(rates), context, rows, weights + cached, bandwidth=Spread(bandwidths))
 
 
-def prefill(engine: Engine, prompt: Tensor) -> tuple[KVCache, float, Tensor]:
+def prefill(engine: Engine, prompt: Ids) -> tuple[KVCache, float, Ids]:
     """A new cache with the prompt (rows, length) in it, the seconds that took, and the next token of each row."""
     started = time.perf_counter()
     cache = engine.new_cache(len(prompt))
@@ -142,19 +150,19 @@ def prefill(engine: Engine, prompt: Tensor) -> tuple[KVCache, float, Tensor]:
     return cache, time.perf_counter() - started, token_ids
 
 
-def prefill_seconds(engine: Engine, prompt: Tensor) -> float:
+def prefill_seconds(engine: Engine, prompt: Ids) -> float:
     """From an empty cache to the first token."""
     return prefill(engine, prompt)[1]
 
 
-def most_probable(logits: Tensor) -> Tensor:
-    """Logits (rows, 1, vocab) to token ids (rows, 1): by numpy, as torch's threads would spin beside the kernels'."""
-    return torch.from_numpy(logits.numpy(force=True).argmax(-1))
+def most_probable(logits: Logits) -> Ids:
+    """Logits (rows, 1, vocab) to token ids (rows, 1)."""
+    return logits.argmax(-1)
 
 
-def prompt_of(model: Transformer, rows: int, length: int) -> Tensor:
+def prompt_of(vocab_size: int, rows: int, length: int) -> Ids:
     """Token ids (rows, length), spread over the vocabulary; what they say does not change how long they take."""
-    return torch.arange(rows * length).mul(7919).remainder(model.config.vocab_size).view(rows, length)
+    return (np.arange(rows * length) * 7919 % vocab_size).reshape(rows, length)
 
 
 def repeated(runs: int, run: Callable[[], float]) -> Spread:
@@ -163,28 +171,18 @@ def repeated(runs: int, run: Callable[[], float]) -> Spread:
     return Spread(tuple(run() for _ in range(runs)))
 
 
-def weight_bytes(model: Transformer) -> int:
-    """Bytes of weights that one decode step reads: all but an embedding of its own, of which it reads a row."""
-    sizes = {name: tensor.nbytes for name, tensor in model.state_dict().items()}
-    for name, module in model.named_modules():
-        if isinstance(module, (QuantizedLinear, QuantizedEmbedding)):
-            sizes[f"{name}.weight"] = module.weight.nbytes
-    kept_apart = {EMBEDDING, "model.embed_positions.weight"}
-    return sum(size for name, size in sizes.items() if name not in kept_apart)
-
-
 class Memory:
     """A block as large as the weights, for the engine's own threads to read and do nothing else.
 
     It lies on large pages where there are any; the processor's caches hold it as far as they would hold the weights.
     """
 
-    def __init__(self, engine: Engine, nbytes: int):
+    def __init__(self, engine: MeasurableEngine, nbytes: int):
         nbytes = -(-nbytes // 2**20) * 2**20  # whole tasks of the threads
         block = large_block(nbytes)
-        self.block = torch.empty(nbytes, dtype=torch.uint8) if block is None else block
-        self.block.fill_(1)  # pages that were never written to are all the same one
-        self.read: Callable[[Tensor], object] = engine.read if isinstance(engine, NativeEngine) else summed
+        self.block = np.empty(nbytes, np.uint8) if block is None else block
+        self.block.fill(1)  # pages that were never written to are all the same one
+        self.read = engine.read
         for _ in range(WARM_READS):
             self.read(self.block)
 
@@ -196,11 +194,6 @@ class Memory:
             self.read(self.block)
             seconds.append(time.perf_counter() - started)
         return self.block.nbytes / statistics.median(seconds[READS // 2 :])
-
-
-def summed(block: Tensor) -> Tensor:
-    """Read a block with torch's threads."""
-    return block.view(torch.int64).sum()
 
 
 def peak_memory() -> int | None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
+from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.torch_engine.engine import Engine
 from tokenglass.weights import FOLDER as WEIGHTS
 
 WINDOW = 256  # positions read at once, each window without what was before it
@@ -60,17 +61,23 @@ def compare(reference: Engine, other: Engine, token_ids: Sequence[int], window: 
     found = Quality()
     starts = [*range(0, len(token_ids) - 1, window - 1), len(token_ids) - 1]
     for start, last in pairwise(starts):
-        ids = torch.tensor([list(token_ids[start : last + 1])])
-        p, q = (engine.forward(ids, None, last=False)[0, :-1].log_softmax(-1) for engine in (reference, other))
-        chosen = ids[0, 1:, None]
+        ids = list(token_ids[start : last + 1])
+        p, q = (log_softmax(engine.forward([ids], None, last=False)[0, :-1]) for engine in (reference, other))
+        places = np.arange(len(ids) - 1), np.array(ids[1:])
         found = Quality(
-            tokens=found.tokens + len(chosen),
-            reference_nats=found.reference_nats - p.gather(1, chosen).double().sum().item(),
-            nats=found.nats - q.gather(1, chosen).double().sum().item(),
-            divergence=found.divergence + (p.exp() * (p - q)).double().sum().item(),
+            tokens=found.tokens + len(ids) - 1,
+            reference_nats=found.reference_nats - float(p[places].sum()),
+            nats=found.nats - float(q[places].sum()),
+            divergence=found.divergence + float((np.exp(p) * (p - q)).sum()),
             agreed=found.agreed + int((p.argmax(-1) == q.argmax(-1)).sum()),
         )
         yield found
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural logarithms of the probabilities (..., vocab)."""
+    below = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return below - np.log(np.exp(below).sum(-1, keepdims=True))
 
 
 def held_out_text() -> str:

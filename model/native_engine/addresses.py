@@ -1,4 +1,4 @@
-"""Where tensors lie, for ctypes; those of a cache and of rotary tables are found once and told in every pass."""
+"""Where arrays lie, for ctypes; those of a cache and of rotary tables are found once and told in every pass."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import weakref
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from tokenglass.model.engine.cache import KVCache
 
@@ -39,11 +40,11 @@ class Turns:
 
     planned_length: int
     positions: int
-    tables: tuple[Tensor, ...]  # they live as long as their addresses are told
+    tables: tuple[NDArray[Any], ...]  # they live as long as their addresses are told
     addresses: ctypes.Array[c_void_p]
 
     @staticmethod
-    def of(planned_length: int, tables: Sequence[Tensor]) -> Turns:
+    def of(planned_length: int, tables: Sequence[NDArray[Any]]) -> Turns:
         positions = min((len(table) for table in tables), default=sys.maxsize)
         return Turns(planned_length, positions, tuple(tables), addresses(tables))
 
@@ -55,5 +56,5 @@ def integers(values: Sequence[int]) -> ctypes.Array[c_int64]:
     return (c_int64 * len(values))(*values)
 
 
-def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+def addresses(arrays: Sequence[NDArray[Any]]) -> ctypes.Array[c_void_p]:
+    return (c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])

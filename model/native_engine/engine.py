@@ -1,50 +1,55 @@
-"""The engine whose forward pass is one call of compiled code, on the CPU."""
+"""The engine whose forward pass is one call of compiled code, on the CPU. It needs no torch."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from tokenglass.model.checkpoint.arrays import DTYPES
+from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.checkpoint.weights import Weights, step_bytes
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.engine import Ids, Logits, check_ids
+from tokenglass.model.engine.large_pages import zeros
+from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.native_engine.addresses import Stores, Turns, integers
-from tokenglass.model.native_engine.build import load_library
 from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure
-from tokenglass.model.native_engine.pages import move_to_large_pages
-from tokenglass.model.native_engine.program import FLOATS, Program, named
+from tokenglass.model.native_engine.program import FLOATS, Program
 from tokenglass.model.native_engine.structures import Pass, Sizes
-from tokenglass.model.torch_engine.engine import check_ids
-from tokenglass.model.torch_engine.rope import rotary_table
-from tokenglass.model.torch_engine.transformer import Transformer
 
 FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
 
-Table = tuple[Tensor, Tensor]  # cosines and sines (positions, dim / 2)
+Floats = NDArray[np.float32]
+Table = tuple[Floats, Floats]  # cosines and sines (positions, dim / 2)
 
 
 class NativeEngine:
-    """A transformer run by the kernels: float32, bfloat16, int8 or int4 weights, float32 or bfloat16 cache.
+    """A model run by the kernels: float32, bfloat16, int8 or int4 weights, float32 or bfloat16 cache.
 
     Activations are float32. Every sum has one order, so the numbers are bit for bit the same for one row or many, one
-    position or a chunk, and any number of threads (that of torch). The cache is the one that torch uses.
+    position or a chunk, and any number of threads.
     """
 
-    def __init__(self, model: Transformer, library: ctypes.CDLL, cache_dtype: torch.dtype):
-        self.model = model
+    def __init__(self, blueprint: Blueprint, weights: Weights, library: ctypes.CDLL, cache_dtype: str, threads: int):
+        """Raises KernelsError where these weights or this cache are unknown to the kernels."""
+        if DTYPES[cache_dtype] not in FLOATS:
+            raise KernelsError(f"they do not know a cache of {cache_dtype}")
+        config = self.config = blueprint.config
+        self.blueprint = blueprint
+        self.weights = weights
         self.dtype = cache_dtype
-        self.device = torch.device("cpu")
-        self.program = Program(model)
+        self.threads = threads
+        self.program = Program(blueprint, weights)
         self.tables: dict[tuple[Rope, int], Table] = {}
         self._stores: Stores | None = None  # of the cache that was used last
         self._turns: Turns | None = None  # that were used last
         self._dims = integers([rope.dim for rope in self.program.ropes])
-        config = model.config
         self.sizes = Sizes(
             config.hidden_size,
             config.intermediate_size,
@@ -56,103 +61,84 @@ class NativeEngine:
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
 
-    @staticmethod
-    def try_build(
-        model: Transformer,
-        cache_dtype: torch.dtype,
-        load: Callable[[], ctypes.CDLL] = load_library,
-        *,
-        large_pages: bool = False,
-    ) -> NativeEngine | str:
-        """The engine, or why this machine or these weights cannot have it.
-
-        `large_pages` moves the model's weights first: for those that were made in memory, not mapped from a file.
-        """
-        if cache_dtype not in FLOATS:
-            return f"they do not know a cache of {named(cache_dtype)}"
-        try:
-            library = load()
-            if large_pages:
-                move_to_large_pages(model)
-            return NativeEngine(model, library, cache_dtype)
-        except KernelsError as reason:
-            return str(reason)
-
     @property
     def limit(self) -> int:
-        return self.model.config.max_positions
+        return self.config.max_positions
 
     @property
     def vocab_size(self) -> int:
-        return self.model.config.vocab_size
+        return self.config.vocab_size
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that one decode step reads."""
+        return step_bytes(self.blueprint, self.weights)
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
+        dtype = DTYPES[self.dtype]
         return KVCache(
-            self.model.config,
+            self.config,
             rows=rows,
             limit=self.limit,
-            dtype=self.dtype,
-            device=self.device,
+            zeros=lambda shape: zeros(shape, dtype),
             planned_length=planned_length,
         )
 
     def forward(
         self,
-        token_ids: Tensor,
+        token_ids: Ids,
         cache: KVCache | None,
         *,
         last: bool = True,
         planned_length: int | None = None,
         block: int = 0,
-    ) -> Tensor:
-        rows, length = token_ids.shape
-        logits = torch.empty(rows, 1 if last else length, self.model.config.vocab_size)
-        self._pass(token_ids, cache, planned_length, last=last, block=block, logits=logits)
+    ) -> Logits:
+        ids = np.ascontiguousarray(token_ids, np.int64)
+        logits = np.empty((len(ids), 1 if last else ids.shape[1], self.config.vocab_size), np.float32)
+        self._pass(ids, cache, planned_length, last=last, block=block, logits=logits)
         return logits
 
     def hidden_states(
         self,
-        token_ids: Tensor,
+        token_ids: Ids,
         cache: KVCache | None,
         *,
         last: bool = True,
         planned_length: int | None = None,
         block: int = 0,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Logits, Floats]:
         """What `forward` gives, and the residual stream after the embedding and after every layer, in float32
         (layers + 1, rows, length, hidden)."""
-        rows, length = token_ids.shape
-        config = self.model.config
-        logits = torch.empty(rows, 1 if last else length, config.vocab_size)
-        hidden = torch.empty(config.num_layers + 1, rows, length, config.hidden_size)
-        self._pass(token_ids, cache, planned_length, last=last, block=block, logits=logits, hidden=hidden)
+        ids = np.ascontiguousarray(token_ids, np.int64)
+        logits = np.empty((len(ids), 1 if last else ids.shape[1], self.config.vocab_size), np.float32)
+        hidden = np.empty((self.config.num_layers + 1, *ids.shape, self.config.hidden_size), np.float32)
+        self._pass(ids, cache, planned_length, last=last, block=block, logits=logits, hidden=hidden)
         return logits, hidden
 
-    def read(self, block: Tensor) -> None:
+    def read(self, block: NDArray[np.uint8]) -> None:
         """Only read the memory of a block, as a pass reads its weights: what the machine allows."""
-        self.machine.read(block.data_ptr(), block.nbytes, torch.get_num_threads())
+        self.machine.read(block.ctypes.data, block.nbytes, self.threads)
 
     def _pass(
         self,
-        token_ids: Tensor,
+        ids: NDArray[np.int64],
         cache: KVCache | None,
         planned_length: int | None,
         *,
         last: bool,
         block: int,
-        logits: Tensor,
-        hidden: Tensor | None = None,
+        logits: Logits,
+        hidden: Floats | None = None,
     ) -> None:
-        check_ids(token_ids, self.vocab_size)
-        rows, length = token_ids.shape
+        check_ids(ids, self.vocab_size)
+        rows, length = ids.shape
         if cache is None:
             cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)
         cache.reserve(length)
         stores = self._stores_of(cache)
         turns = self._turns_for(cache.planned_length, cache.positions_read + length)
-        token_ids = token_ids.contiguous()
         task = Pass(
-            token_ids.data_ptr(),
+            ids.ctypes.data,
             rows,
             length,
             last,
@@ -162,14 +148,14 @@ class NativeEngine:
             stores.keys,
             stores.values,
             stores.slots,
-            FLOATS[cache.keys[0].dtype],
+            FLOATS[DTYPES[self.dtype]],
             turns.addresses,
             self._dims,
-            logits.data_ptr(),
-            None if hidden is None else hidden.data_ptr(),
+            logits.ctypes.data,
+            None if hidden is None else hidden.ctypes.data,
         )
-        self.machine.run(task, torch.get_num_threads())
-        cache.advance(token_ids, block=block)
+        self.machine.run(task, self.threads)
+        cache.advance(ids.tolist(), block=block)
 
     # Another thread may put its own in these fields at any time: each call goes on with what it read or made itself.
 
@@ -192,10 +178,7 @@ class NativeEngine:
         table = self.tables.get(key)
         if table is not None and len(table[0]) >= needed:
             return table
-        positions = torch.arange(max(FIRST_TABLE, 1 << (needed - 1).bit_length()))
-        cosines, sines = rotary_table(rope, positions[None], planned_length, torch.float32)
-        half = rope.dim // 2  # the other half repeats it
         if len(self.tables) >= MOST_TABLES:
             self.tables.clear()
-        self.tables[key] = table = cosines[0, 0, :, :half].contiguous(), sines[0, 0, :, :half].contiguous()
+        self.tables[key] = table = rotary_table(rope, max(FIRST_TABLE, 1 << (needed - 1).bit_length()), planned_length)
         return table

@@ -1,168 +1,182 @@
-"""A transformer as the list of operations that the kernels run. The modules stay the one description of the model."""
+"""A model as the list of operations that the kernels run, from its blueprint and its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from ctypes import Array as CArray
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.checkpoint import blueprint
+from tokenglass.model.checkpoint.arrays import BFLOAT16, cast, dtype_name, to_float32
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.native_engine.errors import KernelsError
-from tokenglass.model.native_engine.structures import Activation, Buffer, Code, Kind, Matrix, Norm, Normed, Operation
-from tokenglass.model.torch_engine.quantisation import Int4Weight, Int8Weight
-from tokenglass.model.torch_engine.transformer import Attention, Transformer
-from tokenglass.model.torch_engine.transformer import Norm as NormModule
+from tokenglass.model.native_engine.structures import (
+    Activation,
+    Buffer,
+    Code,
+    Kind,
+    Matrix,
+    Norm,
+    Normed,
+    Operation,
+)
 
-FLOATS = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16}
-
-
-def named(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+FLOATS = {np.dtype(np.float32): Kind.FLOAT32, BFLOAT16: Kind.BFLOAT16}
+Weight = NDArray[Any] | QuantizedWeight
 
 
 class Operations:
-    """Writes single operations, and keeps the tensors that their pointers lead into."""
+    """Writes single operations, and keeps the arrays that their pointers lead into."""
 
     def __init__(self) -> None:
-        self.kept: list[Tensor] = []
+        self.kept: list[NDArray[Any]] = []
+        self.rows_of_matrices: list[CArray[Matrix]] = []
 
     def multiply(
-        self, source: Buffer, target: Buffer, *linears: Any, norm: nn.Module | None = None, **fields: Any
+        self, source: Buffer, target: Buffer, *matrices: Matrix, norm: Norm | None = None, **fields: Any
     ) -> Operation:
-        """target, target + 1, ... = linears(norm(source))."""
+        """target, target + 1, ... = matrices(norm(source))."""
         operation = Operation(**{"kind": Code.MULTIPLY, "source": source, "target": target, **fields})
-        operation.parts = len(linears)
-        operation.matrices[: len(linears)] = [self.matrix(linear) for linear in linears]
-        if isinstance(norm, NormModule):
-            operation.norm = self.norm(norm)
+        operation.parts, operation.matrices = len(matrices), self.row(*matrices)
+        if norm is not None:
+            operation.norm = norm
         return operation
 
-    def normalise(self, norm: NormModule, source: Buffer, target: Buffer, *, add: bool = False) -> Operation:
-        return Operation(kind=Code.NORMALISE, source=source, target=target, add=add, norm=self.norm(norm))
+    def row(self, *matrices: Matrix) -> CArray[Matrix]:
+        """Matrices side by side, which live as long as this."""
+        row = (Matrix * len(matrices))(*matrices)
+        self.rows_of_matrices.append(row)
+        return row
 
-    def matrix(self, module: Any) -> Matrix:
-        """The weight and bias of a projection or an embedding. Raises KernelsError."""
-        weight, bias = module.weight, getattr(module, "bias", None)
+    def matrix(self, weight: Weight, bias: NDArray[Any] | None = None) -> Matrix:
+        """A weight (out, in) and a bias. Raises KernelsError."""
+        parts: tuple[NDArray[Any] | None, ...]
         if isinstance(weight, Int8Weight):
-            kind, values, scales, offsets = Kind.INT8, weight.values, weight.scales, None
+            kind, parts = Kind.INT8, (weight.values, weight.scales, None)
             rows, columns = weight.out_features, weight.in_features
         elif isinstance(weight, Int4Weight):
-            kind, values, scales, offsets = Kind.INT4, weight.packed, weight.scales, weight.offsets
+            kind, parts = Kind.INT4, (weight.packed, weight.scales, weight.offsets)
             rows, columns = weight.out_features, weight.in_features
         else:
             if weight.dtype not in FLOATS:
-                raise KernelsError(f"they do not know weights of {named(weight.dtype)}")
-            if not weight.is_contiguous():  # kept by the module too, so that the memory is taken once
-                module.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-            kind, values, scales, offsets = FLOATS[weight.dtype], module.weight, None, None
-            rows, columns = values.shape
-        return Matrix(
-            kind,
-            rows,
-            columns,
-            self.keep(values),
-            self.keep(scales),
-            self.keep(offsets),
-            self.keep(None if bias is None else bias.float()),
-        )
+                raise KernelsError(f"they do not know weights of {dtype_name(weight.dtype)}")
+            kind, parts = FLOATS[weight.dtype], (weight, None, None)
+            rows, columns = weight.shape
+        bias = None if bias is None else to_float32(bias)
+        return Matrix(kind, rows, columns, *map(self.keep, parts), self.keep(bias))
 
-    def norm(self, norm: NormModule) -> Norm:
-        weight = norm.weight.float() + (norm.kind == "rms_plus_one")
-        bias = None if norm.bias is None else norm.bias.float()
-        kind = Normed.LAYER if norm.kind == "layer" else Normed.RMS
-        return Norm(kind, len(weight), norm.eps, self.keep(weight), self.keep(bias))
+    def normalise(self, norm: Norm, source: Buffer, target: Buffer, *, add: bool = False) -> Operation:
+        return Operation(kind=Code.NORMALISE, source=source, target=target, add=add, norm=norm)
 
-    def keep(self, tensor: Tensor | None) -> int | None:
-        """The address of a tensor that lives as long as this program."""
-        if tensor is None:
+    def keep(self, array: NDArray[Any] | None) -> int | None:
+        """The address of an array that lives as long as this."""
+        if array is None:
             return None
-        tensor = tensor.detach().contiguous()
-        self.kept.append(tensor)
-        return tensor.data_ptr()
+        array = np.ascontiguousarray(array)
+        self.kept.append(array)
+        return array.ctypes.data
 
 
 class Program(Operations):
-    """`operations` for a whole model; `ropes` are the tables they count on."""
+    """`operations` for a whole model; `ropes` are the tables they count on. Raises KernelsError."""
 
-    def __init__(self, model: Transformer):
+    def __init__(self, spec: blueprint.Blueprint, weights: Mapping[str, Weight]):
         super().__init__()
-        self.config: ModelConfig = model.config
-        self.ropes: list[Rope] = list(dict.fromkeys(kind.rope for kind in model.config.layers if kind.rope is not None))
-        self.operations = [*self._operations(model)]
+        self._spec = spec
+        self._weights = weights
+        ropes = (layer.mixer.rope for layer in spec.layers)
+        self.ropes: list[Rope] = list(dict.fromkeys(rope for rope in ropes if rope is not None))
+        self.operations = [*self._operations()]
 
-    def _operations(self, model: Transformer) -> Iterator[Operation]:
-        decoder = model.model
-        yield self._embedding(decoder)
+    def _operations(self) -> Iterator[Operation]:
+        spec = self._spec
+        yield self._embedding()
         yield Operation(kind=Code.TAP, layer=0)
-        for layer, block in enumerate(decoder.layers):
-            yield from self._block(block, layer)
-            yield Operation(kind=Code.TAP, layer=layer + 1)
-        yield self.multiply(
-            Buffer.HIDDEN,
-            Buffer.HIDDEN,
-            model.lm_head,
-            norm=decoder.norm,
-            kind=Code.HEAD,
-            softcap=self.config.logit_softcap or 0.0,
-        )
+        for index, layer in enumerate(spec.layers):
+            yield from self._layer(layer, index)
+            yield Operation(kind=Code.TAP, layer=index + 1)
+        head = self.matrix(self._weights[spec.head_weight])
+        softcap = spec.config.logit_softcap or 0.0
+        norm = self._norm(spec.norm)
+        yield self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, head, norm=norm, kind=Code.HEAD, softcap=softcap)
 
-    def _embedding(self, decoder: Any) -> Operation:
-        learned = [decoder.embed_positions] if self.config.learned_positions else []
-        scale, weight = self.config.embedding_scale or 1.0, decoder.embed_tokens.weight
-        if isinstance(weight, Tensor):  # rounded to the dtype, as it was in training
-            scale = torch.tensor(scale, dtype=weight.dtype).item()
-        matrices = [self.matrix(module) for module in (decoder.embed_tokens, *learned)]
-        operation = Operation(kind=Code.EMBED, parts=len(matrices), scale=scale)
-        operation.matrices[: len(matrices)] = matrices
-        return operation
+    def _embedding(self) -> Operation:
+        spec = self._spec
+        tables = [spec.embedding, *([] if spec.positions is None else [spec.positions])]
+        scale, weight = spec.config.embedding_scale or 1.0, self._weights[f"{spec.embedding.name}.weight"]
+        if isinstance(weight, np.ndarray):  # rounded to the dtype, as it was in training
+            scale = float(to_float32(cast(np.array([scale], np.float32), dtype_name(weight.dtype)))[0])
+        row = self.row(*(self.matrix(self._weights[f"{table.name}.weight"]) for table in tables))
+        return Operation(kind=Code.EMBED, parts=len(tables), scale=scale, matrices=row)
 
-    def _block(self, block: Any, layer: int) -> Iterator[Operation]:
-        # What is added to the residual stream is added there, unless a norm comes between.
-        added, add = (Buffer.ADDED, False) if block.post_norm else (Buffer.HIDDEN, True)
-        before_mlp = block.pre_feedforward_layernorm if block.post_norm else block.post_attention_layernorm
-        if block.parallel:  # the MLP reads the stream before attention is added to it
-            yield self._feed_forward(block, before_mlp)
-        yield from self._attention(block.self_attn, block.input_layernorm, layer)
-        yield self.multiply(Buffer.MIXED, added, block.self_attn.o_proj, add=add)
-        if block.post_norm:
-            yield self.normalise(block.post_attention_layernorm, Buffer.ADDED, Buffer.HIDDEN, add=True)
-        if not block.parallel:
-            yield self._feed_forward(block, before_mlp)
-        yield self.multiply(Buffer.GATE, added, block.mlp.down_proj, add=add)
-        if block.post_norm:
-            yield self.normalise(block.post_feedforward_layernorm, Buffer.ADDED, Buffer.HIDDEN, add=True)
+    def _layer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
+        if layer.parallel:  # the MLP reads the stream before attention is added to it
+            yield self._up(layer)
+            yield from self._attention(layer, index)
+        else:
+            yield from self._attention(layer, index)
+            yield self._up(layer)
+        yield from self._add(Buffer.GATE, layer.mlp.down, layer.after_mlp)
 
-    def _attention(self, attention: Attention, norm: nn.Module, layer: int) -> Iterator[Operation]:
-        config, kind = self.config, attention.kind
-        projections = attention.q_proj, attention.k_proj, attention.v_proj
-        yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=norm)
+    def _attention(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
+        spec = layer.mixer
+        projections = (self._projection(part) for part in (spec.query, spec.key, spec.value))
+        yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=self._norm(layer.before_mixer))
         operation = Operation(
             kind=Code.ATTEND,
-            layer=layer,
-            rope=-1 if kind.rope is None else self.ropes.index(kind.rope),
-            window=-1 if kind.window is None else kind.window,
-            scale=config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale,
-            softcap=config.attention_softcap or 0.0,
+            layer=index,
+            rope=-1 if spec.rope is None else self.ropes.index(spec.rope),
+            window=-1 if spec.window is None else spec.window,
+            scale=spec.scale,
+            softcap=spec.softcap or 0.0,
         )
-        if config.qk_norm == "projection":
-            yield self.normalise(attention.q_norm, Buffer.QUERY, Buffer.QUERY)
-            yield self.normalise(attention.k_norm, Buffer.KEY, Buffer.KEY)
-        elif config.qk_norm == "head":
-            operation.norm, operation.other_norm = self.norm(attention.q_norm), self.norm(attention.k_norm)
+        if spec.query_norm is not None and spec.key_norm is not None:
+            query_norm, key_norm = self._norm(spec.query_norm), self._norm(spec.key_norm)
+            if spec.query_norm.size == spec.head_dim:  # in one go with the rope
+                operation.norm, operation.other_norm = query_norm, key_norm
+            else:
+                yield self.normalise(query_norm, Buffer.QUERY, Buffer.QUERY)
+                yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
         yield operation
+        yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
 
-    def _feed_forward(self, block: Any, norm: nn.Module) -> Operation:
-        mlp = block.mlp
-        gated = [mlp.gate_proj] if self.config.gated_mlp else []
+    def _up(self, layer: blueprint.Layer) -> Operation:
+        spec = layer.mlp
+        gate = [] if spec.gate is None else [spec.gate]
         return self.multiply(
             Buffer.HIDDEN,
             Buffer.GATE,
-            *gated,
-            mlp.up_proj,
-            norm=norm,
-            gated=bool(gated),
-            activation=Activation[self.config.activation.upper()],
+            *(self._projection(part) for part in (*gate, spec.up)),
+            norm=self._norm(layer.before_mlp),
+            gated=spec.gate is not None,
+            activation=Activation[spec.activation.upper()],
         )
+
+    def _add(
+        self, source: Buffer, projection: blueprint.Projection, norm: blueprint.Normalisation | None
+    ) -> Iterator[Operation]:
+        """A projection added to the residual stream, there where no norm comes between."""
+        if norm is None:
+            yield self.multiply(source, Buffer.HIDDEN, self._projection(projection), add=True)
+            return
+        yield self.multiply(source, Buffer.ADDED, self._projection(projection))
+        yield self.normalise(self._norm(norm), Buffer.ADDED, Buffer.HIDDEN, add=True)
+
+    def _projection(self, spec: blueprint.Projection) -> Matrix:
+        bias = self._weights[f"{spec.name}.bias"] if spec.bias else None
+        assert not isinstance(bias, Int8Weight | Int4Weight), "biases are never quantised"
+        return self.matrix(self._weights[f"{spec.name}.weight"], bias)
+
+    def _norm(self, spec: blueprint.Normalisation | None) -> Norm:
+        if spec is None:
+            return Norm(kind=Normed.NONE)
+        weight, bias = (self._weights.get(f"{spec.name}.{part}") for part in ("weight", "bias"))
+        assert isinstance(weight, np.ndarray), "norms are never quantised"
+        assert bias is None or isinstance(bias, np.ndarray)
+        scale = to_float32(weight) + np.float32(spec.kind == "rms_plus_one")
+        kind = Normed.LAYER if spec.kind == "layer" else Normed.RMS
+        return Norm(kind, spec.size, spec.eps, self.keep(scale), self.keep(None if bias is None else to_float32(bias)))

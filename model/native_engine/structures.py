@@ -31,7 +31,7 @@ class Operation(ctypes.Structure):
         *((name, c_int64) for name in ("layer", "rope", "window")),
         *((name, c_double) for name in ("scale", "softcap")),
         *((name, Norm) for name in ("norm", "other_norm")),
-        ("matrices", Matrix * 3),
+        ("matrices", POINTER(Matrix)),
     )
 
 

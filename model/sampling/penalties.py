@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from tokenglass.model.errors import ParameterError
 from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.provenance import Ints
 from tokenglass.model.sampling.scores import Scores
-from tokenglass.model.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenglass.model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.provenance import Ints
 from tokenglass.model.sampling.scores import Scores
-from tokenglass.model.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenglass.model.text.tokenizer import Tokenizer
 
 LONGEST = 50  # tokens that a repeated sequence is followed back
 

@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.provenance import Ints
 from tokenglass.model.sampling.raw import weighed
 from tokenglass.model.sampling.scores import Scores
-from tokenglass.model.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenglass.model.text.tokenizer import Tokenizer
 
 
 class Truncation(Processor):

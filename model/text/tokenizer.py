@@ -10,7 +10,7 @@ from pathlib import Path
 import tokenizers
 
 from tokenglass.model.checkpoint.store import bundled_folder
-from tokenglass.model.errors import TokenizerError, first_line
+from tokenglass.model.errors import PromptError, TokenizerError, first_line
 from tokenglass.model.files import MAX_TOKENIZER, read_bytes
 from tokenglass.model.text.tokenizer_classes import conform
 from tokenglass.model.text.tokenizer_config import FLAGS, NewToken, TokenizerConfig
@@ -74,7 +74,16 @@ class Tokenizer:
         return plain if plain[: len(self.start_ids)] == self.start_ids else (*self.start_ids, *plain)
 
     def encode_bare(self, text: str) -> tuple[int, ...]:
-        """Token ids of exactly this text, no start token; names of special tokens in it are those tokens."""
+        """Token ids of exactly this text, no start token; names of special tokens in it are those tokens.
+
+        Raises PromptError for what no UTF-8 can spell.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise PromptError(
+                "a text holds bytes that are not UTF-8, or half of a character; convert it first"
+            ) from None
         with refused("the tokenizer"):
             return tuple(self.backend.encode(text, add_special_tokens=False).ids)
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
-from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.torch_engine.attention import Sight, attend, sight
-from tokenglass.model.torch_engine.rope import rotary_table, rotate
+from tokenglass.model.torch_engine.rope import rotary_cosines, rotate
+from tokenglass.model.torch_engine.storage import TensorCache
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -29,10 +29,9 @@ class Norm(nn.Module):
     """Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467), computed in float32, or LayerNorm
     (Ba et al. 2016, arXiv 1607.06450)."""
 
-    def __init__(self, config: ModelConfig, size: int):
+    def __init__(self, spec: blueprint.Normalisation):
         super().__init__()
-        self.kind = config.norm
-        self.eps = config.norm_eps
+        self.kind, self.eps, size = spec.kind, spec.eps, spec.size
         self.weight = nn.Parameter(torch.zeros(size) if self.kind == "rms_plus_one" else torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size)) if self.kind == "layer" else None
 
@@ -46,41 +45,47 @@ class Norm(nn.Module):
         return F.rms_norm(x.float(), shape, weight, self.eps).to(x.dtype)
 
 
+def norm_or_nothing(spec: blueprint.Normalisation | None) -> nn.Module:
+    return nn.Identity() if spec is None else Norm(spec)
+
+
+def linear(spec: blueprint.Projection) -> nn.Linear:
+    return nn.Linear(spec.in_features, spec.out_features, bias=spec.bias)
+
+
+def embedding(spec: blueprint.Table) -> nn.Embedding:
+    """To be filled: nn.Embedding's own random numbers, drawn without memory, import torch's compiler."""
+    return nn.Embedding(spec.rows, spec.size, _weight=torch.zeros(spec.rows, spec.size))
+
+
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245), by the layer's kind with rotary positions."""
 
-    def __init__(self, config: ModelConfig, kind: LayerKind):
+    def __init__(self, spec: blueprint.Attention):
         super().__init__()
-        self.config = config
-        self.kind = kind
-        query_size = config.num_heads * config.head_dim
-        kv_size = config.num_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.o_bias)
-        if config.qk_norm is not None:
-            whole = config.qk_norm == "projection"
-            self.q_norm = Norm(config, query_size if whole else config.head_dim)
-            self.k_norm = Norm(config, kv_size if whole else config.head_dim)
+        self.spec = spec
+        self.q_proj, self.k_proj, self.v_proj = linear(spec.query), linear(spec.key), linear(spec.value)
+        self.o_proj = linear(spec.output)
+        if spec.query_norm is not None and spec.key_norm is not None:
+            self.q_norm, self.k_norm = Norm(spec.query_norm), Norm(spec.key_norm)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
+        spec = self.spec
         query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if self.config.qk_norm is not None:
+        if spec.query_norm is not None:
             query, key = normalised(query, self.q_norm), normalised(key, self.k_norm)
         query, key, value = self.heads(query), self.heads(key), self.heads(value)
-        if self.kind.rope is not None:
-            rotary = view.rotary(self.kind.rope, x.dtype)
+        if spec.rope is not None:
+            rotary = view.rotary(spec.rope, x.dtype)
             query, key = rotate(query, rotary), rotate(key, rotary)
         if view.cache is not None:
             key, value = view.cache.write(layer, key, value, view.positions)
-        seen = view.sight(self.kind.window)
-        mixed = attend(query, key, value, seen, self.config.attention_scale, self.config.attention_softcap)
+        mixed = attend(query, key, value, view.sight(spec.window), spec.scale, spec.softcap)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def heads(self, x: Tensor) -> Tensor:
         """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
-        return x.view(*x.shape[:2], -1, self.config.head_dim).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.spec.head_dim).transpose(1, 2)
 
 
 def normalised(x: Tensor, norm: Norm) -> Tensor:
@@ -91,14 +96,14 @@ def normalised(x: Tensor, norm: Norm) -> Tensor:
 class MLP(nn.Module):
     """Feed-forward, gated (SwiGLU and its kin, Shazeer 2020, arXiv 2002.05202) or plain."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, spec: blueprint.FeedForward):
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
-        self.gated = config.gated_mlp
-        if self.gated:
-            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.activation = ACTIVATIONS[spec.activation]
+        self.gated = spec.gate is not None
+        if spec.gate is not None:
+            self.gate_proj = linear(spec.gate)
+        self.up_proj = linear(spec.up)
+        self.down_proj = linear(spec.down)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gated:
@@ -107,61 +112,67 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then the feed-forward, each added to the residual stream.
+    """One layer: the mixer, then the feed-forward, each added to the residual stream.
 
-    post_attention_layernorm is, as in the checkpoints, the norm before the MLP; with post norms, that after attention.
+    Its norms have the checkpoints' names, by which blueprint.py tells where each of them stands.
     """
 
-    def __init__(self, config: ModelConfig, kind: LayerKind):
+    def __init__(self, spec: blueprint.Layer):
         super().__init__()
-        self.post_norm = config.post_norm
-        self.parallel = config.parallel_residual
-        norm = partial(Norm, config, config.hidden_size)
-        self.input_layernorm = norm() if config.pre_norm else nn.Identity()
-        self.self_attn = Attention(config, kind)
-        self.post_attention_layernorm = norm()
-        if self.post_norm:
-            self.pre_feedforward_layernorm = norm() if config.pre_norm else nn.Identity()
-            self.post_feedforward_layernorm = norm()
-        self.mlp = MLP(config)
+        self.parallel = spec.parallel
+        self.self_attn = Attention(spec.mixer)
+        self.mlp = MLP(spec.mlp)
+        self.names = [None if norm is None else norm.name.rpartition(".")[2] for norm in spec.norms]
+        for name, norm in zip(self.names, spec.norms, strict=True):
+            if name is not None and norm is not None:
+                self.add_module(name, Norm(norm))
+
+    @property
+    def before_mixer(self) -> nn.Module:
+        return self.norm(0)
+
+    @property
+    def after_mixer(self) -> nn.Module:
+        return self.norm(1)
+
+    @property
+    def before_mlp(self) -> nn.Module:
+        return self.norm(2)
+
+    @property
+    def after_mlp(self) -> nn.Module:
+        return self.norm(3)
+
+    def norm(self, place: int) -> nn.Module:
+        """The norm at one of the four places; one that does nothing where there is none."""
+        name = self.names[place]
+        return nn.Identity() if name is None else self.get_submodule(name)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(x), layer, view)
-        if self.parallel:
-            return x + attended + self.mlp(self.post_attention_layernorm(x))
-        if self.post_norm:
-            x = x + self.post_attention_layernorm(attended)
-            return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed = x + self.after_mixer(self.self_attn(self.before_mixer(x), layer, view))
+        return mixed + self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else mixed)))
 
 
 class Decoder(nn.Module):
     """Embedding, layers and final norm: token ids (batch, length) to hidden states (batch, length, hidden)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, spec: blueprint.Blueprint):
         super().__init__()
-        self.config = config
-        self.embed_tokens = blank_embedding(config.vocab_size, config.hidden_size)
-        if config.learned_positions:
-            self.embed_positions = blank_embedding(config.max_positions, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config, kind) for kind in config.layers)
-        self.norm = Norm(config, config.hidden_size)
+        self.scale = spec.config.embedding_scale
+        self.embed_tokens = embedding(spec.embedding)
+        self.embed_positions = None if spec.positions is None else embedding(spec.positions)
+        self.layers = nn.ModuleList(Block(layer) for layer in spec.layers)
+        self.norm = Norm(spec.norm)
 
     def forward(self, token_ids: Tensor, view: PassView) -> Tensor:
         x = self.embed_tokens(token_ids)
-        if self.config.learned_positions:
+        if self.embed_positions is not None:
             x = x + self.embed_positions(view.positions)
-        if self.config.embedding_scale is not None:  # rounded to the dtype, as it was in training
-            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
+        if self.scale is not None:  # rounded to the dtype, as it was in training
+            x = x * torch.tensor(self.scale, dtype=x.dtype, device=x.device)
         for layer, block in enumerate(self.layers):
             x = block(x, layer, view)
         return self.norm(x)
-
-
-def blank_embedding(rows: int, size: int) -> nn.Embedding:
-    """An embedding to be filled: nn.Embedding's own random numbers, drawn without memory, import torch's compiler."""
-    return nn.Embedding(rows, size, _weight=torch.zeros(rows, size))
 
 
 class Transformer(nn.Module):
@@ -170,15 +181,16 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
+        self.blueprint = blueprint.Blueprint.of(config)
+        self.model = Decoder(self.blueprint)
+        self.lm_head = linear(self.blueprint.head)
+        if self.blueprint.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
         self,
         token_ids: Tensor,
-        cache: KVCache | None = None,
+        cache: TensorCache | None = None,
         *,
         last: bool = False,
         planned_length: int | None = None,
@@ -194,7 +206,7 @@ class Transformer(nn.Module):
         """
         hidden = self.model(token_ids, PassView(token_ids, cache, planned_length, block, hide))
         if cache is not None:
-            cache.advance(token_ids, block=block)
+            cache.advance(token_ids.tolist(), block=block)
         logits = self.lm_head(hidden[:, -1:] if last else hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -206,7 +218,7 @@ class PassView:
     def __init__(
         self,
         token_ids: Tensor,
-        cache: KVCache | None,
+        cache: TensorCache | None,
         planned_length: int | None,
         block: int = 0,
         hide: Tensor | None = None,
@@ -229,7 +241,7 @@ class PassView:
     def rotary(self, rope: Rope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines (batch, 1, length, rope.dim)."""
         if rope not in self.tables:
-            self.tables[rope] = rotary_table(rope, self.positions, self.planned_length, dtype)
+            self.tables[rope] = rotary_cosines(rope, self.positions, self.planned_length, dtype)
         return self.tables[rope]
 
     def sight(self, window: int | None) -> Sight:

@@ -37,13 +37,13 @@ from tiny_gguf import byte_level_metadata, sentencepiece_metadata, write_gguf
 
 from tokenglass.cli.commands.inspect import describe
 from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.importers.gguf import import_gguf
-from tokenglass.model.loading import load_model
+from tokenglass.model.loading import load_model, quantizer
 from tokenglass.model.text.chat import ChatTemplate, Message
-from tokenglass.model.torch_engine.quantised_checkpoint import quantize_checkpoint
 
 SECONDS, MEMORY, LONGEST = 30, 4 * 2**30, 600
 GOOD = ("text", "refused")
@@ -84,7 +84,9 @@ def make_originals(folder: Path, families: tuple[str, ...] = FAMILIES) -> None:
         add_small_files(made)
     add_small_files(tiny.save_llama(folder / "sharded", max_shard_size="50KB"))
     for stored in ("int8", "int4"):
-        for _ in quantize_checkpoint(Checkpoint.open(folder / "families" / "llama"), stored, folder / stored):
+        for _ in quantize_checkpoint(
+            Checkpoint.open(folder / "families" / "llama"), stored, folder / stored, quantizer(stored, None, 1)
+        ):
             pass
     sizes = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 432}
     original = tiny.save_llama(folder / "for-gguf", **sizes)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.engine.cache import KVCache
@@ -37,7 +38,7 @@ def main() -> None:
     loaded = load_model(resolve(options.model), dtype="float32", device="cpu")
     ids = list(loaded.tokenizer.encode(TEXT)[: options.positions + 2])
     cache = loaded.engine.new_cache()
-    loaded.engine.forward(torch.tensor([ids[:-1]]), cache)
+    as_tensor(loaded.engine.forward(torch.tensor([ids[:-1]]), cache))
     work = works(loaded, cache, ids)
     timed: dict[str, list[float]] = {name: [] for name in work}
     for number in range(options.runs + 1):
@@ -61,7 +62,7 @@ def works(loaded: LoadedModel, cache: KVCache, ids: list[int]) -> dict[str, Call
     last = len(before) - 1
 
     def step() -> None:
-        loaded.engine.forward(torch.tensor([before[-1:]]), cache)
+        as_tensor(loaded.engine.forward(torch.tensor([before[-1:]]), cache))
         cache.truncate(0, last + 1)
 
     def full_lens() -> None:
@@ -75,7 +76,7 @@ def works(loaded: LoadedModel, cache: KVCache, ids: list[int]) -> dict[str, Call
         "decode step": step,
         f"knock-out of {last} positions": lambda: direct_effects(model, cache, 0, before, chosen, range(last)),
         "full lens, its own pass included": full_lens,
-        "rows of the live view": lambda: flow_rows(loaded.engine, cache, before, chosen, piece),
+        "rows of the live view": lambda: flow_rows(model, cache, before, chosen, piece),
     }
 
 

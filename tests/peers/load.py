@@ -33,7 +33,7 @@ print(json.dumps([loaded - started, ended - started, (peak - base) * 1024]))
 OURS = {
     "imports": "from pathlib import Path\nfrom model.loading import load_model",
     "load": "model = load_model(Path({folder!r}))",
-    "forward": "tokenglass.model.torch_engine.engine.forward(torch.tensor([[1, 2, 3]]), None)",
+    "forward": "as_tensor(tokenglass.model.torch_engine.engine.forward(torch.tensor([[1, 2, 3]]), None))",
 }
 PEER = {
     "imports": "from transformers import AutoModelForCausalLM, AutoTokenizer",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.loading import LoadedModel, load_model
@@ -79,7 +80,7 @@ def logits_of(loaded: LoadedModel, count: int) -> tuple[list[torch.Tensor], list
     rows = []
     with torch.inference_mode():
         for token_id in token_ids:
-            rows.append(loaded.engine.forward(torch.tensor([[token_id]]), cache)[0, -1].float())
+            rows.append(as_tensor(loaded.engine.forward(torch.tensor([[token_id]]), cache))[0, -1].float())
     return rows[-count:], token_ids
 
 

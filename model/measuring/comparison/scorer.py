@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from tokenglass.model.loading import LoadedModel
 from tokenglass.model.measuring.comparison.texts import Share, shared_length
+from tokenglass.model.measuring.quality import log_softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,6 @@ class Scorer:
         ids, known = ids[cut:], max(1, known - cut)
         if known >= len(ids):
             return Share(0, 0)
-        logprobs = engine.forward(torch.tensor([ids]), None, last=False)[0, known - 1 : -1].double().log_softmax(-1)
-        nats = -logprobs.gather(1, torch.tensor(ids)[known:, None]).sum().item()
+        logprobs = log_softmax(engine.forward([ids], None, last=False)[0, known - 1 : -1])
+        nats = -float(logprobs[np.arange(len(logprobs)), ids[known:]].sum())
         return Share(nats / math.log(2), len(continuation.encode("utf-8", "replace")))

@@ -2,6 +2,7 @@
 #include "attend.h"
 #include "facts.h"
 #include "project.h"
+#include "quantise.h"
 #include "read.h"
 
 static void run_program(Member *self, void *argument) {

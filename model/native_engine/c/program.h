@@ -1,4 +1,4 @@
-// The program that a forward pass runs: what model/kernels/program.py writes and the kernels read.
+// The program that a forward pass runs: what program.py writes and the kernels read.
 // Every field takes 8 bytes, so that both sides agree without thinking of padding.
 #pragma once
 #include <stdint.h>
@@ -29,7 +29,7 @@ typedef struct {
     int64_t layer, rope, window;  // ATTEND; -1 where there is none
     double scale, softcap;        // softcap 0: none
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
-    Matrix matrices[3];
+    const Matrix *matrices;  // (parts,)
 } Operation;
 
 typedef struct {

@@ -1,0 +1,256 @@
+"""The one description of a model: every weight with its name and shape, and how each layer is wired, from ModelConfig.
+
+    blueprint = Blueprint.of(config)
+    blueprint.shapes["model.layers.0.mlp.up_proj.weight"]  # (out, in)
+
+Names are those of Llama checkpoints; layouts.py says what other families' files call them. The torch modules,
+the native program, the audit, quantisation and attribution read this, and nobody else says what a model is made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import Rope
+
+Shape = tuple[int, ...]
+NormKind = Literal["rms", "rms_float", "rms_plus_one", "layer"]
+LAYER, HEAD, EMBEDDING, POSITIONS = "model.layers.", "lm_head", "model.embed_tokens", "model.embed_positions"
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A matrix (out, in), with or without a bias (out,)."""
+
+    name: str
+    out_features: int
+    in_features: int
+    bias: bool = False
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        weight: dict[str, Shape] = {f"{self.name}.weight": (self.out_features, self.in_features)}
+        return {**weight, f"{self.name}.bias": (self.out_features,)} if self.bias else weight
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One row (size,) per token or position."""
+
+    name: str
+    rows: int
+    size: int
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {f"{self.name}.weight": (self.rows, self.size)}
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """A norm over each stretch of `size` numbers."""
+
+    name: str
+    size: int
+    kind: NormKind
+    eps: float
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        weight: dict[str, Shape] = {f"{self.name}.weight": (self.size,)}
+        return {**weight, f"{self.name}.bias": (self.size,)} if self.kind == "layer" else weight
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """A mixer that keeps keys and values: grouped-query attention, with rotary positions where there is a rope."""
+
+    query: Projection
+    key: Projection
+    value: Projection
+    output: Projection
+    query_norm: Normalisation | None
+    key_norm: Normalisation | None
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: Rope | None
+    window: int | None  # positions a query may see, its own included; None: all before it
+    scale: float  # on query times key
+    softcap: float | None
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def parts(self) -> tuple[Projection | Normalisation, ...]:
+        norms = (norm for norm in (self.query_norm, self.key_norm) if norm is not None)
+        return (self.query, self.key, self.value, self.output, *norms)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """down(activation(gate(x)) * up(x)), or without a gate down(activation(up(x)))."""
+
+    gate: Projection | None
+    up: Projection
+    down: Projection
+    activation: str
+
+    @property
+    def parts(self) -> tuple[Projection, ...]:
+        return (*([] if self.gate is None else [self.gate]), self.up, self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """x + after_mixer(mixer(before_mixer(x))), then the same with the MLP; `parallel`: both read the same x."""
+
+    mixer: Attention
+    mlp: FeedForward
+    before_mixer: Normalisation | None
+    after_mixer: Normalisation | None
+    before_mlp: Normalisation | None
+    after_mlp: Normalisation | None
+    parallel: bool
+
+    @property
+    def norms(self) -> tuple[Normalisation | None, ...]:
+        """At the four places, in this order."""
+        return self.before_mixer, self.after_mixer, self.before_mlp, self.after_mlp
+
+    @property
+    def parts(self) -> tuple[Projection | Normalisation, ...]:
+        return (*self.mixer.parts, *self.mlp.parts, *(norm for norm in self.norms if norm is not None))
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Embedding, layers, final norm and head. A tied head is the embedding's table, and no weight of its own."""
+
+    config: ModelConfig
+    embedding: Table
+    positions: Table | None
+    layers: tuple[Layer, ...]
+    norm: Normalisation
+    head: Projection
+    tied: bool
+
+    @staticmethod
+    def of(config: ModelConfig) -> Blueprint:
+        hidden = config.hidden_size
+        return Blueprint(
+            config=config,
+            embedding=Table(EMBEDDING, config.vocab_size, hidden),
+            positions=Table(POSITIONS, config.max_positions, hidden) if config.learned_positions else None,
+            layers=tuple(_layer(config, kind, f"{LAYER}{index}.") for index, kind in enumerate(config.layers)),
+            norm=_norm(config, "model.norm", hidden),
+            head=Projection(HEAD, config.vocab_size, hidden),
+            tied=config.tie_word_embeddings,
+        )
+
+    def parts(self) -> Iterator[Projection | Table | Normalisation]:
+        """Everything that has weights."""
+        yield self.embedding
+        if self.positions is not None:
+            yield self.positions
+        for layer in self.layers:
+            yield from layer.parts
+        yield self.norm
+        if not self.tied:
+            yield self.head
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Every weight by its name."""
+        return {name: shape for part in self.parts() for name, shape in part.shapes.items()}
+
+    @cached_property
+    def quantisable(self) -> frozenset[str]:
+        """The weights that int8 and int4 hold in fewer bits: all matrices but the learned positions."""
+        return frozenset(
+            f"{part.name}.weight"
+            for part in self.parts()
+            if not isinstance(part, Normalisation) and part.name != POSITIONS
+        )
+
+    @property
+    def head_weight(self) -> str:
+        return f"{EMBEDDING if self.tied else HEAD}.weight"
+
+    @property
+    def read_once(self) -> frozenset[str]:
+        """Tables of which a step reads only the rows of its ids."""
+        return frozenset((f"{POSITIONS}.weight", *(() if self.tied else (f"{EMBEDDING}.weight",))))
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+def _norm(config: ModelConfig, name: str, size: int) -> Normalisation:
+    return Normalisation(name, size, config.norm, config.norm_eps)
+
+
+def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
+    """post_attention_layernorm is, as in the checkpoints, the norm before the MLP; with post norms, that after
+    attention."""
+
+    def norm(name: str, *, there: bool = True) -> Normalisation | None:
+        return _norm(config, prefix + name, config.hidden_size) if there else None
+
+    after = config.post_norm
+    return Layer(
+        mixer=_attention(config, kind, f"{prefix}self_attn."),
+        mlp=_feed_forward(config, f"{prefix}mlp."),
+        before_mixer=norm("input_layernorm", there=config.pre_norm),
+        after_mixer=norm("post_attention_layernorm", there=after),
+        before_mlp=norm("pre_feedforward_layernorm", there=config.pre_norm)
+        if after
+        else norm("post_attention_layernorm"),
+        after_mlp=norm("post_feedforward_layernorm", there=after),
+        parallel=config.parallel_residual,
+    )
+
+
+def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
+    hidden, query, key = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+
+    def norm(name: str, size: int) -> Normalisation | None:
+        if config.qk_norm is None:
+            return None
+        return _norm(config, prefix + name, size if config.qk_norm == "projection" else config.head_dim)
+
+    return Attention(
+        query=Projection(f"{prefix}q_proj", query, hidden, config.qkv_bias),
+        key=Projection(f"{prefix}k_proj", key, hidden, config.qkv_bias),
+        value=Projection(f"{prefix}v_proj", key, hidden, config.qkv_bias),
+        output=Projection(f"{prefix}o_proj", hidden, query, config.o_bias),
+        query_norm=norm("q_norm", query),
+        key_norm=norm("k_norm", key),
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        rope=kind.rope,
+        window=kind.window,
+        scale=config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale,
+        softcap=config.attention_softcap,
+    )
+
+
+def _feed_forward(config: ModelConfig, prefix: str) -> FeedForward:
+    hidden, wide, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+    return FeedForward(
+        gate=Projection(f"{prefix}gate_proj", wide, hidden, bias) if config.gated_mlp else None,
+        up=Projection(f"{prefix}up_proj", wide, hidden, bias),
+        down=Projection(f"{prefix}down_proj", hidden, wide, bias),
+        activation=config.activation,
+    )

@@ -1,0 +1,286 @@
+"""Weights of 8 and 4 bits: how they are made, and what they are worth.
+
+    weight = quantize_int8(matrix)   # float32 (out, in)
+    weight.dequantize()              # float32 (out, in), within half a step
+
+This is the reference in numpy; native_engine/quantising.py makes the same with the kernels' threads. Norms, biases and
+learned positions stay numbers, in float32; activations are never quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenglass.model.checkpoint.arrays import Array, to_float32
+from tokenglass.model.checkpoint.quantised_layout import GROUP, PANEL, STEP, UNIT, Format, int4_shapes, int8_shape
+from tokenglass.model.errors import CheckpointError
+
+Floats = NDArray[np.float32]
+
+LEVELS = 15  # steps of a nibble
+LEAST_SCALE = 2.0**-24  # of float16; so that a group of one value divides by no zero
+GREATEST = 65504.0  # of float16
+CHUNK = 1 << 13  # groups that are worked on at once, so that they stay in the processor's cache
+# Where int4's grid may begin and end, in shares of the group's span beyond its least and greatest weight.
+GRIDS = ((0.0, 0.0), (0.04, -0.04), (0.05, 0.0), (0.0, -0.05))
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Weight:
+    """A matrix (out, in) as int8 values times a float32 scale per row (out,).
+
+    `values` is int8 (panels, units, 16, 4): rows lie in panels of 16, and unit u of a panel holds elements 4 u ... of
+    each of its rows. Rows are filled up with zeros to a multiple of 64 elements, and matrices to whole panels.
+    The parts are numpy arrays; torch modules hold the same as tensors.
+    """
+
+    values: Any
+    scales: Any
+    in_features: int
+
+    def __post_init__(self) -> None:
+        shape = int8_shape(self.out_features, self.in_features)
+        if self.values.itemsize != 1 or tuple(self.values.shape) != shape:
+            raise ValueError("values are int8 (panels, units, 16, 4)")
+        if self.scales.itemsize != 4 or self.scales.ndim != 1:
+            raise ValueError("scales are float32 (out,)")
+
+    @property
+    def out_features(self) -> int:
+        return int(self.scales.shape[0])
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """As they are stored: NAME.values, NAME.scales."""
+        return {"values": self.values, "scales": self.scales}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.nbytes / (self.out_features * self.in_features)
+
+    def with_parts(self, convert: Callable[[Any], Any]) -> Int8Weight:
+        """The same weight with each part converted: copied elsewhere, or made a tensor."""
+        return Int8Weight(convert(self.values), convert(self.scales), self.in_features)
+
+    def dequantize(self) -> Any:
+        """float32 (out, in)."""
+        return self.rows(slice(None, self.out_features))
+
+    def rows(self, index: Any) -> Any:
+        """float32 (*index, in): only those rows, by a slice from 0 or an array of the parts' own kind."""
+        values = float32(rows_of(self.values, index))[..., : self.in_features]
+        return values * self.scales[index][..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Int4Weight:
+    """A matrix (out, in) in groups of 32 along `in`, each weight its nibble times the group's scale plus its offset.
+
+    `packed` is uint8 (panels, groups * 4, 16, 4), in panels as in int8. Byte j of a row's 16 of a group holds
+    element j in its low and element j + 16 in its high nibble. `scales` and `offsets` are float16 (panels, groups, 16).
+    The last group may be longer than the rows are, and the last panel have more rows than the matrix.
+    """
+
+    packed: Any
+    scales: Any
+    offsets: Any
+    out_features: int
+    in_features: int
+
+    def __post_init__(self) -> None:
+        packed, grouped = int4_shapes(self.out_features, self.in_features)
+        if self.packed.itemsize != 1 or tuple(self.packed.shape) != packed:
+            raise ValueError("packed is uint8 (panels, groups * 4, 16, 4)")
+        for part in (self.scales, self.offsets):
+            if part.itemsize != 2 or tuple(part.shape) != grouped:
+                raise ValueError("scales and offsets are float16 (panels, groups, 16)")
+
+    @property
+    def groups(self) -> int:
+        return int(self.scales.shape[1])
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """As they are stored: NAME.packed, NAME.scales, NAME.offsets."""
+        return {"packed": self.packed, "scales": self.scales, "offsets": self.offsets}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.nbytes / (self.out_features * self.in_features)
+
+    def with_parts(self, convert: Callable[[Any], Any]) -> Int4Weight:
+        """The same weight with each part converted: copied elsewhere, or made a tensor."""
+        packed, scales, offsets = (convert(part) for part in self.parts.values())
+        return Int4Weight(packed, scales, offsets, self.out_features, self.in_features)
+
+    def dequantize(self) -> Any:
+        """float32 (out, in)."""
+        return self.rows(slice(None, self.out_features))
+
+    def rows(self, index: Any) -> Any:
+        """float32 (*index, in): only those rows, by a slice from 0 or an array of the parts' own kind."""
+        packed = rows_of(self.packed, index)
+        packed = packed.reshape(*packed.shape[:-1], self.groups, GROUP // 2)
+        scales, offsets = (float32(groups_of(part, index))[..., None] for part in (self.scales, self.offsets))
+        shape = (*packed.shape[:-1], GROUP)
+        weights = float32(packed).new_empty(shape) if hasattr(packed, "new_empty") else np.empty(shape, np.float32)
+        weights[..., : GROUP // 2] = float32(packed & 15) * scales + offsets
+        weights[..., GROUP // 2 :] = float32(packed >> 4) * scales + offsets
+        return weights.reshape(*shape[:-2], -1)[..., : self.in_features]
+
+
+QuantizedWeight = Int8Weight | Int4Weight
+
+
+def float32(array: Any) -> Any:
+    """An array or a tensor in float32."""
+    return array.float() if hasattr(array, "float") else array.astype(np.float32)
+
+
+def rows_of(panels: Any, index: Any) -> Any:
+    """The rows of these numbers (*index, 4 * units) out of panels (panels, units, 16, 4)."""
+    if isinstance(index, slice):
+        return panels.swapaxes(1, 2).reshape(-1, panels.shape[1] * UNIT)[index]
+    return panels[index // PANEL, :, index % PANEL].reshape(*index.shape, -1)
+
+
+def groups_of(panels: Any, index: Any) -> Any:
+    """The rows of these numbers (*index, groups) out of panels (panels, groups, 16)."""
+    if isinstance(index, slice):
+        return panels.swapaxes(1, 2).reshape(-1, panels.shape[1])[index]
+    return panels[index // PANEL, :, index % PANEL]
+
+
+def in_panels(matrix: Array) -> Array:
+    """Rows of bytes (out, 4 * units), laid out (panels, units, 16, 4)."""
+    padded = np.pad(matrix, ((0, -len(matrix) % PANEL), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(-1, PANEL, matrix.shape[1] // UNIT, UNIT).swapaxes(1, 2))
+
+
+def by_panel(parts: Array) -> Array:
+    """Numbers of groups (out, groups), laid out (panels, groups, 16)."""
+    padded = np.pad(parts, ((0, -len(parts) % PANEL), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(-1, PANEL, parts.shape[1]).swapaxes(1, 2))
+
+
+def quantize(weight: Array, format: Format) -> QuantizedWeight:  # noqa: A002  (the word for it everywhere)
+    """The matrix (out, in) in int8 or int4. Raises CheckpointError."""
+    return quantize_int8(weight) if format == "int8" else quantize_int4(weight)
+
+
+def quantize_int8(weight: Array) -> Int8Weight:
+    """The matrix (out, in) with each row's greatest magnitude at 127. Raises CheckpointError where it is not finite."""
+    weight = finite(weight)
+    scales = np.abs(weight).max(axis=1) / np.float32(127)
+    steps = np.where(scales > 0, scales, np.float32(1))
+    values = np.clip(np.rint(weight / steps[:, None]), -127, 127).astype(np.int8)
+    return Int8Weight(in_panels(np.pad(values, ((0, 0), (0, -values.shape[1] % STEP)))), scales, values.shape[1])
+
+
+def quantize_int4(weight: Array) -> Int4Weight:
+    """The matrix (out, in) with, in each group of 32, the grid of the least squared error among a few.
+
+    The grids are the group's span, whole and cut at either end, and the symmetric one that 4-bit files use, so that
+    those come back nearly as they were. The best is then fitted to the weights by least squares.
+    Raises CheckpointError where a weight is not finite or beyond float16.
+    """
+    weight = finite(weight)
+    out, in_features = weight.shape
+    if np.abs(weight).max() > GREATEST:
+        raise beyond_float16()
+    grouped = np.pad(weight, ((0, 0), (0, -in_features % GROUP))).reshape(-1, GROUP)
+    chunks = [quantize_groups(grouped[start : start + CHUNK]) for start in range(0, len(grouped), CHUNK)]
+    packed, scales, offsets = (np.concatenate(parts).reshape(out, -1) for parts in zip(*chunks, strict=True))
+    return Int4Weight(in_panels(packed), by_panel(scales), by_panel(offsets), out, in_features)
+
+
+def quantize_groups(weights: Floats) -> tuple[Array, Array, Array]:
+    """Groups (n, 32) of float32 to packed nibbles (n, 16), scales and offsets (n,)."""
+    least, greatest = weights.min(axis=1), weights.max(axis=1)
+    span = greatest - least
+    # The symmetric grid has the weight of greatest magnitude at -8 or 8 and zero on it.
+    magnitude = np.maximum(-least, greatest)
+    symmetric = np.where(greatest > -least, np.float32(-7 / 8), np.float32(-1)) * magnitude
+    grids = [
+        ((span + np.float32(end - begin) * span) / np.float32(LEVELS), least + np.float32(begin) * span)
+        for begin, end in GRIDS
+    ]
+    grids.append((magnitude / np.float32(8), symmetric))
+    best: tuple[Floats, Floats, Floats] | None = None
+    for scales, offsets in grids:
+        best = better(best, weights, scales, offsets)
+    assert best is not None
+    best = better(best, weights, *fit(weights, encode(weights, best[1], best[2])))
+    nibbles = encode(weights, best[1], best[2]).astype(np.uint8)
+    half = GROUP // 2
+    return nibbles[:, :half] | nibbles[:, half:] << 4, best[1].astype(np.float16), best[2].astype(np.float16)
+
+
+def better(
+    best: tuple[Floats, Floats, Floats] | None, weights: Floats, scales: Floats, offsets: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Per group (squared error, scale, offset), whichever errs less; scale and offset as float16 holds them."""
+    scales = np.maximum(scales, np.float32(LEAST_SCALE)).astype(np.float16).astype(np.float32)
+    offsets = offsets.astype(np.float16).astype(np.float32)
+    steps = in_steps(weights, scales, offsets)
+    wrong = np.clip(np.rint(steps), 0, LEVELS) - steps
+    errors = sum_halves(wrong * wrong) * scales * scales
+    if best is None:
+        return errors, scales, offsets
+    less = errors < best[0]
+    chosen = (np.where(less, new, old) for new, old in zip((errors, scales, offsets), best, strict=True))
+    return next(chosen), next(chosen), next(chosen)
+
+
+def in_steps(weights: Floats, scales: Floats, offsets: Floats) -> Floats:
+    """Weights (n, 32) as places on these grids, from 0 to 15 where they lie within."""
+    return (weights - offsets[:, None]) * (np.float32(1) / scales)[:, None]
+
+
+def encode(weights: Floats, scales: Floats, offsets: Floats) -> Floats:
+    """Numbers (n, 32) from 0 to 15 on these grids, in float32."""
+    return np.clip(np.rint(in_steps(weights, scales, offsets)), 0, LEVELS)
+
+
+def fit(weights: Floats, nibbles: Floats) -> tuple[Floats, Floats]:
+    """The scales and offsets (n,) that bring these nibbles nearest to the weights: ordinary least squares."""
+    mean, mean_weight = (sum_halves(part) / np.float32(GROUP) for part in (nibbles, weights))
+    centred = nibbles - mean[:, None]
+    spread: Floats = np.maximum(sum_halves(centred * centred), np.float32(LEAST_SCALE))
+    scales: Floats = sum_halves(centred * weights) / spread
+    return scales, mean_weight - scales * mean
+
+
+def sum_halves(groups: Floats) -> Floats:
+    """Sums of groups (n, 32), the upper half added to the lower until one is left: an order that kernels can keep."""
+    while groups.shape[1] > 1:
+        half = groups.shape[1] // 2
+        groups = groups[:, :half] + groups[:, half:]
+    return groups[:, 0]
+
+
+def finite(weight: Array) -> Floats:
+    """The matrix in float32. Raises CheckpointError for infinities and NaN."""
+    weight = np.ascontiguousarray(to_float32(weight))  # some files store it transposed
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = weight.sum(dtype=np.float64)
+    if not np.isfinite(total):
+        raise CheckpointError("a weight is infinite or not a number, which cannot be quantised")
+    return weight
+
+
+def beyond_float16() -> CheckpointError:
+    return CheckpointError("a weight is beyond 65,504, which int4's offsets cannot hold; use int8")

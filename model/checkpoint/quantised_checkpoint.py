@@ -1,0 +1,83 @@
+"""Quantised models kept as checkpoint folders: written once, then loaded memory-mapped as they are."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tokenglass.model.checkpoint.arrays import Array
+from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
+from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation
+from tokenglass.model.checkpoint.weights import Weights, iterate_weights, plan_reading
+from tokenglass.model.checkpoint.writer import write_safetensors
+from tokenglass.model.errors import CheckpointError
+from tokenglass.model.files import MAX_TOKENIZER, read_bytes
+
+# Configuration, tokenizer, template, card and licence
+BESIDE = {
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.json", "chat_template.jinja", "tokenizer.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "README.md", "NOTICE", "LICENSE", "LICENSE.md", "LICENSE.txt"),
+}
+
+
+def quantize_checkpoint(
+    source: Checkpoint,
+    format: Format,  # noqa: A002  (the word for it everywhere)
+    folder: Path,
+    quantize: Callable[[Array], QuantizedWeight],
+) -> Iterator[Progress]:
+    """Write `folder`: the weights as `quantize` makes them, and the other small files as they are.
+
+    There is nothing until all of it is there. Raises StoreError where something is there already, CheckpointError where
+    the weights cannot be quantised or the disk has no room.
+    """
+    if source.quantisation is not None:
+        raise CheckpointError(f"{source.folder}: is quantised already, to {source.quantisation.format}")
+    small = small_files(source.folder)
+    with complete_or_nothing(folder, f"quantize {source.fingerprint} {format}") as partial:
+        plan = plan_reading(source)
+        weights: Weights = {}
+        done, total = 0, plan.blueprint.num_parameters
+        for name, weight in iterate_weights(source, plan, dtype=source.config.dtype, quantize=quantize):
+            weights[name] = weight
+            done += math.prod(plan.blueprint.shapes[name])
+            yield Progress("quantising", done, total)
+        arrays = {part: array for name, weight in weights.items() for part, array in parts_of(name, weight).items()}
+        needed, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(partial).free
+        if needed > free:
+            raise CheckpointError(f"{folder}: the weights take {needed:,} bytes and the disk has {free:,}; make room")
+        for file in small:
+            (partial / file.name).write_bytes(read_bytes(file, MAX_TOKENIZER, CheckpointError))
+        yield from write_safetensors(partial / SINGLE, arrays, Quantisation(format, source.fingerprint).metadata)
+
+
+def parts_of(name: str, weight: Array | QuantizedWeight) -> dict[str, Array]:
+    """The arrays that stand for a weight in a file."""
+    if isinstance(weight, Int8Weight | Int4Weight):
+        return {f"{name}.{part}": array for part, array in weight.parts.items()}
+    return {name: weight}
+
+
+def small_files(folder: Path) -> list[Path]:
+    """What belongs to a model beside its weights, by its known names.
+
+    Raises CheckpointError for links that lead elsewhere: the new folder may be published, and what they lead to is not
+    a stranger's to choose.
+    """
+    files = [folder / name for name in sorted(BESIDE) if (folder / name).exists()]
+    for file in files:
+        if not belongs(file, folder):
+            raise CheckpointError(f"{file}: a link out of the folder is not copied; put the file itself there")
+    return files
+
+
+def belongs(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, or in the Hugging Face cache's store of files that this snapshot links to."""
+    target, home = file.resolve(), folder.resolve()
+    store = home.parent.parent / "blobs"
+    return target.parent == home or (home.parent.name == "snapshots" and target.parent == store)

@@ -1,0 +1,174 @@
+"""The weights of a checkpoint, by the blueprint's names: audited, read, cut, and quantised where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tokenglass.model.checkpoint.arrays import Array, cast, read_arrays, to_float32
+from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
+from tokenglass.model.checkpoint.quantised_layout import Format, stored_parts
+from tokenglass.model.errors import CheckpointError
+
+Weights = dict[str, Array | QuantizedWeight]
+Watch = Callable[[Iterator[tuple[str, Array]]], Iterator[tuple[str, Array]]]  # a filter over weights being read
+Quantize = Callable[[Array], QuantizedWeight]
+ENDS = {f"{EMBEDDING}.weight", f"{HEAD}.weight"}  # which a tied model holds once
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """Every weight of a blueprint, and notes on what of the checkpoint is not used."""
+
+    blueprint: Blueprint
+    weights: Weights
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPlan:
+    """Which stored tensors make the weights of which model."""
+
+    blueprint: Blueprint
+    layout: Mapping[str, Stored]
+    notes: tuple[str, ...]
+
+    def holds(self, name: str) -> bool:
+        """Whether a weight is stored under its own name."""
+        return any(name in stored.parts for stored in self.layout.values())
+
+
+def read_weights(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    watch: Watch | None = None,
+    quantize: Quantize | None = None,
+    place: Callable[[Array], Array] = lambda array: array,
+) -> ModelWeights:
+    """Every weight of a checkpoint. Raises CheckpointError where the files do not hold them all.
+
+    Weights whose dtype is already right stay mapped. `quantize` makes fewer bits of the matrices, and float32 of the
+    rest; quantised checkpoints are read as they are. `watch` sees each tensor as it is read. What is made in memory by
+    a change of dtype is kept where `place` puts it.
+    """
+    if checkpoint.quantisation is not None:
+        return _stored_quantised(checkpoint, checkpoint.quantisation.format, watch)
+    plan = plan_reading(checkpoint)
+    weights = dict(iterate_weights(checkpoint, plan, dtype=dtype, watch=watch, quantize=quantize, place=place))
+    return ModelWeights(plan.blueprint, weights, plan.notes)
+
+
+def plan_reading(checkpoint: Checkpoint) -> ReadingPlan:
+    """The plan for a checkpoint that is not quantised, audited. Raises CheckpointError.
+
+    Where the config ties the head to the embedding, one of the two is enough; two that differ are both used, as in
+    transformers.
+    """
+    check_layers(checkpoint)
+    blueprint, config = checkpoint.blueprint, checkpoint.config
+    untied = Blueprint.of(replace(config, tie_word_embeddings=False))
+    present = {info.name for info in checkpoint.tensors}
+    layout = {stored.name: stored for stored in stored_tensors(config, untied.shapes, present)}
+    notes: list[str | None] = []
+    if blueprint.tied:
+        ends = [name for name, stored in layout.items() if not ENDS.isdisjoint(stored.parts)]
+        if not present.isdisjoint(ends):  # one of the two is enough
+            layout = {name: stored for name, stored in layout.items() if name in present or name not in ends}
+    checkpoint.audit({name: stored.shape for name, stored in layout.items()})
+    notes.append(checkpoint.unread(layout.keys()))
+    if blueprint.tied and present.issuperset(ends) and len(ends) > 1:
+        first, second = (array for _, array in read_arrays(checkpoint.tensors, ends))
+        if not same_bits(first, second):
+            notes.append("config.json ties the head to the embedding, but the weights hold two; both are used")
+            blueprint = untied
+    return ReadingPlan(blueprint, layout, tuple(note for note in notes if note is not None))
+
+
+def same_bits(first: Array, second: Array) -> bool:
+    """NaN too."""
+    same_kind = first.dtype == second.dtype and first.shape == second.shape
+    return same_kind and bool((first.view(np.uint8) == second.view(np.uint8)).all())
+
+
+def iterate_weights(
+    checkpoint: Checkpoint,
+    plan: ReadingPlan,
+    *,
+    dtype: str,
+    watch: Watch | None = None,
+    quantize: Quantize | None = None,
+    place: Callable[[Array], Array] = lambda array: array,
+) -> Iterator[tuple[str, Array | QuantizedWeight]]:
+    """The weights of a checkpoint that is not quantised, one at a time; see `read_weights`."""
+    reading = read_arrays(checkpoint.tensors, plan.layout.keys())
+    for stored, tensor in watch(reading) if watch is not None else reading:
+        for part, array in plan.layout[stored].cut(tensor).items():
+            name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
+            if name != part and plan.holds(name):
+                continue  # a tied head, and the embedding is there
+            kept = cast(array, dtype)
+            if quantize is None:
+                yield name, kept if kept is array else place(kept)
+            elif name in plan.blueprint.quantisable:
+                try:
+                    yield name, quantize(kept)
+                except CheckpointError as error:
+                    raise CheckpointError(f"{name.removesuffix('.weight')}: {error}") from None
+            else:
+                yield name, to_float32(kept)
+
+
+def _stored_quantised(checkpoint: Checkpoint, stored: Format, watch: Watch | None) -> ModelWeights:
+    """What `tokenglass quantize` wrote, mapped."""
+    check_layers(checkpoint)
+    blueprint = checkpoint.blueprint
+    if f"{HEAD}.weight.scales" in {info.name for info in checkpoint.tensors}:  # of its own, whatever the config says
+        blueprint = Blueprint.of(replace(checkpoint.config, tie_word_embeddings=False))
+    parts = {
+        name: stored_parts(name, shape, stored if name in blueprint.quantisable else None)
+        for name, shape in blueprint.shapes.items()
+    }
+    expected = {part: kind for kinds in parts.values() for part, kind in kinds.items()}
+    checkpoint.audit(
+        {name: shape for name, (_, shape) in expected.items()}, {name: dtype for name, (dtype, _) in expected.items()}
+    )
+    reading = read_arrays(checkpoint.tensors, expected.keys())
+    read = dict(watch(reading) if watch is not None else reading)
+    weights: Weights = {
+        name: assemble([read[part] for part in kinds], blueprint.shapes[name], stored)
+        if name in blueprint.quantisable
+        else read[name]
+        for name, kinds in parts.items()
+    }
+    return ModelWeights(blueprint, weights)
+
+
+def assemble(parts: list[Any], shape: tuple[int, ...], stored: Format) -> QuantizedWeight:
+    """A weight from its parts, in the order of `stored_parts`."""
+    out, in_features = shape
+    if stored == "int8":
+        values, scales = parts
+        return Int8Weight(values, scales, in_features)
+    packed, scales, offsets = parts
+    return Int4Weight(packed, scales, offsets, out, in_features)
+
+
+def check_layers(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError for more layers than there are tensors, before names are made of an absurd number."""
+    layers, count = checkpoint.config.num_layers, len(checkpoint.tensors)
+    if layers > count:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the weights do not fit config.json; {layers} layers, but only {count} tensors"
+        )
+
+
+def step_bytes(blueprint: Blueprint, weights: Weights) -> int:
+    """Bytes of weights that one decode step reads: all but tables of which it reads a row."""
+    return sum(weight.nbytes for name, weight in weights.items() if name not in blueprint.read_once)

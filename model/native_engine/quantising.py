@@ -1,0 +1,64 @@
+"""Weights of 8 and 4 bits made by the kernels: what checkpoint/quantised.py makes, to the bit, on several threads."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_int64, c_void_p
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenglass.model.checkpoint.arrays import Array, Empty
+from tokenglass.model.checkpoint.quantised import (
+    GREATEST,
+    Int4Weight,
+    Int8Weight,
+    QuantizedWeight,
+    beyond_float16,
+    finite,
+)
+from tokenglass.model.checkpoint.quantised_layout import PANEL, Format, int4_shapes, int8_shape
+
+PANELS = 8  # in a task of a thread
+
+
+def native_quantizer(
+    library: ctypes.CDLL,
+    format: Format,  # noqa: A002  (the word for it everywhere)
+    threads: int,
+    empty: Empty,
+) -> Callable[[Array], QuantizedWeight]:
+    """A function that quantises a matrix (out, in) into room that `empty` makes.
+
+    It raises CheckpointError as `quantize_int8` and `quantize_int4` do.
+    """
+    run = library.tokenglass_quantize_int8 if format == "int8" else library.tokenglass_quantize_int4
+    run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * (2 if format == "int8" else 3)]
+    run.restype = None
+
+    def quantize(weight: Array) -> QuantizedWeight:
+        rows, columns = weight.shape
+        made: QuantizedWeight
+        if format == "int8":
+            values = empty(int8_shape(rows, columns), np.dtype(np.int8))
+            made = Int8Weight(values, empty((rows,), np.dtype(np.float32)), columns)
+        else:
+            packed, grouped = int4_shapes(rows, columns)
+            scales, offsets = (empty(grouped, np.dtype(np.float16)) for _ in range(2))
+            made = Int4Weight(empty(packed, np.dtype(np.uint8)), scales, offsets, rows, columns)
+        places = [part.ctypes.data for part in made.parts.values()]
+
+        def quantize_panels(first: int) -> None:
+            last = min(first + PANELS, -(-rows // PANEL))
+            block: NDArray[np.float32] = finite(weight[first * PANEL : last * PANEL])
+            if format == "int4" and np.abs(block).max() > GREATEST:
+                raise beyond_float16()
+            run(block.ctypes.data, rows, columns, first, last, *places)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(quantize_panels, range(0, -(-rows // PANEL), PANELS)))
+        return made
+
+    return quantize
