@@ -39,9 +39,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backend", default="torch")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     folder = resolve(options.model)
-    loaded = load_model(folder, dtype="float32", device="cpu", backend=options.backend)
+    loaded = load_model(folder, dtype="float32", device="cpu", backend=options.backend, threads=options.threads)
     peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     eos, differing, farthest = sorted(loaded.eos_token_ids), 0, 0.0
     for beams, early, penalty in itertools.product(options.beams, (True, False), (1.0, 2.0)):

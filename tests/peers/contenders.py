@@ -6,6 +6,7 @@ which belongs to the prefill.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import statistics
 import threading
@@ -50,11 +51,8 @@ class Ours:
     """The whole loop: records, candidates and detokenised text included."""
 
     def __init__(self, contender: Contender):
-        import torch  # noqa: PLC0415  (each process imports what it runs)
+        from tokenglass.model.loading import load_model  # noqa: PLC0415  (each process imports what it runs)
 
-        from tokenglass.model.loading import load_model  # noqa: PLC0415
-
-        torch.set_num_threads(contender.threads)
         quantised = contender.weights.startswith("int")
         self.loaded = load_model(
             contender.source,
@@ -62,10 +60,13 @@ class Ours:
             device="cpu",
             quantize=contender.weights if quantised else "none",
             backend="auto",
+            threads=contender.threads,
         )
         self.caches: dict[int, Any] = {}
-        weights = [module.weight for module in self.loaded.engine.model.modules() if hasattr(module, "in_features")]
-        self.bits = 8 * sum(w.nbytes for w in weights) / sum(sizes(w) for w in weights)
+        engine = self.loaded.engine
+        weights = {name: engine.weights[name] for name in engine.blueprint.quantisable}
+        numbers = sum(math.prod(engine.blueprint.shapes[name]) for name in weights)
+        self.bits = 8 * sum(weight.nbytes for weight in weights.values()) / numbers
 
     def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
         cache = self.caches.setdefault(len(prompt), self.loaded.engine.new_cache())
@@ -160,11 +161,6 @@ class LlamaCppServer:
         timings = self.server.complete(prompt, 1, keep=False)["timings"]
         assert timings["prompt_n"] == len(prompt)
         return 1000 * len(prompt) / timings["prompt_ms"]
-
-
-def sizes(weight: Any) -> int:
-    """Weights in a matrix, quantised or not."""
-    return weight.out_features * weight.in_features if hasattr(weight, "bits_per_weight") else weight.numel()
 
 
 MAKERS = {"tokenglass": Ours, "transformers": Transformers, "llama.cpp": LlamaCppServer}

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 from llama_cpp import LlamaCpp
-from torch_parts import as_tensor
 
 from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.loading import load_model
+from tokenglass.model.torch_engine.engine import as_tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.engine.cache import KVCache
@@ -23,6 +22,7 @@ from tokenglass.model.inspection.knock_out import direct_effects
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.reading import flow_rows
 from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.torch_engine.engine import as_tensor
 
 TEXT = "Once upon a time there was a little fox who lived in the forest. " * 200
 
@@ -34,8 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    loaded = load_model(resolve(options.model), dtype="float32", device="cpu")
+    loaded = load_model(resolve(options.model), dtype="float32", device="cpu", threads=options.threads)
     ids = list(loaded.tokenizer.encode(TEXT)[: options.positions + 2])
     cache = loaded.engine.new_cache()
     as_tensor(loaded.engine.forward(torch.tensor([ids[:-1]]), cache))

@@ -21,7 +21,6 @@ import threading
 import time
 from pathlib import Path
 
-import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tokenglass.cli.run import session
@@ -43,9 +42,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        loaded = load_model(options.model or random_model(Path(folder)), dtype="float32", device="cpu", backend="auto")
+        model = options.model or random_model(Path(folder))
+        loaded = load_model(model, dtype="float32", device="cpu", backend="auto", threads=options.threads)
         rates: dict[str, list[float]] = {"plain": [], "live": []}
         frames: list[float] = []
         for counted in [False] + [True] * options.runs:
@@ -73,7 +72,7 @@ def random_model(folder: Path) -> Path:
 def timed(loaded: LoadedModel, name: str, tokens: int, screen: Path) -> tuple[float, int]:
     """Seconds of one run on a pseudo-terminal, loading not counted, and the frames it drew."""
     request = Request(loaded.tokenizer.encode("Once upon a time"), seed=1, max_new_tokens=tokens)
-    run = session.describe(loaded, "Once upon a time", request, torch.get_num_threads())
+    run = session.describe(loaded, "Once upon a time", request, loaded.threads)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with screen.open("wb") as out, subprocess.Popen(["cat"], stdin=master, stdout=out, stderr=subprocess.DEVNULL):

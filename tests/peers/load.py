@@ -31,9 +31,9 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([loaded - started, ended - started, (peak - base) * 1024]))
 """
 OURS = {
-    "imports": "from pathlib import Path\nfrom model.loading import load_model",
+    "imports": "from pathlib import Path\nfrom tokenglass.model.loading import load_model",
     "load": "model = load_model(Path({folder!r}))",
-    "forward": "as_tensor(tokenglass.model.torch_engine.engine.forward(torch.tensor([[1, 2, 3]]), None))",
+    "forward": "model.engine.forward([[1, 2, 3]], None)",
 }
 PEER = {
     "imports": "from transformers import AutoModelForCausalLM, AutoTokenizer",

@@ -27,7 +27,6 @@ from tokenglass.model.measuring.comparison.passages import read_passages
 from tokenglass.model.measuring.comparison.runs import run
 from tokenglass.model.measuring.quality import held_out_text
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.model.torch_engine.engine import set_threads
 
 SAMPLINGS = {"greedy": SamplingParameters(temperature=0), "sampled": SamplingParameters(temperature=0.8, top_p=0.95)}
 LOSSLESS = "speculative-ngram,speculative-parallel,jacobi"
@@ -46,9 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "lossless" and options.to is None:
         parser.error("lossless needs --to FILE")
-    threads = set_threads(options.threads)
-    loaded = load_model(resolve(options.model), backend=options.backend)
-    print(f"{loaded.name}, {loaded.dtype}, {loaded.backend}, {threads} threads", flush=True)
+    loaded = load_model(resolve(options.model), backend=options.backend, threads=options.threads)
+    print(f"{loaded.name}, {loaded.dtype}, {loaded.backend}, {loaded.threads} threads", flush=True)
     if options.what == "repetition":
         tell_repetition(loaded, options.tokens or 96)
         return

@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.torch_engine.engine import as_tensor
 
 TEXT = """Once upon a time there was a little fox who lived in the forest. One day the fox went to the river to look
 for something to eat, and there it met a bear. The bear was big and brown, and it had a fish. "Good morning, little

@@ -2,7 +2,8 @@
 
     python tests/peers/start.py [--runs 5]
 
-`generate --help`, the bundled model's first token, and for comparison `import torch` and transformers' first token.
+`generate --help` and the bundled model's first token, as ratios to Python with the libraries that a start needs; for
+comparison `import torch` and transformers' first token.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from tokenglass.model.checkpoint.store import bundled_folder
 
+LIBRARIES = "import numpy, tokenizers, safetensors, typer, rich.console"
 TRANSFORMERS = """
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,6 +36,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     generate = Path(sys.executable).parent / "generate"
     commands = {
+        "the libraries": [sys.executable, "-c", LIBRARIES],
         "generate --help": [generate, "--help"],
         "generate -n 1": [generate, "Once upon a time", "-n", "1"],
         "import torch": [sys.executable, "-c", "import torch"],
@@ -46,9 +49,10 @@ def main() -> None:
             if counted:
                 measured[name].append(spent)
     print(f"medians of {runs} interleaved runs")
+    least = statistics.median(cpu for cpu, _ in measured["the libraries"])
     for name, spent in measured.items():
         cpu, wall = (statistics.median(column) for column in zip(*spent, strict=True))
-        print(f"{name:24} {cpu:6.2f} s of processor   {wall:6.2f} s of wall time")
+        print(f"{name:24} {cpu:6.2f} s of processor ({cpu / least:4.1f} x)   {wall:6.2f} s of wall time")
 
 
 def measure(command: list[object]) -> tuple[float, float]:

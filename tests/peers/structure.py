@@ -18,7 +18,6 @@ from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.measuring.comparison.modes import MODES, Modes
 from tokenglass.model.measuring.comparison.runs import Runs, interleaved
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.model.torch_engine.engine import set_threads
 from tokenglass.weights.recipe.patterns import pattern_texts
 
 SHOWN_LINES = 3
@@ -33,9 +32,8 @@ def main() -> None:
     parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    threads = set_threads(options.threads)
-    loaded = load_model(resolve(options.model), quantize=options.quantize)
-    print(f"{loaded.name}, {loaded.dtype}, {loaded.quantize}, {loaded.backend}, {threads} threads", flush=True)
+    loaded = load_model(resolve(options.model), quantize=options.quantize, backend="auto", threads=options.threads)
+    print(f"{loaded.name}, {loaded.dtype}, {loaded.quantize}, {loaded.backend}, {loaded.threads} threads", flush=True)
     print("| simple structure | tokens per pass | tok/s | wrong lines |\n|---|---:|---:|---:|")
     for row in table(loaded, options.modes.split(","), options.texts, options.rounds):
         print(row, flush=True)
