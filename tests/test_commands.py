@@ -31,7 +31,7 @@ def test_tokenglass_alone_shows_its_commands_and_is_a_usage_error() -> None:
 )
 def test_help_imports_no_torch(arguments: tuple[str, ...]) -> None:
     program = (
-        "import sys\nfrom cli.app import tokenglass_app, run\nimport atexit\n"
+        "import sys\nfrom tokenglass.cli.app import tokenglass_app, run\nimport atexit\n"
         "atexit.register(lambda: print('torch' in sys.modules or 'tokenizers' in sys.modules, file=sys.stderr))\n"
         "run(tokenglass_app(), 'tokenglass')"
     )
@@ -53,7 +53,8 @@ def test_inspect_counts_what_the_files_hold_without_loading_torch() -> None:
     assert 5e6 <= facts["parameters"] <= 12e6
     per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 2
     assert facts["cache_bytes_per_token"] == per_token
-    program = "import sys\nfrom cli.commands.inspect import inspect\ninspect()\nassert 'torch' not in sys.modules"
+    looking = "from tokenglass.cli.commands.inspect import inspect\ninspect()"
+    program = f"import sys\n{looking}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env=ENVIRONMENT)
 
 
