@@ -88,7 +88,7 @@ def guard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDONLY)  # takes the lowest number that is free
     if sys.stdout is None:  # an error for who writes to it
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  (stays open)
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = None if is_terminal(sys.stdout) else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")

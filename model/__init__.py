@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
     """Imported when they are asked for: a part of this package alone must not load all of it (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tokenglass.model import api  # noqa: PLC0415
+    from tokenglass.model import api  # noqa: PLC0415  (only when it is asked for)
 
     return getattr(api, name)

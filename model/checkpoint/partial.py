@@ -17,7 +17,7 @@ from tokenglass.model.errors import StoreError
 try:
     import fcntl
 except ImportError:  # Windows has none; there two processes must not make the same folder
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # not on Windows: nothing is locked there
 
 
 @dataclass(frozen=True, slots=True)
