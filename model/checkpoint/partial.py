@@ -17,7 +17,7 @@ from tokenglass.model.errors import StoreError
 try:
     import fcntl
 except ImportError:  # Windows has none; there two processes must not make the same folder
-    fcntl = None  # type: ignore[assignment]  # not on Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
