@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import native_parts
 import numpy as np
 import pytest
 import tiny
@@ -27,14 +26,13 @@ from torch.nn import functional as F
 from torch_parts import as_tensor, quantize_model, quantize_tensor
 
 from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
-from tokenglass.model.checkpoint.quantised import Int8Weight, quantize
+from tokenglass.model.checkpoint.quantised import Int8Weight
 from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
 from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION_KEY
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import CheckpointError, ParameterError
 from tokenglass.model.loading import load_model, quantizer
 from tokenglass.model.measuring.quality import compare, held_out_text
-from tokenglass.model.native_engine.quantising import native_quantizer
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear
 
 quantize_int8, quantize_int4 = partial(quantize_tensor, format="int8"), partial(quantize_tensor, format="int4")
@@ -434,23 +432,3 @@ def test_an_int4_weight_of_wrong_parts_cannot_be_made(change: Any, told: str) ->
     good = quantize_int4(torch.randn(4, 64))
     with pytest.raises(ValueError, match=told):
         replace(good, **change(good))
-
-
-@pytest.mark.parametrize("stored", FORMATS)
-@given(matrices, st.floats(-20, 3), st.sampled_from([1, 3]))
-def test_the_kernels_make_the_same_bits(stored: Any, matrix: np.ndarray, exponent: float, threads: int) -> None:
-    matrix = matrix * np.float32(2**exponent)
-    made = native_quantizer(native_parts.compiled(), stored, threads, np.empty)(matrix)
-    expected = quantize(matrix, stored)
-    for name, part in expected.parts.items():
-        assert np.array_equal(made.parts[name], part), name
-
-
-@pytest.mark.parametrize("stored", FORMATS)
-def test_the_kernels_make_the_same_bits_of_large_matrices(stored: Any) -> None:
-    matrix = np.random.default_rng(1).standard_normal((300, 1000), dtype=np.float32)
-    made = native_quantizer(native_parts.compiled(), stored, 2, np.empty)(matrix)
-    assert all(np.array_equal(made.parts[name], part) for name, part in quantize(matrix, stored).parts.items())
-    matrix[290, 7] = np.nan
-    with pytest.raises(CheckpointError, match="not a number"):
-        native_quantizer(native_parts.compiled(), stored, 2, np.empty)(matrix)
