@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,23 @@ ALIGNMENT = 64  # bytes: where the numbers begin
 def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[Progress]:
     """A file of these arrays; those of wider numbers come first, so that each lies at its alignment."""
     ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
-    header: dict[str, object] = {"__metadata__": metadata}
-    end = 0
-    for name, array in ordered:
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": CODES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
-    head = json.dumps(header).encode()
-    head += b" " * (-(len(head) + 8) % ALIGNMENT)
-    done = 0
+    entries = ((name, CODES[array.dtype], array.shape, array.nbytes) for name, array in ordered)
+    done, total = 0, sum(array.nbytes for array in arrays.values())
     with path.open("wb") as out:
-        out.write(len(head).to_bytes(8, "little") + head)
+        out.write(header_of(entries, metadata))
         for _, array in ordered:
             out.write(np.ascontiguousarray(array).view(np.uint8).data)
             done += array.nbytes
-            yield Progress("writing", done, end)
+            yield Progress("writing", done, total)
+
+
+def header_of(entries: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
+    """What stands before tensors (name, safetensors' dtype, shape, bytes) that lie one behind the other."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, dtype, shape, nbytes in entries:
+        start, end = end, end + nbytes
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-(len(head) + 8) % ALIGNMENT)
+    return len(head).to_bytes(8, "little") + head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from tokenglass.model.checkpoint.arrays import DTYPES, Array, cast
 from tokenglass.model.checkpoint.partial import Progress
+from tokenglass.model.checkpoint.writer import header_of
 from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.errors import GGUFError, first_line
 from tokenglass.model.importers.gguf_architectures import ROPE_FACTORS, Architecture
@@ -88,30 +88,19 @@ def main_dtype(weights: tuple[Weight, ...]) -> str:
 
 
 def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Iterator[Progress]:
-    """Write the safetensors file; memory is bounded by one chunk. Raises GGUFError.
-
-    Format: github.com/huggingface/safetensors
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    total = 0
-    for weight in weights:
-        header[weight.name] = {
-            "dtype": CODES[weight.dtype],
-            "shape": weight.source.shape,
-            "data_offsets": (total, total + weight.nbytes),
-        }
-        total += weight.nbytes
+    """Write the safetensors file; memory is bounded by one chunk. Raises GGUFError."""
+    entries = ((weight.name, CODES[weight.dtype], weight.source.shape, weight.nbytes) for weight in weights)
+    total = sum(weight.nbytes for weight in weights)
     free = shutil.disk_usage(path.parent).free
     if total > free:
         raise GGUFError(f"the weights take {total:,} bytes and the disk of {path.parent} has {free:,}; make room first")
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
+    head = header_of(entries, {"format": "pt"})
     with path.open("wb") as out:
-        out.write(len(head).to_bytes(8, "little") + head)
+        out.write(head)
         for weight in weights:
             for values in read_values(file, weight.source, weight.nbytes_stored, weight.heads):
                 out.write(cast(values, weight.dtype).tobytes())
-                yield Progress("importing", out.tell() - 8 - len(head), total)
+                yield Progress("importing", out.tell() - len(head), total)
 
 
 def read_rope_factors(file: GGUFFile, count: int) -> list[float] | None:
