@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenglass.model.engine.processors import usable_processors
+from tokenglass.model.engine.processors import usable_cores, usable_processors
 from tokenglass.model.engine.threads import count_threads
 
 NINE = frozenset(range(9))
@@ -72,10 +72,24 @@ def test_a_quota_of_either_version_counts(
 
 def test_torch_and_the_kernels_take_no_more_threads_than_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenglass.model.engine.threads.usable_processors", lambda: 3)
+    monkeypatch.setattr("tokenglass.model.engine.threads.usable_cores", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert count_threads(None) == 3
     assert count_threads(2) == 2
     assert count_threads(5) == 5  # who asks for more gets them
     assert count_threads(500) == 12
+    for value, expected in (("1", 1), ("2,1", 2), ("8", 3), ("0", 3), ("many", 3), ("", 3), ("9" * 5000, 3)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert count_threads(None) == expected
+        assert count_threads(2) == 2
+
+
+def test_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5}, raising=False)
+    folder = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    root = write(tmp_path, {folder.format(0): "0,4\n", folder.format(1): "1,5\n", folder.format(5): "1,5\n"})
+    assert usable_processors(root) == 4
+    assert usable_cores(root) == 3  # of cpu2 the system says nothing
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")

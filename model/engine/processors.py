@@ -17,6 +17,19 @@ def usable_processors(root: Path = Path("/")) -> int:
     return max(1, min([count, *(math.ceil(quota) for quota in quotas(root))]))
 
 
+def usable_cores(root: Path = Path("/")) -> int:
+    """Of the usable processors, those that share no core with another: two threads of one core compute no faster."""
+    usable = usable_processors(root)
+    if not hasattr(os, "sched_getaffinity"):
+        return usable
+    topology = root / "sys/devices/system/cpu"
+    cores = set()
+    for number in os.sched_getaffinity(0):
+        siblings = lines(topology / f"cpu{number}/topology/thread_siblings_list")
+        cores.add(siblings[0] if siblings else str(number))
+    return min(usable, len(cores))
+
+
 def quotas(root: Path) -> Iterator[float]:
     """Processors' worth of time that each control group of this process, and each above it, allows.
 
