@@ -61,7 +61,12 @@ BackendOption = Annotated[
     Backend,
     typer.Option("--backend", help="auto: this program's own kernels on a CPU, else torch.", rich_help_panel=PANEL),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", rich_help_panel=PANEL)]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="CPU threads; else one for each core, or OMP_NUM_THREADS.", rich_help_panel=PANEL
+    ),
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Recompute every position at every step.", rich_help_panel=PANEL)
 ]
