@@ -109,7 +109,7 @@ def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: C
         found.setdefault(stored, {})[name] = shape
     return [
         Stored(
-            spelt(stored, present, layout),
+            find_spelling(stored, present, layout),
             parts,
             transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
             heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,
@@ -118,7 +118,7 @@ def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: C
     ]
 
 
-def spelt(name: str, present: Collection[str], layout: Layout) -> str:
+def find_spelling(name: str, present: Collection[str], layout: Layout) -> str:
     """The name as these files spell it. A base model saved alone has no prefix, as the first files of gpt2 have none,
     and a head may have one: transformers takes either. gpt_neox may call its head lm_head."""
     prefix = layout.layer.partition(".")[0] + "."

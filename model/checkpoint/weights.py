@@ -59,7 +59,7 @@ def read_weights(
     a change of dtype is kept where `place` puts it.
     """
     if checkpoint.quantisation is not None:
-        return _stored_quantised(checkpoint, checkpoint.quantisation.format, watch)
+        return _read_quantised(checkpoint, checkpoint.quantisation.format, watch)
     plan = plan_reading(checkpoint)
     weights = dict(iterate_weights(checkpoint, plan, dtype=dtype, watch=watch, quantize=quantize, place=place))
     return ModelWeights(plan.blueprint, weights, plan.notes)
@@ -125,7 +125,7 @@ def iterate_weights(
                 yield name, to_float32(kept)
 
 
-def _stored_quantised(checkpoint: Checkpoint, stored: Format, watch: Watch | None) -> ModelWeights:
+def _read_quantised(checkpoint: Checkpoint, stored: Format, watch: Watch | None) -> ModelWeights:
     """What `tokenglass quantize` wrote, mapped."""
     check_layers(checkpoint)
     blueprint = checkpoint.blueprint
