@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+os.environ.pop("PYTHONIOENCODING", None)  # of whoever runs the tests: a test that is about it sets its own
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: two workers on two cores
 import shutil
 import subprocess

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SCRIPTS = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
-for name in ("TOKENGLASS_MODEL", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING"):
+for name in ("TOKENGLASS_MODEL", "NO_COLOR", "FORCE_COLOR"):
     ENVIRONMENT.pop(name, None)
 
 

@@ -26,8 +26,7 @@ class Terminal:
     """A program on a pseudo-terminal, and the screen with its scrollback as pyte understands them."""
 
     def __init__(self, arguments: str = "", columns: int = 80, lines: int = 24, program: str = "", **environment: str):
-        left = ("NO_COLOR", "FORCE_COLOR", "LC_ALL", "PYTHONIOENCODING")
-        kept = {name: value for name, value in os.environ.items() if name not in left}
+        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "LC_ALL")}
         self.screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=0.5)
         self.stream = pyte.Stream(self.screen)
         self.output = ""
