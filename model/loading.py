@@ -80,7 +80,7 @@ def load_model(
     Both compute in float32, whatever the checkpoint's dtype; a dtype given with them is that of the native cache.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
     `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
-    imported only where it is needed. `threads` None is the processors that this process may use.
+    imported only where it is needed. `threads` None is one for each core that this process may use.
     `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `caches` says what
     the run will keep, or how many positions of one cache: where that and the weights do not fit, nothing is loaded.
     """

@@ -28,7 +28,7 @@ from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.large_pages import Arena
+from tokenglass.model.engine.large_pages import Arena, zeros
 from tokenglass.model.errors import ConfigError, PromptError
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -317,6 +317,18 @@ def test_weights_on_large_pages_are_the_same_weights_side_by_side() -> None:
     assert places == sorted(places)
     assert max(places) - min(places) < 2**21  # one piece of memory
     assert np.array_equal(Arena(2**21).copy(np.ones(2**20)), np.ones(2**20))  # full: memory of its own
+
+
+def test_memory_that_is_not_promised_is_taken_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Systems that promise no more memory than they have refuse a large block."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("tokenglass.model.engine.large_pages.mmap.mmap", refuse)
+    arena = Arena(2**40)  # nothing is taken before something is laid there
+    assert np.array_equal(arena.copy(np.ones(2**19)), np.ones(2**19))
+    assert not zeros((2**20,), np.dtype(np.float32)).any()
 
 
 def test_the_cache_is_one_of_the_dtype_that_was_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ def large_block(nbytes: int) -> NDArray[np.uint8] | None:
     """Zeros, uint8 (nbytes,), on large pages; None where the system has none."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return None
-    memory = mmap.mmap(-1, nbytes + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
+        memory = mmap.mmap(-1, nbytes + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
+    except OSError:  # a kernel without them, or one that promises no more memory than there is
         return None
     block = np.frombuffer(memory, np.uint8)
     start = -block.ctypes.data % LARGE_PAGE
@@ -35,11 +36,15 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 class Arena:
-    """One block that arrays are laid into, one behind the other; pages that nothing lies on take no memory."""
+    """One block of `nbytes` that arrays are laid into, one behind the other; it is taken with the first of them."""
 
     def __init__(self, nbytes: int):
-        self._block = large_block(nbytes) if nbytes >= LARGE_PAGE else None
+        self._nbytes = nbytes
         self._used = 0
+
+    @cached_property
+    def _block(self) -> NDArray[np.uint8] | None:
+        return large_block(self._nbytes) if self._nbytes >= LARGE_PAGE else None
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Room for an array; in memory of its own where the block is full or there is none."""
