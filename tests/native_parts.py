@@ -105,7 +105,7 @@ def kept_as(kind: str, linear: nn.Linear) -> nn.Module:
 def float_weight(module: nn.Module) -> Tensor:
     """The weight as float32."""
     weight = module.weight
-    return weight.detach().float() if isinstance(weight, Tensor) else weight.dequantize()  # type: ignore[operator]
+    return weight.detach().float() if isinstance(weight, Tensor) else weight.dequantize()
 
 
 class Bench(Operations):

@@ -112,7 +112,8 @@ class Plain:
 
     def dry(self) -> np.ndarray:
         new, text = self.scores.copy(), self.text()
-        breakers, longest = self.p.dry_sequence_breakers, {}
+        breakers = self.p.dry_sequence_breakers
+        longest: dict[int, int] = {}
         for place in range(1, len(text)):
             length = 0
             while length < min(place, 50) and text[place - 1 - length] == text[-1 - length] not in breakers:

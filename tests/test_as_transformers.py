@@ -11,14 +11,13 @@ import safetensors.torch
 import tiny
 import torch
 from test_families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
-from torch_parts import as_tensor, load_engine
+from torch_parts import ReadEngine, as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.loading import load_model
-from tokenglass.model.torch_engine.engine import TorchEngine
 
 
 def reread(folder: Path) -> Any:
@@ -28,7 +27,7 @@ def reread(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def agrees(folder: Path) -> TorchEngine:
+def agrees(folder: Path) -> ReadEngine:
     """Our engine, whose logits are those of transformers for the same folder."""
     engine = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu")
     ids = random_ids(40)

@@ -38,7 +38,10 @@ class Broken:
 
     def __init__(self, engine: TorchEngine, spoil):
         self.engine, self.spoil, self.limit, self.measure = engine, spoil, engine.limit, engine.measure
-        self.new_cache = engine.new_cache
+        self.vocab_size = engine.vocab_size
+
+    def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
+        return self.engine.new_cache(rows, planned_length=planned_length)
 
     def forward(self, token_ids: Ids, cache: KVCache | None, **options) -> Logits:
         ids = torch.as_tensor(token_ids)
@@ -99,13 +102,12 @@ def test_a_tokenizer_that_streams_another_text_fails(probe: Probe) -> None:
 
 def test_what_an_engine_cannot_do_is_said_and_not_judged(probe: Probe) -> None:
     class Alone(Broken):
-        def new_cache_of_one(self, rows: int = 1, **options) -> KVCache:
+        def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
             if rows > 1:
                 raise EngineError("one row at a time")
-            return self.engine.new_cache(rows, **options)
+            return super().new_cache(rows, planned_length=planned_length)
 
     alone = Alone(probe.engine, lambda logits, ids, cache: logits)
-    alone.new_cache = alone.new_cache_of_one
 
     findings = {finding.name: finding for finding in try_all(replace(probe, engine=alone))}
 

@@ -146,9 +146,9 @@ def test_every_choice_can_be_written(kind: str, text: str) -> None:
         state.advance(int(token_id))
         left = left[len(tokenizer.piece(token_id)) :]
 
-    allowed = state.mask().allowed
-    assert allowed is not None
-    assert all(allowed[token_id] for token_id in KINDS[kind][1])
+    ends = state.mask().allowed
+    assert ends is not None
+    assert all(ends[token_id] for token_id in KINDS[kind][1])
 
 
 @pytest.mark.parametrize("kind", EVERYTHING)

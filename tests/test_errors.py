@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def broken(tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundled_folder(), tmp_path / "broken"))
 
 
-def run(model: Path) -> tuple[object, ...]:
+def run(model: Path) -> subprocess.CompletedProcess[bytes]:
     return generate("-m", str(model), "The fox", "-n", "2")
 
 

@@ -248,6 +248,8 @@ def test_a_changed_line_is_read_or_refused(mutation: tuple[int, str]) -> None:
 def test_lone_surrogates_of_a_trace_stay_json() -> None:
     line = to_line(STEP).replace('"text": " fox"', '"text": "\\ud800"')
     out = io.BytesIO()
-    JsonlView(out).show(RUN, [from_line(line), Finish(0, "eos", "", Totals())])
+    step = from_line(line)
+    assert isinstance(step, Step)
+    JsonlView(out).show(RUN, [step, Finish(0, "eos", "", Totals())])
     assert json.loads(out.getvalue().split(b"\n")[1])["text"] == "\ud800"
-    PipeView(io.BytesIO(), echo=False).show(RUN, [from_line(line), Finish(0, "eos", "", Totals())])
+    PipeView(io.BytesIO(), echo=False).show(RUN, [step, Finish(0, "eos", "", Totals())])

@@ -201,9 +201,8 @@ def test_an_embedding_is_that_of_torch_and_an_unknown_id_is_refused(kind: str) -
     table = kept_as(kind, linear(50, 41, bias=False, seed=1))
     config = replace(tiny.CONFIG, vocab_size=50)
     model = tiny.random_transformer(replace(config, hidden_size=41))
-    model.model.embed_tokens = (
-        nn.Embedding(50, 41, _weight=table.weight) if kind in KINDS[:2] else QuantizedEmbedding(table.weight)
-    )
+    embedding = nn.Embedding(50, 41, _weight=table.weight) if kind in KINDS[:2] else QuantizedEmbedding(table.weight)
+    model.set_submodule("model.embed_tokens", embedding)
     engine = native_parts.native(model)
     ids = torch.tensor([[3, 49, 0], [7, 7, 1]])
     _, hidden = engine.hidden_states(ids, None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
-from tokenglass.model.engine.cache import CacheTail, KVCache
+from tokenglass.model.engine.cache import CacheTail
 from tokenglass.model.errors import PromptError
 from tokenglass.model.torch_engine.storage import TensorCache
 
@@ -31,7 +31,7 @@ def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def new_cache(rows: int = 1, limit: int = 64, dtype: torch.dtype = torch.float32) -> KVCache:
+def new_cache(rows: int = 1, limit: int = 64, dtype: torch.dtype = torch.float32) -> TensorCache:
     return TensorCache(tiny.CONFIG, rows=rows, limit=limit, dtype=dtype, device=CPU)
 
 

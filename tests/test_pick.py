@@ -311,4 +311,4 @@ def test_a_tree_fits_any_width_and_keeps_the_highlighted_row(width: int, glyphs:
         rows = TreeTable(twigs, highlighted, 5).rows(width, UNICODE if glyphs is UNICODE else ASCII)
         assert len(rows) == 6
         assert all(sum(segment.cell_length for segment in row) <= width for row in rows)
-        assert sum(marker in Segment.simplify(row).__next__().text for row in rows for marker in "▸>") == 1
+        assert sum(marker in next(iter(Segment.simplify(row))).text for row in rows for marker in "▸>") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_what_is_not_as_the_catalog_says_leaves_nothing(
 def test_an_interrupted_pull_leaves_nothing(entry: CatalogEntry, tmp_path: Path) -> None:
     steps = pull_wheel(entry, tmp_path / "fox")
     assert next(step for step in steps if step.doing == "importing")
+    assert isinstance(steps, Generator)
     steps.close()
     assert list(tmp_path.iterdir()) == []
 

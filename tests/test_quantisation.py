@@ -370,7 +370,7 @@ def test_divergence_and_perplexity_are_those_of_torch_over_each_window(saved_che
     reference, other = (load_model(saved_checkpoint, device="cpu", quantize=q) for q in ("none", "int4"))
     ids = reference.tokenizer.encode(held_out_text())[:150]
     *_, found = compare(reference.engine, other.engine, ids, window=40)
-    p, q, targets = [], [], []
+    p, q, targets = list[Tensor](), list[Tensor](), list[Tensor]()
     for start, last in pairwise([*range(0, 149, 39), 149]):
         window = torch.tensor([list(ids[start : last + 1])])
         for engine, kept in ((reference.engine, p), (other.engine, q)):

@@ -24,7 +24,7 @@ from tokenglass.model.decoding.together import Together
 from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import load_model
-from tokenglass.model.records.steps import Finish, Record, Step, Totals
+from tokenglass.model.records.steps import Choice, Finish, Record, Step, Totals
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ def steps_of(records: Sequence[Record], number: int) -> list[Step]:
 
 def settled(records: Sequence[Record], number: int) -> list[int | None]:
     """The tokens that stand, after all rewinds."""
-    choices = []
+    choices: list[Choice] = []
     for step in steps_of(records, number):
         if step.rewound_to is not None:
             choices = [choice for choice in choices if choice.position < step.rewound_to]

@@ -78,7 +78,7 @@ def texts_of(records: list[Record]) -> list[str]:
 @given(st.lists(st.integers(0, 3), max_size=30), st.permutations(range(4)))
 def test_sequences_come_one_after_another_whatever_their_order(mixed: list[int], ends: list[int]) -> None:
     numbered = [Step(index, index, number, "decode", 1, (), "", None, 0.0) for index, number in enumerate(mixed)]
-    records = [*numbered, *(Finish(number, "eos", "", Totals()) for number in ends)]
+    records: list[Record] = [*numbered, *(Finish(number, "eos", "", Totals()) for number in ends)]
 
     told = list(in_turn(records))
 
@@ -139,7 +139,7 @@ def test_a_plain_terminal_gets_each_text_below_a_rule(
         out = io.StringIO()
         SeveralPlain(Console(file=out, width=60, color_system=None, _environ={}), COUNT).show(run, records)
 
-        head, *parts = out.getvalue().split("─ ", 1)[0:1] + split_at_rules(out.getvalue())
+        head, parts = out.getvalue().partition("─ ")[0], split_at_rules(out.getvalue())
         assert head == PROMPT + "\n"
         assert [title for title, _ in parts] == titles
         assert [text for _, text in parts] == [text + "\n" * (not text.endswith("\n")) for text in texts_of(records)]

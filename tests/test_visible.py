@@ -29,6 +29,7 @@ def commands(models: dict[str, Path], away: Path) -> dict[str, tuple[str, ...]]:
         cases[f"generate, {name}"] = ("generate", "-m", str(folder), "The fox", *GENERATE)
         cases[f"inspect, {name}"] = ("inspect", str(folder))
     named = str(models["folder name"])
+    command: tuple[str, ...]
     for command in (
         ("inspect", named, "--json"),
         ("check", named),
