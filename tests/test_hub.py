@@ -39,12 +39,15 @@ def environment(hub: Hub, home: Path) -> dict[str, str]:
 
 def test_a_pulled_model_runs_and_holds_no_program(hub: Hub, tmp_path: Path) -> None:
     surroundings = environment(hub, tmp_path)
+    hub.files["additional_chat_templates/tool_use.jinja"] = b"{{ tools }}"
+    hub.files["additional_chat_templates/tool_use.py"] = b"print()"
     done = tokenglass("pull", "org/fox", **surroundings)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
     folder = tmp_path / "tg" / "models" / "org" / "fox"
-    assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenglass.json")
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "additional_chat_templates/tool_use.jinja",
+        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenglass.json"),
     }
     origin = json.loads((folder / "tokenglass.json").read_text())
     assert origin == {"source": "Hugging Face Hub: org/fox", "licence": "mit", "revision": COMMIT}

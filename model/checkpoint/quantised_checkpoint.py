@@ -12,17 +12,11 @@ from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
 from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation
+from tokenglass.model.checkpoint.small_files import belongs_to_model
 from tokenglass.model.checkpoint.weights import Weights, iterate_weights, plan_reading
 from tokenglass.model.checkpoint.writer import write_safetensors
 from tokenglass.model.errors import CheckpointError
 from tokenglass.model.files import MAX_TOKENIZER, read_bytes
-
-# Configuration, tokenizer, template, card and licence
-BESIDE = {
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "chat_template.json", "chat_template.jinja", "tokenizer.model"),
-    *("vocab.json", "merges.txt", "vocab.txt", "README.md", "NOTICE", "LICENSE", "LICENSE.md", "LICENSE.txt"),
-}
 
 
 def quantize_checkpoint(
@@ -51,8 +45,10 @@ def quantize_checkpoint(
         needed, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(partial).free
         if needed > free:
             raise CheckpointError(f"{folder}: the weights take {needed:,} bytes and the disk has {free:,}; make room")
-        for file in small:
-            (partial / file.name).write_bytes(read_bytes(file, MAX_TOKENIZER, CheckpointError))
+        for name in small:
+            file, copy = source.folder / name, partial / name
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(read_bytes(file, MAX_TOKENIZER, CheckpointError))
         yield from write_safetensors(partial / SINGLE, arrays, Quantisation(format, source.fingerprint).metadata)
 
 
@@ -63,16 +59,17 @@ def parts_of(name: str, weight: Array | QuantizedWeight) -> dict[str, Array]:
     return {name: weight}
 
 
-def small_files(folder: Path) -> list[Path]:
-    """What belongs to a model beside its weights, by its known names.
+def small_files(folder: Path) -> list[str]:
+    """What belongs to a model beside its weights, by its known names as seen from the folder.
 
     Raises CheckpointError for links that lead elsewhere: the new folder may be published, and what they lead to is not
     a stranger's to choose.
     """
-    files = [folder / name for name in sorted(BESIDE) if (folder / name).exists()]
-    for file in files:
-        if not belongs(file, folder):
-            raise CheckpointError(f"{file}: a link out of the folder is not copied; put the file itself there")
+    names = (file.relative_to(folder).as_posix() for file in (*folder.glob("*"), *folder.glob("*/*.jinja")))
+    files = sorted(name for name in names if belongs_to_model(name))
+    for name in files:
+        if not belongs(folder / name, folder):
+            raise CheckpointError(f"{folder / name}: a link out of the folder is not copied; put the file itself there")
     return files
 
 
@@ -80,4 +77,4 @@ def belongs(file: Path, folder: Path) -> bool:
     """Whether a file lies in the folder, or in the Hugging Face cache's store of files that this snapshot links to."""
     target, home = file.resolve(), folder.resolve()
     store = home.parent.parent / "blobs"
-    return target.parent == home or (home.parent.name == "snapshots" and target.parent == store)
+    return target.is_relative_to(home) or (home.parent.name == "snapshots" and target.parent == store)

@@ -11,15 +11,12 @@ from typing import Any
 
 from tokenglass.model.checkpoint.folder import INDEX, SINGLE, Checkpoint
 from tokenglass.model.checkpoint.partial import clear, locked
+from tokenglass.model.checkpoint.small_files import is_read
 from tokenglass.model.checkpoint.store import Origin, sha256_of, size_of, write_origin
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import StoreError, first_line
 from tokenglass.model.files import MAX_INDEX, MAX_TOKENIZER, read_json
 
-SMALL = (
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "chat_template.json", "chat_template.jinja", INDEX),
-)
 WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 
 
@@ -82,7 +79,7 @@ def fetch(hub: Any, name: str, listed: Any, commit: str, folder: Path) -> None:
     target = folder / listed.rfilename
     if target.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = folder / f"{listed.rfilename}.part"
     if part.exists() and part.stat().st_size > listed.size:
         part.unlink()
@@ -113,7 +110,7 @@ def check_listing(name: str, sizes: Mapping[str, int]) -> None:
 
 
 def small_files(sizes: Mapping[str, int]) -> list[str]:
-    return [file for file in SMALL if file in sizes]
+    return sorted(file for file in sizes if is_read(file))
 
 
 def weight_files(sizes: Mapping[str, int], index: Mapping[str, Any] | None) -> list[str]:
