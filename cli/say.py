@@ -49,7 +49,7 @@ def write(text: str) -> None:
 
 def write_json(value: Any, *, indent: int | None = None) -> None:
     """A value as JSON on stdout, and a newline; what is not finite is null."""
-    from tokenglass.model.records.trace import to_json
+    from tokenglass.model.records.codec import to_json
 
     text = json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=indent)
     sys.stdout.buffer.write(json_bytes(text, terminal=is_terminal(sys.stdout)) + b"\n")

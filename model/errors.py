@@ -38,6 +38,10 @@ class ParameterError(TokenglassError):
     """A sampling or generation parameter is out of range."""
 
 
+class TraceError(TokenglassError):
+    """A trace line is not one of ours, or of a version this program does not know."""
+
+
 class EngineError(TokenglassError):
     """The model computed something that cannot be sampled from, or a device or the memory is not there."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenglass.cli.views.flow_picture import flow_picture
 from tokenglass.model.inspection.records import Flow
-from tokenglass.model.records.trace import from_dict
+from tokenglass.model.records.codec import from_dict
 
 FOLDER = Path(__file__).parent / "picture"
 RUN, PICTURE = FOLDER / "flow.json", FOLDER / "flow.svg"

@@ -23,7 +23,8 @@ from tokenglass.cli.widgets.panel import Panel, Progress
 from tokenglass.cli.widgets.token_text import token_style
 from tokenglass.cli.widgets.widget import DIM
 from tokenglass.model.records.steps import Finish, Step, Totals
-from tokenglass.model.records.trace import Run, read
+from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace import read
 
 FOLDER = Path(__file__).parent / "picture"
 TRACE, PICTURE = FOLDER / "run.jsonl", FOLDER / "run.svg"

@@ -13,15 +13,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenglass.cli.terminal.interrupts import soft_interrupt
 from tokenglass.cli.terminal.terminal import make_console, supports_live
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.plain import PlainView
 from tokenglass.cli.views.view import View
+from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import EngineError
 from tokenglass.model.records.steps import CacheUsage, Candidate, Choice, Finish, Record, Step, Totals
-from tokenglass.model.records.trace import SCHEMA_VERSION, Run
+from tokenglass.model.runs.run import EngineSettings, Run, Search
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 PROMPT = "Once upon a time"
 STORY = (
@@ -35,22 +38,12 @@ RAW = (0.312, 0.14, 0.091, 0.044, 0.039)
 FINAL = (0.532, 0.232, 0.145, 0.065)
 
 
-def run(prompt: str = PROMPT, prompt_tokens: int = 5, **parameters: object) -> Run:
-    settings = {"temperature": 0.8, "top_k": 4, "max_new_tokens": 256, **parameters}
-    return Run(
-        version=SCHEMA_VERSION,
-        model="tale",
-        model_fingerprint="0" * 16,
-        tokenizer_fingerprint="0" * 16,
-        prompt=prompt,
-        prompt_ids=tuple(range(prompt_tokens)),
-        parameters=settings,
-        seed=1,
-        dtype="float32",
-        device="cpu",
-        threads=1,
-        versions={},
-    )
+def run(prompt: str = PROMPT, prompt_tokens: int = 5, search: Search | None = None, **fields: Any) -> Run:
+    """`fields` are those of the request."""
+    prompt_ids = tuple(range(prompt_tokens))
+    request = Request(prompt_ids, **{"seed": 1, "sampling": SamplingParameters(0.8, top_k=4), **fields})
+    engine = EngineSettings(dtype="float32", device="cpu", threads=1)
+    return Run("tale", "0" * 16, "0" * 16, prompt, request, search=search or Search(), engine=engine)
 
 
 def choice(piece: bytes, index: int = 0) -> Choice:

@@ -21,6 +21,7 @@ from tokenglass.cli.views.live_several import SeveralLive
 from tokenglass.cli.views.several import SeveralPlain
 from tokenglass.cli.views.view import View
 from tokenglass.model.records.steps import Choice, Finish, Record, Step, Totals
+from tokenglass.model.runs.run import Search
 
 COUNT = 3
 SEEDS = (1, 22, 333)
@@ -86,13 +87,13 @@ def main() -> None:
     parser.add_argument("--color", default="auto")
     given = parser.parse_args()
     console = make_console(sys.stdout, color=given.color)
-    about = {"beams": COUNT} if given.beams else {"num_samples": COUNT, "seeds": SEEDS}
+    search = Search(beams=COUNT) if given.beams else Search(COUNT, SEEDS)
     with soft_interrupt() as interrupt:
         view: View = SeveralPlain(console, COUNT)
         if supports_live(sys.stdout, sys.stderr):
             view = SeveralLive(console, COUNT, interrupt=interrupt)
         records = (beams if given.beams else samples)(given.delay, interrupt)
-        finish = view.show(scripted_run.run(**about), records)
+        finish = view.show(scripted_run.run(search=search), records)
     print(f"reason {finish.reason}", file=sys.stderr)
 
 

@@ -26,7 +26,7 @@ from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish, Record, Step
-from tokenglass.model.records.trace import from_line, to_line
+from tokenglass.model.runs.trace import from_line, to_line
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer

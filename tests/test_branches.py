@@ -21,14 +21,14 @@ from torch_parts import as_tensor
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.decoding.autoregressive import decode
-from tokenglass.model.decoding.branch_file import as_json, write
 from tokenglass.model.decoding.branches import Branches, Node
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import PromptError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Step
-from tokenglass.model.records.trace import SCHEMA_VERSION, Run
+from tokenglass.model.runs.branch_file import as_json, write
+from tokenglass.model.runs.run import Run
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.parameters import SamplingParameters
@@ -42,7 +42,7 @@ EOS = 0
 TOP = 5
 ROPE = Rope(theta=10000.0, dim=8)
 WINDOWED = replace(tiny.CONFIG, layers=(LayerKind(ROPE, 5), LayerKind(ROPE), LayerKind(ROPE, 5)))
-RUN = Run(SCHEMA_VERSION, "tiny", "f" * 8, "t" * 8, "Once", (1,), {"top": TOP}, 7, "float32", "cpu", 1, {})
+RUN = Run("tiny", "f" * 8, "t" * 8, "Once", Request((1,), 7, top=TOP))
 
 
 class Counting:
@@ -366,7 +366,7 @@ def test_a_saved_tree_holds_every_token_and_every_text_with_their_numbers(engine
     assert marked["logprob"] == pytest.approx(math.fsum(logprobs))
     assert marked["logprob_per_token"] == pytest.approx(math.fsum(logprobs) / len(logprobs))
     assert [branch["here"] for branch in told["branches"]].count(True) == 1
-    assert told["run"]["seed"] == 7
+    assert told["run"]["request"]["seed"] == 7
     assert told["run"]["model_fingerprint"] == "f" * 8
 
 

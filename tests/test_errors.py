@@ -120,8 +120,8 @@ def test_a_prompt_that_does_not_fit_is_told_with_the_counts() -> None:
 def test_a_long_prompt_is_cut_where_that_is_asked_for(side: str) -> None:
     done = generate("--jsonl", "fox " * 1500, "-n", "2", "--truncate", side)
     run_line = json.loads(done.stdout.splitlines()[0])
-    assert len(run_line["prompt_ids"]) == 1022
-    assert run_line["prompt_ids"][0] == 0, "the start token stays"
+    assert len(run_line["request"]["prompt_ids"]) == 1022
+    assert run_line["request"]["prompt_ids"][0] == 0, "the start token stays"
 
 
 def test_invalid_utf8_on_stdin_is_told_with_its_place() -> None:

@@ -27,8 +27,9 @@ from tokenglass.cli.widgets.influence import LEVELS, LEVELS_WITHOUT_COLOR, Influ
 from tokenglass.cli.widgets.widget import ASCII, UNICODE, Glyphs, Widget
 from tokenglass.model.inspection.reading import as_rows
 from tokenglass.model.inspection.records import Effect, Flow, Token
+from tokenglass.model.records.codec import from_dict
 from tokenglass.model.records.steps import Step
-from tokenglass.model.records.trace import from_dict, from_line, to_line
+from tokenglass.model.runs.trace import from_line, to_line
 
 STORY = "Once upon a time there was a little fox. The little fox"
 

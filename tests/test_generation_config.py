@@ -389,7 +389,7 @@ def test_the_command_line_reports_what_is_not_applied_and_applies_the_rest(folde
         "note: generation_config.json holds keys that are not known: 'chat_format'",
     ]
     run, *_, finish = (json.loads(line) for line in done.stdout.splitlines())
-    assert (run["parameters"]["max_new_tokens"], run["parameters"]["temperature"]) == (3, 0)
+    assert (run["request"]["max_new_tokens"], run["request"]["sampling"]["temperature"]) == (3, 0)
     assert finish["reason"] == "length"
 
 

@@ -10,6 +10,7 @@ import re
 from typing import Any, get_args
 
 import pytest
+from described_runs import RUNS
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_trace import RUN, STEP
@@ -22,6 +23,8 @@ from tokenglass.cli.views.live_several import SeveralLive
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.several import Counted, SeveralPipe, SeveralPlain
 from tokenglass.cli.widgets.panel import Size
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import (
     Block,
     CacheUsage,
@@ -34,7 +37,9 @@ from tokenglass.model.records.steps import (
     Step,
     Totals,
 )
-from tokenglass.model.records.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
+from tokenglass.model.runs.run import EngineSettings, ModeSettings, Run, Search
+from tokenglass.model.runs.trace import from_line, read, to_line
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 OWN = re.compile(r"\x1b(\[[0-9;]*[mHA]|\[[JK]|\[2K|\[\?(25|7|2026|1049)[hl]|[78D])")
 STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -45,15 +50,6 @@ PIECE = st.binary(max_size=4) | TEXT.map(lambda text: text.encode("utf-8", "repl
 EXTREMES = [0, 1, -1, 5, 2**31, 2**53, 2**64, -(2**63)]
 NUMBER = st.sampled_from(EXTREMES) | st.integers(0, 300)
 FLOAT = st.sampled_from([0.0, 0.5, 1.0, -1.0, -1e308, 1e308, 1e-320, math.nan]) | st.floats(0, 1)
-ODD = (
-    st.none()
-    | st.booleans()
-    | NUMBER
-    | FLOAT
-    | TEXT
-    | st.lists(NUMBER | TEXT, max_size=3)
-    | st.dictionaries(TEXT, NUMBER)
-)
 
 candidates = st.builds(
     Candidate,
@@ -99,32 +95,12 @@ steps = st.builds(
 )
 totals = st.builds(Totals, NUMBER, NUMBER, NUMBER, FLOAT, NUMBER, FLOAT, NUMBER, NUMBER, NUMBER)
 finishes = st.builds(Finish, NUMBER, st.sampled_from(get_args(Reason)), TEXT, totals, st.none() | FLOAT)
-KEYS = (
-    "temperature",
-    "max_new_tokens",
-    "beams",
-    "num_samples",
-    "seeds",
-    "eos_token_ids",
-    "quantize",
-    "backend",
-    "top_k",
-    "mode",
-)
 runs = st.builds(
-    Run,
-    st.just(SCHEMA_VERSION),
+    lambda run, model, prompt, engine: dataclasses.replace(run, model=model, prompt=prompt, engine=engine),
+    RUNS,
     TEXT,
     TEXT,
-    TEXT,
-    TEXT,
-    st.lists(NUMBER, max_size=4).map(tuple),
-    st.dictionaries(st.sampled_from(KEYS) | TEXT, ODD, max_size=5),
-    NUMBER,
-    TEXT,
-    TEXT,
-    NUMBER,
-    st.dictionaries(TEXT, TEXT, max_size=2),
+    st.builds(EngineSettings, st.none() | TEXT, st.none() | TEXT, TEXT, st.none() | TEXT, st.none() | NUMBER),
 )
 traces = st.tuples(runs, st.lists(steps, max_size=3), st.lists(finishes, min_size=1, max_size=2))
 FEW = settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -200,6 +176,35 @@ def test_json_lines_on_a_terminal_are_harmless_and_the_same_json(trace: Any) -> 
     ]
 
 
+ODD = st.none() | st.booleans() | NUMBER | FLOAT | TEXT | st.lists(NUMBER | TEXT, max_size=3) | flow_rows
+PARTS = {"request": Request, "sampling": SamplingParameters, "search": Search, "mode": ModeSettings}
+PLACES = [(part, field.name) for part, kind in PARTS.items() for field in dataclasses.fields(kind)]
+
+
+@settings(max_examples=60)
+@given(changes=st.dictionaries(st.sampled_from(PLACES), ODD, min_size=1, max_size=3), steps=st.lists(steps, max_size=2))
+def test_any_value_in_any_setting_is_read_and_shown_or_refused(changes: Any, steps: list[Step]) -> None:
+    content = json.loads(to_line(RUN))
+    objects = {**content, "sampling": content["request"]["sampling"]}
+    for (part, field), value in changes.items():
+        if objects[part] is not None:
+            objects[part][field] = None if isinstance(value, float) and math.isnan(value) else value
+    try:
+        run = from_line(json.dumps(content))
+    except TraceError:
+        return
+    assert isinstance(run, Run)
+    finish = Finish(0, "eos", "", Totals())
+    shown = Counted(SeveralPlain(make_console(io.StringIO(), color="never"))).show(run, [*steps, finish])
+    assert isinstance(summary(run, shown), str)
+    out = io.StringIO()
+    console = make_console(out, color="always")
+    console.width, console.height = 60, 24
+    LiveView(console, "full", "none").show(run, [*steps, finish])
+    SeveralLive(console, 2, "full").show(run, [*steps, finish])
+    assert_harmless(out.getvalue())
+
+
 DEEP = "[" * 900 + "]" * 900
 
 
@@ -212,7 +217,7 @@ DEEP = "[" * 900 + "]" * 900
         json.dumps({**json.loads(to_line(STEP)), "phase": NASTY * 10**5}),
         json.dumps({**json.loads(to_line(STEP)), "choices": [["x"] * 10**5]}),
         json.dumps({**json.loads(to_line(RUN)), "version": NASTY * 10**5}),
-        json.dumps({**json.loads(to_line(RUN)), "seed": ["x" * 10**6]}),
+        json.dumps({**json.loads(to_line(RUN)), "prompt": ["x" * 10**6]}),
         to_line(RUN).replace('"top_k": 5', f'"top_k": {DEEP}'),
         to_line(STEP).replace('"seconds": 0.5', f'"seconds": {"9" * 5000}'),
         to_line(STEP).replace('"index": 0', f'"index": {"9" * 4000}'),

@@ -21,7 +21,7 @@ from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.inspection.lens import divergence_bits
 from tokenglass.model.inspection.reading import LIVE_POSITIONS, Reading, flow_rows
 from tokenglass.model.inspection.records import Effect, Flow
-from tokenglass.model.records.trace import from_dict, to_dict
+from tokenglass.model.records.codec import from_dict, to_dict
 from tokenglass.model.torch_engine.engine import TorchEngine
 
 LENGTH = 50  # longer than the window of the cases that have one

@@ -50,7 +50,7 @@ def test_lossless_modes_write_the_autoregressive_text(mode: tuple[str, ...], pla
 
 def test_the_records_of_a_draft_that_is_always_right_are_fewer(plain: str) -> None:
     run, *steps, _ = records("--mode", "speculative", "--draft-model", "tale", "--draft-length", "4")
-    assert run["parameters"]["mode"] == "speculative"
+    assert run["mode"]["name"] == "speculative"
     verified = [step for step in steps if step["phase"] == "verify"]
     assert len(verified) <= 6
     assert all(choice["status"] in ("accepted", "sampled") for step in verified for choice in step["choices"])

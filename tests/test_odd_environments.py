@@ -28,7 +28,7 @@ NOBODY = "~no-such-user-here/x"
 def test_numbers_are_read_and_written_with_points_in_any_locale(environment: dict[str, str]) -> None:
     done = shell.generate("The fox", "-n", "1", "--jsonl", "-t", "0.25", "--min-p", "5e-2", **environment)
     assert done.returncode == 0, done.stderr
-    parameters = json.loads(done.stdout.splitlines()[0])["parameters"]
+    parameters = json.loads(done.stdout.splitlines()[0])["request"]["sampling"]
     assert (parameters["temperature"], parameters["min_p"]) == (0.25, 0.05)
 
 

@@ -132,7 +132,7 @@ def test_type_branch_tree_switch_save_and_quit(tmp_path: Path) -> None:
         (True, True),
     ]
     assert all(branch["logprob"] < 0 for branch in told["branches"])
-    assert told["run"]["seed"] == 1
+    assert told["run"]["request"]["seed"] == 1
     terminal.press("\r", "draw 0.")
     terminal.press("s", "saved to")
     assert len(json.loads(file.read_text(encoding="utf-8"))["nodes"]) == len(told["nodes"]) + 1

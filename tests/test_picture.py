@@ -5,7 +5,8 @@ from __future__ import annotations
 from picture import PICTURE, TRACE, draw, fresh_run
 
 from tokenglass.model.records.steps import Step
-from tokenglass.model.records.trace import Run, read
+from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace import read
 
 SURE = 20  # records: later, another processor's rounding may have drawn another token
 

@@ -12,7 +12,8 @@ import pytest
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, bash, generate
 
 from tokenglass.model.records.steps import Finish, Step
-from tokenglass.model.records.trace import Run, read
+from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace import read
 
 GREEDY = ("--temperature", "0", "-n", "12")
 

@@ -34,7 +34,7 @@ from tokenglass.model.decoding.samples import decode_samples, derived_seeds
 from tokenglass.model.errors import EngineError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run, Search
 from tokenglass.model.sampling.parameters import SamplingParameters
 
 TALE = bundled_folder()
@@ -57,13 +57,13 @@ def recorded(count: int = 1, beams: int = 1) -> tuple[Run, list[Record]]:
     loaded = load_model(TALE)
     prompt_ids = loaded.tokenizer.encode(PROMPT)
     request = Request(prompt_ids, 3, SamplingParameters(), 40, loaded.eos_token_ids)
-    told = {"eos_token_ids": sorted(loaded.eos_token_ids), "max_new_tokens": 40}
+    fields: dict[str, Any] = {"eos_token_ids": loaded.eos_token_ids, "max_new_tokens": 40}
     if beams > 1:
-        run = scripted_run.run(PROMPT, len(prompt_ids), beams=beams, **told)
+        run = scripted_run.run(PROMPT, len(prompt_ids), Search(beams=beams), **fields)
         parameters = BeamParameters(beams, 0.0)
         return run, list(decode_beams(loaded.engine, loaded.tokenizer, request, threading.Event(), parameters))
     seeds = derived_seeds(3, count)
-    run = scripted_run.run(PROMPT, len(prompt_ids), num_samples=count, seeds=seeds, **told)
+    run = scripted_run.run(PROMPT, len(prompt_ids), Search(count, seeds), **fields)
     return run, list(decode_samples(loaded.engine, loaded.tokenizer, request, threading.Event(), count))
 
 
@@ -168,7 +168,7 @@ def test_any_view_returns_the_finish_of_the_whole_run(samples: tuple[Run, list[R
     run, records = samples
     finish = Counted(JsonlView(io.BytesIO())).show(run, records)
     assert finish.totals.new_tokens == sum(r.totals.new_tokens for r in records if isinstance(r, Finish))
-    assert finish.totals.prefill_tokens == len(run.prompt_ids)
+    assert finish.totals.prefill_tokens == run.prompt_length
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (30, 24), (120, 40)])
@@ -237,7 +237,7 @@ def test_a_branch_goes_on_with_its_parents_text(beams: tuple[Run, list[Record]])
         texts.add(record)
     ended = {text.number: text for text in texts.by_state()["ended"]}
     for finish in (record for record in records if isinstance(record, Finish)):
-        assert ended[finish.sequence].latest(texts.end_ids) == finish.text
+        assert ended[finish.sequence].latest(run.request.eos_token_ids) == finish.text
         assert ended[finish.sequence].logprob == pytest.approx(finish.score)
     assert [text.number for text in ended.values()] == [finish.sequence for finish in texts.together.finishes]
 

@@ -10,9 +10,12 @@ import sys
 from typing import Any, get_args
 
 import pytest
+from described_runs import RUNS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import (
     Block,
     CacheUsage,
@@ -25,13 +28,15 @@ from tokenglass.model.records.steps import (
     Step,
     Totals,
 )
-from tokenglass.model.records.trace import SCHEMA_VERSION, Run, TraceError, from_line, read, to_line
+from tokenglass.model.runs.run import SCHEMA_VERSION, EngineSettings, ModeSettings, Run
+from tokenglass.model.runs.trace import from_line, read, to_line
+from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 NUMBER = st.integers(0, 2**63)
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text()  # no lone surrogates: they are not UTF-8
 PIECE = st.binary(max_size=6) | st.text(max_size=3).map(str.encode)
-SIMPLE = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | FLOAT | TEXT
 
 candidates = st.builds(
     Candidate,
@@ -75,27 +80,13 @@ steps = st.builds(
 )
 totals = st.builds(Totals, NUMBER, NUMBER, NUMBER, FLOAT, NUMBER, FLOAT, NUMBER)
 finishes = st.builds(Finish, NUMBER, st.sampled_from(get_args(Reason)), TEXT, totals)
-runs = st.builds(
-    Run,
-    version=st.just(SCHEMA_VERSION),
-    model=TEXT,
-    model_fingerprint=TEXT,
-    tokenizer_fingerprint=TEXT,
-    prompt=TEXT,
-    prompt_ids=st.lists(NUMBER, max_size=4).map(tuple),
-    parameters=st.dictionaries(TEXT, SIMPLE | st.lists(SIMPLE, max_size=2), max_size=3),
-    seed=NUMBER,
-    dtype=TEXT,
-    device=TEXT,
-    threads=NUMBER,
-    versions=st.dictionaries(TEXT, TEXT, max_size=2),
-)
-records = steps | finishes | runs
+records = steps | finishes | RUNS
 
 CANDIDATE = Candidate(3, b" fox", -1.5, 0.25)
 CHOICE = Choice(7, 3, b" fox", -1.5, 0.25, 2, 3.5, 0.125, (CANDIDATE,))
 STEP = Step(0, 0, 0, "decode", 1, (CHOICE,), " fox", CacheUsage(8, 64, 64, 8, 64, 1, 0), 0.5)
-RUN = Run(SCHEMA_VERSION, "tiny", "a", "b", "The", (1, 2), {"top_k": 5}, 1, "float32", "cpu", 2, {"torch": "2"})
+REQUEST = Request((1, 2), 1, SamplingParameters(top_k=5))
+RUN = Run("tiny", "a", "b", "The", REQUEST, engine=EngineSettings("native", "float32"), versions={"torch": "2"})
 
 
 @given(record=records)
@@ -145,10 +136,17 @@ def changed(record: Run | Step | Finish, **fields: Any) -> str:
     return json.dumps({**json.loads(to_line(record)), **fields})
 
 
+def within(record: Run, part: str, **fields: Any) -> str:
+    """The line with other fields in one of its objects."""
+    content = json.loads(to_line(record))
+    return json.dumps({**content, part: {**content[part], **fields}})
+
+
 def test_unknown_fields_are_ignored_everywhere() -> None:
     choice = {**json.loads(to_line(STEP))["choices"][0], "new": 1}
     assert from_line(changed(STEP, choices=[choice], newer={"a": []})) == STEP
     assert from_line(changed(RUN, newer=1)) == RUN
+    assert from_line(within(RUN, "request", newer=[1])) == RUN
 
 
 def test_fields_with_a_default_may_be_left_out() -> None:
@@ -156,11 +154,44 @@ def test_fields_with_a_default_may_be_left_out() -> None:
     for field in ("parent", "rewound_to", "block", "flow"):
         del content[field]
     assert from_line(json.dumps(content)) == STEP
+    short = {
+        "record": "run",
+        "version": SCHEMA_VERSION,
+        "model": "m",
+        "prompt": "p",
+        "request": {"prompt_ids": [1], "seed": 2},
+    }
+    found = from_line(json.dumps({**short, "model_fingerprint": "a", "tokenizer_fingerprint": "b"}))
+    assert found == Run("m", "a", "b", "p", Request((1,), 2))
+
+
+def test_every_setting_of_a_run_comes_back_as_what_decoding_takes() -> None:
+    request = Request(
+        prompt_ids=(5, 6),
+        seed=2**64 - 1,
+        sampling=SamplingParameters(
+            temperature=0.5, dry_sequence_breakers=(7,), logit_bias=(((1, 2), -0.5),), samplers=("temperature", "top-k")
+        ),
+        eos_token_ids=frozenset({3, 1}),
+        max_seconds=0.5,
+        stops=("The end",),
+        bans=("fox",),
+        constraint=Constraint("choice", ("yes", "no")),
+        negative_ids=(9,),
+        use_cache=False,
+    )
+    run = dataclasses.replace(RUN, request=request, negative_prompt="sad", mode=ModeSettings("parallel", passes=4))
+    line = to_line(run)
+    assert json.loads(line)["request"]["eos_token_ids"] == [1, 3]
+    found = from_line(line)
+    assert isinstance(found, Run)
+    assert found.request == request
+    assert found == run
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, "1", None, [1]])
 def test_an_unknown_version_is_refused_whatever_else_it_holds(version: object) -> None:
-    with pytest.raises(TraceError, match="is unknown; this program reads version 1"):
+    with pytest.raises(TraceError, match="is unknown; this program reads version 2"):
         from_line(json.dumps({"record": "run", "version": version, "entirely": "different"}))
 
 
@@ -183,7 +214,14 @@ def test_an_unknown_version_is_refused_whatever_else_it_holds(version: object) -
         (changed(STEP, cache=[]), "expected an object for CacheUsage, found list"),
         (changed(STEP, flow=[{"a": []}]), "Step.flow is"),
         (changed(STEP, choices=[{**json.loads(to_line(STEP))["choices"][0], "piece": 3}]), "piece is 3; expected text"),
-        (changed(RUN, prompt_ids=["1"]), "Run.prompt_ids is '1'"),
+        (within(RUN, "request", prompt_ids=["1"]), "Request.prompt_ids is '1'"),
+        (within(RUN, "request", prompt_ids=[]), "Request: the prompt is empty"),
+        (within(RUN, "request", sampling={"temperature": "hot"}), "SamplingParameters.temperature is 'hot'"),
+        (within(RUN, "request", sampling={"temperature": -1}), "SamplingParameters: temperature is -1.0; expected"),
+        (within(RUN, "request", constraint={"name": "haiku"}), "Constraint.name is 'haiku'"),
+        (within(RUN, "search", beams=0), "Search: num_samples is 1 and beams 0; expected 1 or more"),
+        (within(RUN, "engine", threads=[2]), "EngineSettings.threads is"),
+        (changed(RUN, mode="parallel"), "expected an object for ModeSettings, found str"),
         (changed(RUN, versions={"a": 1}), "Run.versions is 1"),
     ],
 )
@@ -240,7 +278,7 @@ def test_rates_are_tokens_over_seconds_and_nothing_is_invented_without_time() ->
 
 
 def test_records_parameters_and_the_draw_do_not_import_torch() -> None:
-    modules = "records.trace, errors, config.config, checkpoint.store, sampling.draw, decoding.request, loading"
+    modules = "runs.trace, errors, config.config, checkpoint.store, sampling.draw, decoding.request, loading"
     imports = ", ".join(f"tokenglass.model.{name}" for name in modules.split(", "))
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -53,10 +53,11 @@ def chat(
     from tokenglass.cli.run.summary import summary
     from tokenglass.cli.terminal.interrupts import ChatInterrupts
     from tokenglass.model.decoding.conversation import Conversation
+    from tokenglass.model.runs.run import describe_run
     from tokenglass.model.text.chat import ChatTemplate, Message
 
     name = session.settle_view(view)
-    loaded, threads = session.load(model, lambda _: control.planned_length)
+    loaded, _ = session.load(model, lambda _: control.planned_length)
     opening = () if system is None else (Message("system", system),)
     template = ChatTemplate.from_folder(loaded.checkpoint.folder)
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
@@ -70,7 +71,7 @@ def chat(
         most, least = lengths(loaded, control, len(prompt_ids))
         request = replace(settings, prompt_ids=prompt_ids, max_new_tokens=most, min_new_tokens=least)
         reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.engine.limit))
-        run = session.describe(loaded, "", request, threads)
+        run = describe_run(loaded, request, prompt="")
         flag = interrupts.soften()
         shown = session.make_view(name, view, flag)
         finish = shown.show(run, conversation.answer(line, request, flag))

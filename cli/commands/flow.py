@@ -102,7 +102,7 @@ def flow(
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.terminal.terminal import make_console, supports_live
     from tokenglass.model.errors import ParameterError
-    from tokenglass.model.records.trace import to_dict
+    from tokenglass.model.records.codec import to_dict
 
     if sum((interactive, jsonl, svg is not None)) > 1:
         raise ParameterError("--interactive, --jsonl and --svg exclude each other")

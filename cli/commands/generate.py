@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from typing import Any
 
 import typer
 
@@ -46,16 +45,16 @@ def generate(
     from tokenglass.cli.run.model_folder import model_folder
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.run.request import build_request, caches, encode, fit, guided, healed
-    from tokenglass.cli.run.several import about as several_settings
-    from tokenglass.cli.run.several import is_several, settled, several_view
-    from tokenglass.cli.run.summary import summary
+    from tokenglass.cli.run.several import check_several, is_several, several_view
+    from tokenglass.cli.run.summary import seeds, summary
     from tokenglass.cli.terminal.interrupts import soft_interrupt
+    from tokenglass.model.runs.run import describe_run
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
     folder = model_folder(model.model)
     ids = cache(lambda tokenizer: encode(tokenizer, folder, text, prompt))  # asked for before and after loading
-    loaded, threads = session.load(
+    loaded, _ = session.load(
         model, lambda tokenizer: caches(tokenizer, len(ids(tokenizer)), control.planned_length, search)
     )
     prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
@@ -63,18 +62,23 @@ def generate(
     request = guided(request, loaded, prompt, search)
     if prompt.heal:
         request = healed(request, loaded.tokenizer)
-    about: dict[str, Any] = {"mode": mode.mode.value}
     several = is_several(search)
     if several:
-        request = settled(request, search, view)
-        about |= several_settings(request, search)
+        request = check_several(request, search, view)
     shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
-    run = session.describe(loaded, shown_prompt, request, threads, **about)
+    run = describe_run(
+        loaded,
+        request,
+        shown_prompt,
+        negative_prompt=search.negative,
+        search=session.search_settings(search, request.seed),
+        mode=session.mode_settings(mode),
+    )
     flow_cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
     with soft_interrupt() as interrupt:
         records = records_of(loaded, request, mode, search, interrupt, flow_cache)
-        if "seeds" in about and name is ViewName.plain and not sys.stdout.isatty():
-            say_lines("seeds " + ", ".join(map(str, about["seeds"])))
+        if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():
+            say_lines(seeds(run))
         if several:
             shown = several_view(name, view, search, interrupt, echo=prompt.echo)
         else:

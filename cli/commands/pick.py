@@ -85,16 +85,15 @@ def pick(
     control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
     folder = model_folder(model.model)
     ids = cache(lambda tokenizer: encode(tokenizer, folder, text, given))  # asked for before and after loading
-    loaded, threads = session.load(model, lambda tokenizer: len(ids(tokenizer)) + control.planned_length)
+    loaded, _ = session.load(model, lambda tokenizer: len(ids(tokenizer)) + control.planned_length)
     from tokenglass.cli.views.pick import PickView
     from tokenglass.cli.views.picking import Picking
     from tokenglass.model.decoding.branches import Branches
+    from tokenglass.model.runs.run import describe_run
 
     prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
     request = build_request(loaded, prompt_ids, control, sampling, model, top, chat=prompt.chat)
-    run = session.describe(
-        loaded, f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text, request, threads
-    )
+    run = describe_run(loaded, request, f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text)
     branches = Branches(loaded.engine, loaded.tokenizer, request)
     picking = Picking(branches, run, most=request.max_new_tokens, save_to=save)
     console = make_console(sys.stdout, color=color.value)

@@ -1,15 +1,15 @@
-"""The parts of a run: the model, the view, and the description that the trace carries."""
+"""The parts of a run: the model, the view, and what the trace tells of the options."""
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from importlib.metadata import version as installed
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from tokenglass.cli.options.mode import Mode, ModeOptions
 from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
 from tokenglass.cli.progress import loading_bar
 from tokenglass.cli.run.model_folder import model_folder
@@ -18,9 +18,7 @@ from tokenglass.cli.terminal.terminal import make_console, supports_live
 from tokenglass.cli.views.jsonl import JsonlView
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
-from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.records.trace import SCHEMA_VERSION, Run
 
 if TYPE_CHECKING:
     import threading
@@ -28,12 +26,8 @@ if TYPE_CHECKING:
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.inspection.explainer import Explainer
     from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.runs.run import ModeSettings, Search
     from tokenglass.model.text.tokenizer import Tokenizer
-
-TOLD = (
-    *("max_new_tokens", "min_new_tokens", "ignore_eos", "max_seconds", "stops", "bans", "negative_ids"),
-    *("top", "prefill_chunk", "use_cache"),
-)  # fields of the request that the trace tells as they are
 
 
 def load(options: ModelOptions, caches: Callable[[Tokenizer], int | Caches]) -> tuple[LoadedModel, int]:
@@ -91,33 +85,30 @@ def make_view(
     return PipeView(sys.stdout.buffer, echo)
 
 
-def describe(loaded: LoadedModel, text: str, request: Request, threads: int, **about: Any) -> Run:
-    """Everything the run depends on, as the trace tells it; `about` are further parameters."""
-    return Run(
-        version=SCHEMA_VERSION,
-        model=loaded.name,
-        model_fingerprint=loaded.checkpoint.fingerprint,
-        tokenizer_fingerprint=loaded.tokenizer_fingerprint,
-        prompt=text,
-        prompt_ids=request.prompt_ids,
-        parameters={
-            **asdict(request.sampling),
-            **{name: getattr(request, name) for name in TOLD},
-            "constraint": None if request.constraint is None else request.constraint.name,
-            "healed": request.healed.decode("utf-8", "replace"),
-            "eos_token_ids": sorted(request.eos_token_ids),
-            "quantize": loaded.quantize,
-            "backend": loaded.backend,
-            **about,
-        },
-        seed=request.seed,
-        dtype=loaded.dtype,
-        device=loaded.device,
-        threads=threads,
-        versions={
-            "tokenglass": installed("tokenglass"),
-            "python": platform.python_version(),
-            "torch": installed("torch"),
-            "tokenizers": installed("tokenizers"),
-        },
+def search_settings(search: SearchOptions, seed: int) -> Search:
+    """How many texts there will be, and the seeds of samples."""
+    from tokenglass.model.decoding.samples import derived_seeds
+    from tokenglass.model.runs.run import Search
+
+    is_sampled = search.beams == 1 and search.num_samples > 1
+    seeds = derived_seeds(seed, search.num_samples) if is_sampled else ()
+    return Search(search.num_samples, seeds, search.beams, search.length_penalty, search.early_stopping)
+
+
+def mode_settings(mode: ModeOptions) -> ModeSettings:
+    """The way of decoding with the rule that holds, also where none was given. Raises ParameterError."""
+    from tokenglass.cli.run.decoder import parallel_parameters
+    from tokenglass.model.runs.run import ModeSettings
+
+    is_parallel = mode.mode is Mode.parallel
+    return ModeSettings(
+        name=mode.mode.value,
+        block_size=mode.block_size,
+        reveal=mode.reveal,
+        passes=mode.passes,
+        threshold=parallel_parameters(mode).threshold if is_parallel else mode.threshold,
+        entropy_bound=mode.entropy_bound,
+        draft=mode.draft.value,
+        draft_model=mode.draft_model,
+        draft_length=mode.draft_length,
     )

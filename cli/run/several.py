@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorBy, ColorWhen, ViewName, ViewOptions
@@ -27,7 +27,7 @@ def is_several(search: SearchOptions) -> bool:
     return search.num_samples > 1 or search.beams > 1
 
 
-def settled(request: Request, search: SearchOptions, view: ViewOptions) -> Request:
+def check_several(request: Request, search: SearchOptions, view: ViewOptions) -> Request:
     """The request as several texts need it. Raises ParameterError for what does not go with them."""
     if view.pause or view.color_by is not ColorBy.none:
         raise ParameterError("--pause and --color-by follow a single text; leave out --num-samples and --beams")
@@ -36,15 +36,6 @@ def settled(request: Request, search: SearchOptions, view: ViewOptions) -> Reque
     if search.num_samples > search.beams:
         raise ParameterError(f"--num-samples {search.num_samples} is more than --beams {search.beams} can give")
     return replace(request, sampling=replace(request.sampling, temperature=0.0))
-
-
-def about(request: Request, search: SearchOptions) -> dict[str, Any]:
-    """What the description of the run adds."""
-    from tokenglass.model.decoding.samples import derived_seeds
-
-    if search.beams == 1:
-        return {"num_samples": search.num_samples, "seeds": derived_seeds(request.seed, search.num_samples)}
-    return {name: getattr(search, name) for name in ("num_samples", "beams", "length_penalty", "early_stopping")}
 
 
 def decode_several(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tokenglass.model.records.steps import Finish, Reason
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
+from tokenglass.model.sampling.parameters import SamplingParameters
+
+UNKNOWN = "not reported"
 
 
 def summary(run: Run, finish: Finish) -> str:
@@ -16,30 +17,31 @@ def summary(run: Run, finish: Finish) -> str:
         speed("decode", totals.decode_tokens, totals.decode_seconds, totals.decode_rate),
         f"{totals.positions_computed:,} positions computed",
     )
-    weights = run.parameters.get("quantize", "none")
-    kind = run.dtype if weights == "none" else weights
-    backend = run.parameters.get("backend")
-    where = run.device if backend is None else f"{run.device} ({backend})"
-    setting = (f"{run.model} {kind} on {where}", f"{run.threads} threads", *settings(run.parameters))
     lines = (
         ", ".join(speeds),
         f"{totals.new_tokens:,} new tokens, finished by {finish.reason}: {in_words(finish.reason)}",
-        ", ".join((*setting, seeds(run))),
+        ", ".join((*computed_on(run), *settings(run.request.sampling), seeds(run))),
     )
     return "\n".join(lines)
 
 
 def seeds(run: Run) -> str:
     """The seed, or those of the samples: each gives its text alone, too."""
-    derived = run.parameters.get("seeds")
-    if isinstance(derived, list | tuple) and derived:
-        return f"seeds {', '.join(map(str, derived))}"
-    return f"seed {run.seed}"
+    derived = run.search.seeds
+    return f"seeds {', '.join(map(str, derived))}" if derived else f"seed {run.seed}"
+
+
+def computed_on(run: Run) -> tuple[str, str]:
+    """The model and the device, and the number of threads."""
+    engine = run.engine
+    weights = engine.dtype if engine.quantize == "none" else engine.quantize
+    device = engine.device if engine.backend is None else f"{engine.device} ({engine.backend})"
+    return f"{run.model} {weights or UNKNOWN} on {device or UNKNOWN}", f"{engine.threads or UNKNOWN} threads"
 
 
 def speed(name: str, tokens: int, seconds: float, rate: float | None) -> str:
-    told = f", {rate:,.0f} tok/s" if rate is not None else ""
-    return f"{name} {tokens:,} tokens in {seconds:.2f} s{told}"
+    per_second = f", {rate:,.0f} tok/s" if rate is not None else ""
+    return f"{name} {tokens:,} tokens in {seconds:.2f} s{per_second}"
 
 
 def in_words(reason: Reason) -> str:
@@ -63,15 +65,10 @@ OFF = {
 }
 
 
-def settings(parameters: dict[str, Any]) -> tuple[str, ...]:
+def settings(sampling: SamplingParameters) -> tuple[str, ...]:
     """The sampling settings that are on."""
-    on = [f"{name} {in_digits(parameters[name])}" for name, off in OFF.items() if parameters.get(name, off) != off]
-    if parameters.get("temperature") == 0:
-        moving = [told for told in on if told.split("_")[0] not in ("top", "min", "typical", "xtc")]
+    on = [f"{name} {getattr(sampling, name):g}" for name, off in OFF.items() if getattr(sampling, name) != off]
+    if sampling.is_greedy:
+        moving = [setting for setting in on if setting.split("_")[0] not in ("top", "min", "typical", "xtc")]
         return ("temperature 0 (greedy)", *moving)
-    return (f"temperature {in_digits(parameters.get('temperature'))}", *on)
-
-
-def in_digits(value: Any) -> str:
-    """A setting's number, of which a foreign trace may have made anything."""
-    return f"{value:g}" if isinstance(value, int | float) else "not reported"
+    return (f"temperature {sampling.temperature:g}", *on)

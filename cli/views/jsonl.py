@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from tokenglass.cli.say import json_bytes
 from tokenglass.model.records.steps import Finish, Record
-from tokenglass.model.records.trace import Run, to_line
+from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace import to_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, glyphs_of
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Record, Step, Totals
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 INTERVAL = 0.05  # seconds between frames at least: 20 a second
 SHARE = 0.04  # of the time that frames may take

@@ -21,7 +21,7 @@ from tokenglass.cli.widgets.panel import Size, panel_height
 from tokenglass.cli.widgets.texts import Texts
 from tokenglass.cli.widgets.widget import Row, glyphs_of
 from tokenglass.model.records.steps import Finish, Record
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)

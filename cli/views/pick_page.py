@@ -17,7 +17,7 @@ from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
 from tokenglass.cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
 from tokenglass.cli.widgets.tree import TreeTable, Twig
 from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop, one_line
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
     from tokenglass.model.decoding.branches import Branches, Node
@@ -127,13 +127,13 @@ class Page:
             title = "reading the prompt"
         rows: list[Row] = Rule(title, note(self.run.model, self.run.seed)).rows(width, glyphs)
         keys = self.key_row(width, glyphs)
-        wanted = min(9, int(self.run.parameters["top"]))
+        wanted = min(9, self.run.request.top)
         spare = room - len(rows) - len(keys) - min(wanted, 4)
         told = [self.told(width, glyphs)] if spare >= 1 else []
         last = LastToken(here.choice).rows(width, glyphs) if spare >= 2 else []
         heading, together = spare >= 3, spare >= 4 + wanted - min(wanted, 4)
         limit = room - len(rows) - len(keys) - len(told) - len(last) - heading - together
-        limit = max(1, min(limit, int(self.run.parameters["top"])))
+        limit = max(1, min(limit, self.run.request.top))
         table = self.table(limit, heading, together).rows(width, glyphs) if here.offer is not None else []
         table += [[] for _ in range(limit + heading + together - len(table))]
         return [*rows, *table, *last, *told, *keys]
@@ -148,8 +148,8 @@ class Page:
     def told(self, width: int, glyphs: Glyphs) -> Row:
         """What just happened, or else the numbers of the text."""
         here = self.branches.here
-        if self.length is not None and self.length < len(self.run.prompt_ids) + here.depth:
-            return PrefillBar(self.length, len(self.run.prompt_ids) + here.depth).rows(width, glyphs)[0]
+        if self.length is not None and self.length < self.run.prompt_length + here.depth:
+            return PrefillBar(self.length, self.run.prompt_length + here.depth).rows(width, glyphs)[0]
         reason = self.branches.ended(here)
         message = self.message
         if self.typed is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenglass.cli.views.pick_page import ENDS, Page, Tree, tokens
 from tokenglass.model.errors import NothingPossible
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
     from tokenglass.model.decoding.branches import Branches
@@ -172,7 +172,7 @@ class Picking:
         self._show(message=told)
 
     def _save(self) -> None:
-        from tokenglass.model.decoding.branch_file import as_json, write
+        from tokenglass.model.runs.branch_file import as_json, write
 
         path = self._saved or self._save_to or free_name(self._run.seed)
         try:

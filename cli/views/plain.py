@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tokenglass.cli.terminal.terminal import visible
 from tokenglass.model.records.steps import Finish, Record
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)

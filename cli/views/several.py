@@ -15,7 +15,7 @@ from tokenglass.cli.widgets.texts import heading
 from tokenglass.cli.widgets.widget import glyphs_of
 from tokenglass.model.decoding.together import Together
 from tokenglass.model.records.steps import Finish, Record
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,7 @@ class SeveralPlain:
 
 def arranged(run: Run, records: Iterable[Record], shown: int) -> Iterator[Record]:
     """What a reader gets, text after text: every sample, or the `shown` best beams of a search."""
-    beams = run.parameters.get("beams")
-    return best(records, shown) if isinstance(beams, int) and beams > 1 else in_turn(records)
+    return best(records, shown) if run.search.has_beams else in_turn(records)
 
 
 def in_turn(records: Iterable[Record]) -> Iterator[Record]:

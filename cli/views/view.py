@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from tokenglass.model.records.steps import Finish, Record
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 
 class View(Protocol):

@@ -30,7 +30,7 @@ class SeveralPanel(Widget):
         width, run = min(width, WIDEST), self.texts.run
         if not self.texts.new_tokens:
             done = self.texts.together.totals.prefill_tokens
-            return PrefillBar(done, len(run.prompt_ids)).rows(width, glyphs)[: self.height]
+            return PrefillBar(done, run.prompt_length).rows(width, glyphs)[: self.height]
         above, below = [], []
         if self.height >= 5:
             above = Rule(self.title(), note(run.model, run.seed)).rows(width, glyphs)
@@ -43,14 +43,14 @@ class SeveralPanel(Widget):
 
     def listed(self) -> list[tuple[State, Text]]:
         """All samples; of a search as many of the ended and the pruned as there are beams."""
-        most = self.texts.beams or None
+        search = self.texts.run.search
+        most = search.beams if search.has_beams else None
         return [(state, text) for state, texts in self.texts.by_state().items() for text in texts[:most]]
 
     def title(self) -> str:
-        limit = self.texts.run.parameters.get("max_new_tokens")
-        of = f" of {limit:,}" if isinstance(limit, int) else ""
-        kind = "beams" if self.texts.beams else "samples"
-        return f"{self.texts.count} {kind}, token {self.texts.new_tokens:,}{of}"
+        run = self.texts.run
+        kind = "beams" if run.search.has_beams else "samples"
+        return f"{self.texts.count} {kind}, token {self.texts.new_tokens:,} of {run.request.max_new_tokens:,}"
 
     def cost(self, width: int, glyphs: Glyphs) -> list[Row]:
         totals = self.texts.together.totals
@@ -67,7 +67,7 @@ class SeveralPanel(Widget):
         """A sign, the number, how probable, why it ended, and as much of the text's end as there is room for."""
         sign = {"running": glyphs.marker, "ended": "=" if glyphs.ascii_only else "■", "pruned": "x"}[state]
         finish, logprob = text.finish, text.logprob
-        number = text.number if self.texts.beams else text.number + 1
+        number = text.number if self.texts.run.search.has_beams else text.number + 1
         row = [Segment(f" {sign} ", STYLES[state]), cell(f"{number}", 4, DIM, right=True, glyphs=glyphs)]
         if width >= 40:
             told = glyphs.none if logprob is None else f"{logprob:.2f}"
@@ -79,7 +79,7 @@ class SeveralPanel(Widget):
             row.append(cell(f"  {reason}", 12, DIM, glyphs=glyphs))
         row.append(Segment("  "))
         left = width - sum(segment.cell_length for segment in row)
-        said = one_line(text.latest(self.texts.end_ids, TOKENS), glyphs)
+        said = one_line(text.latest(self.texts.run.request.eos_token_ids, TOKENS), glyphs)
         row.append(Segment(tail(said, left, glyphs), STYLES["pruned"] if state == "pruned" else PLAIN))
         return crop(row, width, glyphs)
 

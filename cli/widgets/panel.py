@@ -18,7 +18,7 @@ from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, Keys, Pre
 from tokenglass.cli.widgets.token_text import ColorBy, Legend
 from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 Size = Literal["full", "slim", "off"]
 WIDEST = 140
@@ -45,14 +45,13 @@ class Progress:
 
     @property
     def greedy(self) -> bool:
-        return self.run.parameters.get("temperature") == 0
+        return self.run.request.sampling.is_greedy
 
     @property
     def title(self) -> str:
-        limit = self.run.parameters.get("max_new_tokens")
         if self.choice is None:
             return "reading the prompt"
-        title = f"token {self.totals.new_tokens:,}" + (f" of {limit:,}" if isinstance(limit, int) else "")
+        title = f"token {self.totals.new_tokens:,} of {self.run.request.max_new_tokens:,}"
         back = self.totals.rewound_tokens
         return title + (f", {back:,} taken back" if back else "")
 
@@ -81,7 +80,7 @@ class Panel(Widget):
         closing = self.closing(width, glyphs)
         if choice is None:
             return [
-                *PrefillBar(progress.totals.prefill_tokens, len(progress.run.prompt_ids)).rows(width, glyphs),
+                *PrefillBar(progress.totals.prefill_tokens, progress.run.prompt_length).rows(width, glyphs),
                 *closing,
             ]
         words = [percent(choice.prob, glyphs)]
@@ -115,7 +114,7 @@ class Panel(Widget):
         if detail >= 1:
             rows += Rule(progress.title, note(progress.run.model, progress.run.seed)).rows(width, glyphs)
         if choice is None:
-            rows += PrefillBar(progress.totals.prefill_tokens, len(progress.run.prompt_ids)).rows(width, glyphs)
+            rows += PrefillBar(progress.totals.prefill_tokens, progress.run.prompt_length).rows(width, glyphs)
         else:
             strip = DrawStrip(choice).rows(width, glyphs) if detail >= 7 else []
             line = ChosenLine(choice, progress.greedy, draw=not strip)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tokenglass.model.decoding.together import Together
 from tokenglass.model.records.steps import Choice, Finish, Record, Step
-from tokenglass.model.records.trace import Run
+from tokenglass.model.runs.run import Run
 
 State = Literal["running", "ended", "pruned"]
 
@@ -30,7 +30,7 @@ class Text:
         logprobs = [choice.logprob for choice in self.choices if choice.logprob is not None]
         return sum(logprobs) if len(logprobs) == len(self.choices) else None
 
-    def latest(self, end_ids: Sequence[int], count: int | None = None) -> str:
+    def latest(self, end_ids: Collection[int], count: int | None = None) -> str:
         """What its last tokens say, end tokens left out; without a count all of them."""
         choices = self.choices if count is None else self.choices[-count:]
         pieces = [choice.piece for choice in choices if choice.token_id not in end_ids]
@@ -50,21 +50,10 @@ class Texts:
         self._forward = -1
 
     @property
-    def beams(self) -> int:
-        """How many beams a search has; 0 where the texts are samples."""
-        beams = self.run.parameters.get("beams")
-        return beams if isinstance(beams, int) and beams > 1 else 0
-
-    @property
     def count(self) -> int:
         """How many texts there will be."""
-        samples = self.run.parameters.get("num_samples")
-        return self.beams or (samples if isinstance(samples, int) else len(self._texts))
-
-    @property
-    def end_ids(self) -> Sequence[int]:
-        found = self.run.parameters.get("eos_token_ids")
-        return found if isinstance(found, list | tuple) else ()
+        search = self.run.search
+        return search.beams if search.has_beams else search.num_samples
 
     @property
     def new_tokens(self) -> int:
@@ -94,15 +83,16 @@ class Texts:
     def whole(self, shown: int) -> list[tuple[str, str, str]]:
         """Title, note and text of each that is to be read in full: all samples, or the `shown` best beams."""
         numbers = sorted(self._texts)
-        if self.beams:
+        has_beams = self.run.search.has_beams
+        if has_beams:
             running = [text.number for text in self.by_state()["running"]]
             numbers = ([finish.sequence for finish in self.together.finishes] or running)[:shown]
-        told = []
+        titled, end_ids = [], self.run.request.eos_token_ids
         for rank, number in enumerate(numbers):
             text = self._texts[number]
-            said = text.printed if text.finish is not None or not self.beams else text.latest(self.end_ids)
-            told.append((*heading(self.run, rank, text.finish), said))
-        return told
+            said = text.printed if text.finish is not None or not has_beams else text.latest(end_ids)
+            titled.append((*heading(self.run, rank, text.finish), said))
+        return titled
 
     def _state(self, text: Text) -> State:
         if text.is_pruned or (self.is_complete and text.finish is None):
@@ -130,10 +120,10 @@ class Texts:
 
 def heading(run: Run, rank: int, finish: Finish | None = None) -> tuple[str, str]:
     """The title of one of several texts, and a note: a sample's seed, a beam's score."""
-    beams, seeds = run.parameters.get("beams"), run.parameters.get("seeds")
-    if isinstance(beams, int) and beams > 1:
-        has_score = finish is not None and finish.score is not None
-        return f"beam {rank + 1} of {beams}", f"score {finish.score:.4f}" if has_score and finish else ""
-    if isinstance(seeds, list | tuple) and rank < len(seeds):
-        return f"sample {rank + 1} of {len(seeds)}", f"seed {seeds[rank]}"
+    search = run.search
+    if search.has_beams:
+        score = finish.score if finish is not None else None
+        return f"beam {rank + 1} of {search.beams}", "" if score is None else f"score {score:.4f}"
+    if rank < len(search.seeds):
+        return f"sample {rank + 1} of {len(search.seeds)}", f"seed {search.seeds[rank]}"
     return f"sample {rank + 1}", ""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tokenglass.model.errors import ParameterError, PromptError
+from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
-
-if TYPE_CHECKING:
-    from tokenglass.model.sampling.constraints import Constraint
 
 TruncateSide = Literal["left", "right", "middle"]
 

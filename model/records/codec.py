@@ -1,80 +1,20 @@
-"""Records as JSON lines: one run line, then one line per record. No torch here."""
+"""Records as JSON values and back, by the types of their fields."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import types
 import typing
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from tokenglass.model.config.fields import shown
-from tokenglass.model.errors import TokenglassError
-from tokenglass.model.records.steps import Finish, Step
+from tokenglass.model.errors import TokenglassError, TraceError
 
-SCHEMA_VERSION = 1
-MAX_DEPTH = 8  # of lists and objects in a parameter
+MAX_DEPTH = 8  # of lists and objects in a value of any type
 MAX_INTEGER = 2**64  # a seed is smaller
 PAIRS = tuple[tuple[str, float], ...]  # an object in JSON, absent where empty
-
-
-class TraceError(TokenglassError):
-    """A trace line is not one of ours, or of a version this program does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Everything a run depends on."""
-
-    version: int
-    model: str
-    model_fingerprint: str
-    tokenizer_fingerprint: str
-    prompt: str
-    prompt_ids: tuple[int, ...]
-    parameters: dict[str, Any]
-    seed: int
-    dtype: str
-    device: str
-    threads: int
-    versions: dict[str, str]
-
-
-def to_line(record: Run | Step | Finish) -> str:
-    """One JSON object on one line, `record` naming its kind."""
-    kind = type(record).__name__.lower()
-    return json.dumps({"record": kind, **to_dict(record)}, ensure_ascii=False, allow_nan=False)
-
-
-def from_line(line: str) -> Run | Step | Finish:
-    """The record of one line. Raises TraceError."""
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TraceError(f"trace: not a JSON line ({error})") from None
-    kinds: dict[str, type[Run] | type[Step] | type[Finish]] = {"run": Run, "step": Step, "finish": Finish}
-    kind = content.get("record") if isinstance(content, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise TraceError(f"trace: unknown record {shown(kind)}; expected {', '.join(kinds)}")
-    if kind == "run" and content.get("version") != SCHEMA_VERSION:
-        raise TraceError(
-            f"trace: version {shown(content.get('version'))} is unknown; this program reads version {SCHEMA_VERSION}"
-        )
-    record: Run | Step | Finish = from_dict(kinds[kind], content)
-    return record
-
-
-def read(lines: typing.Iterable[str]) -> Iterator[Run | Step | Finish]:
-    """The records of a whole trace. Raises TraceError with the line's number."""
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield from_line(line)
-        except TraceError as error:
-            raise TraceError(f"line {number}: {error}") from None
 
 
 def to_dict(record: Any) -> dict[str, Any]:
@@ -96,26 +36,39 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: Any, content: Any) -> Any:
-    """The inverse of `to_dict`; unknown fields are ignored. Raises TraceError where a field has another type."""
+    """The inverse of `to_dict`; unknown fields are ignored, those that are missing take their defaults.
+
+    Raises TraceError where a field has another type, or the record refuses its value.
+    """
     if not isinstance(content, dict):
         raise TraceError(f"trace: expected an object for {kind.__name__}, found {type(content).__name__}")
     values = {}
     hints = _hints(kind)
     for field in _fields(kind):
+        if field not in content:
+            continue
         if hints[field] is bytes:
             values[field] = _piece(content, field)
-        elif field in content:
+        else:
             values[field] = _from_json(hints[field], content[field], f"{kind.__name__}.{field}")
     try:
         return kind(**values)
     except TypeError:
-        missing = [field for field in _fields(kind) if field not in values]
+        missing = [field for field in _required(kind) if field not in values]
         raise TraceError(f"trace: {kind.__name__} without {', '.join(missing)}") from None
+    except TokenglassError as error:
+        raise TraceError(f"trace: {kind.__name__}: {error}") from None
 
 
 @functools.cache
 def _fields(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _required(kind: Any) -> tuple[str, ...]:
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    return tuple(f.name for f in fields if f.default is missing and f.default_factory is missing)
 
 
 @functools.cache
@@ -129,6 +82,8 @@ def to_json(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(value)
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     return to_dict(value) if dataclasses.is_dataclass(value) else value
@@ -155,8 +110,10 @@ def _from_json(hint: Any, value: Any, name: str) -> Any:
         convert = tuple((key, _from_json(float, item, name)) for key, item in value.items()) if fits else value
     elif origin is typing.Literal:
         fits = value in arguments
-    elif origin is tuple and isinstance(value, list):
-        convert = tuple(_from_json(arguments[0], item, name) for item in value)
+    elif origin in (tuple, frozenset) and isinstance(value, list):
+        kinds = arguments if origin is tuple and arguments[-1] is not ... else arguments[:1] * len(value)
+        fits = len(kinds) == len(value)
+        convert = origin(_from_json(kind, item, name) for kind, item in zip(kinds, value, strict=False))
     elif origin is dict and isinstance(value, dict):
         convert = {key: _from_json(arguments[1], item, name) for key, item in value.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.decoding.branches import Branches, Node
-from tokenglass.model.records.trace import Run, to_dict
+from tokenglass.model.records.codec import to_dict
+from tokenglass.model.runs.run import Run
 
 VERSION = 1
 

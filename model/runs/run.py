@@ -1,0 +1,120 @@
+"""The description of a run: everything that decides what it writes, typed, and what it ran on."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING
+
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ParameterError
+
+if TYPE_CHECKING:
+    from tokenglass.model.loading import LoadedModel
+
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How many texts there are, and how they come: samples, each with its seed, or the best of some beams."""
+
+    num_samples: int = 1
+    seeds: tuple[int, ...] = ()  # of the samples, where there are several
+    beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.num_samples, self.beams) < 1:
+            raise ParameterError(f"num_samples is {self.num_samples} and beams {self.beams}; expected 1 or more")
+
+    @property
+    def has_beams(self) -> bool:
+        return self.beams > 1
+
+    @property
+    def is_several(self) -> bool:
+        return self.has_beams or self.num_samples > 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModeSettings:
+    """The way of decoding, and the settings of those that guess or fill blocks."""
+
+    name: str = "autoregressive"
+    block_size: int = 16
+    reveal: int | None = None
+    passes: int | None = None
+    threshold: float | None = None
+    entropy_bound: float | None = None
+    draft: str = "ngram"
+    draft_model: str | None = None
+    draft_length: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What computed the run. None: not reported."""
+
+    backend: str | None = None
+    dtype: str | None = None  # of the cache, and of the weights where they are not quantised
+    quantize: str = "none"
+    device: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything that a run depends on. `prompt` is the text, as it is shown; `request` has what the model reads."""
+
+    version: int = field(default=SCHEMA_VERSION, kw_only=True)
+    model: str
+    model_fingerprint: str
+    tokenizer_fingerprint: str
+    prompt: str
+    request: Request
+    negative_prompt: str | None = None
+    search: Search = field(default_factory=Search)
+    mode: ModeSettings = field(default_factory=ModeSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return self.request.seed
+
+    @property
+    def prompt_length(self) -> int:
+        """In tokens."""
+        return len(self.request.prompt_ids)
+
+
+def describe_run(
+    loaded: LoadedModel,
+    request: Request,
+    prompt: str,
+    *,
+    negative_prompt: str | None = None,
+    search: Search | None = None,
+    mode: ModeSettings | None = None,
+) -> Run:
+    """The description of a run of this model, here and now."""
+    return Run(
+        model=loaded.name,
+        model_fingerprint=loaded.checkpoint.fingerprint,
+        tokenizer_fingerprint=loaded.tokenizer_fingerprint,
+        prompt=prompt,
+        request=request,
+        negative_prompt=negative_prompt,
+        search=search or Search(),
+        mode=mode or ModeSettings(),
+        engine=EngineSettings(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads),
+        versions={
+            "tokenglass": installed("tokenglass"),
+            "python": platform.python_version(),
+            "torch": installed("torch"),
+            "tokenizers": installed("tokenizers"),
+        },
+    )
