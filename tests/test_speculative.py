@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenglass.model.decoding.autoregressive import decode
-from tokenglass.model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, ParallelDrafter, following
+from tokenglass.model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, ParallelDrafter
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
@@ -150,8 +150,11 @@ def test_a_wrong_guess_is_shown_before_the_token_that_was_taken(engine: Engine, 
 
 
 @given(ids=st.lists(st.integers(0, 3), min_size=1, max_size=12), longest=st.integers(1, 4), count=st.integers(1, 5))
-def test_an_ngram_guess_follows_the_longest_and_latest_earlier_place(ids: list[int], longest: int, count: int) -> None:
-    found = list(following(ids, longest, count))
+def test_an_ngram_guess_follows_the_longest_and_latest_earlier_place(
+    tokenizer: Tokenizer, ids: list[int], longest: int, count: int
+) -> None:
+    sequence = Sequence(tokenizer, Request(tuple(ids), 1), limit=100)
+    found = list(NgramDrafter(longest).draft(sequence, count).token_ids)
     lengths = [
         (length, start)
         for length in range(1, min(longest, len(ids) - 1) + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -162,7 +161,7 @@ class Search:
             constraint = parent.constraint.fork()
             constraint.advance(token_id)
         if parent.gate is not None and reason != "eos":
-            gate = deepcopy(parent.gate, {id(self._tokenizer): self._tokenizer})
+            gate = parent.gate.fork()
             gate.add(token_id)
             reason = "stop" if gate.stopped else reason
         return Beam(parent.number, token_ids, logprob, row, gate, constraint, reason, totals=parent.totals)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenglass.model.decoding.ngrams import NgramIndex
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Logits
@@ -25,26 +25,18 @@ class Drafter(Protocol):
         """At most `count` guesses of what follows the sequence."""
 
 
-@dataclass(frozen=True, slots=True)
 class NgramDrafter:
     """What followed the last tokens when they came before (prompt lookup, Saxena 2023; Yang et al. 2023, arXiv
     2304.04487): the longest run of at most `longest` tokens, its latest place."""
 
-    longest: int = 4
+    def __init__(self, longest: int = 4) -> None:
+        self._index = NgramIndex(longest)
 
     def draft(self, sequence: Sequence, count: int) -> Draft:
-        return Draft(tuple(following(sequence.token_ids, self.longest, count)))
-
-
-def following(token_ids: Ids[int], longest: int, count: int) -> Ids[int]:
-    """The ids behind the latest earlier place of the longest run that the ids end with."""
-    size = len(token_ids)
-    for length in range(min(longest, size - 1), 0, -1):
-        run = token_ids[size - length :]
-        for start in range(size - length - 1, -1, -1):
-            if token_ids[start] == run[0] and token_ids[start : start + length] == run:
-                return token_ids[start + length : start + length + count]
-    return ()
+        token_ids = sequence.token_ids
+        self._index.follow(token_ids)
+        start = self._index.latest(token_ids)
+        return Draft(tuple(token_ids[start : start + count]))
 
 
 class ParallelDrafter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from copy import copy
 
 from tokenglass.model.text.tokenizer import StreamingDetokenizer, Tokenizer
 
@@ -13,7 +14,8 @@ class Gate:
 
     Of all stops the one that is complete first counts, of those that end together the longest. One that is the name
     of a special token stops at that token, which the text does not show. A banned phrase is held back from the border
-    of the token it begins in, since that whole token is taken back.
+    of the token it begins in, since that whole token is taken back. Only what is held back is kept: no phrase begins
+    in what was printed.
     """
 
     def __init__(
@@ -24,32 +26,34 @@ class Gate:
         bans: tuple[str, ...] = (),
         healed: int = 0,
     ):
-        self._tokenizer = tokenizer
-        self._prompt_ids = tuple(prompt_ids)
         self._stops = stops
         self._stop_ids = tokenizer.special_ids(stops)
         self._bans = bans
-        self._ids: list[int] = []
-        self._healed = healed  # characters at the beginning that the prompt has already
+        self._detokenizer = StreamingDetokenizer(tokenizer, prompt_ids)
+        self._text = ""  # what is not printed
+        self._healed = healed  # characters at its beginning that the prompt has already
+        # From the border before that text on: tokens before it, and behind each the text's length and a way back
+        self._first = 0
+        self._ends = [0]
+        self._states = [self._detokenizer.state]
         self.stopped = False
         self.banned_from: int | None = None  # number of new tokens before a banned phrase that is now complete
-        self._begin()
 
-    def _begin(self) -> None:
-        self._detokenizer = StreamingDetokenizer(self._tokenizer, self._prompt_ids)
-        self._text = ""  # all of it, printed or not
-        self._ends = [0]  # its length after each token
-        self._printed = self._healed
+    def fork(self) -> Gate:
+        """A second one that goes on from here."""
+        other = copy(self)
+        other._detokenizer, other._ends, other._states = copy(self._detokenizer), self._ends[:], self._states[:]
+        return other
 
     def add(self, token_id: int) -> str:
         """One more token; the text that may be printed now."""
         if token_id in self._stop_ids:
             text, self.stopped = self.flush(), True
             return text
-        self._ids.append(token_id)
         before = len(self._text)
         self._text += self._detokenizer.add(token_id)
         self._ends.append(len(self._text))
+        self._states.append(self._detokenizer.state)
         if not (self._stops or self._bans):  # the common case
             return self._print(len(self._text))
         return self._print(self._settle(before))
@@ -67,35 +71,37 @@ class Gate:
 
     def rewind(self, count: int) -> None:
         """Only the first `count` tokens stand; none of what goes was printed."""
-        printed, kept = self._printed, self._ids[:count]
-        self._ids, self.banned_from = [], None
-        self._begin()
-        for token_id in kept:
-            self._ids.append(token_id)
-            self._text += self._detokenizer.add(token_id)
-            self._ends.append(len(self._text))
-        self._printed = printed
+        last = count - self._first
+        self._text, self._detokenizer.state = self._text[: self._ends[last]], self._states[last]
+        del self._ends[last + 1 :], self._states[last + 1 :]
+        self.banned_from = None
 
     def _settle(self, before: int) -> int:
         """Up to where the text may be printed, after it grew from `before`."""
         stop, ban = (first_end(self._text, phrases, before, self._healed) for phrases in (self._stops, self._bans))
         if ban is not None and (stop is None or ban[1] <= stop[1]):
-            self.banned_from = self._token_at(ban[0])
+            self.banned_from = self._first + self._border_before(ban[0])
         elif stop is not None:
             self.stopped = True
             return stop[0]
-        held = len(self._text) if self.banned_from is None else self._ends[self.banned_from]
+        held = len(self._text) if self.banned_from is None else self._ends[self.banned_from - self._first]
         while (earlier := begins(self._text[:held], self._bans)) < held:  # where it is taken back to, another may begin
-            held = self._ends[self._token_at(earlier)]
+            held = self._ends[self._border_before(earlier)]
         return begins(self._text[:held], self._stops)
 
-    def _token_at(self, place: int) -> int:
-        """How many tokens come before the one in which this character begins, halves of it included."""
+    def _border_before(self, place: int) -> int:
+        """Which border comes before the token in which this character begins, halves of it included."""
         return bisect_left(self._ends, self._ends[bisect_right(self._ends, place) - 1])
 
     def _print(self, end: int) -> str:
-        text = self._text[self._printed : end]
-        self._printed = max(self._printed, end)
+        """The text up to there, which is forgotten, and the borders before it too."""
+        text = self._text[self._healed : end]
+        if end > self._healed:
+            self._text, self._healed = self._text[end:], 0
+            gone = self._border_before(end)
+            self._first += gone
+            self._ends = [length - end for length in self._ends[gone:]]
+            del self._states[:gone]
         return text
 
 

@@ -25,10 +25,7 @@ def heal(tokenizer: Tokenizer, prompt_ids: tuple[int, ...]) -> tuple[tuple[int, 
     said = decoded(piece)
     if len(kept) <= len(tokenizer.start_ids) or tokenizer.is_hidden(last) or said is None or rest + said != whole:
         return prompt_ids, b""
-    longer = any(
-        other.startswith(piece) and len(other) > len(piece)
-        for other in map(tokenizer.piece, range(tokenizer.vocab_size))
-    )
+    longer = any(other.startswith(piece) and len(other) > len(piece) for other in tokenizer.pieces)
     return (tuple(kept), piece) if longer else (prompt_ids, b"")
 
 
@@ -46,18 +43,19 @@ class Healing:
     def __init__(self, tokenizer: Tokenizer, healed: bytes):
         self._tokenizer = tokenizer
         self._healed = healed
-        self._pieces = [
-            b"" if tokenizer.is_hidden(token_id) else tokenizer.piece(token_id)
-            for token_id in range(tokenizer.vocab_size)
-        ]
+
+    def may_go_on(self, count: int) -> bool:
+        """Whether something may be missing behind `count` new tokens, each of which says a byte at least."""
+        return count < len(self._healed)
 
     def mask(self, new_ids: Sequence[int]) -> Mask | None:
         """What may come after these new tokens; None when all of it is spelt out."""
         said = 0
         for token_id in new_ids:
-            said += len(self._pieces[token_id])
+            said += 0 if self._tokenizer.is_hidden(token_id) else len(self._tokenizer.piece(token_id))
             if said >= len(self._healed):
                 return None
-        missing = self._healed[said:]
-        allowed = [bool(piece) and (piece.startswith(missing) or missing.startswith(piece)) for piece in self._pieces]
-        return Mask("heal", np.array(allowed))
+        missing, pieces = self._healed[said:], self._tokenizer.pieces
+        allowed = np.array([bool(p) and (p.startswith(missing) or missing.startswith(p)) for p in pieces])
+        allowed[list(self._tokenizer.special_tokens)] = False
+        return Mask("heal", allowed)

@@ -74,7 +74,7 @@ class Sequence:
             spared(tokenizer, request.eos_token_ids) if request.sampling.xtc_probability else frozenset[int]()
         )
         self.has_begun = False  # whether a token was ever decided
-        self._healing = Healing(tokenizer, request.healed) if request.healed else None
+        self._healing = Healing(tokenizer, request.healed)
         healed = len(request.healed.decode("utf-8", "replace"))
         self._gate = Gate(tokenizer, request.prompt_ids, request.stops, request.bans, healed)
         self._retries = Retries()
@@ -146,7 +146,7 @@ class Sequence:
     def _masks(self, avoided: tuple[int, ...], ahead: Ids[int]) -> tuple[Mask, ...]:
         """Raises NothingPossible."""
         request, masks = self._request, []
-        if self._healing is not None:
+        if self._healing.may_go_on(self.new_tokens + len(ahead)):
             mask = self._healing.mask([*self.token_ids[len(request.prompt_ids) :], *ahead])
             masks += [] if mask is None else [mask]
         if self._constraint is not None:

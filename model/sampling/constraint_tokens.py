@@ -30,7 +30,8 @@ class ConstraintTokens:
         self.size = max(tokenizer.vocab_size, *(token_id + 1 for token_id in eos_token_ids), 0)
         self.size = self.size if vocab_size is None else min(self.size, vocab_size)
         self.eos_token_id = self.size
-        self.tokens = [tokenizer.piece(token_id) for token_id in range(self.size)] + [b"<end>"]
+        pieces = tokenizer.pieces[: self.size]
+        self.tokens = [*pieces, *[b""] * (self.size - len(pieces)), b"<end>"]
         silent = [i for i in range(self.size) if tokenizer.is_hidden(i) or i in eos_token_ids]
         self.special_token_ids = [*silent, self.eos_token_id]
         self._silent = frozenset(self.special_token_ids)

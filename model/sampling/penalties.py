@@ -103,7 +103,7 @@ def single_token_forms(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     Raises ParameterError for a text that has no token of its own.
     """
     forms = (text.encode(), b" " + text.encode())
-    found = tuple(token_id for token_id in range(tokenizer.vocab_size) if tokenizer.piece(token_id) in forms)
+    found = tuple(token_id for token_id, piece in enumerate(tokenizer.pieces) if piece in forms)
     if not found:
         count = len(tokenizer.encode_bare(text))
         raise ParameterError(

@@ -89,5 +89,4 @@ def places_after(text: Ints, count: int) -> Ints:
 def breakers_of(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids of the tokens that hold one of these texts."""
     wanted = [text.encode() for text in texts]
-    pieces = ((token_id, tokenizer.piece(token_id)) for token_id in range(tokenizer.vocab_size))
-    return tuple(token_id for token_id, piece in pieces if any(text in piece for text in wanted))
+    return tuple(i for i, piece in enumerate(tokenizer.pieces) if any(text in piece for text in wanted))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import string
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 
 from tokenglass.model.checkpoint.store import bundled_folder
@@ -31,15 +34,11 @@ class Tokenizer:
         backend.no_padding()
         self._byte_level = backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
         self._byte_fallback = backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__()
-        self._bytes_of_char = {char: byte for byte, char in enumerate(byte_alphabet())}
         self._added = backend.get_added_tokens_decoder()
         # Those that are control: their names are read as them wherever they stand in a text
         self.special_tokens = {token_id: token for token_id, token in self._added.items() if token.special}
-        self._pieces: dict[int, bytes] = {}  # those that were asked for
-        # One more than the largest token id
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        if self.vocab_size > MAX_VOCABULARY:
-            raise TokenizerError(f"a token has the id {self.vocab_size - 1:,}, more than {MAX_VOCABULARY:,}")
+        self._byte_of = {ord(char): byte for byte, char in enumerate(byte_alphabet())}
+        self._pieces: dict[int, bytes] = {}  # those that were asked for one by one
         self.start_ids = self._start_ids()
 
     @staticmethod
@@ -92,22 +91,57 @@ class Tokenizer:
         with refused("the tokenizer"):
             return str(self.backend.decode(list(token_ids), skip_special_tokens=True))
 
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id. Raises TokenizerError for an absurd one."""
+        return len(self._names)
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """`piece` of every id below `vocab_size`, spelt at once where each name is made of the byte-level alphabet."""
+        names, added = self._names, self._added
+        plain = ["" if name is None or token_id in added else name for token_id, name in enumerate(names)]
+        table = np.full(512, -1)  # from characters to bytes
+        table[list(self._byte_of)] = list(self._byte_of.values())
+        chars = np.frombuffer("".join(plain).encode("utf-32-le"), np.uint32)
+        spelt = table[np.minimum(chars, len(table) - 1)]
+        if not self._byte_level or spelt.min(initial=0) < 0:
+            return [self._spell(token_id, name) for token_id, name in enumerate(names)]
+        joined = spelt.astype(np.uint8).tobytes()
+        pieces = [joined[start:end] for start, end in pairwise(accumulate(map(len, plain), initial=0))]
+        for token_id in added:
+            pieces[token_id] = self._spell(token_id, names[token_id])
+        return pieces
+
     def piece(self, token_id: int) -> bytes:
         """The bytes that one token stands for; the name of a special token; b"" for an id without a token."""
         if token_id not in self._pieces:
-            self._pieces[token_id] = self._piece(token_id)
+            self._pieces[token_id] = self._spell(token_id, self.backend.id_to_token(token_id))
         return self._pieces[token_id]
 
-    def _piece(self, token_id: int) -> bytes:
-        token = self.backend.id_to_token(token_id)
-        if token is None or token_id in self.special_tokens:
-            return (token or "").encode()
+    @cached_property
+    def _names(self) -> list[str | None]:
+        """The name of each id, by a single call of the library: a large vocabulary takes it a third of a second."""
+        ids = self.backend.get_vocab(with_added_tokens=True)
+        largest = max(ids.values(), default=-1)
+        if largest >= MAX_VOCABULARY:
+            raise TokenizerError(f"a token has the id {largest:,}, more than {MAX_VOCABULARY:,}")
+        names: list[str | None] = [None] * (largest + 1)
+        for name, token_id in ids.items():
+            names[token_id] = name
+        for token_id, token in self._added.items():  # where a vocabulary has holes, one may have the id of a piece
+            names[token_id] = token.content
+        return names
+
+    def _spell(self, token_id: int, name: str | None) -> bytes:
+        if name is None or token_id in self.special_tokens:
+            return (name or "").encode()
         if self._byte_level:
-            known = [self._bytes_of_char.get(char) for char in token]
-            return bytes(byte for byte in known if byte is not None) if None not in known else token.encode()
-        if self._byte_fallback and is_byte_token(token):
-            return bytes([int(token[3:5], 16)])
-        return token.replace("▁", " ").encode()
+            known = [self._byte_of.get(ord(char)) for char in name]
+            return bytes(byte for byte in known if byte is not None) if None not in known else name.encode()
+        if self._byte_fallback and is_byte_token(name):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("▁", " ").encode()
 
     def is_held(self, token_id: int) -> bool:
         """Whether the next token may still change the text: in a byte-fallback run, which hidden tokens do not end."""
@@ -140,33 +174,34 @@ class StreamingDetokenizer:
     or in a run of byte-fallback tokens that the next byte may still spoil.
     """
 
+    __slots__ = ("_tokenizer", "state")
+
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Iterable[int] = ()):
         self._tokenizer = tokenizer
-        self._ids = list(prompt_ids)
-        self._start = 0
-        self._read = len(self._ids)
+        # The ids before the last border, whose text is out, and those behind it. To set it is to go back.
+        self.state: tuple[tuple[int, ...], tuple[int, ...]] = (tuple(prompt_ids), ())
 
     def add(self, token_id: int) -> str:
         """One more token; the text that became printable, "" while a character is incomplete."""
-        self._ids.append(token_id)
+        known, new = self.state
+        new = (*new, token_id)
+        self.state = known, new
         text = self._new_text()
         if not text or text.endswith(REPLACEMENT) or self._tokenizer.is_held(token_id):
             return ""
-        self._start, self._read = self._read, len(self._ids)
-        if self._start > 1024:  # forget what can no longer matter
-            del self._ids[: self._start]
-            self._start, self._read = 0, len(self._ids)
+        self.state = new, ()
         return text
 
     def flush(self) -> str:
         """What is still held back, incomplete characters as U+FFFD."""
         text = self._new_text()
-        self._start = self._read = len(self._ids)
+        self.state = (), ()
         return text
 
     def _new_text(self) -> str:
-        known = self._tokenizer.decode(self._ids[self._start : self._read])
-        whole = self._tokenizer.decode(self._ids[self._start :])
+        before, new = self.state
+        known = self._tokenizer.decode(before)
+        whole = self._tokenizer.decode((*before, *new))
         if not whole.startswith(known):  # the prompt ends inside a character
             known = known.rstrip(REPLACEMENT)
         return whole[len(known) :]
