@@ -179,7 +179,7 @@ def test_a_copy_goes_its_own_way(engine: TorchEngine, tokenizer: Tokenizer) -> N
     request = guided(tokenizer)
     sequence, negative = Sequence(tokenizer, request, engine.limit), Negative(engine, request)
     negative.logits(sequence)
-    twin = negative.copy()
+    twin = negative.fork()
 
     answers = []
     for each, new_id in ((negative, 30), (twin, 31)):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tokenglass.model.decoding.beam_scores import Continuations
@@ -53,7 +53,6 @@ class Beam:
     constraint: ConstraintState | None = None
     reason: Reason | None = None
     score: float = -math.inf  # once it has ended
-    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class Search:
         self, tokenizer: Tokenizer, request: Request, parameters: BeamParameters, limit: int, vocab_size: int | None
     ):
         self.ended: list[Beam] = []
+        self.has_begun = False  # whether a beam was ever extended
         self._tokenizer = tokenizer
         self._request = request
         self._parameters = parameters
@@ -91,7 +91,7 @@ class Search:
         One that ends counts only if it is among the first. Raises EngineError.
         """
         count = max(2, 1 + len(self._request.eos_token_ids)) * self._parameters.beams
-        parents = self.running
+        self.has_begun, parents = True, self.running
         continuations = [self._continuations(row, logits, negative, count) for row in range(len(parents))]
         found = [
             (-(parent.logprob + logprob), row, token_id)
@@ -100,7 +100,7 @@ class Search:
         ]
         if not found:
             moves = [Move(parent) for parent in parents]
-            self.give_up("constraint")
+            self.end("constraint")
             return moves
         running: list[Beam] = []
         ended: list[Beam] = []
@@ -119,22 +119,27 @@ class Search:
             self.running = []
         return moves
 
-    def give_up(self, reason: Reason) -> None:
-        """End the running beams as they are."""
+    @property
+    def are_open(self) -> bool:
+        return bool(self.running)
+
+    def end(self, reason: Reason) -> None:
         for beam in self.running:
             beam.reason = reason
         self._end(self.running)
         self.running = []
 
-    def finishes(self) -> Iterator[Finish]:
-        """The ends of the best texts, best first."""
-        for beam in self.ended:
+    def finishes(self, totals: Callable[[int], Totals]) -> Iterator[Finish]:
+        """The ends of the best texts, best first, once none is running."""
+        while self.ended and not self.running:
+            beam, gate = self.ended[0], self._gate()
             assert beam.reason is not None
-            gate = self._gate()
             new_ids = beam.token_ids[len(self._request.prompt_ids) :]
             text = "".join([gate.add(token_id) for token_id in (new_ids[:-1] if beam.reason == "eos" else new_ids)])
             text += gate.flush()
-            yield Finish(beam.number, "stop" if gate.stopped else beam.reason, text, beam.totals, beam.score)
+            reason = "stop" if gate.stopped else beam.reason
+            del self.ended[0]
+            yield Finish(beam.number, reason, text, totals(beam.number), beam.score)
 
     def _gate(self) -> Gate:
         request = self._request
@@ -164,7 +169,7 @@ class Search:
             gate = parent.gate.fork()
             gate.add(token_id)
             reason = "stop" if gate.stopped else reason
-        return Beam(parent.number, token_ids, logprob, row, gate, constraint, reason, totals=parent.totals)
+        return Beam(parent.number, token_ids, logprob, row, gate, constraint, reason)
 
     def _end(self, beams: list[Beam]) -> None:
         """Keep the best of all that have ended."""

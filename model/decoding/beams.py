@@ -6,17 +6,15 @@ masks move log-probabilities, and what they leave is not normalised again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
-from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
 from tokenglass.model.decoding.beam_search import BeamParameters, Move, Search
-from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.records.steps import Finish, Phase, Record, Step
+from tokenglass.model.records.steps import Phase, Record, Step
 from tokenglass.model.text.tokenizer import Tokenizer
 
 
@@ -36,55 +34,35 @@ def decode_beams(
     search = Search(tokenizer, request, parameters, room(engine, request), engine.vocab_size)
     cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
     negative = Negative(engine, request) if request.negative_ids else None
-    began = time.perf_counter()
 
-    def passes() -> Iterator[Record]:
-        steps = forwards = 0
-        phase: Phase = "prefill"
-        while search.running:
-            started = time.perf_counter()
-            reason = asked_to_stop(request, interrupt, started - began)
-            if reason is not None:
-                search.give_up(reason)
-                break
-            texts, done = [beam.token_ids for beam in search.running], cache.lengths[0]
-            inputs = [token_ids[done : done + request.prefill_chunk] for token_ids in texts]
-            logits = engine.forward(inputs, cache)[:, -1]
-            usage, is_read = cache.usage(), cache.lengths[0] == len(texts[0])
-            moves = [Move(search.running[0])]
-            if is_read:
-                moves = search.extend(logits, None if negative is None else negative.rows(texts))
-                rows = [beam.row for beam in search.running]
-                if rows and rows != list(range(cache.rows)):
-                    cache.select(rows)
-                    if negative is not None:
-                        negative.select(rows)
-            seconds = time.perf_counter() - started
-            for move in moves:
-                step = Step(
-                    index=steps,
-                    forward=forwards,
-                    sequence=move.beam.number,
-                    phase=phase,
-                    num_input_tokens=len(inputs[0]) if move.parent is None else 0,
-                    choices=() if move.choice is None else (move.choice,),
-                    text="",
-                    cache=usage,
-                    seconds=seconds,
-                    parent=move.parent,
-                )
-                move.beam.totals = move.beam.totals.plus(step)
-                steps += 1
-                yield step
-            forwards += 1
-            phase = "decode" if is_read else phase
-        yield from search.finishes()
+    def decode_once(recorder: Recorder) -> Iterator[Step]:
+        phase: Phase = "decode" if search.has_begun else "prefill"
+        texts, done = [beam.token_ids for beam in search.running], cache.lengths[0]
+        inputs = [token_ids[done : done + request.prefill_chunk] for token_ids in texts]
+        logits = engine.forward(inputs, cache)[:, -1]
+        usage = cache.usage()
+        moves = [Move(search.running[0])]
+        if cache.lengths[0] == len(texts[0]):
+            moves = search.extend(logits, None if negative is None else negative.rows(texts))
+            rows = [beam.row for beam in search.running]
+            if rows and rows != list(range(cache.rows)):
+                cache.select(rows)
+                if negative is not None:
+                    negative.select(rows)
+        for move in moves:
+            if move.parent is not None:
+                recorder.branch(move.parent, move.beam.number)
+        for move in moves:
+            yield recorder.step(
+                phase,
+                len(inputs[0]) if move.parent is None else 0,
+                usage,
+                () if move.choice is None else (move.choice,),
+                sequence=move.beam.number,
+                parent=move.parent,
+            )
 
-    def failure() -> Iterator[Finish]:
-        search.give_up("error")
-        yield from search.finishes()
-
-    yield from end_always(passes(), failure)
+    yield from record(search, decode_once, request, interrupt)
 
 
 def check_beams(request: Request) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tokenglass.model.decoding.autoregressive import Interrupt, decode
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.recorder import Interrupt
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine

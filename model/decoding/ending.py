@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from tokenglass.model.decoding.recorder import Recorder
-from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.errors import EngineError, is_out_of_memory
 from tokenglass.model.records.steps import Finish, Record, Totals
 
 
-def end_always(records: Iterator[Record], failed: Callable[[], Iterable[Finish]]) -> Iterator[Record]:
-    """The records; where an exception ends them, a Finish of `failed` for each open sequence, then the exception.
+def end_always(records: Iterator[Record], failures: Callable[[], Iterable[Finish]]) -> Iterator[Record]:
+    """The records; where an exception ends them, a Finish of `failures` for each open sequence, then the exception.
 
     Memory that cannot be had is an EngineError, whatever torch, numpy or C++ call it. A second Ctrl-C is no failure:
     it quits at once.
@@ -25,7 +23,7 @@ def end_always(records: Iterator[Record], failed: Callable[[], Iterable[Finish]]
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the tokenizers library is no Exception
-        yield from (finish for finish in _ends(failed) if finish.sequence not in finished)
+        yield from (finish for finish in _read(failures) if finish.sequence not in finished)
         if is_out_of_memory(error):
             raise EngineError(
                 "not enough memory to go on; try a shorter prompt, fewer new tokens or a smaller model"
@@ -33,21 +31,8 @@ def end_always(records: Iterator[Record], failed: Callable[[], Iterable[Finish]]
         raise
 
 
-def failure(sequence: Sequence, recorder: Recorder) -> Iterator[Finish]:
-    """The end of a single text that an exception cut short, with what was held back of it."""
-    yield recorder.finish("error", held_back(sequence))
-
-
-def held_back(sequence: Sequence) -> str:
-    """What a failed sequence had not yet said; nothing where asking for it fails as well."""
+def _read(failures: Callable[[], Iterable[Finish]]) -> list[Finish]:
     try:
-        return sequence.flush()
-    except Exception:
-        return ""
-
-
-def _ends(failed: Callable[[], Iterable[Finish]]) -> list[Finish]:
-    try:
-        return list(failed())
+        return list(failures())
     except Exception:  # of what is left nothing more can be told
         return [Finish(0, "error", "", Totals())]

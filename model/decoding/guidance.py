@@ -42,11 +42,10 @@ class Negative:
         """Go on with these rows, in this order."""
         self._cache.select(rows)
 
-    def copy(self) -> Negative:
+    def fork(self) -> Negative:
         """Another that has computed as much."""
         twin = copy(self)
-        twin._cache = copy(self._cache)
-        twin._cache.select(range(self._cache.rows))
+        twin._cache = self._cache.clone()
         return twin
 
 

@@ -17,16 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
-from tokenglass.model.decoding.ending import end_always, failure
-from tokenglass.model.decoding.recorder import Recorder
+from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.reveal import ParallelParameters
 from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
-from tokenglass.model.records.steps import Block, Choice, Phase, Record
+from tokenglass.model.records.steps import Block, Choice, Phase, Record, Step
 from tokenglass.model.text.tokenizer import Tokenizer
 
 
@@ -52,42 +51,37 @@ def decode_parallel(
     planned_length = request.planned_length(engine.limit)
     if cache is None and request.use_cache:
         cache = engine.new_cache(planned_length=planned_length)
-    recorder = Recorder()
+    block: OpenBlock | None = None
 
-    def passes() -> Iterator[Record]:
-        block: OpenBlock | None = None
-        while sequence.reason is None:
-            sequence.reason = asked_to_stop(request, interrupt, recorder.start())
-            if sequence.reason is not None:
-                break
-            rewound_to, sequence.rewound_to = sequence.rewound_to, None
-            place: Block | None = None
-            choices: tuple[Choice, ...] = ()
-            text = ""
-            inputs, phase = next_clean(sequence, request, cache)
-            if phase == "prefill":
-                engine.forward([inputs], cache, planned_length=planned_length)
-            else:
-                settled = len(sequence.token_ids)
-                if block is None:
-                    block = OpenBlock(settled, [None] * min(parameters.block_size, planned_length - settled))
-                place = Block(block.start, len(block.choices))
-                inputs += block.token_ids(mask_id)[:-1]
-                logits = engine.forward([inputs], cache, last=False, planned_length=planned_length, block=place.length)
-                if cache is not None:
-                    cache.truncate(0, settled - 1)
-                try:
-                    choices = block.reveal(sequence, logits[0, -place.length :], parameters, request, mask_id)
-                except NothingPossible:
-                    sequence.reason = "constraint"
-                    break
-                if not block.hidden:
-                    text, block = settle(sequence, block), None
-            yield recorder.step(phase, len(inputs), cache, choices, text, rewound_to=rewound_to, block=place)
-        text = sequence.flush()
-        yield recorder.finish(sequence.reason, text)
+    def decode_once(recorder: Recorder) -> Iterator[Step]:
+        nonlocal block
+        rewound_to = sequence.pop_rewind()
+        place: Block | None = None
+        choices: tuple[Choice, ...] = ()
+        text = ""
+        inputs, phase = next_clean(sequence, request, cache)
+        if phase == "prefill":
+            engine.forward([inputs], cache, planned_length=planned_length)
+        else:
+            length = len(sequence.token_ids)
+            if block is None:
+                block = OpenBlock(length, [None] * min(parameters.block_size, planned_length - length))
+            place = Block(block.start, len(block.choices))
+            inputs += block.token_ids(mask_id)[:-1]
+            logits = engine.forward([inputs], cache, last=False, planned_length=planned_length, block=place.length)
+            if cache is not None:
+                cache.truncate(0, length - 1)
+            try:
+                choices = block.reveal(sequence, logits[0, -place.length :], parameters, request, mask_id)
+            except NothingPossible:
+                sequence.reason = "constraint"
+                return
+            if not block.hidden:
+                text, block = append_block(sequence, block), None
+        usage = None if cache is None else cache.usage()
+        yield recorder.step(phase, len(inputs), usage, choices, text, rewound_to=rewound_to, block=place)
 
-    yield from end_always(passes(), lambda: failure(sequence, recorder))
+    yield from record(Sequences([sequence]), decode_once, request, interrupt)
 
 
 def checked_mask(request: Request, mask_id: int | None) -> int:
@@ -157,7 +151,7 @@ class OpenBlock:
         return tuple(choices)
 
 
-def settle(sequence: Sequence, block: OpenBlock) -> str:
+def append_block(sequence: Sequence, block: OpenBlock) -> str:
     """Append the block's tokens up to where the text ends or is taken back; the text that may be printed now."""
     text = ""
     for choice in block.choices:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop
-from tokenglass.model.decoding.ending import end_always, held_back
 from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Decision, Sequence
-from tokenglass.model.engine.engine import Engine
+from tokenglass.model.decoding.sequences import Sequences
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.records.steps import Finish, Phase, Record, Step, Totals
+from tokenglass.model.records.steps import Phase, Record, Step
 from tokenglass.model.text.tokenizer import Tokenizer
 
 
@@ -32,38 +31,20 @@ def decode_samples(
     check_samples(request, count)
     check_length(request.prompt_ids, engine.limit)
     limit = room(engine, request)
-    samples = [
-        Sample(
-            Sequence(
-                tokenizer,
-                request,
-                limit,
-                number=number,
-                seed=seed,
-                vocab_size=engine.vocab_size,
-                measure=engine.measure,
-            )
+    sequences = [
+        Sequence(
+            tokenizer,
+            request,
+            limit,
+            number=number,
+            seed=seed,
+            vocab_size=engine.vocab_size,
+            measure=engine.measure,
         )
         for number, seed in enumerate(derived_seeds(request.seed, count))
     ]
-    batch = Batch(engine, request, samples)
-    began = time.perf_counter()
-
-    def passes() -> Iterator[Record]:
-        while batch.samples:
-            reason = asked_to_stop(request, interrupt, time.perf_counter() - began)
-            if reason is not None:
-                for sample in (*batch.samples, *batch.waiting):
-                    sample.sequence.reason = reason
-                    yield sample.finish()
-                return
-            yield from batch.step()
-            for sample in batch.samples:
-                if sample.sequence.reason is not None:
-                    yield sample.finish()
-            batch.let_go()
-
-    yield from end_always(passes(), lambda: map(Sample.failure, (*batch.samples, *batch.waiting)))
+    batch = Batch(engine, request, sequences)
+    yield from record(Sequences(sequences), batch.decode_once, request, interrupt)
 
 
 def derived_seed(seed: int, number: int) -> int:
@@ -90,21 +71,11 @@ def check_samples(request: Request, count: int) -> None:
 
 
 @dataclass(slots=True)
-class Sample:
-    """One text and what it cost."""
+class Row:
+    """A sequence in its row of the cache."""
 
     sequence: Sequence
     negative: Negative | None = None
-    totals: Totals = field(default_factory=Totals)
-
-    def finish(self) -> Finish:
-        text = self.sequence.flush()
-        assert self.sequence.reason is not None
-        return Finish(self.sequence.number, self.sequence.reason, text, self.totals)
-
-    def failure(self) -> Finish:
-        """Its end where an exception cuts it short."""
-        return Finish(self.sequence.number, "error", held_back(self.sequence), self.totals)
 
 
 class Batch:
@@ -114,79 +85,61 @@ class Batch:
     constraint forced, catches up while they go on.
     """
 
-    def __init__(self, engine: Engine, request: Request, samples: list[Sample]):
-        self.samples = samples[:1]
-        self.waiting = samples[1:]
+    def __init__(self, engine: Engine, request: Request, sequences: list[Sequence]):
         self._engine = engine
         self._request = request
         self._cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
-        if request.negative_ids:
-            samples[0].negative = Negative(engine, request)
-        self._forwards = self._steps = 0
+        self._rows = [Row(sequences[0], Negative(engine, request) if request.negative_ids else None)]
+        self._waiting = sequences[1:]
 
-    def step(self) -> Iterator[Step]:
+    def decode_once(self, recorder: Recorder) -> Iterator[Step]:
         """One forward pass and what each sample makes of it."""
-        started = time.perf_counter()
-        rewinds = [self._rewound(row) for row in range(len(self.samples))]
-        pending = [s.sequence.token_ids[done:] for s, done in zip(self.samples, self._cache.lengths, strict=True)]
+        self._free_rows()
+        rewinds = [row.sequence.pop_rewind() for row in self._rows]
+        for place, row in enumerate(self._rows):
+            self._cache.keep_prefix(place, row.sequence.token_ids[:-1])
+        pending = [row.sequence.token_ids[done:] for row, done in zip(self._rows, self._cache.lengths, strict=True)]
         count = min(self._request.prefill_chunk, *map(len, pending))
         logits = self._engine.forward([token_ids[:count] for token_ids in pending], self._cache)[:, -1]
-        branched = 0
-        if self.waiting and self._cache.lengths[0] == len(self._request.prompt_ids):
-            branched = self._branch()
-            logits = logits.repeat(len(self.samples), axis=0)
-        made = []
-        for row, sample in enumerate(self.samples):
-            sequence = sample.sequence
-            rewound_to = None if branched else rewinds[row]
-            phase: Phase = "prefill" if sample.totals.new_tokens == 0 and rewound_to is None else "decode"
-            decision = Decision((), "")
-            if self._cache.lengths[row] == len(sequence.token_ids):
-                beside = None if sample.negative is None else sample.negative.logits(sequence)
-                decision = sequence.decide(logits[row], beside)
-            made.append((sample, phase, decision, rewound_to, self._cache.usage(row)))
-        seconds = time.perf_counter() - started
-        for row, (sample, phase, decision, rewound_to, usage) in enumerate(made):
-            is_branch = 0 < row < branched
-            step = Step(
-                index=self._steps,
-                forward=self._forwards,
-                sequence=sample.sequence.number,
-                phase=phase,
-                num_input_tokens=0 if is_branch else count,
-                choices=decision.choices,
-                text=decision.text,
-                cache=usage,
-                seconds=seconds,
-                parent=0 if is_branch else None,
-                rewound_to=rewound_to,
+        branches = self._waiting and self._cache.lengths[0] == len(self._request.prompt_ids)
+        if branches:
+            self._branch()
+            logits, rewinds = logits.repeat(len(self._rows), axis=0), [None] * len(self._rows)
+        phases: list[Phase] = ["decode" if row.sequence.has_begun else "prefill" for row in self._rows]
+        decisions = [self._decide(place, logits[place]) for place in range(len(self._rows))]
+        usages = [self._cache.usage(place) for place in range(len(self._rows))]
+        for place, row in enumerate(self._rows):
+            is_new = bool(branches) and place > 0
+            yield recorder.step(
+                phases[place],
+                0 if is_new else count,
+                usages[place],
+                decisions[place].choices,
+                decisions[place].text,
+                sequence=row.sequence.number,
+                parent=0 if is_new else None,
+                rewound_to=rewinds[place],
             )
-            sample.totals = sample.totals.plus(step)
-            self._steps += 1
-            yield step
-        self._forwards += 1
 
-    def let_go(self) -> None:
+    def _decide(self, place: int, logits: Logits) -> Decision:
+        """What comes next in a row, if all of its text has been computed."""
+        sequence, negative = self._rows[place].sequence, self._rows[place].negative
+        if self._cache.lengths[place] < len(sequence.token_ids):
+            return Decision((), "")
+        return sequence.decide(logits, None if negative is None else negative.logits(sequence))
+
+    def _free_rows(self) -> None:
         """Only rows whose samples are open stay."""
-        rows = [row for row, sample in enumerate(self.samples) if sample.sequence.reason is None]
-        if rows and len(rows) < len(self.samples):
-            self._cache.select(rows)
-        self.samples = [self.samples[row] for row in rows]
+        places = [place for place, row in enumerate(self._rows) if row.sequence.reason is None]
+        if len(places) < len(self._rows):
+            self._cache.select(places)
+            self._rows = [self._rows[place] for place in places]
 
-    def _rewound(self, row: int) -> int | None:
-        """Forget what the row's sample took back; the length it was cut to."""
-        sequence = self.samples[row].sequence
-        rewound_to, sequence.rewound_to = sequence.rewound_to, None
-        self._cache.keep_prefix(row, sequence.token_ids[:-1])
-        return rewound_to
-
-    def _branch(self) -> int:
-        """Give every sample the row that read the prompt; the number of samples."""
-        first = self.samples[0]
+    def _branch(self) -> None:
+        """Give every sample the row that read the prompt."""
+        (first,) = self._rows
         if first.negative is not None:
             first.negative.logits(first.sequence)
-            for sample in self.waiting:
-                sample.negative = first.negative.copy()
-        self.samples, self.waiting = [first, *self.waiting], []
-        self._cache.select([0] * len(self.samples))
-        return len(self.samples)
+        forks = [Row(sequence, first.negative and first.negative.fork()) for sequence in self._waiting]
+        self._rows, self._waiting = [first, *forks], []
+        self._cache.select([0] * len(self._rows))

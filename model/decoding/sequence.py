@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Sequence as Ids
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tokenglass.model.decoding.healing import Healing
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible
-from tokenglass.model.records.steps import Choice, Reason
+from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.raw import Measure, Raw
 from tokenglass.model.sampling.sampler import Sampler
@@ -135,6 +136,23 @@ class Sequence:
             negative=negative,
             spared=self._spared,
         )
+
+    def pop_rewind(self) -> int | None:
+        """The length that the last decision cut the text back to; asked once."""
+        rewound_to, self.rewound_to = self.rewound_to, None
+        return rewound_to
+
+    def finish(self, totals: Totals) -> Finish:
+        """The end of a text that has a reason to end; what was held back comes with it, after an error as far as it can
+        be had."""
+        assert self.reason is not None
+        if self.reason != "error":
+            text = self.flush()
+            return Finish(self.number, self.reason, text, totals)
+        text = ""
+        with suppress(Exception):
+            text = self.flush()
+        return Finish(self.number, "error", text, totals)
 
     def flush(self) -> str:
         """The text that was held back."""

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tokenglass.model.decoding.autoregressive import Interrupt, asked_to_stop, next_inputs
+from tokenglass.model.decoding.autoregressive import next_inputs
 from tokenglass.model.decoding.drafts import Draft, Drafter, guess
-from tokenglass.model.decoding.ending import end_always, failure
-from tokenglass.model.decoding.recorder import Recorder
+from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.records.steps import Choice, Phase, Record
+from tokenglass.model.records.steps import Choice, Phase, Record, Step
 from tokenglass.model.text.tokenizer import Tokenizer
 
 
@@ -87,35 +87,33 @@ def verified(
     if count < 1:
         raise ParameterError(f"the number of guesses is {count}; expected at least 1")
     sequence = Sequence(tokenizer, request, engine.limit, vocab_size=engine.vocab_size, measure=engine.measure)
-    recorder = Recorder()
 
-    def passes() -> Iterator[Record]:
-        while sequence.reason is None:
-            sequence.reason = asked_to_stop(request, interrupt, recorder.start())
-            if sequence.reason is not None:
-                break
-            rewound_to, sequence.rewound_to = sequence.rewound_to, None
-            inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
-            draft = Draft(())
-            reached = cache.lengths[0] + len(inputs) == len(sequence.token_ids)
-            if reached and sequence.has_begun:
-                room = min(count, request.planned_length(engine.limit) - len(sequence.token_ids) - 1)
-                draft = drafter.draft(sequence, room) if room > 0 else draft
-                if draft.num_input_tokens:
-                    yield recorder.step("draft", draft.num_input_tokens, cache, guessed(sequence, tokenizer, draft))
-                    recorder.start()
-            logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=not draft.token_ids)
-            begun, decision = sequence.has_begun, Decision((), "")
-            if reached:
-                rows = logits[0, len(inputs) - 1 :] if draft.token_ids else logits[0]
-                decision = verify(sequence, tokenizer, draft.token_ids, rows, drafter)
-            num = len(inputs) + len(draft.token_ids)
-            current: Phase = phase if begun else "prefill"
-            yield recorder.step(current, num, cache, decision.choices, decision.text, rewound_to=rewound_to)
-        text = sequence.flush()
-        yield recorder.finish(sequence.reason, text)
+    def decode_once(recorder: Recorder) -> Iterator[Step]:
+        rewound_to, has_begun = sequence.pop_rewind(), sequence.has_begun
+        inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
+        draft, decision = Draft(()), Decision((), "")
+        reached = cache.lengths[0] + len(inputs) == len(sequence.token_ids)
+        if reached and has_begun:
+            room = min(count, request.planned_length(engine.limit) - len(sequence.token_ids) - 1)
+            draft = drafter.draft(sequence, room) if room > 0 else draft
+            if draft.num_input_tokens:
+                guesses = guessed(sequence, tokenizer, draft)
+                yield recorder.step("draft", draft.num_input_tokens, cache.usage(), guesses)
+                recorder.begin()
+        logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=not draft.token_ids)
+        if reached:
+            rows = logits[0, len(inputs) - 1 :] if draft.token_ids else logits[0]
+            decision = verify(sequence, tokenizer, draft.token_ids, rows, drafter)
+        yield recorder.step(
+            phase if has_begun else "prefill",
+            len(inputs) + len(draft.token_ids),
+            cache.usage(),
+            decision.choices,
+            decision.text,
+            rewound_to=rewound_to,
+        )
 
-    yield from end_always(passes(), lambda: failure(sequence, recorder))
+    yield from record(Sequences([sequence]), decode_once, request, interrupt)
 
 
 def verify(

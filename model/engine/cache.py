@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +156,12 @@ class KVCache:
         self.values = [store[index] for store in self.values]
         self.token_ids = [self.token_ids[row].copy() for row in rows]
         self.starts = [self.starts[row] for row in rows]
+
+    def clone(self) -> KVCache:
+        """Another cache that holds the same."""
+        twin = copy(self)
+        twin.select(range(self.rows))
+        return twin
 
     def detach(self, row: int, start: int) -> CacheTail:
         """Cut the positions of `row` from `start` on and return them, so that a branch keeps only what differs.
