@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.runs.run import EngineSettings, ModeSettings, Run, Search
 from tokenglass.model.sampling.constraints import Constraint, ConstraintName
-from tokenglass.model.sampling.parameters import RANGES, SAMPLERS, WHOLE, SamplingParameters
+from tokenglass.model.sampling.parameters import SAMPLERS, SETTINGS, SamplingParameters
+from tokenglass.model.sampling.settings import Number
 
 TEXT = st.text(max_size=8)  # no lone surrogates: they are not UTF-8
 SOME = st.text(min_size=1, max_size=8)
@@ -20,10 +21,9 @@ IDS = st.lists(NUMBER, max_size=3).map(tuple)
 RATE = st.none() | st.floats(0, 1)
 
 
-def ranged(name: str) -> st.SearchStrategy[float]:
+def ranged(number: Number) -> st.SearchStrategy[float]:
     """Any value that a parameter may have."""
-    least, most, _ = RANGES[name]
-    return st.integers(int(least), 2**53) if name in WHOLE else st.floats(least, most)
+    return st.integers(int(number.least), 2**53) if number.is_whole else st.floats(number.least, number.most)
 
 
 def constraints() -> st.SearchStrategy[Constraint]:
@@ -33,7 +33,7 @@ def constraints() -> st.SearchStrategy[Constraint]:
 
 SAMPLING = st.builds(
     SamplingParameters,
-    **{name: ranged(name) for name in RANGES},
+    **{name: ranged(setting) for name, setting in SETTINGS.items() if isinstance(setting, Number)},
     dry_sequence_breakers=IDS,
     logit_bias=st.lists(st.tuples(st.tuples(NUMBER, NUMBER), st.floats(-1e3, 1e3)), max_size=2).map(tuple),
     samplers=st.lists(st.sampled_from(SAMPLERS), unique=True).map(tuple),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
+import types
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,9 +26,14 @@ class Plain:
 
     scores: np.ndarray
     context: Context
-    p: SamplingParameters
+    parameters: SamplingParameters
     margin: float = math.inf
     log: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    @functools.cached_property
+    def p(self) -> types.SimpleNamespace:
+        """The parameters by name."""
+        return types.SimpleNamespace(**self.parameters.values)
 
     def run(self) -> np.ndarray:
         """The final distribution (vocab,)."""
@@ -34,7 +41,7 @@ class Plain:
             allowed = np.ones(len(self.scores), bool) if mask.allowed is None else mask.allowed.copy()
             allowed[list(mask.removed)] = False
             self.change(mask.name, np.where(allowed, self.scores, -math.inf))
-        for name in self.p.samplers:
+        for name in self.parameters.samplers:
             new = getattr(self, name.replace("-", "_"))()
             if name != "temperature":
                 self.change(name, new)
@@ -42,7 +49,7 @@ class Plain:
             if name == "temperature" and 0 < self.p.temperature < 1:  # too small for a number; the scores stay
                 below = new - new.max()
                 self.log.append((name, new, np.where(below < math.log(sys.float_info.min), -math.inf, new)))
-        if self.p.is_greedy:
+        if self.parameters.is_greedy:
             return (np.arange(len(self.scores)) == self.scores.argmax()).astype(float)
         return self.probs()
 
@@ -134,10 +141,10 @@ class Plain:
         return new
 
     def temperature(self) -> np.ndarray:
-        return self.scores if self.p.is_greedy else self.scores / self.p.temperature
+        return self.scores if self.parameters.is_greedy else self.scores / self.p.temperature
 
     def top_n_sigma(self) -> np.ndarray:
-        if not self.p.top_n_sigma or self.p.is_greedy:
+        if not self.p.top_n_sigma or self.parameters.is_greedy:
             return self.scores
         possible = self.scores[self.scores > -math.inf]
         least = self.scores.max() - self.p.top_n_sigma * possible.std()
@@ -145,12 +152,12 @@ class Plain:
         return self.only(self.scores >= least)
 
     def top_k(self) -> np.ndarray:
-        if not self.p.top_k or self.p.is_greedy:
+        if not self.p.top_k or self.parameters.is_greedy:
             return self.scores
         return self.only(self.scores >= sorted(self.scores, reverse=True)[: self.p.top_k][-1])
 
     def top_p(self) -> np.ndarray:
-        if self.p.top_p == 1 or self.p.is_greedy:
+        if self.p.top_p == 1 or self.parameters.is_greedy:
             return self.scores
         probs, kept, mass = self.probs(), np.zeros(len(self.scores), bool), 0.0
         for token_id in self.order():
@@ -162,7 +169,7 @@ class Plain:
         return self.only(kept)
 
     def min_p(self) -> np.ndarray:
-        if not self.p.min_p or self.p.is_greedy:
+        if not self.p.min_p or self.parameters.is_greedy:
             return self.scores
         probs = self.probs()
         ratios = probs / probs.max()
@@ -171,7 +178,7 @@ class Plain:
         return self.only(ratios >= self.p.min_p)
 
     def typical_p(self) -> np.ndarray:
-        if self.p.typical_p == 1 or self.p.is_greedy:
+        if self.p.typical_p == 1 or self.parameters.is_greedy:
             return self.scores
         probs = self.probs()
         possible = probs > 0
@@ -191,7 +198,7 @@ class Plain:
 
     def xtc(self) -> np.ndarray:
         key = (self.context.seed, self.context.position)
-        if self.p.is_greedy or uniform(*key, stream=1, attempt=self.context.attempt) >= self.p.xtc_probability:
+        if self.parameters.is_greedy or uniform(*key, stream=1, attempt=self.context.attempt) >= self.p.xtc_probability:
             return self.scores
         probs = self.probs()
         self.near(probs, self.p.xtc_threshold)

@@ -41,7 +41,7 @@ FINAL = (0.532, 0.232, 0.145, 0.065)
 def run(prompt: str = PROMPT, prompt_tokens: int = 5, search: Search | None = None, **fields: Any) -> Run:
     """`fields` are those of the request."""
     prompt_ids = tuple(range(prompt_tokens))
-    request = Request(prompt_ids, **{"seed": 1, "sampling": SamplingParameters(0.8, top_k=4), **fields})
+    request = Request(prompt_ids, **{"seed": 1, "sampling": SamplingParameters(temperature=0.8, top_k=4), **fields})
     engine = EngineSettings(dtype="float32", device="cpu", threads=1)
     return Run("tale", "0" * 16, "0" * 16, prompt, request, search=search or Search(), engine=engine)
 

@@ -142,7 +142,10 @@ def test_messages_that_are_none_are_refused(text: str) -> None:
 
 def say(conversation: Conversation, text: str) -> tuple[str, Finish, Request]:
     request = Request(
-        conversation.prompt_ids(text), seed=5, max_new_tokens=12, sampling=SamplingParameters(1.0, top_p=1.0)
+        conversation.prompt_ids(text),
+        seed=5,
+        max_new_tokens=12,
+        sampling=SamplingParameters(temperature=1.0, top_p=1.0),
     )
     records = list(conversation.answer(text, request, threading.Event()))
     finish = records[-1]

@@ -28,12 +28,14 @@ from tokenglass.model.records.steps import Finish
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.generation_config import APPLIED, NOT_APPLIED, WITHOUT_EFFECT, GenerationConfig
 from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.rescaling import Temperature
 from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.sampling.truncation import TopK
 from tokenglass.model.text.tokenizer import Tokenizer
 from tokenglass.model.torch_engine.engine import TorchEngine
 
 PROMPT = "The little fox"
-GREEDY = SamplingOptions(temperature=0.0)
+GREEDY = SamplingOptions({"temperature": 0.0})
 FILE = "generation_config.json"
 
 
@@ -91,7 +93,7 @@ def our_tokens(folder: Path, **control: Any) -> tuple[list[int], Finish]:
 def said(saved_checkpoint: Path) -> list[int]:
     """The first tokens that the model writes where nothing ends it."""
     loaded = load_model(saved_checkpoint)
-    request = Request(loaded.tokenizer.encode(PROMPT), 1, SamplingParameters(0), max_new_tokens=16)
+    request = Request(loaded.tokenizer.encode(PROMPT), 1, SamplingParameters(temperature=0), max_new_tokens=16)
     return tiny.new_tokens(list(decode(loaded.engine, loaded.tokenizer, request, threading.Event())))
 
 
@@ -200,16 +202,19 @@ def test_options_go_before_the_file(folder: Path, greedy: list[int]) -> None:
     loaded = load_model(folder)
     own = ask(loaded, SamplingOptions())
     assert (own.max_new_tokens, own.min_new_tokens, own.max_seconds, own.stops) == (5, 4, 9, ("the",))
-    assert own.sampling.top_k == 3
-    other = ask(loaded, SamplingOptions(top_k=0), max_new_tokens=7, min_new_tokens=0, max_time=2.0, stop=["a", "b"])
+    assert own.sampling.get(TopK).k == 3
+    other = ask(
+        loaded, SamplingOptions({"top_k": 0}), max_new_tokens=7, min_new_tokens=0, max_time=2.0, stop=["a", "b"]
+    )
     assert (other.max_new_tokens, other.min_new_tokens, other.max_seconds, other.stops) == (7, 0, 2, ("a", "b"))
-    assert other.sampling.top_k == 0
+    assert other.sampling.get(TopK).k == 0
 
 
 def test_what_an_option_replaces_is_not_looked_at(folder: Path) -> None:
     write(folder, {"do_sample": True, "temperature": "hot", "top_k": -1, "max_new_tokens": "many", "max_time": []})
-    request = ask(load_model(folder), SamplingOptions(temperature=0.5, top_k=7), max_new_tokens=3, max_time=1.0)
-    assert (request.sampling.temperature, request.sampling.top_k, request.max_new_tokens) == (0.5, 7, 3)
+    request = ask(load_model(folder), SamplingOptions({"temperature": 0.5, "top_k": 7}), max_new_tokens=3, max_time=1.0)
+    assert (request.sampling.get(Temperature), request.sampling.get(TopK)) == (Temperature(0.5), TopK(7))
+    assert request.max_new_tokens == 3
 
 
 def test_a_prompt_that_max_length_leaves_no_room_is_refused_with_the_numbers(folder: Path) -> None:

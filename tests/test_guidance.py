@@ -147,7 +147,7 @@ def test_a_guided_distribution_with_a_mask_is_that_of_the_same_list_of_transform
 
     mask = Mask("constraint", np.isin(np.arange(300), allowed))
     context = Context(text, 0, 1, masks=(mask,), negative=negative.numpy())
-    sampling = SamplingParameters(0.7, 30, 0.9, repetition_penalty=penalty, guidance_scale=1.7)
+    sampling = SamplingParameters(temperature=0.7, top_k=30, top_p=0.9, repetition_penalty=penalty, guidance_scale=1.7)
     found = torch.from_numpy(Sampler(sampling, lambda _: b"").distribution(row, context).final)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 

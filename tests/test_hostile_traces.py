@@ -39,7 +39,7 @@ from tokenglass.model.records.steps import (
 )
 from tokenglass.model.runs.run import EngineSettings, ModeSettings, Run, Search
 from tokenglass.model.runs.trace import from_line, read, to_line
-from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.parameters import SETTINGS
 
 OWN = re.compile(r"\x1b(\[[0-9;]*[mHA]|\[[JK]|\[2K|\[\?(25|7|2026|1049)[hl]|[78D])")
 STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -177,8 +177,11 @@ def test_json_lines_on_a_terminal_are_harmless_and_the_same_json(trace: Any) -> 
 
 
 ODD = st.none() | st.booleans() | NUMBER | FLOAT | TEXT | st.lists(NUMBER | TEXT, max_size=3) | flow_rows
-PARTS = {"request": Request, "sampling": SamplingParameters, "search": Search, "mode": ModeSettings}
-PLACES = [(part, field.name) for part, kind in PARTS.items() for field in dataclasses.fields(kind)]
+PARTS = {"request": Request, "search": Search, "mode": ModeSettings}
+PLACES = [
+    *((part, field.name) for part, kind in PARTS.items() for field in dataclasses.fields(kind)),
+    *(("sampling", name) for name in (*SETTINGS, "samplers")),
+]
 
 
 @settings(max_examples=60)

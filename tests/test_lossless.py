@@ -45,7 +45,7 @@ def test_a_ban_takes_back_tokens_of_earlier_passes(mode: str, temperature: float
     often = (((tokenizer().encode("c")[0],), 8.0),)
     for count in (1, 3):
         run = case(mode, "ab ab ab", 1, count, temperature, bans=("cccccccc", "a"), stops=("tr",))
-        check(replace(run, request=replace(run.request, sampling=replace(run.request.sampling, logit_bias=often))))
+        check(replace(run, request=replace(run.request, sampling=run.request.sampling.replace(logit_bias=often))))
 
 
 @pytest.mark.parametrize("kind", ["torch", "native"])

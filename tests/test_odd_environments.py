@@ -10,8 +10,8 @@ import pytest
 import shell
 
 from tokenglass.cli.commands.chat import obey
-from tokenglass.cli.run.request import read_bias
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.penalties import read_bias
 from tokenglass.model.text.tokenizer import Tokenizer
 
 NOBODY = "~no-such-user-here/x"

@@ -138,7 +138,15 @@ def test_masks_are_applied_as_transformers_suppresses_tokens() -> None:
 
 @pytest.mark.parametrize("size", [60, 5000])
 def test_the_whole_chain_gives_what_that_of_transformers_gives(size: int) -> None:
-    parameters = SamplingParameters(0.8, 30, 0.95, 0.02, 0.97, repetition_penalty=1.2, no_repeat_ngram_size=2)
+    parameters = SamplingParameters(
+        temperature=0.8,
+        top_k=30,
+        top_p=0.95,
+        min_p=0.02,
+        typical_p=0.97,
+        repetition_penalty=1.2,
+        no_repeat_ngram_size=2,
+    )
     peers = logits_process.LogitsProcessorList(
         [
             theirs("RepetitionPenaltyLogitsProcessor", 1.2),
@@ -349,7 +357,13 @@ def test_sequence_breakers_are_the_tokens_that_hold_one() -> None:
 
 def test_the_chain_is_told_with_its_values_in_its_order() -> None:
     parameters = SamplingParameters(
-        0.7, 40, 0.9, repetition_penalty=1.1, penalty_window=64, logit_bias=(((5, 6), -2.0),), xtc_probability=0.5
+        temperature=0.7,
+        top_k=40,
+        top_p=0.9,
+        repetition_penalty=1.1,
+        penalty_window=64,
+        logit_bias=(((5, 6), -2.0),),
+        xtc_probability=0.5,
     )
     assert describe_chain(parameters) == (
         ("logit-bias", "-2.0 on 5 6"),
@@ -362,7 +376,9 @@ def test_the_chain_is_told_with_its_values_in_its_order() -> None:
 
 
 def test_what_is_on_and_not_in_the_order_is_off_and_said_so() -> None:
-    parameters = SamplingParameters(0.7, 40, 0.9, guidance_scale=1.5, samplers=("top-p", "temperature"))
+    parameters = SamplingParameters(
+        temperature=0.7, top_k=40, top_p=0.9, guidance_scale=1.5, samplers=("top-p", "temperature")
+    )
     assert describe_chain(parameters) == (
         ("guidance", "1.5"),
         ("top-p", "0.9"),
@@ -372,7 +388,7 @@ def test_what_is_on_and_not_in_the_order_is_off_and_said_so() -> None:
 
 
 def test_greedy_decoding_is_told_as_such() -> None:
-    assert describe_chain(SamplingParameters(0, 40, 1.0, presence_penalty=1.0)) == (
+    assert describe_chain(SamplingParameters(temperature=0, top_k=40, top_p=1.0, presence_penalty=1.0)) == (
         ("presence-penalty", "1.0, window 0"),
         ("temperature", "0 (greedy: the most probable token)"),
         ("top-k", "40 (off: greedy)"),

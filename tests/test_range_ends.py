@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import sys
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.app import generate_app
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.sampling.context import Context
-from tokenglass.model.sampling.parameters import MOST, RANGES, WHOLE, SamplingParameters
+from tokenglass.model.sampling.parameters import SETTINGS, SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.sampling.settings import MOST, Number
 
 TEXT = [3, 1, 2, 3, 1]  # its last two tokens occurred before
 OFF: dict[str, float] = {
@@ -25,6 +26,7 @@ OFF: dict[str, float] = {
     **dict.fromkeys(("no_repeat_ngram_size", "dry_multiplier", "xtc_probability"), 0),
     **dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty"), 1),
 }
+NUMBERS = {name: setting for name, setting in SETTINGS.items() if isinstance(setting, Number)}
 PLAIN = SamplingParameters(temperature=1.0, top_p=1.0)
 
 
@@ -50,15 +52,16 @@ def test_a_parameter_that_is_off_changes_nothing(name: str, scores: Tensor) -> N
 
 @given(scores=logits())
 @pytest.mark.parametrize("end", [0, 1], ids=["least", "most"])
-@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_at_the_ends_of_a_range_something_is_left_to_draw(name: str, end: int, scores: Tensor) -> None:
     if name == "guidance_scale":
         return  # needs a negative prompt; test_guidance.py
-    value = RANGES[name][end]
+    number = NUMBERS[name]
+    value = (number.least, number.most)[end]
     others = {"dry_multiplier": 1.0} if name.startswith("dry_") else {}
     others |= {"xtc_probability": 1.0} if name == "xtc_threshold" else {}
     parameters = SamplingParameters(
-        **{"temperature": 1.0, "top_p": 1.0, **others, name: int(value) if name in WHOLE else value}
+        **{"temperature": 1.0, "top_p": 1.0, **others, name: int(value) if number.is_whole else value}
     )
     probs = final(parameters, scores, TEXT)
     assert math.fsum(probs) == pytest.approx(1)
@@ -92,7 +95,7 @@ def test_at_the_ends_the_distribution_is_that_of_transformers(data: st.DataObjec
     expected = warper(torch.tensor([text], dtype=torch.long), scores.double()[None])[0].softmax(-1).numpy()
     if np.isnan(expected).any():  # infinite scores, of which theirs has no distribution
         return
-    setting = {name: int(value) if name in WHOLE else float(value)}
+    setting = {name: int(value) if NUMBERS[name].is_whole else float(value)}
     ours = final(SamplingParameters(**{"temperature": 1.0, "top_p": 1.0, **setting}), scores, text)
     np.testing.assert_allclose(ours, expected, atol=1e-9)
 
@@ -110,25 +113,25 @@ def test_at_0_top_p_is_greedy_and_typical_p_takes_the_most_typical(scores: Tenso
 @given(scores=logits())
 def test_at_threshold_0_all_are_top_choices_and_the_least_probable_is_left(scores: Tensor) -> None:
     """As llama.cpp's sampler and the first description have it."""
-    every = final(SamplingParameters(1.0, top_p=1.0, xtc_probability=1.0, xtc_threshold=0.0), scores, [])
+    every = final(SamplingParameters(temperature=1.0, top_p=1.0, xtc_probability=1.0, xtc_threshold=0.0), scores, [])
     assert every[int(scores.argmin())] == 1.0
 
 
 NOT_NUMBERS = [math.nan, math.inf, -math.inf]
 
 
-@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_beyond_a_range_and_what_is_no_number_is_refused_by_name(name: str) -> None:
-    least, most, _ = RANGES[name]
+    least, most = NUMBERS[name].least, NUMBERS[name].most
     beyond = [math.nextafter(least, -math.inf), *([] if most == MOST else [math.nextafter(most, math.inf)])]
     for value in (*NOT_NUMBERS, *beyond):
         with pytest.raises(ParameterError, match=f"^{name} is .*expected "):
             SamplingParameters(**{name: value})
 
 
-@pytest.mark.parametrize("name", [name for name in RANGES if name != "guidance_scale"])
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "guidance_scale"])
 def test_an_option_has_its_parameters_range(name: str) -> None:
-    hints = get_type_hints(SamplingOptions, include_extras=True)
-    (option,) = hints[name.removesuffix("_size")].__metadata__
-    least, most, _ = RANGES[name]
-    assert (option.min, option.max) == (least, most if most < sys.float_info.max else None)
+    option: Any
+    (option,) = (option for option in typer.main.get_command(generate_app()).params if option.name == name)
+    number = NUMBERS[name]
+    assert (option.min, option.max) == (number.least, number.most if number.most < MOST else None)

@@ -132,7 +132,7 @@ def test_a_temperature_next_to_zero_takes_the_most_probable(temperature: float) 
 @pytest.mark.parametrize("logits", [torch.linspace(0, 40, 5), torch.linspace(0, 4e4, 5000)], ids=len)
 def test_a_candidate_that_a_low_temperature_leaves_no_probability_names_it(temperature: float, logits: Tensor) -> None:
     """As at temperature 0; not the truncation behind it, which had nothing left to cut."""
-    parameters = SamplingParameters(temperature, top_p=0.95, top_n_sigma=9.0, min_p=0.1)
+    parameters = SamplingParameters(temperature=temperature, top_p=0.95, top_n_sigma=9.0, min_p=0.1)
     choice = sampler(parameters).choose(logits, at())
     assert (choice.token_id, choice.prob) == (len(logits) - 1, 1.0)
     assert [candidate.removed_by for candidate in choice.candidates] == [None, *["temperature"] * 4]
@@ -142,7 +142,7 @@ def test_a_token_that_a_penalty_takes_far_out_and_a_low_temperature_cuts_names_t
     """It was among the first, and lies behind 300 others."""
     logits = torch.zeros(1000)
     logits[:300], logits[7] = 10.0, 11.0
-    parameters = SamplingParameters(0.9, top_p=0.95, presence_penalty=700.0)
+    parameters = SamplingParameters(temperature=0.9, top_p=0.95, presence_penalty=700.0)
     choice = sampler(parameters).choose(logits, Context([7], 0, 1))
     (cut,) = (candidate for candidate in choice.candidates if candidate.token_id == 7)
     assert (cut.removed_by, dict(cut.moved)) == ("temperature", {"presence-penalty": -700.0})
@@ -150,7 +150,11 @@ def test_a_token_that_a_penalty_takes_far_out_and_a_low_temperature_cuts_names_t
 
 @pytest.mark.parametrize("temperature", [1e300, sys.float_info.max])
 def test_a_huge_temperature_makes_all_tokens_alike(temperature: float) -> None:
-    final = sampler(SamplingParameters(temperature, top_p=1.0)).distribution(torch.linspace(-40, 40, 600), at()).final
+    final = (
+        sampler(SamplingParameters(temperature=temperature, top_p=1.0))
+        .distribution(torch.linspace(-40, 40, 600), at())
+        .final
+    )
     np.testing.assert_allclose(final, 1 / 600)
 
 
@@ -285,7 +289,7 @@ def test_logits_that_leave_nothing_possible_are_refused() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_where_nothing_is_left_the_last_to_cut_is_named(temperature: float) -> None:
-    one = sampler(SamplingParameters(temperature, no_repeat_ngram_size=1))
+    one = sampler(SamplingParameters(temperature=temperature, no_repeat_ngram_size=1))
     logits = logprobs(0.5, 0.3, 0.2)
     masks = (Mask("regex", np.array([True, True, False])), Mask("ban", removed=(1,)))
     choice = one.choose(logits, Context([1], 0, 1, masks=masks))
@@ -365,13 +369,15 @@ def test_a_hundred_thousand_draws_under_a_mask_have_the_distribution_that_it_lea
 def test_a_hundred_thousand_draws_with_guidance_have_the_guided_distribution(numbers: np.ndarray) -> None:
     """Doubled guidance away from the uniform distribution squares the probabilities."""
     where = Context((), 0, 7, negative=np.zeros(7))
-    final = sampler(SamplingParameters(1.0, top_p=1.0, guidance_scale=2.0)).distribution(logprobs(*DISTRIBUTION), where)
+    final = sampler(SamplingParameters(temperature=1.0, top_p=1.0, guidance_scale=2.0)).distribution(
+        logprobs(*DISTRIBUTION), where
+    )
     assert is_drawn_as(inverse_cdf(np.arange(7), final.final, numbers), [p**2 for p in DISTRIBUTION])
 
 
 def test_a_hundred_thousand_draws_with_xtc_are_cut_as_often_as_told(numbers: np.ndarray) -> None:
     """In a quarter of the choices nothing above 0.13 is left but that itself."""
-    parameters = SamplingParameters(1.0, top_p=1.0, xtc_probability=0.25, xtc_threshold=0.12)
+    parameters = SamplingParameters(temperature=1.0, top_p=1.0, xtc_probability=0.25, xtc_threshold=0.12)
     comes = np.array([uniform(7, position, stream=1) < 0.25 for position in range(DRAWS)])
     token_ids = np.zeros(DRAWS, np.int64)
     for cut in (False, True):

@@ -46,7 +46,10 @@ def test_logits_equal_transformers(tale: LoadedModel, oracle) -> None:
 
 def test_greedy_text_equals_transformers_for_200_tokens(tale: LoadedModel, oracle) -> None:
     request = Request(
-        tale.tokenizer.encode("Once upon a time"), seed=1, sampling=SamplingParameters(0.0), max_new_tokens=200
+        tale.tokenizer.encode("Once upon a time"),
+        seed=1,
+        sampling=SamplingParameters(temperature=0.0),
+        max_new_tokens=200,
     )
     records = decode(tale.engine, tale.tokenizer, request, threading.Event())
     found = [choice.token_id for record in records if hasattr(record, "choices") for choice in record.choices]

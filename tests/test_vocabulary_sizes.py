@@ -12,7 +12,6 @@ import tiny
 import torch
 from torch_parts import as_tensor, load_engine
 
-from tokenglass.cli.run.request import read_bias
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import ModelDrafter
@@ -24,6 +23,7 @@ from tokenglass.model.inspection.reading import Reading
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.penalties import read_bias
 from tokenglass.model.torch_engine.engine import TorchEngine
 
 BEYOND = tiny.VOCAB_SIZE  # the first id without a row

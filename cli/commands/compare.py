@@ -79,7 +79,9 @@ def compare(
     from tokenglass.model.measuring.comparison.modes import Modes
     from tokenglass.model.measuring.comparison.scorer import Scorer
 
-    sampling = sampling_parameters(loaded, options.SamplingOptions(temperature=temperature, top_p=top_p))
+    given = {"temperature": temperature, "top_p": top_p}
+    settings = {name: value for name, value in given.items() if value is not None}
+    sampling = sampling_parameters(loaded, options.SamplingOptions(settings))
     plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
     draft = None if draft_model is None else load(draft_model, loaded)
     make = Modes(loaded, draft, block_size, draft_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.model import ModelOptions
@@ -12,7 +12,6 @@ from tokenglass.cli.options.prompt import PromptOptions, Side
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.say import say
-from tokenglass.model.config.fields import shown
 from tokenglass.model.decoding.request import Request, check_length, truncate
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.sampling.parameters import SamplingParameters
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.loading import LoadedModel
     from tokenglass.model.text.tokenizer import Tokenizer
-
-SAME = (
-    *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "repetition_penalty", "presence_penalty"),
-    *("frequency_penalty", "penalty_window", "dry_multiplier", "dry_base", "dry_allowed_length"),
-    *("xtc_probability", "xtc_threshold"),
-)  # options whose names are those of the parameters
-
-DRY_BREAKERS = ("\n", ":", '"', "*")  # those of DRY's first description
 
 
 def build_request(
@@ -85,7 +76,7 @@ def guided(request: Request, loaded: LoadedModel, prompt: PromptOptions, search:
     tokenizer, folder = loaded.tokenizer, loaded.checkpoint.folder
     negative_ids = encode(tokenizer, folder, search.negative, replace(prompt, prompt=[search.negative]))
     return replace(
-        request, negative_ids=negative_ids, sampling=replace(request.sampling, guidance_scale=search.guidance)
+        request, negative_ids=negative_ids, sampling=request.sampling.replace(guidance_scale=search.guidance)
     )
 
 
@@ -144,49 +135,12 @@ def fit(
 def sampling_parameters(loaded: LoadedModel, options: SamplingOptions) -> SamplingParameters:
     """The checkpoint's defaults, overridden by what was given; what is not applied is told. Raises ParameterError."""
     from tokenglass.model.sampling.chain import describe_chain
-    from tokenglass.model.sampling.repeats import breakers_of
 
     checkpoint = loaded.checkpoint.generation_config
     for note in checkpoint.notes:
         say(f"note: {note}")
-    given: dict[str, Any] = {name: getattr(options, name) for name in SAME}
-    given["no_repeat_ngram_size"] = options.no_repeat_ngram
-    if options.dry_multiplier:
-        breakers = DRY_BREAKERS if options.dry_breaker is None else options.dry_breaker
-        given["dry_sequence_breakers"] = breakers_of(breakers, loaded.tokenizer)
-    if options.logit_bias:
-        given["logit_bias"] = tuple(
-            read_bias(item, loaded.tokenizer, loaded.engine.vocab_size) for item in options.logit_bias
-        )
-    if options.samplers is not None:
-        given["samplers"] = tuple(name.strip() for name in options.samplers.split(",") if name.strip())
-    parameters = checkpoint.sampling(**{k: v for k, v in given.items() if v is not None})
+    parameters = checkpoint.sampling(**options.values(loaded.tokenizer, loaded.engine.vocab_size))
     if options.show_chain:
         for name, settings in describe_chain(parameters):
             say(f"{name:<19} {settings}")
     return parameters
-
-
-def read_bias(item: str, tokenizer: Tokenizer, rows: int) -> tuple[tuple[int, ...], float]:
-    """TEXT=N or id:NUMBER=N as token ids and what is added to them; only ids below `rows` have a logit.
-
-    Raises ParameterError.
-    """
-    from tokenglass.model.sampling.penalties import single_token_forms
-
-    what, (name, equals, number) = shown(item), item.rpartition("=")
-    try:
-        bias = float(number)
-    except ValueError:
-        equals = ""
-    if not equals or not name:
-        raise ParameterError(f"--logit-bias {what}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5")
-    if name.startswith("id:") and name[3:].isdecimal():
-        token_id = int(name[3:]) if len(name) < 1000 else rows  # Python reads no number of thousands of digits
-        if token_id >= rows:
-            raise ParameterError(f"--logit-bias {what}: the model's vocabulary ends at id {rows - 1:,}")
-        return (token_id,), bias
-    token_ids = tuple(token_id for token_id in single_token_forms(name, tokenizer) if token_id < rows)
-    if not token_ids:
-        raise ParameterError(f"--logit-bias {what}: the tokenizer has this token, but the model gives it no logit")
-    return token_ids, bias

@@ -35,7 +35,7 @@ def check_several(request: Request, search: SearchOptions, view: ViewOptions) ->
         return request
     if search.num_samples > search.beams:
         raise ParameterError(f"--num-samples {search.num_samples} is more than --beams {search.beams} can give")
-    return replace(request, sampling=replace(request.sampling, temperature=0.0))
+    return replace(request, sampling=request.sampling.replace(temperature=0.0))
 
 
 def decode_several(

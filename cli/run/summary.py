@@ -58,17 +58,7 @@ def in_words(reason: Reason) -> str:
     }[reason]
 
 
-OFF = {
-    **dict.fromkeys(("top_k", "min_p", "top_n_sigma", "presence_penalty", "frequency_penalty"), 0),
-    **dict.fromkeys(("no_repeat_ngram_size", "dry_multiplier", "xtc_probability"), 0),
-    **dict.fromkeys(("top_p", "typical_p", "repetition_penalty", "guidance_scale"), 1),
-}
-
-
 def settings(sampling: SamplingParameters) -> tuple[str, ...]:
     """The sampling settings that are on."""
-    on = [f"{name} {getattr(sampling, name):g}" for name, off in OFF.items() if getattr(sampling, name) != off]
-    if sampling.is_greedy:
-        moving = [setting for setting in on if setting.split("_")[0] not in ("top", "min", "typical", "xtc")]
-        return ("temperature 0 (greedy)", *moving)
-    return (f"temperature {sampling.temperature:g}", *on)
+    temperature = "temperature 0 (greedy)" if sampling.is_greedy else f"temperature {sampling.temperature:g}"
+    return (temperature, *(f"{name} {value:g}" for name, value in sampling.in_effect.items()))

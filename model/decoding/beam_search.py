@@ -76,7 +76,7 @@ class Search:
         self._request = request
         self._parameters = parameters
         self._limit = limit
-        self._chain = build_chain(replace(request.sampling, temperature=0.0))
+        self._chain = build_chain(request.sampling.replace(temperature=0.0))
         self._lender = Sequence(tokenizer, replace(request, constraint=None), limit)  # of what processors may know
         first = Beam(0, list(request.prompt_ids), gate=self._gate() if request.stops else None)
         if request.constraint is not None:

@@ -17,7 +17,7 @@ from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.raw import Measure, Raw
 from tokenglass.model.sampling.sampler import Sampler
-from tokenglass.model.sampling.truncation import spared
+from tokenglass.model.sampling.truncation import XTC, spared
 from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ class Sequence:
         self._limit = limit
         self._tokenizer = tokenizer
         self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
-        self._spared = (
-            spared(tokenizer, request.eos_token_ids) if request.sampling.xtc_probability else frozenset[int]()
-        )
+        self._spared = spared(tokenizer, request.eos_token_ids) if request.sampling.get(XTC).is_on else frozenset[int]()
         self.has_begun = False  # whether a token was ever decided
         self._healing = Healing(tokenizer, request.healed)
         healed = len(request.healed.decode("utf-8", "replace"))

@@ -60,9 +60,8 @@ def from_dict(kind: Any, content: Any) -> Any:
         raise TraceError(f"trace: {kind.__name__}: {error}") from None
 
 
-@functools.cache
 def _fields(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+    return tuple(_hints(kind))
 
 
 def _required(kind: Any) -> tuple[str, ...]:
@@ -73,7 +72,12 @@ def _required(kind: Any) -> tuple[str, ...]:
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    """The fields of a record and their types: those of the dataclass, or what it names in their place."""
+    if hasattr(kind, "field_types"):
+        types_by_name: dict[str, Any] = kind.field_types()
+        return types_by_name
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def to_json(value: Any) -> Any:

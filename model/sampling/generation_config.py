@@ -5,22 +5,30 @@ The keys, and what they mean, are those of GenerationConfig in Hugging Face tran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenglass.model.config.fields import MAX_INTEGER, first_few, shown
 from tokenglass.model.errors import ConfigError, ParameterError, PromptError
 from tokenglass.model.files import read_json
-from tokenglass.model.sampling.parameters import WHOLE, SamplingParameters
+from tokenglass.model.sampling.parameters import LISTED, SETTINGS, SamplingParameters
+from tokenglass.model.sampling.settings import Number
 
 FILE = "generation_config.json"
-DRAWS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-REPEATS = ("repetition_penalty", "no_repeat_ngram_size")
+DRAWS, OTHERS = (  # settings that shape a draw, and the others: what each is in transformers where a file leaves it out
+    {
+        setting.name: setting.in_transformers
+        for kind in LISTED
+        for setting in kind.settings()
+        if kind.only_for_draws is of_draws and isinstance(setting, Number) and setting.in_transformers is not None
+    }
+    for of_draws in (True, False)
+)
 APPLIED = frozenset(
     {
-        *("do_sample", *DRAWS, *REPEATS),
+        *("do_sample", *DRAWS, *OTHERS),
         *("eos_token_id", "stop_strings", "max_time"),
         *("max_new_tokens", "max_length", "min_new_tokens", "min_length"),
     }
@@ -100,15 +108,15 @@ class GenerationConfig:
         draws: dict[str, Any] = {}
         do_sample = self._flag("do_sample")
         if do_sample is False and "temperature" not in chosen:
-            draws = {"temperature": 0.0, "top_p": 1.0}
+            draws = {**{name: SETTINGS[name].off for name in DRAWS}, "temperature": 0.0}
         elif do_sample is not None or any(self.keys.get(name) is not None for name in DRAWS):
-            draws = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, **self._numbers(DRAWS, chosen)}
-        repeats = self._numbers(REPEATS, chosen)
+            draws = {**DRAWS, **self._numbers(DRAWS, chosen)}
+        others = self._numbers(OTHERS, chosen)
         try:
-            parameters = SamplingParameters(**draws, **repeats)
+            parameters = SamplingParameters(**draws, **others)
         except ParameterError as error:
             raise ParameterError(f"{self.source}: {error}") from None
-        return replace(parameters, **chosen)
+        return parameters.replace(**chosen)
 
     def max_new_tokens(self, prompt_length: int, default: int) -> int:
         """max_new_tokens, else what max_length leaves behind the prompt. Raises PromptError where that is nothing."""
@@ -150,7 +158,7 @@ class GenerationConfig:
         lines = [
             f"{self.source} asks for {key} {shown(asked[key])}, which is not applied{instead and f'; try {instead}'}"
             for key, (neutral, instead) in NOT_APPLIED.items()
-            if key in asked and asked[key] not in neutral
+            if key in asked and key not in APPLIED and asked[key] not in neutral
         ]
         unknown = [shown(key) for key in asked if key not in KNOWN]
         if unknown:
@@ -176,12 +184,13 @@ class GenerationConfig:
             raise self._wrong(key, f"a whole number, {least} or more")
         return value
 
-    def _numbers(self, keys: tuple[str, ...], chosen: Any) -> dict[str, Any]:
+    def _numbers(self, keys: Iterable[str], chosen: Any) -> dict[str, Any]:
         """The keys that are there, but for those that somebody chose."""
         numbers = {key: self.keys[key] for key in keys if key not in chosen and self.keys.get(key) is not None}
         for key, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int if key in WHOLE else int | float):
-                raise self._wrong(key, "a whole number" if key in WHOLE else "a number")
+            is_whole = key in SETTINGS and isinstance(SETTINGS[key].default, int)
+            if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float):
+                raise self._wrong(key, "a whole number" if is_whole else "a number")
             if abs(value) > MAX_INTEGER:
                 raise ParameterError(f"{self.source}: {key} is too large a number")
         return numbers

@@ -1,95 +1,53 @@
-"""How a token is picked from the distribution. No torch here."""
+"""How a token is picked from the distribution: what each sampler is set to, and their order. No torch here."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tokenglass.model.config.fields import shown
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.penalties import PENALTIES
+from tokenglass.model.sampling.processor import Processor
+from tokenglass.model.sampling.repeats import REPEATS
+from tokenglass.model.sampling.rescaling import RESCALINGS, Guidance, Temperature
+from tokenglass.model.sampling.settings import Number, Setting
+from tokenglass.model.sampling.truncation import TRUNCATIONS
 
-SAMPLERS = (
-    "logit-bias",
-    "repetition-penalty",
-    "presence-penalty",
-    "frequency-penalty",
-    "dry",
-    "no-repeat-ngram",
-    "temperature",
-    "top-n-sigma",
-    "top-k",
-    "top-p",
-    "min-p",
-    "typical-p",
-    "xtc",
-)
+IN_CHAIN: tuple[type[Processor], ...] = (*PENALTIES, *REPEATS, *RESCALINGS, *TRUNCATIONS)
 """The default order: what moves single tokens, then temperature, then what truncates (as transformers has it)."""
 
-MOST = sys.float_info.max
-RANGES: dict[str, tuple[float, float, str]] = {
-    "temperature": (0, MOST, "0 (greedy) or more"),
-    "top_k": (0, MOST, "0 (off) or more"),
-    "top_p": (0, 1, "between 0 (the most probable token alone) and 1 (off)"),
-    "min_p": (0, 1, "between 0 (off) and 1"),
-    "typical_p": (0, 1, "between 0 (the most typical token alone) and 1 (off)"),
-    "top_n_sigma": (0, MOST, "0 (off) or more"),
-    "repetition_penalty": (1e-3, 1e3, "between 0.001 and 1000; 1 is off, more discourages"),
-    "presence_penalty": (-1e3, 1e3, "between -1000 and 1000; 0 is off, more discourages"),
-    "frequency_penalty": (-1e3, 1e3, "between -1000 and 1000; 0 is off, more discourages"),
-    "penalty_window": (0, MOST, "0 (all tokens) or more"),
-    "no_repeat_ngram_size": (0, MOST, "0 (off) or more"),
-    "dry_multiplier": (0, 1e3, "between 0 (off) and 1000"),
-    "dry_base": (1, 1e3, "between 1 and 1000"),
-    "dry_allowed_length": (1, MOST, "1 or more"),
-    "xtc_probability": (0, 1, "between 0 (off) and 1"),
-    "xtc_threshold": (0, 1, "between 0 and 1 (more than 0.5 never cuts)"),
-    "guidance_scale": (-1e3, 1e3, "between -1000 and 1000; 1 is off"),
-}
-WHOLE = frozenset({"top_k", "penalty_window", "no_repeat_ngram_size", "dry_allowed_length"})
+SAMPLERS = tuple(kind.name for kind in IN_CHAIN)
+
+KINDS: tuple[type[Processor], ...] = (*IN_CHAIN, Guidance)  # which always comes first
+LISTED = sorted(KINDS, key=lambda kind: not kind.only_for_draws)
+"""The order of help, traces and summaries: temperature and truncations first."""
+
+SETTINGS: dict[str, Setting] = {setting.name: setting for kind in LISTED for setting in kind.settings()}
+
+P = TypeVar("P", bound=Processor)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class SamplingParameters:
-    """What each processor is set to, and their order. Raises ParameterError for a value out of its range.
+    """The samplers with their settings (SETTINGS by name), and in `samplers` the names of those that may act, in order.
 
-    `penalty_window` is how many of the last tokens the three penalties and DRY look at, 0 for all. The repetition
-    penalty, no-repeat n-grams and DRY count the prompt (as transformers does); presence and frequency count new
-    tokens only. `logit_bias` holds (token ids, what is added to each). Temperature 0 takes the most probable token.
+    Temperature 0 takes the most probable token. The repetition penalty, no-repeat n-grams and DRY count the prompt
+    (as transformers does); presence and frequency count new tokens only.
     """
 
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 0.95
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    top_n_sigma: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    penalty_window: int = 0
-    no_repeat_ngram_size: int = 0
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_sequence_breakers: tuple[int, ...] = ()
-    xtc_probability: float = 0.0
-    xtc_threshold: float = 0.1
-    logit_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
-    guidance_scale: float = 1.0
-    samplers: tuple[str, ...] = SAMPLERS
+    processors: tuple[Processor, ...]  # one of each of KINDS, on or off
+    samplers: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        for name, (least, most, expected) in RANGES.items():
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ParameterError(f"{name} is {value}; expected {expected}")
-        for token_ids, bias in self.logit_bias:
-            if not abs(bias) <= 1e3:
-                raise ParameterError(f"logit_bias is {bias}; expected between -1000 and 1000")
-            if not token_ids or min(token_ids) < 0:
-                raise ParameterError(f"logit_bias names the token ids {list(token_ids)}; expected 0 or more, and one")
-        unknown = [name for name in self.samplers if name not in SAMPLERS]
-        doubled = [name for name in SAMPLERS if self.samplers.count(name) > 1]
+    def __init__(self, *, samplers: tuple[str, ...] = SAMPLERS, **values: Any) -> None:
+        """What is not named has its default. Raises ParameterError for a value out of its range."""
+        for name in values.keys() - SETTINGS.keys():
+            raise TypeError(f"there is no sampling parameter {name!r}; expected one of {', '.join(SETTINGS)}")
+        every = {name: values.get(name, setting.default) for name, setting in SETTINGS.items()}
+        object.__setattr__(self, "processors", tuple(kind.of(every) for kind in KINDS))
+        object.__setattr__(self, "samplers", samplers)
+        unknown = [name for name in samplers if name not in SAMPLERS]
+        doubled = [name for name in SAMPLERS if samplers.count(name) > 1]
         for wrong, names in (("unknown", unknown), ("given twice", doubled)):
             if names:
                 raise ParameterError(
@@ -97,5 +55,38 @@ class SamplingParameters:
                 )
 
     @property
+    def values(self) -> dict[str, Any]:
+        """Every parameter by its name: what the parameters can be made of again."""
+        values = {name: value for processor in self.processors for name, value in processor.values.items()}
+        return {**{name: values[name] for name in SETTINGS}, "samplers": self.samplers}
+
+    def __getattr__(self, name: str) -> Any:
+        """A parameter by its name; `get` is the typed way."""
+        if name not in SETTINGS:
+            raise AttributeError(f"there is no sampling parameter {name!r}")
+        return next(processor.values[name] for processor in self.processors if name in processor.values)
+
+    @staticmethod
+    def field_types() -> dict[str, Any]:
+        """The parameters with their types, as JSON has them."""
+        types = {name: hint for kind in KINDS for name, hint in kind.setting_types().items()}
+        return {**{name: types[name] for name in SETTINGS}, "samplers": tuple[str, ...]}
+
+    @property
+    def in_effect(self) -> dict[str, float]:
+        """The first setting of each sampler that acts, where it is a number; temperature is left out."""
+        acting = {type(processor) for processor in self.processors if processor.acts(self.is_greedy)}
+        firsts = (kind.settings()[0] for kind in LISTED if kind in acting and kind is not Temperature)
+        return {setting.name: getattr(self, setting.name) for setting in firsts if isinstance(setting, Number)}
+
+    @property
     def is_greedy(self) -> bool:
-        return self.temperature == 0
+        return self.get(Temperature).temperature == 0
+
+    def get(self, kind: type[P]) -> P:
+        """The sampler of this kind, on or off."""
+        return next(processor for processor in self.processors if isinstance(processor, kind))
+
+    def replace(self, **values: Any) -> SamplingParameters:
+        """The same but for these. Raises ParameterError."""
+        return SamplingParameters(**{**self.values, **values})

@@ -6,24 +6,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
+from tokenglass.model.sampling import lazy_numpy as np
+from tokenglass.model.sampling.penalties import penalty_window
 from tokenglass.model.sampling.processor import Processor
-from tokenglass.model.sampling.provenance import Ints
-from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.sampling.settings import number, texts
 
 if TYPE_CHECKING:
+    from tokenglass.model.sampling.provenance import Ints
+    from tokenglass.model.sampling.scores import Scores
     from tokenglass.model.text.tokenizer import Tokenizer
 
 LONGEST = 50  # tokens that a repeated sequence is followed back
+
+
+def breakers_of(wanted: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the tokens that hold one of these texts."""
+    parts = [text.encode() for text in wanted]
+    return tuple(i for i, piece in enumerate(tokenizer.pieces) if any(part in piece for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
 class NoRepeatNgram(Processor):
     """Cut every token that would complete an n-gram that occurred (Paulus et al. 2017, arXiv 1705.04304)."""
 
-    size: int
     name: ClassVar[str] = "no-repeat-ngram"
+    size: int = number(
+        "no_repeat_ngram_size",
+        0,
+        least=0,
+        expected="0 (off) or more",
+        flags=("--no-repeat-ngram",),
+        help="No run of n tokens comes twice; 0 is off.",
+        in_transformers=0,
+    )
 
     def __call__(self, scores: Scores) -> None:
         text = scores.text
@@ -39,12 +54,40 @@ class DRY(Processor):
     "Don't repeat yourself", by p-e-w: github.com/oobabooga/text-generation-webui/pull/5677.
     """
 
-    multiplier: float
-    base: float
-    allowed_length: int
-    sequence_breakers: tuple[int, ...] = ()
-    window: int = 0
     name: ClassVar[str] = "dry"
+    multiplier: float = number(
+        "dry_multiplier",
+        0.0,
+        least=0,
+        most=1e3,
+        expected="between 0 (off) and 1000",
+        help="Penalise what would extend a repetition (DRY); 0 is off.",
+    )
+    base: float = number(
+        "dry_base",
+        1.75,
+        least=1,
+        most=1e3,
+        expected="between 1 and 1000",
+        help="DRY grows by this with each repeated token.",
+    )
+    allowed_length: int = number(
+        "dry_allowed_length",
+        2,
+        least=1,
+        expected="1 or more",
+        help="Repetitions up to this length are free.",
+    )
+    sequence_breakers: tuple[int, ...] = texts(
+        "dry_sequence_breakers",
+        (),
+        flags=("--dry-breaker",),
+        metavar="TEXT",
+        help="No repetition reaches across it (repeatable).",
+        read=lambda wanted, tokenizer, _: breakers_of(wanted, tokenizer),
+        otherwise=("\n", ":", '"', "*"),  # those of its first description
+    )
+    window: int = penalty_window()
 
     def __call__(self, scores: Scores) -> None:
         lengths = self.lengths(scores.text[-self.window :] if self.window else scores.text)
@@ -76,6 +119,10 @@ class DRY(Processor):
         return found
 
 
+REPEATS: tuple[type[Processor], ...] = (DRY, NoRepeatNgram)
+"""In their default order."""
+
+
 def places_after(text: Ints, count: int) -> Ints:
     """Where a text has what followed an earlier occurrence of its last `count` tokens."""
     if len(text) <= count:
@@ -84,9 +131,3 @@ def places_after(text: Ints, count: int) -> Ints:
     for back in range(1, count + 1):
         is_equal &= text[count - back : len(text) - back] == text[-back]
     return is_equal.nonzero()[0] + count
-
-
-def breakers_of(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids of the tokens that hold one of these texts."""
-    wanted = [text.encode() for text in texts]
-    return tuple(i for i, piece in enumerate(tokenizer.pieces) if any(text in piece for text in wanted))

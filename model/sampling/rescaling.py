@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling import lazy_numpy as np
 from tokenglass.model.sampling.processor import Processor
-from tokenglass.model.sampling.provenance import Floats
-from tokenglass.model.sampling.scores import Scores
+from tokenglass.model.sampling.settings import number
+
+if TYPE_CHECKING:
+    from tokenglass.model.sampling.provenance import Floats
+    from tokenglass.model.sampling.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,23 @@ class Temperature(Processor):
     A token whose probability is then too small for a number cannot be drawn: the temperature has cut it.
     """
 
-    temperature: float
     name: ClassVar[str] = "temperature"
+    only_for_draws: ClassVar[bool] = True
+    temperature: float = number(
+        "temperature",
+        0.8,
+        least=0,
+        expected="0 (greedy) or more",
+        off=1.0,
+        flags=("-t", "--temperature"),
+        help="0 is greedy, higher is bolder.",
+        in_transformers=1.0,
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """At 1 too, which changes nothing, so that a chain names it; 0 has no use for it."""
+        return self.temperature > 0
 
     def __call__(self, scores: Scores) -> None:
         if self.temperature < 1:
@@ -40,8 +57,16 @@ class Guidance(Processor):
     logits (as in transformers). Raises ParameterError where there is no negative prompt.
     """
 
-    scale: float
     name: ClassVar[str] = "guidance"
+    scale: float = number(
+        "guidance_scale",
+        1.0,
+        least=-1e3,
+        most=1e3,
+        expected="between -1000 and 1000; 1 is off",
+        flags=(),  # --guidance stands beside --negative
+        help="How far from the negative prompt; 1 is off.",
+    )
 
     def __call__(self, scores: Scores) -> None:
         if scores.context.negative is None:
@@ -53,6 +78,10 @@ class Guidance(Processor):
         np.subtract(logprobs, negative, out=change, where=is_possible)
         change *= self.scale - 1
         scores.reweigh(self.name, logprobs + change, change)
+
+
+RESCALINGS: tuple[type[Processor], ...] = (Temperature,)
+"""In their default order; guidance comes first of all."""
 
 
 def log_softmax(logits: Floats) -> Floats:

@@ -31,14 +31,14 @@ class Distribution:
 class Sampler:
     """Picks one token per position; a pure function of the logits and the context."""
 
-    __slots__ = ("chain", "measure", "parameters", "piece", "top")
+    __slots__ = ("chain", "is_greedy", "measure", "piece", "top")
 
     def __init__(
         self, parameters: SamplingParameters, piece: Callable[[int], bytes], top: int = 5, measure: Measure = Raw.of
     ):
         """`piece` gives the bytes of a token id; `top` candidates are recorded per choice."""
         self.measure = measure
-        self.parameters = parameters
+        self.is_greedy = parameters.is_greedy
         self.piece = piece
         self.top = top
         self.chain = build_chain(parameters)
@@ -54,7 +54,7 @@ class Sampler:
         apply_chain(self.chain, scores)
         draw = None
         token_id = int(scores.token_ids[0])
-        if not self.parameters.is_greedy:
+        if not self.is_greedy:
             draw = uniform(context.seed, context.position, attempt=context.attempt)
             token_id = drawn(scores, draw)
         candidates = self._candidates(raw, scores, scores.watched, token_id)
@@ -80,7 +80,7 @@ class Sampler:
         raw, scores = self._begin(logits, context)
         apply_chain(self.chain, scores)
         final = np.zeros(scores.size)
-        if self.parameters.is_greedy:
+        if self.is_greedy:
             final[scores.token_ids[0]] = 1.0
         elif scores.is_complete:
             final[scores.token_ids] = scores.probs
@@ -97,7 +97,7 @@ class Sampler:
         return raw, Scores(raw, context, self.top)
 
     def _candidates(self, raw: Raw, scores: Scores, shown: Ints, token_id: int) -> tuple[Candidate, ...]:
-        is_greedy = self.parameters.is_greedy
+        is_greedy = self.is_greedy
         token_ids = shown.tolist()
         probs = [float(i == token_id) for i in token_ids] if is_greedy else final_probs(scores, shown)
         logprobs = raw.logprobs(shown).tolist()

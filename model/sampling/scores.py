@@ -11,7 +11,7 @@ from tokenglass.model.errors import EngineError, NothingPossible
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.head import HEAD, Head
 from tokenglass.model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
-from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.sampling.raw import Raw, weighed
 
 UNDERFLOW = math.log(sys.float_info.min)  # below it an exponential has no digits of its own
 
@@ -133,6 +133,11 @@ class Scores:
         elif self._mass is None:
             self._mass = float(np.exp(self.whole - peak if peak else self.whole).sum())
         return self._mass
+
+    @property
+    def entropy(self) -> float:
+        """Over all tokens, in nats."""
+        return math.log(self.mass) - weighed(self.possible - self.peak)[1] / self.mass
 
     @property
     def probs(self) -> Floats:

@@ -36,12 +36,27 @@ MOVED = {
     "logit_bias": (((5, 9), 1.0),),
 }
 CHAINS = {
-    "greedy, top 5": (SamplingParameters(0.0), 5),
+    "greedy, top 5": (SamplingParameters(temperature=0.0), 5),
     "default (temperature, top-p), top 5": (SamplingParameters(), 5),
-    "temperature 1 alone, top 5": (SamplingParameters(1.0, top_p=1.0), 5),
-    "ten processors, top 10": (SamplingParameters(0.8, 50, 0.95, 0.02, **MOVED), 10),
-    "ten, typical-p for top-k, top 10": (SamplingParameters(0.8, 0, 0.95, 0.02, 0.9, **MOVED), 10),
-    "all thirteen, top 10": (SamplingParameters(0.8, 50, 0.95, 0.02, 0.9, 3.0, xtc_probability=0.5, **MOVED), 10),
+    "temperature 1 alone, top 5": (SamplingParameters(temperature=1.0, top_p=1.0), 5),
+    "ten processors, top 10": (SamplingParameters(temperature=0.8, top_k=50, top_p=0.95, min_p=0.02, **MOVED), 10),
+    "ten, typical-p for top-k, top 10": (
+        SamplingParameters(temperature=0.8, top_k=0, top_p=0.95, min_p=0.02, typical_p=0.9, **MOVED),
+        10,
+    ),
+    "all thirteen, top 10": (
+        SamplingParameters(
+            temperature=0.8,
+            top_k=50,
+            top_p=0.95,
+            min_p=0.02,
+            typical_p=0.9,
+            top_n_sigma=3.0,
+            xtc_probability=0.5,
+            **MOVED,
+        ),
+        10,
+    ),
 }
 
 

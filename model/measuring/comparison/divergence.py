@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def margin_of(loaded: LoadedModel, request: Request, written: Sequence[int], tok
     logits = loaded.engine.forward([ids], None, planned_length=planned)[0, -1]
     context = Text(loaded.tokenizer, request, loaded.engine.limit).context(ahead=written)
     greedy = request.sampling.is_greedy
-    sampling = replace(request.sampling, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) if greedy else request.sampling
+    sampling = request.sampling.replace(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) if greedy else request.sampling
     final = Sampler(sampling, loaded.tokenizer.piece).distribution(logits, context).final
     return top_two(final) if greedy else to_edge(final, token_id, uniform(request.seed, len(ids)))
 
