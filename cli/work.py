@@ -1,19 +1,19 @@
-"""Long work drawn as a bar on stderr, where somebody sees it."""
+"""Long work shown as a bar on stderr, where somebody sees it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from typing import TypeVar
 
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import is_terminal, make_console
+from tokenglass.model.progress import Progress, finish
 
-if TYPE_CHECKING:
-    from tokenglass.model.checkpoint.partial import Progress
+Result = TypeVar("Result")
 
 
-def work(steps: Iterator[Progress]) -> None:
+def work(steps: Generator[Progress, None, None]) -> None:
     """Run to the end, or until another process has done the same; a bar per phase on a terminal, silence elsewhere."""
     from tokenglass.model.checkpoint.partial import MadeMeanwhile
 
@@ -23,18 +23,21 @@ def work(steps: Iterator[Progress]) -> None:
         say(str(done))
 
 
-def watch(steps: Iterator[Progress]) -> None:
+def watch(steps: Generator[Progress, None, Result]) -> Result:
+    """What the work returns; a bar per phase on a terminal, silence elsewhere."""
     if not is_terminal(sys.stderr):
-        for _ in steps:
-            pass
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        return finish(steps)
+    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:>11}"), BarColumn(), DownloadColumn(binary_units=True))
     console = make_console(sys.stderr, color="auto")
-    with Progress(*columns, TransferSpeedColumn(), console=console, transient=True) as bars:
-        tasks = {}
-        for step in steps:
+    with Bars(*columns, TransferSpeedColumn(), console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: Progress) -> None:
             if step.doing not in tasks:
                 tasks[step.doing] = bars.add_task(step.doing, total=step.total)
             bars.update(tasks[step.doing], completed=step.done)
+
+        return finish(steps, show)

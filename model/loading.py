@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,12 +15,13 @@ from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize_int4, quantize_int8
 from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.checkpoint.store import bundled_folder, name_of, sha256_of
-from tokenglass.model.checkpoint.weights import Watch, read_weights
+from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.engine.devices import may_have_gpu
 from tokenglass.model.engine.large_pages import Arena
 from tokenglass.model.engine.memory import Caches, available_memory, check_memory
 from tokenglass.model.engine.threads import count_threads
 from tokenglass.model.errors import EngineError, ParameterError
+from tokenglass.model.progress import Progress, finish
 from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,18 +32,34 @@ Quantize = Literal["none", Format]
 Backend = Literal["auto", "native", "torch"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedModel:
+    """A checkpoint of which all but the weights was read, and how they will be loaded."""
+
     name: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    engine: TorchEngine | NativeEngine
-    backend: Literal["native", "torch"]  # who computes
+    backend: Backend
     threads: int
     dtype: str  # of the cache, and of the weights where they are not quantised
     device: str
-    quantize: Quantize = "none"
-    notes: tuple[str, ...] = ()  # what the user should know: what of the checkpoint is not used, who computes and why
+    quantize: Quantize
+    notes: tuple[str, ...]  # what the user should know: what of the checkpoint is not used, who computes and why
+
+    @property
+    def limit(self) -> int:
+        """Positions of the context."""
+        return self.checkpoint.config.max_positions
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that have a logit."""
+        return self.checkpoint.config.vocab_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights as they will be in memory."""
+        return self.checkpoint.nbytes_as(self.dtype if self.quantize == "none" else self.quantize)
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -55,11 +72,19 @@ class LoadedModel:
         return self._possible((*self.checkpoint.eos_token_ids, *self.tokenizer.eos_token_ids))
 
     def _possible(self, token_ids: Iterable[int]) -> frozenset[int]:
-        return frozenset(token_id for token_id in token_ids if token_id < self.checkpoint.config.vocab_size)
+        return frozenset(token_id for token_id in token_ids if token_id < self.vocab_size)
 
     @property
     def tokenizer_fingerprint(self) -> str:
         return sha256_of(self.checkpoint.folder / "tokenizer.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel(OpenedModel):
+    """A model ready to generate; `backend` is who computes."""
+
+    engine: TorchEngine | NativeEngine
+    backend: Literal["native", "torch"]
 
 
 def load_model(
@@ -70,10 +95,23 @@ def load_model(
     quantize: Quantize = "none",
     backend: Backend = "torch",
     threads: int | None = None,
-    watch: Callable[[int], Watch | None] = lambda _: None,
-    caches: Callable[[Tokenizer], int | Caches] = lambda _: 0,
+    caches: Caches | None = None,
 ) -> LoadedModel:
-    """Open, audit and load a checkpoint. Raises TokenglassError of the kind that fits.
+    """Open and load at once; see `open_model` and `load_weights`."""
+    opened = open_model(folder, dtype=dtype, device=device, quantize=quantize, backend=backend, threads=threads)
+    return finish(load_weights(opened, caches or Caches()))
+
+
+def open_model(
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: Quantize = "none",
+    backend: Backend = "auto",
+    threads: int | None = None,
+) -> OpenedModel:
+    """Read the config, the headers and the tokenizer, and settle how to load. Raises TokenglassError of its kind.
 
     dtype auto is float32 for the bundled model on a CPU, which is fastest there, else the checkpoint's own.
     `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
@@ -81,13 +119,11 @@ def load_model(
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
     `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
     imported only where it is needed. `threads` None is one for each core that this process may use.
-    `watch` gets the bytes to make and may return a filter that sees each tensor as it is read. `caches` says what
-    the run will keep, or how many positions of one cache: where that and the weights do not fit, nothing is loaded.
     """
     checkpoint = Checkpoint.open(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    target, free = settle_device(device)
-    quantize = settle_quantize(checkpoint, quantize)
+    device = usable_device(device)
+    quantize = stored_or_asked(checkpoint, quantize)
     if quantize != "none" and backend == "torch" and dtype not in ("auto", "float32"):
         raise ParameterError(f"--dtype {dtype} is not for {quantize} weights, which torch computes with in float32")
     notes = list(checkpoint.config.notes)
@@ -96,57 +132,85 @@ def load_model(
             f"--dtype float16 is too narrow for {checkpoint.config.model_type}; try bfloat16 or float32"
         )
     if dtype == "auto":
-        bundled = folder.resolve() == bundled_folder().resolve()
-        on_cpu = bundled and target == "cpu"
-        dtype = "float32" if on_cpu or quantize != "none" else checkpoint.config.dtype
+        is_tale_on_cpu = device == "cpu" and folder.resolve() == bundled_folder().resolve()
+        dtype = "float32" if is_tale_on_cpu or quantize != "none" else checkpoint.config.dtype
         if checkpoint.config.overflows_float16 and dtype == "float16":
             dtype = "float32"
             notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
-    check_memory(checkpoint, dtype, caches(tokenizer), free, quantize)
-    used = count_threads(threads)
-    library = None if backend == "torch" else load_kernels(dtype, target)
+    return OpenedModel(
+        name=name_of(folder),
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+        backend=backend,
+        threads=count_threads(threads),
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        notes=tuple(notes),
+    )
+
+
+def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:
+    """Audit and load the weights, where they and what the run will keep have room. Raises TokenglassError."""
+    checkpoint, dtype, quantize = opened.checkpoint, opened.dtype, opened.quantize
+    check_memory(checkpoint, dtype, caches, free_memory(opened.device), quantize)
+    library = None if opened.backend == "torch" else load_kernels(dtype, opened.device)
+    notes = opened.notes
     if isinstance(library, str):
-        if backend == "native":
+        if opened.backend == "native":
             raise EngineError(f"there are no native kernels here: {library}")
-        notes.append(f"torch runs the model, as the native kernels cannot: {library}")
+        notes = (*notes, f"torch runs the model, as the native kernels cannot: {library}")
         library = None
-    read_as = dtype if quantize == "none" else checkpoint.config.dtype
-    arena = Arena(checkpoint.nbytes_as(quantize if quantize != "none" else dtype) * 9 // 8)
-    read = read_weights(
+    arena = Arena(opened.nbytes * 9 // 8)
+    read = yield from read_weights(
         checkpoint,
-        dtype=read_as,
-        watch=watch(checkpoint.nbytes_as(read_as)),
-        quantize=None if quantize == "none" else quantizer(quantize, library, used, arena.empty),
+        dtype=dtype if quantize == "none" else checkpoint.config.dtype,
+        quantize=None if quantize == "none" else quantizer(quantize, library, opened.threads, arena.empty),
         place=arena.copy if library is not None else lambda array: array,
     )
     engine: TorchEngine | NativeEngine
-    computes: Literal["native", "torch"]
     if library is not None:
         from tokenglass.model.native_engine.engine import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
 
-        engine, computes = NativeEngine(read.blueprint, read.weights, library, dtype, used), "native"
+        engine = NativeEngine(read.blueprint, read.weights, library, dtype, opened.threads)
     else:
         from tokenglass.model.torch_engine.engine import load_torch  # noqa: PLC0415  (torch takes a second to import)
 
         dtype = dtype if quantize == "none" else "float32"
-        engine, computes = load_torch(read.blueprint, read.weights, target, dtype, used), "torch"
-    notes += read.notes
+        engine = load_torch(read.blueprint, read.weights, opened.device, dtype, opened.threads)
     return LoadedModel(
-        name_of(folder), checkpoint, tokenizer, engine, computes, used, dtype, target, quantize, tuple(notes)
+        name=opened.name,
+        checkpoint=checkpoint,
+        tokenizer=opened.tokenizer,
+        backend="torch" if library is None else "native",
+        threads=opened.threads,
+        dtype=dtype,
+        device=opened.device,
+        quantize=quantize,
+        notes=(*notes, *read.notes),
+        engine=engine,
     )
 
 
-def settle_device(device: str) -> tuple[str, int | None]:
-    """The device that is meant, and the bytes that are free there. Raises ParameterError.
+def usable_device(device: str) -> str:
+    """The device that is meant: cpu, cuda or mps. Raises ParameterError.
 
     Only torch knows whether a GPU can be used; where there cannot be one, it is not asked.
     """
     if device == "cpu" or (device == "auto" and not may_have_gpu()):
-        return "cpu", available_memory()
-    from tokenglass.model.torch_engine.engine import free_memory, pick_device  # noqa: PLC0415  (see above)
+        return "cpu"
+    from tokenglass.model.torch_engine.engine import pick_device  # noqa: PLC0415  (see above)
 
-    target = pick_device(device)
-    return target.type, free_memory(target)
+    return pick_device(device).type
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that are free on a device; None where that is not known."""
+    if device == "cpu":
+        return available_memory()
+    from tokenglass.model.torch_engine import engine  # noqa: PLC0415  (see above)
+
+    return engine.free_memory(engine.pick_device(device))
 
 
 def load_kernels(dtype: str, device: str) -> ctypes.CDLL | str:
@@ -178,7 +242,7 @@ def quantizer(
     return native_quantizer(library, format, threads, empty)
 
 
-def settle_quantize(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:
+def stored_or_asked(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:
     """What the weights will be: as they are stored, where that is quantised. Raises ParameterError."""
     stored = checkpoint.quantisation.format if checkpoint.quantisation is not None else "none"
     if stored != "none" and quantize not in ("none", stored):

@@ -25,6 +25,7 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.conversation import Conversation
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import CheckpointError, ConfigError
+from tokenglass.model.progress import finish
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.chat import ChatTemplate
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -333,7 +334,7 @@ def test_weights_are_views_of_the_file_s_where_they_can_be(tmp_path: Path) -> No
     save(tmp_path, *CASES["phi3"])
     checkpoint = Checkpoint.open(tmp_path)
     (stored,) = read_arrays(checkpoint.tensors, ["model.layers.0.self_attn.qkv_proj.weight"])
-    weights = read_weights(checkpoint, dtype="float32").weights
+    weights = finish(read_weights(checkpoint, dtype="float32")).weights
     parts = [weights[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "qkv"]
     assert np.array_equal(np.concatenate(parts), stored[1])
     ends = [(part.ctypes.data, part.ctypes.data + part.nbytes) for part in parts]

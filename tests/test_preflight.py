@@ -67,18 +67,18 @@ def test_weights_and_cache_are_weighed_against_it(saved_checkpoint: Path) -> Non
     checkpoint = Checkpoint.open(saved_checkpoint)
     weights = checkpoint.num_parameters * 4
     cache = (128 + 64) * tiny.CONFIG.cache_bytes_per_token("float32")  # the old storage is there until the new is full
-    check_memory(checkpoint, "float32", 100, weights + cache)
-    check_memory(checkpoint, "float32", 100, None)
-    check_memory(checkpoint, "bfloat16", 100, (weights + cache) // 2)
+    check_memory(checkpoint, "float32", Caches(100), weights + cache)
+    check_memory(checkpoint, "float32", Caches(100), None)
+    check_memory(checkpoint, "bfloat16", Caches(100), (weights + cache) // 2)
     for available in (weights + cache - 1, weights - 1, 0):
         with pytest.raises(EngineError, match=r"need 0 MiB, and 0 MiB are free; try .*a smaller model"):
-            check_memory(checkpoint, "float32", 100, available)
+            check_memory(checkpoint, "float32", Caches(100), available)
 
 
 def test_positions_beyond_the_context_are_not_counted(saved_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(saved_checkpoint)
     full = checkpoint.num_parameters * 4 + (256 + 128) * tiny.CONFIG.cache_bytes_per_token("float32")
-    check_memory(checkpoint, "float32", 10**9, full)
+    check_memory(checkpoint, "float32", Caches(10**9), full)
 
 
 def test_loading_asks_first(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,16 +149,7 @@ def test_what_is_weighed_is_what_runs(
     folder = Path(shutil.copytree(saved_checkpoint, tmp_path / "model"))
     template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]"
     (folder / "chat_template.jinja").write_text(template)
-    weighed: list[Caches] = []
-
-    def weigh(_checkpoint: Checkpoint, _dtype: str, caches: Caches, *_: object) -> None:
-        weighed.append(caches)
-        raise EngineError("weighed")
-
-    monkeypatch.setattr("tokenglass.model.loading.check_memory", weigh)
-    with pytest.raises(EngineError, match="weighed"):
-        generate_app()(["-m", str(folder), "The fox", "-n", "10", *options], standalone_mode=False)
-    (caches,) = weighed
+    caches = weigh(monkeypatch, "-m", str(folder), "The fox", "-n", "10", *options)
     assert caches.rows == rows
     tokenizer = Tokenizer.from_folder(folder)
     said = [("system", "Be brief")] * ("--system" in options) + [("user", "The fox")]
@@ -166,6 +157,35 @@ def test_what_is_weighed_is_what_runs(
     prompt = tokenizer.encode_bare(chat) if "--chat" in options else tokenizer.encode("The fox")
     assert caches.length == len(prompt) + 10
     assert caches.negative_length == (len(tokenizer.encode("The sad fox was")) + 10 if "--negative" in options else 0)
+
+
+def weigh(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Caches:
+    """What `generate` weighs beside the weights."""
+    weighed: list[Caches] = []
+
+    def check(_checkpoint: Checkpoint, _dtype: str, caches: Caches, *_: object) -> None:
+        weighed.append(caches)
+        raise EngineError("weighed")
+
+    monkeypatch.setattr("tokenglass.model.loading.check_memory", check)
+    with pytest.raises(EngineError, match="weighed"):
+        generate_app()([*arguments], standalone_mode=False)
+    return weighed[0]
+
+
+def test_a_prompt_that_is_cut_is_weighed_as_it_is_cut(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = weigh(monkeypatch, "-m", str(saved_checkpoint), "fox " * 300, "-n", "10", "--truncate", "left")
+    assert caches.length == tiny.CONFIG.max_positions
+
+
+def test_a_model_that_drafts_is_weighed_with_its_cache(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(saved_checkpoint)
+    alone = weigh(monkeypatch, "-m", folder, "The fox", "-n", "10")
+    drafts = weigh(monkeypatch, "-m", folder, "The fox", "-n", "10", "--mode", "speculative", "--draft-model", folder)
+    draft = Checkpoint.open(saved_checkpoint)
+    dtype = draft.config.dtype
+    assert alone.beside == 0
+    assert drafts == replace(alone, beside=draft.nbytes_as(dtype) + alone.nbytes(draft.config, dtype))
 
 
 def write(root: Path, files: Mapping[str, str]) -> None:

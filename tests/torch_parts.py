@@ -12,6 +12,7 @@ from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize
 from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.checkpoint.weights import Weights, read_weights
+from tokenglass.model.progress import finish
 from tokenglass.model.torch_engine.engine import TorchEngine, as_tensor, load_torch
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.transformer import Transformer
@@ -26,7 +27,7 @@ class ReadEngine(TorchEngine):
 
 
 def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str) -> ReadEngine:
-    read = read_weights(checkpoint, dtype=dtype)
+    read = finish(read_weights(checkpoint, dtype=dtype))
     loaded = load_torch(read.blueprint, read.weights, device, dtype, torch.get_num_threads())
     engine = ReadEngine(loaded.model, loaded.device, loaded.dtype)
     engine.notes = read.notes

@@ -49,7 +49,7 @@ def chat(
     Ctrl-D ends.
     """
     from tokenglass.cli.run import session
-    from tokenglass.cli.run.request import build_request, fit, lengths
+    from tokenglass.cli.run.request import build_request, fit, lengths, plan_caches
     from tokenglass.cli.run.summary import summary
     from tokenglass.cli.terminal.interrupts import ChatInterrupts
     from tokenglass.model.decoding.conversation import Conversation
@@ -57,11 +57,12 @@ def chat(
     from tokenglass.model.text.chat import ChatTemplate, Message
 
     name = session.settle_view(view)
-    loaded, _ = session.load(model, lambda _: control.planned_length)
+    opened = session.open_model(model)
     opening = () if system is None else (Message("system", system),)
-    template = ChatTemplate.from_folder(loaded.checkpoint.folder)
+    template = ChatTemplate.from_folder(opened.checkpoint.folder)
+    settings = build_request(opened, (0,), control, sampling, model, view.top, chat=True)
+    loaded = session.load(opened, plan_caches(settings, opened))
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
-    settings = build_request(loaded, (0,), control, sampling, model, view.top, chat=True)
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
     def turn(line: str) -> None:
@@ -70,7 +71,7 @@ def chat(
         prompt_ids = fit(loaded, conversation.prompt_ids(line), control, None)
         most, least = lengths(loaded, control, len(prompt_ids))
         request = replace(settings, prompt_ids=prompt_ids, max_new_tokens=most, min_new_tokens=least)
-        reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.engine.limit))
+        reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.limit))
         run = describe_run(loaded, request, prompt="")
         flag = interrupts.soften()
         shown = session.make_view(name, view, flag)

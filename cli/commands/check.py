@@ -58,12 +58,12 @@ def check(
     Leaves with 1 where something does not hold.
     """
     from tokenglass.cli.run import session
+    from tokenglass.model.engine.memory import Caches
     from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
 
-    def length(_: object) -> int:
-        return 3 * LENGTH
-
-    loaded, _ = session.load(ModelOptions(model, dtype, device, quantize, backend, threads), length)
+    caches = Caches(3 * LENGTH)
+    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
+    loaded = session.load(opened, caches)
     ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
     probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
     kind = loaded.dtype if loaded.quantize == "none" else loaded.quantize
@@ -72,9 +72,8 @@ def check(
     if (kind, loaded.backend) != ("float32", "torch"):
         logits, name = probe.whole(ids), f"{kind} on {loaded.backend}"
         del probe, loaded  # two models need not fit in memory at once
-        exact, _ = session.load(
-            ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads), length
-        )
+        options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads)
+        exact = session.load(session.open_model(options), caches)
         reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
         base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
         findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kind)

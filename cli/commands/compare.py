@@ -67,21 +67,20 @@ def compare(
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.run.request import sampling_parameters
     from tokenglass.cli.widgets.comparison import show
+    from tokenglass.model.engine.memory import Caches
 
     texts = tuple(read_prompt([part], None, keep_newline=False) for part in prompts) if prompts else None
-    loaded, used = session.load(
-        ModelOptions(model, dtype, device, quantize, backend, threads),
-        lambda tokenizer: max_new_tokens + max((len(tokenizer.encode(text)) for text in texts or ()), default=0),
-    )
-
+    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
+    longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
+    given = {"temperature": temperature, "top_p": top_p}
+    settings = {name: value for name, value in given.items() if value is not None}
+    sampling = sampling_parameters(opened, options.SamplingOptions(settings))
+    loaded = session.load(opened, Caches(longest + max_new_tokens))
     from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
     from tokenglass.model.measuring.comparison.facts import facts_of
     from tokenglass.model.measuring.comparison.modes import Modes
     from tokenglass.model.measuring.comparison.scorer import Scorer
 
-    given = {"temperature": temperature, "top_p": top_p}
-    settings = {name: value for name, value in given.items() if value is not None}
-    sampling = sampling_parameters(loaded, options.SamplingOptions(settings))
     plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
     draft = None if draft_model is None else load(draft_model, loaded)
     make = Modes(loaded, draft, block_size, draft_length)
@@ -93,7 +92,7 @@ def compare(
     done = iter(range(1, comparison.steps + 1))
     for _ in drawn(comparison.measure(), "comparing", comparison.steps, lambda _: next(done)):
         pass
-    facts = facts_of(comparison, used)
+    facts = facts_of(comparison, loaded.threads)
     if as_json:
         write_json(facts, indent=2)
     else:

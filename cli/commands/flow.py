@@ -101,6 +101,7 @@ def flow(
     from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.terminal.terminal import make_console, supports_live
+    from tokenglass.model.engine.memory import Caches
     from tokenglass.model.errors import ParameterError
     from tokenglass.model.records.codec import to_dict
 
@@ -110,7 +111,8 @@ def flow(
     if interactive and not supports_live(sys.stdout, sys.stderr):
         raise ParameterError("--interactive needs a terminal of at least 20 columns and 6 lines; leave it out")
     options = ModelOptions(model, dtype, device, quantize, Backend.torch, threads)  # kernels have nothing to look into
-    loaded, _ = session.load(options, lambda tokenizer: len(tokenizer.encode(content)) + max_new_tokens)
+    opened = session.open_model(options)
+    loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens))
     reading, first = read(loaded, content, max_new_tokens, seed, temperature)
     last = len(reading.token_ids) - 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 
 import typer
 
@@ -42,41 +41,32 @@ def generate(
         return
     from tokenglass.cli.run import session
     from tokenglass.cli.run.decoder import explained, records_of
-    from tokenglass.cli.run.model_folder import model_folder
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.run.request import build_request, caches, encode, fit, guided, healed
-    from tokenglass.cli.run.several import check_several, is_several, several_view
+    from tokenglass.cli.run.request import plan_caches, read_request
+    from tokenglass.cli.run.several import is_several, several_view
     from tokenglass.cli.run.summary import seeds, summary
     from tokenglass.cli.terminal.interrupts import soft_interrupt
     from tokenglass.model.runs.run import describe_run
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
-    folder = model_folder(model.model)
-    ids = cache(lambda tokenizer: encode(tokenizer, folder, text, prompt))  # asked for before and after loading
-    loaded, _ = session.load(
-        model, lambda tokenizer: caches(tokenizer, len(ids(tokenizer)), control.planned_length, search)
-    )
-    prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
-    request = build_request(loaded, prompt_ids, control, sampling, model, view.top, chat=prompt.chat)
-    request = guided(request, loaded, prompt, search)
-    if prompt.heal:
-        request = healed(request, loaded.tokenizer)
-    several = is_several(search)
-    if several:
-        request = check_several(request, search, view)
-    shown_prompt = f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text
+    opened = session.open_model(model)
+    draft = session.open_draft(mode, opened)
+    request = read_request(opened, text, prompt, control, sampling, search, view, model)
+    caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
+    loaded, draft_model = session.load_with_draft(opened, draft, caches)
     run = describe_run(
         loaded,
         request,
-        shown_prompt,
+        prompt.shown(text),
         negative_prompt=search.negative,
         search=session.search_settings(search, request.seed),
         mode=session.mode_settings(mode),
     )
+    several = is_several(search)
     flow_cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
     with soft_interrupt() as interrupt:
-        records = records_of(loaded, request, mode, search, interrupt, flow_cache)
+        records = records_of(loaded, request, mode, search, interrupt, flow_cache, draft_model)
         if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():
             say_lines(seeds(run))
         if several:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -72,9 +71,8 @@ def pick(
     if save is not None and save.exists():
         raise ParameterError(f"--save {save}: is there already; give another name")
     from tokenglass.cli.run import session
-    from tokenglass.cli.run.model_folder import model_folder
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.run.request import build_request, encode, fit
+    from tokenglass.cli.run.request import build_request, encode, fit, plan_caches
     from tokenglass.cli.terminal.interrupts import soft_interrupt
     from tokenglass.cli.terminal.terminal import make_console
 
@@ -83,17 +81,16 @@ def pick(
     )
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
-    folder = model_folder(model.model)
-    ids = cache(lambda tokenizer: encode(tokenizer, folder, text, given))  # asked for before and after loading
-    loaded, _ = session.load(model, lambda tokenizer: len(ids(tokenizer)) + control.planned_length)
+    opened = session.open_model(model)
+    prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
+    request = build_request(opened, prompt_ids, control, sampling, model, top, chat=prompt.chat)
+    loaded = session.load(opened, plan_caches(request, opened))
     from tokenglass.cli.views.pick import PickView
     from tokenglass.cli.views.picking import Picking
     from tokenglass.model.decoding.branches import Branches
     from tokenglass.model.runs.run import describe_run
 
-    prompt_ids = fit(loaded, ids(loaded.tokenizer), control, prompt.truncate)
-    request = build_request(loaded, prompt_ids, control, sampling, model, top, chat=prompt.chat)
-    run = describe_run(loaded, request, f"{text}\n{prompt.prefill_response or ''}" if prompt.chat else text)
+    run = describe_run(loaded, request, given.shown(text))
     branches = Branches(loaded.engine, loaded.tokenizer, request)
     picking = Picking(branches, run, most=request.max_new_tokens, save_to=save)
     console = make_console(sys.stdout, color=color.value)

@@ -69,3 +69,7 @@ class PromptOptions:
     chat: Chat = False
     system: System = None
     prefill_response: PrefillResponse = None
+
+    def shown(self, text: str) -> str:
+        """The prompt as a view shows it."""
+        return f"{text}\n{self.prefill_response or ''}" if self.chat else text

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.mode import DraftBy, Mode, ModeOptions
 from tokenglass.cli.options.search import SearchOptions
-from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.run.several import decode_several
 from tokenglass.model.errors import ParameterError
 
@@ -30,9 +29,12 @@ def records_of(
     search: SearchOptions,
     interrupt: threading.Event,
     cache: KVCache | None = None,
+    draft: LoadedModel | None = None,
 ) -> Iterator[Record]:
-    """The records of a run, over that cache where one is given. Raises ParameterError for options that exclude each
-    other."""
+    """The records of a run, over that cache where one is given; `draft` is the model that guesses.
+
+    Raises ParameterError for options that exclude each other.
+    """
     engine, tokenizer = loaded.engine, loaded.tokenizer
     several = [name for name, count in (("--beams", search.beams), ("--num-samples", search.num_samples)) if count > 1]
     if several and mode.mode is not Mode.autoregressive:
@@ -55,7 +57,7 @@ def records_of(
     cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
     if mode.mode is Mode.jacobi:
         return decode_jacobi(engine, tokenizer, request, interrupt, cache, mode.block_size)
-    drafter = make_drafter(loaded, request, mode, cache)
+    drafter = make_drafter(loaded, draft, request, mode, cache)
     return decode_speculative(engine, tokenizer, request, interrupt, cache, drafter, mode.draft_length)
 
 
@@ -83,24 +85,16 @@ def parallel_parameters(mode: ModeOptions) -> ParallelParameters:
     )
 
 
-def make_drafter(loaded: LoadedModel, request: Request, mode: ModeOptions, cache: KVCache) -> Drafter:
+def make_drafter(
+    loaded: LoadedModel, draft: LoadedModel | None, request: Request, mode: ModeOptions, cache: KVCache
+) -> Drafter:
     """Where guesses come from. Raises ParameterError."""
     from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
 
     if mode.draft is DraftBy.parallel:
         return ParallelDrafter(loaded.engine, cache, loaded.checkpoint.config.mask_token_id)
-    if mode.draft is DraftBy.model or mode.draft_model is not None:
-        if mode.draft_model is None:
-            raise ParameterError("--draft model needs --draft-model MODEL")
-        from tokenglass.model.engine.memory import Caches
-        from tokenglass.model.loading import load_model
-
-        planned = request.planned_length(loaded.engine.limit)
-        here = Caches(planned).nbytes(loaded.checkpoint.config, loaded.dtype)  # it has not grown yet
-        other = load_model(
-            model_folder(mode.draft_model), backend="auto", caches=lambda _: Caches(planned, beside=here)
-        )
-        if other.tokenizer_fingerprint != loaded.tokenizer_fingerprint:
-            raise ParameterError(f"{other.name} has another tokenizer than {loaded.name}; its guesses cannot be read")
-        return ModelDrafter(other.engine, len(request.prompt_ids), loaded.engine.vocab_size)
+    if draft is not None:
+        return ModelDrafter(draft.engine, len(request.prompt_ids), loaded.engine.vocab_size)
+    if mode.draft is DraftBy.model:
+        raise ParameterError("--draft model needs --draft-model MODEL")
     return NgramDrafter()

@@ -3,50 +3,88 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tokenglass.cli.options.mode import Mode, ModeOptions
+from tokenglass.cli.options.mode import DraftBy, Mode, ModeOptions
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
-from tokenglass.cli.progress import loading_bar
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import make_console, supports_live
 from tokenglass.cli.views.jsonl import JsonlView
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
+from tokenglass.cli.work import watch
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.progress import finish
 
 if TYPE_CHECKING:
     import threading
 
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.inspection.explainer import Explainer
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loading import LoadedModel, OpenedModel
     from tokenglass.model.runs.run import ModeSettings, Search
-    from tokenglass.model.text.tokenizer import Tokenizer
+
+LARGE = 256 * 2**20  # bytes of weights; fewer are read before a bar could be drawn
 
 
-def load(options: ModelOptions, caches: Callable[[Tokenizer], int | Caches]) -> tuple[LoadedModel, int]:
-    """The model that the options name, in memory, and the number of CPU threads. Raises TokenglassError."""
-    from tokenglass.model.loading import load_model
+def open_model(options: ModelOptions) -> OpenedModel:
+    """The model that the options name, without its weights. Raises TokenglassError."""
+    from tokenglass.model import loading
 
-    loaded = load_model(
+    return loading.open_model(
         model_folder(options.model),
         dtype=options.dtype,
         device=options.device,
         quantize=options.quantize.value,
         backend=options.backend.value,
         threads=options.threads,
-        watch=loading_bar,
-        caches=caches,
     )
+
+
+def load(opened: OpenedModel, caches: Caches) -> LoadedModel:
+    """The model in memory, with room for what the run will keep; a bar shows how far a large one is.
+
+    Raises TokenglassError.
+    """
+    loaded = load_unsaid(opened, caches)
     for note in loaded.notes:
         say(f"note: {note}")
-    return loaded, loaded.threads
+    return loaded
+
+
+def load_unsaid(opened: OpenedModel, caches: Caches) -> LoadedModel:
+    """The same, its notes left unsaid."""
+    from tokenglass.model.loading import load_weights
+
+    loading = load_weights(opened, caches)
+    return watch(loading) if opened.nbytes >= LARGE else finish(loading)
+
+
+def open_draft(mode: ModeOptions, opened: OpenedModel) -> OpenedModel | None:
+    """The smaller model that guesses, where one is asked for. Raises ParameterError for one of another tokenizer."""
+    if mode.draft_model is None or mode.mode is not Mode.speculative or mode.draft is DraftBy.parallel:
+        return None
+    draft = open_model(ModelOptions(mode.draft_model))
+    if draft.tokenizer_fingerprint != opened.tokenizer_fingerprint:
+        raise ParameterError(f"{draft.name} has another tokenizer than {opened.name}; its guesses cannot be read")
+    return draft
+
+
+def load_with_draft(
+    opened: OpenedModel, draft: OpenedModel | None, caches: Caches
+) -> tuple[LoadedModel, LoadedModel | None]:
+    """A model, and the one that guesses for it: the memory is asked for both, and for both caches."""
+    if draft is None:
+        return load(opened, caches), None
+    guesses = replace(caches, rows=1, negative_length=0)
+    nbytes = draft.nbytes + guesses.nbytes(draft.checkpoint.config, draft.dtype)
+    loaded = load(opened, replace(caches, beside=nbytes))
+    here = caches.nbytes(opened.checkpoint.config, loaded.dtype)  # it has not grown yet
+    return loaded, load_unsaid(draft, replace(guesses, beside=here))
 
 
 def settle_view(options: ViewOptions) -> ViewName:

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tokenglass.model.checkpoint.store import PARTIAL
@@ -18,15 +17,6 @@ try:
     import fcntl
 except ImportError:  # Windows has none; there two processes must not make the same folder
     fcntl = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a piece of work is, in bytes."""
-
-    doing: str
-    done: int
-    total: int
 
 
 class MadeMeanwhile(StoreError):  # noqa: N818  (it ends well)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
-from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
+from tokenglass.model.checkpoint.partial import complete_or_nothing
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation
 from tokenglass.model.checkpoint.small_files import belongs_to_model
@@ -17,6 +17,7 @@ from tokenglass.model.checkpoint.weights import Weights, iterate_weights, plan_r
 from tokenglass.model.checkpoint.writer import write_safetensors
 from tokenglass.model.errors import CheckpointError
 from tokenglass.model.files import MAX_TOKENIZER, read_bytes
+from tokenglass.model.progress import Progress
 
 
 def quantize_checkpoint(
@@ -24,7 +25,7 @@ def quantize_checkpoint(
     format: Format,  # noqa: A002  (the word for it everywhere)
     folder: Path,
     quantize: Callable[[Array], QuantizedWeight],
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Write `folder`: the weights as `quantize` makes them, and the other small files as they are.
 
     There is nothing until all of it is there. Raises StoreError where something is there already, CheckpointError where

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.checkpoint.quantised_layout import Format, stored_parts
 from tokenglass.model.errors import CheckpointError
+from tokenglass.model.progress import Progress
 
 Weights = dict[str, Array | QuantizedWeight]
-Watch = Callable[[Iterator[tuple[str, Array]]], Iterator[tuple[str, Array]]]  # a filter over weights being read
 Quantize = Callable[[Array], QuantizedWeight]
+T = TypeVar("T", Array | QuantizedWeight, Array)
 ENDS = {f"{EMBEDDING}.weight", f"{HEAD}.weight"}  # which a tied model holds once
 
 
@@ -48,20 +49,20 @@ def read_weights(
     checkpoint: Checkpoint,
     *,
     dtype: str,
-    watch: Watch | None = None,
     quantize: Quantize | None = None,
     place: Callable[[Array], Array] = lambda array: array,
-) -> ModelWeights:
-    """Every weight of a checkpoint. Raises CheckpointError where the files do not hold them all.
+) -> Generator[Progress, None, ModelWeights]:
+    """Every weight of a checkpoint, one after another. Raises CheckpointError where the files do not hold them all.
 
     Weights whose dtype is already right stay mapped. `quantize` makes fewer bits of the matrices, and float32 of the
-    rest; quantised checkpoints are read as they are. `watch` sees each tensor as it is read. What is made in memory by
-    a change of dtype is kept where `place` puts it.
+    rest; quantised checkpoints are read as they are. What is made in memory by a change of dtype is kept where `place`
+    puts it.
     """
     if checkpoint.quantisation is not None:
-        return _read_quantised(checkpoint, checkpoint.quantisation.format, watch)
+        return (yield from _read_quantised(checkpoint, checkpoint.quantisation.format))
     plan = plan_reading(checkpoint)
-    weights = dict(iterate_weights(checkpoint, plan, dtype=dtype, watch=watch, quantize=quantize, place=place))
+    made = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place)
+    weights = yield from _collect(made, checkpoint.nbytes_as(dtype))
     return ModelWeights(plan.blueprint, weights, plan.notes)
 
 
@@ -102,13 +103,11 @@ def iterate_weights(
     plan: ReadingPlan,
     *,
     dtype: str,
-    watch: Watch | None = None,
     quantize: Quantize | None = None,
     place: Callable[[Array], Array] = lambda array: array,
 ) -> Iterator[tuple[str, Array | QuantizedWeight]]:
     """The weights of a checkpoint that is not quantised, one at a time; see `read_weights`."""
-    reading = read_arrays(checkpoint.tensors, plan.layout.keys())
-    for stored, tensor in watch(reading) if watch is not None else reading:
+    for stored, tensor in read_arrays(checkpoint.tensors, plan.layout.keys()):
         for part, array in plan.layout[stored].cut(tensor).items():
             name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
             if name != part and plan.holds(name):
@@ -125,7 +124,17 @@ def iterate_weights(
                 yield name, to_float32(kept)
 
 
-def _read_quantised(checkpoint: Checkpoint, stored: Format, watch: Watch | None) -> ModelWeights:
+def _collect(pairs: Iterator[tuple[str, T]], total: int) -> Generator[Progress, None, dict[str, T]]:
+    """What comes, by its name; the progress is in bytes of what was made."""
+    found, done = {}, 0
+    for name, weight in pairs:
+        found[name] = weight
+        done += weight.nbytes
+        yield Progress("loading", done, total)
+    return found
+
+
+def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progress, None, ModelWeights]:
     """What `tokenglass quantize` wrote, mapped."""
     check_layers(checkpoint)
     blueprint = checkpoint.blueprint
@@ -139,8 +148,7 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format, watch: Watch | None)
     checkpoint.audit(
         {name: shape for name, (_, shape) in expected.items()}, {name: dtype for name, (dtype, _) in expected.items()}
     )
-    reading = read_arrays(checkpoint.tensors, expected.keys())
-    read = dict(watch(reading) if watch is not None else reading)
+    read = yield from _collect(read_arrays(checkpoint.tensors, expected.keys()), checkpoint.nbytes)
     weights: Weights = {
         name: assemble([read[part] for part in kinds], blueprint.shapes[name], stored)
         if name in blueprint.quantisable

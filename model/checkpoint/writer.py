@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tokenglass.model.checkpoint.arrays import CODES, Array
-from tokenglass.model.checkpoint.partial import Progress
+from tokenglass.model.progress import Progress
 
 ALIGNMENT = 64  # bytes: where the numbers begin
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[Progress]:
+def write_safetensors(
+    path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]
+) -> Generator[Progress, None, None]:
     """A file of these arrays; those of wider numbers come first, so that each lies at its alignment."""
     ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
     entries = ((name, CODES[array.dtype], array.shape, array.nbytes) for name, array in ordered)

