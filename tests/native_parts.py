@@ -22,7 +22,17 @@ from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.program import Operations
-from tokenglass.model.native_engine.structures import Buffer, Code, Matrix, Norm, Normed, Operation, Pass, Sizes
+from tokenglass.model.native_engine.structures import (
+    Buffer,
+    Code,
+    Matrix,
+    Norm,
+    Normed,
+    Operation,
+    Pass,
+    PassRow,
+    Sizes,
+)
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear
 from tokenglass.model.torch_engine.transformer import Norm as NormModule
 from tokenglass.model.torch_engine.transformer import Transformer
@@ -125,8 +135,8 @@ class Bench(Operations):
         ids = torch.arange(count)
         logits = torch.full((count, heads[0].matrices[0].rows if heads else 1), torch.nan)
         hidden = torch.full((count, size), torch.nan)
-        task = Pass(ids=ids.data_ptr(), rows=1, length=count, logits=logits.data_ptr(), hidden=hidden.data_ptr())
-        task.lengths, task.starts = (ctypes.c_int64 * 1)(), (ctypes.c_int64 * 1)()
+        row = PassRow(count=count, outputs=count if heads else 0)
+        task = Pass(ids.data_ptr(), count, 1, ctypes.pointer(row), logits=logits.data_ptr(), hidden=hidden.data_ptr())
         Machine(compiled(*flags), program, sizes).run(task, threads)
         return logits if heads else hidden
 

@@ -32,7 +32,7 @@ def agrees(folder: Path) -> ReadEngine:
     engine = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu")
     ids = random_ids(40)
     with torch.inference_mode():
-        close(as_tensor(engine.forward(ids, None, last=False)), reread(folder)(ids).logits)
+        close(as_tensor(engine.forward(ids, None, last=None)), reread(folder)(ids).logits)
     return engine
 
 

@@ -22,7 +22,6 @@ from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.together import Together
-from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish, Record, Step
@@ -229,7 +228,7 @@ def test_the_score_is_the_sum_of_the_logprobs_over_the_length(engine: TorchEngin
     best = finishes(records)[0]
 
     whole = [*request.prompt_ids, *texts(records)[best.sequence]]
-    logprobs = as_tensor(engine.forward(torch.tensor([whole]), None, last=False))[0].log_softmax(-1)
+    logprobs = as_tensor(engine.forward(torch.tensor([whole]), None, last=None))[0].log_softmax(-1)
     start = len(request.prompt_ids)
     total = sum(float(logprobs[place - 1, whole[place]]) for place in range(start, len(whole)))
 
@@ -304,7 +303,7 @@ def test_guided_beams_are_scored_by_the_guided_logprobs(engine: TorchEngine, tok
     for finish in finishes(records):
         new_ids = texts(records)[finish.sequence]
         behind, beside = (
-            as_tensor(engine.forward(torch.tensor([[*before, *new_ids]]), None, last=False))[0].log_softmax(-1)[
+            as_tensor(engine.forward(torch.tensor([[*before, *new_ids]]), None, last=None))[0].log_softmax(-1)[
                 len(before) - 1 :
             ]
             for before in (request.prompt_ids, negative_ids)
@@ -331,14 +330,10 @@ def test_an_interrupt_ranks_what_there_is(taken: int, engine: TorchEngine, token
 
 
 def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> None:
-    class Broken(tiny.ScriptedEngine):
-        def forward(self, token_ids: Ids, cache: Any, **_: Any) -> Logits:
-            return super().forward(token_ids, cache).repeat(len(token_ids), axis=0)
-
     def script(length: int) -> torch.Tensor:
         return torch.full((512,), torch.nan) if length > 3 else torch.arange(512.0) / 100
 
-    records = decode_beams(Broken(script), tokenizer, asked((1, 2)), threading.Event(), BeamParameters(2))
+    records = decode_beams(tiny.ScriptedEngine(script), tokenizer, asked((1, 2)), threading.Event(), BeamParameters(2))
     seen = list(itertools.islice(records, 4))
     seen += list(itertools.takewhile(lambda record: len(finishes([record])) == 0, records))
     last = next(records)

@@ -60,9 +60,10 @@ class Counting:
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> Any:
         return self.engine.new_cache(rows, planned_length=planned_length)
 
-    def forward(self, token_ids: Ids, cache: Any, **options: Any) -> Logits:
+    def forward(self, token_ids: Ids, cache: Any, **options: Any) -> list[Logits]:
         self.positions.append(len(token_ids[0]))
-        return as_tensor(self.engine.forward(token_ids, cache, **options))
+        logits: list[Logits] = self.engine.forward(token_ids, cache, **options)
+        return logits
 
 
 def engine_of(config: Any) -> Counting:
@@ -200,7 +201,7 @@ class WindowedWalk(Walk):
 @pytest.fixture(autouse=True)
 def windows_are_tight(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that short walks leave them; memory that nobody wrote is NaN."""
-    monkeypatch.setattr("tokenglass.model.engine.cache.SLACK", 2)
+    monkeypatch.setattr("tokenglass.model.engine.keys_values.SLACK", 2)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -290,7 +291,7 @@ def test_ten_branches_of_a_thousand_tokens_take_hardly_more_than_one() -> None:
         look(branches)
         force(branches, *(number + 1 + 11 * k for k in range(20)))
         sizes.append(branches.cache.nbytes)
-    real = sum(part.numel() * part.element_size() for part in (*branches.cache.row.keys, *branches.cache.row.values))
+    real = sum(state.array.nbytes for state in branches.cache.row.rows[0].states)
     assert branches.cache.nbytes_of_tails == 9 * 20 * branches.cache.row.usage().bytes_per_token
     assert branches.cache.nbytes == real + branches.cache.nbytes_of_tails
     assert sizes[-1] < 1.2 * sizes[0]

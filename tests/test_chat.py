@@ -172,9 +172,10 @@ def test_the_kept_cache_holds_the_numbers_of_a_fresh_one(folder: Path, loaded: L
     assert conversation.cache is not None
     length = conversation.cache.lengths[0]
     fresh = loaded.engine.new_cache()
-    as_tensor(loaded.engine.forward(torch.tensor([conversation.cache.token_ids[0]]), fresh))
-    for kept, made in zip(conversation.cache.keys, fresh.keys, strict=True):
-        assert (kept[:, :, :length] - made[:, :, :length]).abs().max() <= 1e-4
+    as_tensor(loaded.engine.forward(torch.tensor([conversation.cache.rows[0].token_ids]), fresh))
+    for kept, made in zip(conversation.cache.rows[0].states, fresh.rows[0].states, strict=True):
+        here, there = (as_tensor(state.array)[:, :, :length] for state in (kept, made))
+        assert (here - there).abs().max() <= 1e-4
 
 
 def test_generate_chat_takes_one_message_or_a_list_of_them_on_stdin(folder: Path) -> None:

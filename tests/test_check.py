@@ -43,9 +43,9 @@ class Broken:
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         return self.engine.new_cache(rows, planned_length=planned_length)
 
-    def forward(self, token_ids: Ids, cache: KVCache | None, **options) -> Logits:
+    def forward(self, token_ids: Ids, cache: KVCache | None, **options) -> list[Logits]:
         ids = torch.as_tensor(token_ids)
-        return self.spoil(as_tensor(self.engine.forward(token_ids, cache, **options)), ids, cache).numpy()
+        return list(self.spoil(as_tensor(self.engine.forward(token_ids, cache, **options)), ids, cache).numpy())
 
 
 def sees_the_end(logits: Tensor, ids: Tensor, cache: KVCache | None) -> Tensor:

@@ -221,7 +221,7 @@ def test_every_weight_comes_from_the_file(saved_checkpoint: Path) -> None:
 def test_weights_and_cache_take_the_dtype_asked_for(dtype: str, saved_checkpoint: Path) -> None:
     engine = load_engine(Checkpoint.open(saved_checkpoint), dtype=dtype, device="cpu")
     assert {str(parameter.dtype) for parameter in engine.model.parameters()} == {f"torch.{dtype}"}
-    assert str(engine.new_cache().keys[0].dtype) == f"torch.{dtype}"
+    assert str(engine.new_cache().rows[0].layer(0)[0].dtype) == f"torch.{dtype}"
 
 
 def test_opening_reads_headers_only(folder: Path) -> None:

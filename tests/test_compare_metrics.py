@@ -222,7 +222,7 @@ def test_a_text_beyond_the_scorers_context_loses_its_beginning(saved_checkpoint:
     assert found.part > 0
     ids = loaded.tokenizer.encode("The fox said. " * 100 + "The bear")
     count = len(ids) - shared_length(ids, loaded.tokenizer.encode("The fox said. " * 100))
-    logprobs = as_tensor(loaded.engine.forward(torch.tensor([ids[-loaded.engine.limit :]]), None, last=False))[
+    logprobs = as_tensor(loaded.engine.forward(torch.tensor([ids[-loaded.engine.limit :]]), None, last=None))[
         0
     ].log_softmax(-1)
     nats = -sum(logprobs[-1 - place, ids[-place]].item() for place in range(1, count + 1))

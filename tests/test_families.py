@@ -197,7 +197,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("length", [SHORT, LONG])
 def test_logits_equal_those_of_transformers(pair: Pair, length: int) -> None:
     ids = random_ids(length)
-    close(as_tensor(pair.engine.forward(ids, None, last=False)), pair.expected(ids))
+    close(as_tensor(pair.engine.forward(ids, None, last=None)), pair.expected(ids))
 
 
 @pytest.mark.parametrize("length", [SHORT, LONG])
@@ -205,8 +205,8 @@ def test_logits_equal_those_of_transformers(pair: Pair, length: int) -> None:
 def test_chunks_through_a_cache_give_the_same_logits(pair: Pair, length: int, chunk: int) -> None:
     ids = random_ids(length)
     cache = pair.engine.new_cache(2, planned_length=length)
-    parts = [as_tensor(pair.engine.forward(part, cache, last=False)) for part in ids.split(chunk, dim=1)]
-    close(torch.cat(parts, dim=1), as_tensor(pair.engine.forward(ids, None, last=False)))
+    parts = [as_tensor(pair.engine.forward(part, cache, last=None)) for part in ids.split(chunk, dim=1)]
+    close(torch.cat(parts, dim=1), as_tensor(pair.engine.forward(ids, None, last=None)))
 
 
 @pytest.mark.parametrize("length", [40, 60])
@@ -232,11 +232,11 @@ def test_greedy_text_is_that_of_transformers(pair: Pair, length: int, tokenizer:
 
 def test_a_later_token_changes_no_earlier_logit(pair: Pair) -> None:
     ids = random_ids(SHORT, rows=1)
-    before = as_tensor(pair.engine.forward(ids, None, last=False))
+    before = as_tensor(pair.engine.forward(ids, None, last=None))
     for changed in (0, 1, 30, SHORT - 1):
         other = ids.clone()
         other[0, changed] = ids[0, changed] % (tiny.VOCAB_SIZE - 1) + 1
-        after = as_tensor(pair.engine.forward(other, None, last=False))
+        after = as_tensor(pair.engine.forward(other, None, last=None))
         torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert not torch.equal(after[:, changed], before[:, changed])
 
@@ -274,8 +274,8 @@ def test_a_chat_turn_that_crosses_the_border_computes_its_prompt_again(tmp_path:
     as_tensor(engine.forward(ids[:, :50], conversation.cache))
     assert conversation.reuse(ids[0].tolist(), BORDER) == 50
     assert conversation.reuse(ids[0].tolist(), BORDER + 1) == 0
-    cached = as_tensor(engine.forward(ids, conversation.cache, last=False))
-    close(cached, as_tensor(engine.forward(ids, None, last=False, planned_length=LIMIT)))
+    cached = as_tensor(engine.forward(ids, conversation.cache, last=None))
+    close(cached, as_tensor(engine.forward(ids, None, last=None, planned_length=LIMIT)))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -287,7 +287,7 @@ def test_half_precision_stays_near(name: str, dtype: str, tmp_path: Path) -> Non
     with torch.inference_mode():
         exact = reference(ids).logits
         theirs = (reference.to(getattr(torch, dtype))(ids).logits.float() - exact).abs().mean()
-    ours = (as_tensor(engine.forward(ids, None, last=False)) - exact).abs().mean()
+    ours = (as_tensor(engine.forward(ids, None, last=None)) - exact).abs().mean()
     assert ours < 1.25 * theirs + 1e-3
 
 
@@ -300,7 +300,7 @@ def test_the_first_files_of_gpt2_have_no_prefix_and_hold_masks(tmp_path: Path) -
     engine = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")
     ids = random_ids(SHORT)
     with torch.inference_mode():
-        close(as_tensor(engine.forward(ids, None, last=False)), reference(ids).logits)
+        close(as_tensor(engine.forward(ids, None, last=None)), reference(ids).logits)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_logits_equal_those_of_the_model_that_was_converted(
     more = {"qwen3__attention__key_length": 16, "qwen3__attention__value_length": 16} if family == "Qwen3" else {}
     path = write_gguf(tmp_path / "a.gguf", tmp_path / "written", **more)
     ids = torch.arange(40)[None] * 7 % 432
-    found = as_tensor(load_model(imported(path, tmp_path / "out")).engine.forward(ids, None, last=False))
+    found = as_tensor(load_model(imported(path, tmp_path / "out")).engine.forward(ids, None, last=None))
     with torch.inference_mode():
         assert_close(found, written(ids).logits)
 

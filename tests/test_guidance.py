@@ -175,18 +175,18 @@ def test_only_what_is_new_is_computed(tokenizer: Tokenizer) -> None:
     assert scripted.inputs == [[5, 6], [7], [30, 31]]
 
 
-def test_a_copy_goes_its_own_way(engine: TorchEngine, tokenizer: Tokenizer) -> None:
+def test_rows_from_one_prompt_go_their_own_ways_and_need_not_be_of_one_length(
+    engine: TorchEngine, tokenizer: Tokenizer
+) -> None:
     request = guided(tokenizer)
     sequence, negative = Sequence(tokenizer, request, engine.limit), Negative(engine, request)
     negative.logits(sequence)
-    twin = negative.fork()
+    negative.select([0, 0])
 
-    answers = []
-    for each, new_id in ((negative, 30), (twin, 31)):
-        sequence.token_ids = [*request.prompt_ids, new_id, 32]
-        answers.append(each.logits(sequence))
-    for answer, new_id in zip(answers, (30, 31), strict=True):
-        whole = as_tensor(engine.forward(torch.tensor([[*request.negative_ids, new_id, 32]]), None))[0, -1]
+    texts = [[30, 32], [31, *range(40, 90), 32]]
+    answers = negative.rows([[*request.prompt_ids, *new_ids] for new_ids in texts])
+    for answer, new_ids in zip(answers, texts, strict=True):
+        whole = as_tensor(engine.forward([[*request.negative_ids, *new_ids]], None))[0, -1]
         torch.testing.assert_close(as_tensor(answer), whole, atol=1e-4, rtol=0)
 
 

@@ -53,7 +53,7 @@ def read(engine: TorchEngine, ids: list[int]) -> Reading:
 def raw_logits(engine: TorchEngine, ids: list[int]) -> Tensor:
     """The model's own logits (vocab,) before a final soft cap."""
     taken: list[Tensor] = []
-    hook = engine.model.lm_head.register_forward_hook(lambda _module, _inputs, output: taken.append(output[0, -1]))
+    hook = engine.model.lm_head.register_forward_hook(lambda _module, _inputs, output: taken.append(output[-1]))
     as_tensor(engine.forward(torch.tensor([ids]), None))
     hook.remove()
     return taken[0]
@@ -197,10 +197,10 @@ def test_numbers_do_not_depend_on_the_way_along_the_text_or_on_the_cache(pair: P
     cache = pair.engine.new_cache(planned_length=len(ids))
     for part in torch.tensor([ids[:104]]).split(9, dim=1):
         as_tensor(pair.engine.forward(part, cache))
-    before = [store.clone() for store in (*cache.keys, *cache.values)]
+    before = [state.array.clone() for state in cache.rows[0].states]
     rows = flow_rows(pair.engine.model, cache, ids[:104], ids[104], piece)
 
-    assert all(torch.equal(old, new) for old, new in zip(before, (*cache.keys, *cache.values), strict=True))
+    assert all(torch.equal(old, state.array) for old, state in zip(before, cache.rows[0].states, strict=True))
     assert cache.lengths == [104]
     told = [row for row in rows if row["row"] == "position"]
     assert len(told) == LIVE_POSITIONS

@@ -206,7 +206,7 @@ def test_an_embedding_is_that_of_torch_and_an_unknown_id_is_refused(kind: str) -
     engine = native_parts.native(model)
     ids = torch.tensor([[3, 49, 0], [7, 7, 1]])
     _, hidden = engine.hidden_states(ids, None)
-    assert torch.equal(as_tensor(hidden)[0], float_weight(table)[ids])
+    assert torch.equal(as_tensor(hidden)[0], float_weight(table)[ids.flatten()])
     with pytest.raises(EngineError, match="not one of the model's 50"):
         as_tensor(engine.forward(torch.tensor([[-1]]), None))
     with pytest.raises(PromptError, match="token 50, which the tokenizer has and the model has not"):

@@ -87,7 +87,7 @@ def test_every_family_has_the_logits_of_torch(folder: Path, length: int) -> None
     reference = load(folder)
     engine = native(load(folder).model)
     ids = random_ids(length)
-    close(as_tensor(engine.forward(ids, None, last=False)), as_tensor(reference.forward(ids, None, last=False)))
+    close(as_tensor(engine.forward(ids, None, last=None)), as_tensor(reference.forward(ids, None, last=None)))
 
 
 @pytest.mark.parametrize(("kind", "atol"), [("bfloat16", 1e-4), ("int8", 1e-3), ("int4", 1e-3)])
@@ -95,22 +95,22 @@ def test_every_family_runs_with_smaller_weights(folder: Path, kind: str, atol: f
     model = load(folder, "bfloat16" if kind == "bfloat16" else "float32").model
     if kind != "bfloat16":
         quantize_model(model, kind)
-    expected = as_tensor(in_float32(model).forward(random_ids(60), None, last=False))
-    close(as_tensor(native(model).forward(random_ids(60), None, last=False)), expected, atol)
+    expected = as_tensor(in_float32(model).forward(random_ids(60), None, last=None))
+    close(as_tensor(native(model).forward(random_ids(60), None, last=None)), expected, atol)
 
 
 @pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16"])
 def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(folder: Path, cache_dtype: str) -> None:
     engine = native(load(folder).model, cache_dtype)
     ids = random_ids(BORDER + 9)
-    whole = as_tensor(engine.forward(ids, None, last=False))
+    whole = as_tensor(engine.forward(ids, None, last=None))
     assert whole.std() > 0.5
     for count, sizes in ((1, [BORDER, *[1] * 9]), (4, [7] * 15), (3, [40, 40, 25])):
         torch.set_num_threads(count)
         cache = engine.new_cache(2, planned_length=BORDER + 9)
-        parts = [as_tensor(engine.forward(part, cache, last=False)) for part in ids.split(sizes, dim=1)]
+        parts = [as_tensor(engine.forward(part, cache, last=None)) for part in ids.split(sizes, dim=1)]
         assert torch.equal(torch.cat(parts, dim=1), whole)
-    assert torch.equal(as_tensor(engine.forward(ids[1:], None, last=False)), whole[1:])
+    assert torch.equal(as_tensor(engine.forward(ids[1:], None, last=None)), whole[1:])
     assert torch.equal(as_tensor(engine.forward(ids, None)), whole[:, -1:])
 
 
@@ -125,9 +125,9 @@ def test_wirings_that_no_family_has_are_those_of_torch_or_refused(pre: bool, pos
         return
     model = tiny.random_transformer(replace(tiny.CONFIG, **wiring))
     expected = as_tensor(
-        TorchEngine(model, torch.device("cpu"), torch.float32).forward(random_ids(50), None, last=False)
+        TorchEngine(model, torch.device("cpu"), torch.float32).forward(random_ids(50), None, last=None)
     )
-    close(as_tensor(native(model).forward(random_ids(50), None, last=False)), expected)
+    close(as_tensor(native(model).forward(random_ids(50), None, last=None)), expected)
 
 
 def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
@@ -138,9 +138,10 @@ def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
         layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     layers[-1].register_forward_hook(lambda _, given, out: seen.append(out))
     ids = random_ids(30)
-    expected = as_tensor(reference.forward(ids, None))
+    expected = reference.model(ids, last=True)
     logits, hidden = (as_tensor(part) for part in native(load(folder).model).hidden_states(ids, None))
-    torch.testing.assert_close(hidden, torch.stack(seen), rtol=1e-5, atol=1e-4)
+    expected_states = torch.stack(seen).flatten(1, 2)
+    torch.testing.assert_close(hidden, expected_states, rtol=1e-5, atol=1e-4)
     close(logits, expected)
 
 
@@ -154,12 +155,12 @@ def test_every_family_keeps_the_keys_and_values_of_torch(folder: Path) -> None:
         as_tensor(engine.forward(ids[:, 37:], cache))
         caches.append(cache)
     theirs, ours = caches
-    assert ours.token_ids == theirs.token_ids
-    assert ours.starts == theirs.starts
-    for stores, others in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
-        for layer, (store, other) in enumerate(zip(stores, others, strict=True)):
-            held = 60 - (ours.starts[0] if ours.slides[layer] else 0)
-            torch.testing.assert_close(as_tensor(store)[:, :, :held], other[:, :, :held], rtol=1e-4, atol=1e-4)
+    for row, other in zip(ours.rows, theirs.rows, strict=True):
+        assert (row.token_ids, row.start) == (other.token_ids, other.start)
+        for state, expected in zip(row.states, other.states, strict=True):
+            held = 60 - state.start
+            kept, there = as_tensor(state.array)[:, :, :held], expected.array[:, :, :held]
+            torch.testing.assert_close(kept, there, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("past", "causal", "block"), [(0, 0, 9), (13, 0, 9), (13, 4, 20), (0, 150, 32), (140, 0, 8)])
@@ -173,9 +174,9 @@ def test_a_block_sees_itself_as_in_torch(config: Any, past: int, causal: int, bl
         cache = one.new_cache(2)
         if past:
             as_tensor(one.forward(ids[:, :past], cache))
-        got.append(as_tensor(one.forward(ids[:, past:], cache, last=False, block=block)))
+        got.append(as_tensor(one.forward(ids[:, past:], cache, last=None, block=block)))
     assert_close(got[1], got[0])
-    plain = as_tensor(engine.forward(ids, None, last=False))[:, past:]
+    plain = as_tensor(engine.forward(ids, None, last=None))[:, past:]
     assert torch.equal(got[1][:, :causal], plain[:, :causal])
     assert not torch.equal(got[1][:, causal], plain[:, causal])
 
@@ -186,8 +187,8 @@ def test_rows_of_different_lengths_each_get_what_they_get_alone(
     data: st.DataObject, config: Any, allocation: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tokenglass.model.engine.cache.FIRST_ALLOCATION", allocation)
-        patched.setattr("tokenglass.model.engine.cache.SLACK", 3)
+        patched.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", allocation)
+        patched.setattr("tokenglass.model.engine.keys_values.SLACK", 3)
         engine = native(tiny.random_transformer(config))
         rows = [random_ids(200, rows=1)[0].roll(7 * row) for row in range(3)]
         cache = engine.new_cache(3)
@@ -195,10 +196,10 @@ def test_rows_of_different_lengths_each_get_what_they_get_alone(
         for _ in range(data.draw(st.integers(1, 6))):
             count = data.draw(st.integers(1, 12))
             new = torch.stack([ids[length : length + count] for ids, length in zip(rows, lengths, strict=True)])
-            got = as_tensor(engine.forward(new, cache, last=False))
+            got = as_tensor(engine.forward(new, cache, last=None))
             lengths = [length + count for length in lengths]
             for row, length in enumerate(lengths):
-                alone = as_tensor(engine.forward(rows[row][None, :length], None, last=False))[0, -count:]
+                alone = as_tensor(engine.forward(rows[row][None, :length], None, last=None))[0, -count:]
                 assert torch.equal(got[row], alone)
             lengths = [cache.truncate(row, data.draw(st.integers(max(0, n - 9), n))) for row, n in enumerate(lengths)]
 
@@ -211,12 +212,12 @@ def test_a_long_context_is_that_of_torch(sliding: bool) -> None:
     )
     engine = native(reference.model)
     ids = random_ids(700)
-    expected = as_tensor(reference.forward(ids, None, last=False))
+    expected = as_tensor(reference.forward(ids, None, last=None))
     assert expected.std() > 0.1
     cache = engine.new_cache(2)
-    parts = [as_tensor(engine.forward(part, cache, last=False)) for part in ids.split([300, 380, *[1] * 20], dim=1)]
+    parts = [as_tensor(engine.forward(part, cache, last=None)) for part in ids.split([300, 380, *[1] * 20], dim=1)]
     assert_close(torch.cat(parts, dim=1), expected)
-    assert torch.equal(torch.cat(parts, dim=1), as_tensor(engine.forward(ids, None, last=False)))
+    assert torch.equal(torch.cat(parts, dim=1), as_tensor(engine.forward(ids, None, last=None)))
 
 
 def test_caches_used_in_turn_are_told_apart_wherever_their_storage_goes() -> None:
@@ -239,11 +240,12 @@ def test_what_memory_held_before_does_not_matter() -> None:
     engine = native(tiny.random_transformer(SLIDING))
     ids = random_ids(30)
     cache = engine.new_cache(2)
-    cache.reserve(64)
-    for store in (*cache.keys, *cache.values):
-        store.fill(np.nan)
+    cache.reserve([64, 64])
+    for row in cache.rows:
+        for state in row.states:
+            state.array.fill(np.nan)
     assert torch.equal(
-        as_tensor(engine.forward(ids, cache, last=False)), as_tensor(engine.forward(ids, None, last=False))
+        as_tensor(engine.forward(ids, cache, last=None)), as_tensor(engine.forward(ids, None, last=None))
     )
 
 
@@ -283,12 +285,12 @@ def test_a_prompt_beyond_the_limit_is_refused_and_leaves_the_cache_as_it_was() -
 def test_calls_from_several_threads_wait_for_each_other() -> None:
     engine = native(tiny.random_transformer())
     ids = random_ids(40)
-    expected = as_tensor(engine.forward(ids, None, last=False))
+    expected = as_tensor(engine.forward(ids, None, last=None))
     wrong: list[int] = []
 
     def ask(number: int) -> None:
         wrong.extend(
-            number for _ in range(20) if not torch.equal(as_tensor(engine.forward(ids, None, last=False)), expected)
+            number for _ in range(20) if not torch.equal(as_tensor(engine.forward(ids, None, last=None)), expected)
         )
 
     callers = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
@@ -335,4 +337,4 @@ def test_the_cache_is_one_of_the_dtype_that_was_named() -> None:
     engine = native(tiny.random_transformer(), "bfloat16")
     cache = engine.new_cache(planned_length=WINDOW)
     assert isinstance(cache, KVCache)
-    assert (cache.keys[0].dtype, cache.limit, cache.planned_length) == (BFLOAT16, 256, WINDOW)
+    assert (cache.rows[0].layer(0)[0].dtype, cache.limit, cache.planned_length) == (BFLOAT16, 256, WINDOW)

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import native_parts
 import pytest
@@ -23,8 +24,8 @@ from torch_parts import as_tensor
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Dynamic, Rope
-from tokenglass.model.native_engine import addresses
-from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.engine import NativeEngine, pass_rows
+from tokenglass.model.native_engine.structures import PassRow
 
 CALLERS, ENGINES = 4, 8
 PLAIN = replace(tiny.CONFIG, max_positions=1024)
@@ -44,18 +45,18 @@ def threads() -> Iterator[None]:
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other callers run while one prepares its pass."""
 
-    def integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    def slowly(*described: Any) -> ctypes.Array[PassRow]:
         time.sleep(0.001)
-        return addresses.integers(values)
+        return pass_rows(*described)
 
-    monkeypatch.setattr("tokenglass.model.native_engine.engine.integers", integers)
+    monkeypatch.setattr("tokenglass.model.native_engine.engine.pass_rows", slowly)
 
 
 def logits_by_steps(engine: NativeEngine, ids: torch.Tensor) -> torch.Tensor:
     length = ids.shape[1]
     cache = engine.new_cache(planned_length=length)
     parts = ids.split([20, *[1] * 5, length - 25], dim=1)
-    return torch.cat([as_tensor(engine.forward(part, cache, last=False)) for part in parts], dim=1)
+    return torch.cat([as_tensor(engine.forward(part, cache, last=None)) for part in parts], dim=1)
 
 
 @pytest.mark.parametrize("config", [PLAIN, DYNAMIC], ids=["one table", "a table per length"])
@@ -63,7 +64,7 @@ def logits_by_steps(engine: NativeEngine, ids: torch.Tensor) -> torch.Tensor:
 def test_callers_with_different_lengths_get_what_each_gets_alone(config: ModelConfig) -> None:
     model = tiny.random_transformer(config)
     texts = [random_ids(length, rows=1) for length in (30, 300, 60, 600)]
-    expected = [as_tensor(native(model).forward(ids, None, last=False)) for ids in texts]
+    expected = [as_tensor(native(model).forward(ids, None, last=None)) for ids in texts]
     wrong: list[int] = []
     for _ in range(ENGINES):
         engine = native(model)  # a new one, whose tables have to grow
@@ -72,7 +73,7 @@ def test_callers_with_different_lengths_get_what_each_gets_alone(config: ModelCo
         def ask(number: int, engine: NativeEngine = engine, start: threading.Barrier = start) -> None:
             start.wait()
             whole, parts = (
-                as_tensor(engine.forward(texts[number], None, last=False)),
+                as_tensor(engine.forward(texts[number], None, last=None)),
                 logits_by_steps(engine, texts[number]),
             )
             wrong.extend(number for logits in (whole, parts) if not torch.equal(logits, expected[number]))
@@ -105,10 +106,10 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 engine = native_parts.native(tiny.random_transformer())
 ids = torch.arange(40)[None]
 torch.set_num_threads(1)
-expected = as_tensor(engine.forward(ids, None, last=False))
+expected = as_tensor(engine.forward(ids, None, last=None))
 torch.set_num_threads(16)
 cache = engine.new_cache()
-parts = [as_tensor(engine.forward(part, cache, last=False)) for part in ids.split(1, dim=1)]
+parts = [as_tensor(engine.forward(part, cache, last=None)) for part in ids.split(1, dim=1)]
 assert torch.equal(torch.cat(parts, dim=1), expected)
 """)
     assert done.returncode == 0, done.stderr

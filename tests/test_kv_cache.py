@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokenglass.model.engine.cache import CacheTail
 from tokenglass.model.errors import PromptError
-from tokenglass.model.torch_engine.storage import TensorCache
+from tokenglass.model.torch_engine.storage import TensorCache, write
 
 MODEL = tiny.random_transformer()
 TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
-    monkeypatch.setattr("tokenglass.model.engine.cache.FIRST_ALLOCATION", 4)
+    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -152,13 +152,12 @@ def test_usage_tells_the_bytes_of_the_real_tensors(dtype: torch.dtype) -> None:
     cache = new_cache(rows=2, dtype=dtype)
     model(torch.tensor([[1, 2, 3, 4, 5]] * 2), cache)
     cache.truncate(1, 2)
-    storages = [tensor.untyped_storage() for tensor in (*cache.keys, *cache.values)]
-    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())  # layers share one
+    held = sum(state.array.untyped_storage().nbytes() for row in cache.rows for state in row.states)
     usages = [cache.usage(row) for row in (0, 1)]
     assert sum(usage.nbytes_held for usage in usages) == held
     assert [usage.length for usage in usages] == [5, 2]
     for row, usage in enumerate(usages):
-        written = [tensor[row, :, : usage.length] for tensor in (*cache.keys, *cache.values)]
+        written = [state.array[:, :, : usage.length] for state in cache.rows[row].states]
         assert usage.nbytes_used == sum(part.numel() * part.element_size() for part in written)
         assert usage.nbytes_used == usage.length * usage.bytes_per_token
         assert usage.nbytes_held == usage.allocated * usage.bytes_per_token
@@ -169,18 +168,21 @@ def test_usage_tells_the_bytes_of_the_real_tensors(dtype: torch.dtype) -> None:
 def test_a_large_cache_holds_what_a_small_one_held(dtype: torch.dtype) -> None:
     """Beyond 2 MiB its memory is of large pages, where the system has them."""
     cache = new_cache(limit=1 << 16, dtype=dtype)
-    kept = [torch.randn(1, tiny.CONFIG.num_kv_heads, 5, tiny.CONFIG.head_dim).to(dtype) for _ in cache.keys]
+    row, layers = cache.rows[0], range(tiny.CONFIG.num_layers)
+    kept = [torch.randn(1, tiny.CONFIG.num_kv_heads, 5, tiny.CONFIG.head_dim).to(dtype) for _ in layers]
     for count in (5, 1 << 16):
-        cache.reserve(count - cache.lengths[0])
+        new = count - row.length
+        cache.reserve([new])
         for layer, part in enumerate(kept):
             if count == 5:
-                cache.write(layer, part, -part, cache.next_positions(5))
-        cache.advance(torch.zeros(1, count - cache.lengths[0], dtype=torch.long))
+                write(row, layer, part, -part)
+        cache.advance([[0] * new], [0])
     for layer, part in enumerate(kept):
-        assert torch.equal(cache.keys[layer][:, :, :5], part)
-        assert torch.equal(cache.values[layer][:, :, :5], -part)
-        assert not cache.keys[layer][:, :, 5:].any()
-    assert sum(store.nbytes for store in cache.keys) > 2**21
+        keys, values, _ = row.layer(layer)
+        assert torch.equal(keys[None, :, :5], part)
+        assert torch.equal(values[None, :, :5], -part)
+        assert not keys[:, 5:].any()
+    assert row.usage().nbytes_held > 2**21
 
 
 def test_bytes_per_token_is_what_the_config_promises() -> None:
@@ -192,7 +194,7 @@ def test_storage_grows_in_steps_and_never_beyond_the_limit() -> None:
     allocated = []
     for token_id in range(10):
         MODEL(torch.tensor([[token_id]]), cache)
-        allocated.append(cache.allocated)
+        allocated.append(cache.usage().allocated)
     assert allocated == [4, 4, 4, 4, 8, 8, 8, 8, 10, 10]
 
 

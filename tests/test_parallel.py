@@ -20,7 +20,7 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
-from tokenglass.model.engine.engine import Ids, Logits
+from tokenglass.model.engine.engine import Ids, Logits, PerRow
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Block, Finish, Step, Totals
@@ -66,7 +66,7 @@ class ScriptedEngine(tiny.ScriptedEngine):
     """Sure of the token `says[n]` for the n-th new position; a bit surer of what comes earlier."""
 
     def __init__(self, said: list[int], after: int, limit: int = 64):
-        super().__init__(lambda length: torch.zeros(tiny.VOCAB_SIZE), limit)
+        super().__init__(self.row, limit)
         self.said, self.after = said, after
         self.blocks: list[int] = []
 
@@ -75,16 +75,13 @@ class ScriptedEngine(tiny.ScriptedEngine):
         token_ids: Ids,
         cache: Any,
         *,
-        last: bool = True,
+        last: PerRow | None = 1,
         planned_length: int | None = None,
-        block: int = 0,
-    ) -> Logits:
-        super().forward(token_ids, cache)
+        block: PerRow = 0,
+    ) -> list[Logits]:
+        assert isinstance(block, int)
         self.blocks.append(block)
-        length = len(token_ids[0])
-        end = length if cache is None else cache.lengths[0]
-        rows = [self.row(position + 1) for position in range(end - length, end)]
-        return torch.stack(rows)[None].numpy()
+        return super().forward(token_ids, cache, last=last, planned_length=planned_length, block=block)
 
     def row(self, position: int) -> Tensor:
         """Logits of the token at this position."""
@@ -130,9 +127,9 @@ def test_the_logits_of_a_block_are_the_same_with_a_cache(engine: TorchEngine, pr
     if prefilled:
         as_tensor(engine.forward(torch.tensor([clean[:prefilled]]), cache))
     for guesses in ([MASK] * 7, [MASK, 50, MASK, MASK, 51, MASK, MASK]):
-        whole = as_tensor(engine.forward(torch.tensor([clean + guesses]), None, last=False, block=8))[0, -8:]
+        whole = as_tensor(engine.forward(torch.tensor([clean + guesses]), None, last=None, block=8))[0, -8:]
         inputs = clean[cache.lengths[0] :] + guesses
-        found = as_tensor(engine.forward(torch.tensor([inputs]), cache, last=False, block=8))[0, -8:]
+        found = as_tensor(engine.forward(torch.tensor([inputs]), cache, last=None, block=8))[0, -8:]
         assert_close(found, whole)
         cache.truncate(0, len(clean) - 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,17 +103,41 @@ def test_the_worst_moment_is_that_of_the_real_cache(config: ModelConfig, length:
 
     cache = KVCache(config, limit=2048, zeros=zeros)
     for _ in range(length):
-        stores[:] = [*cache.keys, *cache.values]
-        cache.reserve(1)
-        cache.advance([[1]])
-    held = sum(store.nbytes for store in (*cache.keys, *cache.values))
+        stores[:] = [state.array for state in cache.rows[0].states]
+        cache.reserve([1])
+        cache.advance([[1]], [0])
+    held = cache.usage().nbytes_held
     assert max(peaks) <= Caches(length).nbytes(config, "float32") <= max(peaks) + held / 2
 
 
-def test_rows_are_held_twice_where_they_are_copied() -> None:
-    one, four = (Caches(256, rows).nbytes(tiny.CONFIG, "float32") for rows in (1, 4))
-    assert four == 8 * 256 * tiny.CONFIG.cache_bytes_per_token("float32")
-    assert one == (256 + 128) * tiny.CONFIG.cache_bytes_per_token("float32")
+@pytest.mark.parametrize("config", [replace(tiny.CONFIG, max_positions=2048), WINDOWED], ids=["plain", "windowed"])
+def test_rows_that_branch_grow_and_end_are_never_more_than_promised(config: ModelConfig) -> None:
+    """As samples and beams do it: one row becomes four, later two of them are each there twice."""
+    alive: list[weakref.ref[Storage]] = []
+    peaks = [0]
+
+    def zeros(shape: tuple[int, ...]) -> Storage:
+        made = np.zeros(shape, np.float32).view(Storage)
+        alive.append(weakref.ref(made))
+        peaks.append(sum(store.nbytes for known in alive if (store := known()) is not None))
+        return made
+
+    cache = KVCache(config, limit=2048, zeros=zeros)
+    for length in range(300):
+        if length == 100:
+            cache.select([0] * 4)
+        if length == 250:
+            cache.select([3, 1, 1, 3])
+        cache.reserve([1] * len(cache.rows))
+        cache.advance([[1]] * len(cache.rows), [0] * len(cache.rows))
+    held = sum(cache.usage(row).nbytes_held for row in range(4))
+    assert max(peaks) <= Caches(300, 4).nbytes(config, "float32") <= held * 1.5
+
+
+class Storage(np.ndarray):
+    """An array that can be watched."""
+
+    def __array_finalize__(self, _: object) -> None: ...
 
 
 def test_a_negative_prompt_and_another_model_count(saved_checkpoint: Path) -> None:

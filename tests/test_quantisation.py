@@ -179,7 +179,7 @@ def quantised(source: Path, folder: Path, stored: Any) -> Path:
 
 def logits(folder: Path, **settings: Any) -> Tensor:
     engine = load_model(folder, device="cpu", **settings).engine
-    return as_tensor(engine.forward([[5, 9, 2, 40]], None, last=False))
+    return as_tensor(engine.forward([[5, 9, 2, 40]], None, last=None))
 
 
 @pytest.fixture(params=FORMATS)
@@ -392,7 +392,7 @@ def test_divergence_and_perplexity_are_those_of_torch_over_each_window(saved_che
     for start, last in pairwise([*range(0, 149, 39), 149]):
         window = torch.tensor([list(ids[start : last + 1])])
         for engine, kept in ((reference.engine, p), (other.engine, q)):
-            kept.append(as_tensor(engine.forward(window, None, last=False))[0, :-1])
+            kept.append(as_tensor(engine.forward(window, None, last=None))[0, :-1])
         targets.append(window[0, 1:])
     raw_p, raw_q, target = torch.cat(p), torch.cat(q), torch.cat(targets)
     assert found.tokens == 149

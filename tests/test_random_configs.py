@@ -126,7 +126,7 @@ def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Opt
     with torch.inference_mode():
         expected = reference(ids).logits
     actual = as_tensor(
-        load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None, last=False)
+        load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None, last=None)
     )
     return float((actual - expected).abs().max() / max(10.0, float(expected.abs().max()))), options
 

@@ -201,7 +201,7 @@ def test_logits(case: Case) -> None:
     ids = torch.randint(0, case.ours.engine.vocab_size, (1, 90), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         theirs = case.theirs.float()(ids).logits
-    ours = as_tensor(case.ours.engine.forward(ids, None, last=False))
+    ours = as_tensor(case.ours.engine.forward(ids, None, last=None))
     assert theirs.std() > 0.5
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
     ends, talks = case.ours.checkpoint.eos_token_ids, [name for name, _ in case.talks()]

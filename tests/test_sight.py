@@ -27,17 +27,16 @@ def seen(found: Sight, queries: int, slots: int) -> list[list[int]]:
     length=st.integers(1, 6),
     block=st.integers(0, 6),
     window=st.sampled_from([None, 1, 3, 8]),
-    uniform=st.booleans(),
     hidden=st.none() | st.sets(st.integers(0, 4)),
 )
 def test_a_query_sees_the_past_and_a_block_sees_itself(
-    past: int, length: int, block: int, window: int | None, uniform: bool, hidden: set[int] | None
+    past: int, length: int, block: int, window: int | None, hidden: set[int] | None
 ) -> None:
     block = min(block, length)
     positions = torch.arange(past, past + length)[None]
     hide = None if hidden is None else torch.tensor([[position in hidden for position in range(5)]])
 
-    found = sight(positions, [0], past + length, window, uniform=uniform, block=block, hide=hide)
+    found = sight(positions, 0, past + length, window, block=block, hide=hide)
 
     expected = []
     for query in range(past, past + length):

@@ -30,8 +30,8 @@ TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
 
 @pytest.fixture(autouse=True)
 def small_and_unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("tokenglass.model.engine.cache.FIRST_ALLOCATION", 4)
-    monkeypatch.setattr("tokenglass.model.engine.cache.SLACK", SLACK)
+    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
+    monkeypatch.setattr("tokenglass.model.engine.keys_values.SLACK", SLACK)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -141,18 +141,18 @@ def test_a_window_keeps_its_size_and_says_what_it_let_go() -> None:
     for token in range(60):
         MIXED(torch.tensor([[token]]), cache)
         usage = cache.usage()
-        assert cache.keys[0].shape[2] <= WINDOW + 2 * SLACK
+        assert cache.rows[0].layer(0)[0].shape[1] <= WINDOW + 2 * SLACK
         assert usage.length - usage.evicted >= min(token + 1, WINDOW - 1 + SLACK)
     assert (usage.length, usage.bytes_per_token) == (60, MIXED.config.cache_bytes_per_token("float32"))
     assert usage.evicted > 60 - WINDOW - 2 * SLACK
-    assert usage.nbytes_held == sum(t.numel() * t.element_size() for t in (*cache.keys, *cache.values))
+    assert usage.nbytes_held == sum(state.array.nbytes for state in cache.rows[0].states)
 
 
 def test_a_long_chunk_is_held_only_until_the_next_pass() -> None:
     cache = new_cache(ALL)
     ALL(torch.arange(100)[None], cache)
     close(ALL(torch.tensor([[7]]), cache)[0], [*range(100), 7], ALL)
-    assert cache.allocated == WINDOW + 2 * SLACK
+    assert cache.usage().allocated == WINDOW + 2 * SLACK
 
 
 def test_short_rewinds_are_free_and_a_deep_one_says_that_the_prefix_is_gone() -> None:

@@ -17,7 +17,7 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Engine, Ids, Logits
+from tokenglass.model.engine.engine import Engine, Ids, Logits, PerRow, Rows
 from tokenglass.model.sampling.raw import Measure, Raw
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
@@ -145,16 +145,21 @@ class ScriptedEngine:
         token_ids: Ids,
         cache: KVCache | None,
         *,
-        last: bool = True,
+        last: PerRow | None = 1,
         planned_length: int | None = None,
-        block: int = 0,
-    ) -> Logits:
-        rows = np.array(token_ids).tolist()
-        self.inputs.extend(rows)
+        block: PerRow = 0,
+    ) -> list[Logits]:
+        rows = Rows.of(token_ids, last, block, self.vocab_size)
+        self.inputs.extend(rows.split())
+        ends = rows.counts
         if cache is not None:
-            cache.reserve(len(rows[0]))
-            cache.advance(rows, block=block)
-        return self.script(len(rows[0]) if cache is None else cache.lengths[0]).numpy()[None, None]
+            cache.reserve(rows.counts)
+            cache.advance(rows.split(), rows.blocks)
+            ends = cache.lengths
+        return [
+            np.stack([self.script(position).numpy() for position in range(end - count + 1, end + 1)])
+            for end, count in zip(ends, rows.outputs, strict=True)
+        ]
 
 
 ENGINE: type[Engine] = ScriptedEngine  # it implements the protocol

@@ -13,11 +13,17 @@ from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize
 from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.checkpoint.weights import Weights, read_weights
 from tokenglass.model.progress import finish
-from tokenglass.model.torch_engine.engine import TorchEngine, as_tensor, load_torch
+from tokenglass.model.torch_engine.engine import TorchEngine, load_torch
+from tokenglass.model.torch_engine.engine import as_tensor as share
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.transformer import Transformer
 
 __all__ = ["as_array", "as_tensor", "load_engine", "quantize_model", "weights_of"]
+
+
+def as_tensor(array: Any) -> torch.Tensor:
+    """The same memory as a tensor; the logits of rows that have as many each, (rows, positions, vocab)."""
+    return torch.stack([as_tensor(row) for row in array]) if isinstance(array, list) else share(array)
 
 
 class ReadEngine(TorchEngine):

@@ -39,19 +39,19 @@ def decode(
         decision = Decision((), "")
         if cache is None or cache.lengths[0] == len(sequence.token_ids):
             beside = None if negative is None else negative.logits(sequence)
-            decision = sequence.decide(logits[0, -1], beside)
+            decision = sequence.decide(logits[0][-1], beside)
         usage = None if cache is None else cache.usage()
         yield recorder.step(phase, len(inputs), usage, decision.choices, decision.text, rewound_to=rewound_to)
 
     yield from record(Sequences([sequence]), decode_once, request, interrupt)
 
 
-def next_inputs(token_ids: list[int], cache: KVCache | None, chunk: int) -> list[int]:
-    """The ids to compute next: what the cache does not hold yet, at most a chunk; without a cache, all of them.
+def next_inputs(token_ids: list[int], cache: KVCache | None, chunk: int, row: int = 0) -> list[int]:
+    """The ids to compute next: what the row does not hold yet, at most a chunk; without a cache, all of them.
 
-    The last id is always computed: its logits are the next token's. A cache that holds anything else is cut back.
+    The last id is always computed: its logits are the next token's. A row that holds anything else is cut back.
     """
     if cache is None:
         return token_ids[:]
-    done = cache.keep_prefix(0, token_ids[:-1])
+    done = cache.keep_prefix(row, token_ids[:-1])
     return token_ids[done : done + chunk]

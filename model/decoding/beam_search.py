@@ -84,8 +84,8 @@ class Search:
         self.running = [first]
         self._numbers = 1
 
-    def extend(self, logits: Logits, negative: Logits | None) -> list[Move]:
-        """Go one token further by the logits (rows, vocab) of the running beams.
+    def extend(self, logits: list[Logits], negative: list[Logits] | None) -> list[Move]:
+        """Go one token further by the logits (vocab,) of each running beam.
 
         Of all continuations the best are looked at, enough of them that as many beams can go on whatever has ended.
         One that ends counts only if it is among the first. Raises EngineError.
@@ -146,7 +146,9 @@ class Search:
         healed = len(request.healed.decode("utf-8", "replace"))
         return Gate(self._tokenizer, request.prompt_ids, request.stops, healed=healed)
 
-    def _continuations(self, row: int, logits: Logits, negative: Logits | None, count: int) -> Continuations | None:
+    def _continuations(
+        self, row: int, logits: list[Logits], negative: list[Logits] | None, count: int
+    ) -> Continuations | None:
         beam = self.running[row]
         self._lender.token_ids = beam.token_ids
         context = self._lender.context(None if negative is None else negative[row])

@@ -39,13 +39,13 @@ def decode_beams(
         phase: Phase = "decode" if search.has_begun else "prefill"
         texts, done = [beam.token_ids for beam in search.running], cache.lengths[0]
         inputs = [token_ids[done : done + request.prefill_chunk] for token_ids in texts]
-        logits = engine.forward(inputs, cache)[:, -1]
+        logits = [row[-1] for row in engine.forward(inputs, cache)]
         usage = cache.usage()
         moves = [Move(search.running[0])]
         if cache.lengths[0] == len(texts[0]):
             moves = search.extend(logits, None if negative is None else negative.rows(texts))
             rows = [beam.row for beam in search.running]
-            if rows and rows != list(range(cache.rows)):
+            if rows and rows != list(range(len(cache.rows))):
                 cache.select(rows)
                 if negative is not None:
                     negative.select(rows)

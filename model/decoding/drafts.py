@@ -53,10 +53,10 @@ class ParallelDrafter:
     def draft(self, sequence: Sequence, count: int) -> Draft:
         done = self._cache.lengths[0]
         inputs = [*sequence.token_ids[done:], *[self._mask_id] * (count - 1)]
-        logits = self._engine.forward([inputs], self._cache, last=False, block=count)
+        logits = self._engine.forward([inputs], self._cache, last=count, block=count)
         self._cache.truncate(0, done)
         guesses: list[int] = []
-        for row in logits[0, -count:]:
+        for row in logits[0]:
             if not guess(sequence, row, guesses):
                 break
         return Draft(tuple(guesses), len(inputs))
@@ -86,7 +86,7 @@ class ModelDrafter:
         while len(guesses) < count:
             computed += len(inputs)
             logits = self._engine.forward([inputs], self._cache)
-            if not guess(sequence, logits[0, -1, : self._vocab_size], guesses):
+            if not guess(sequence, logits[0][-1, : self._vocab_size], guesses):
                 break
             inputs = guesses[-1:]
         return Draft(tuple(guesses), computed)

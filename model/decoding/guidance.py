@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Several
-from copy import copy
 
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.decoding.sequence import Sequence
@@ -27,26 +26,23 @@ class Negative:
         """Logits (vocab,) for the next token behind the negative prompt; only what is new is computed."""
         return self.rows([sequence.token_ids])[0]
 
-    def rows(self, texts: Several[Several[int]]) -> Logits:
-        """Logits (rows, vocab) for texts of one length, prompt included, each continuing what its row had."""
+    def rows(self, texts: Several[Several[int]]) -> list[Logits]:
+        """Logits (vocab,) of each row, for its text, prompt included, which continues what the row had."""
         prompt_length = len(self._request.prompt_ids)
         behind = [[*self._request.negative_ids, *text[prompt_length:]] for text in texts]
         for row, held in enumerate(behind):
             self._cache.keep_prefix(row, held[:-1])
-        while (done := self._cache.lengths[0]) < len(behind[0]):
-            end = done + self._request.prefill_chunk
-            logits = self._engine.forward([ids[done:end] for ids in behind], self._cache)
-        return logits[:, -1]
+        logits: dict[int, Logits] = {}
+        while self._cache.lengths != [len(ids) for ids in behind]:
+            chunks = [(done, done + self._request.prefill_chunk) for done in self._cache.lengths]
+            inputs = [ids[start:end] for ids, (start, end) in zip(behind, chunks, strict=True)]
+            parts = enumerate(self._engine.forward(inputs, self._cache))
+            logits |= {row: part[-1] for row, part in parts if len(part)}
+        return [logits[row] for row in range(len(behind))]
 
     def select(self, rows: Several[int]) -> None:
         """Go on with these rows, in this order."""
         self._cache.select(rows)
-
-    def fork(self) -> Negative:
-        """Another that has computed as much."""
-        twin = copy(self)
-        twin._cache = self._cache.clone()
-        return twin
 
 
 def room(engine: Engine, request: Request) -> int:

@@ -68,11 +68,12 @@ def decode_parallel(
                 block = OpenBlock(length, [None] * min(parameters.block_size, planned_length - length))
             place = Block(block.start, len(block.choices))
             inputs += block.token_ids(mask_id)[:-1]
-            logits = engine.forward([inputs], cache, last=False, planned_length=planned_length, block=place.length)
+            size = place.length
+            logits = engine.forward([inputs], cache, last=size, planned_length=planned_length, block=size)
             if cache is not None:
                 cache.truncate(0, length - 1)
             try:
-                choices = block.reveal(sequence, logits[0, -place.length :], parameters, request, mask_id)
+                choices = block.reveal(sequence, logits[0], parameters, request, mask_id)
             except NothingPossible:
                 sequence.reason = "constraint"
                 return

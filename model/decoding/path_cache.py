@@ -30,7 +30,7 @@ class Tail(Generic[At]):
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (*self.cut.keys, *self.cut.values))
+        return self.cut.nbytes
 
 
 class PathCache(Generic[At]):
@@ -76,7 +76,7 @@ class PathCache(Generic[At]):
             end = min(self.length + self._chunk, self._next_tail(path), len(token_ids))
             logits = self._engine.forward([token_ids[self.length : end]], self.row)
             self._held = tuple(path[: max(0, end - len(self._prompt_ids))])
-            yield logits[0, -1]
+            yield logits[0][-1]
             if end == len(token_ids):
                 return
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from tokenglass.model.decoding.autoregressive import next_inputs
 from tokenglass.model.decoding.guidance import Negative, room
 from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
 from tokenglass.model.decoding.request import Request, check_length
@@ -70,76 +70,77 @@ def check_samples(request: Request, count: int) -> None:
         raise ParameterError("several samples share a prefill in the cache; leave out one of the two")
 
 
-@dataclass(slots=True)
-class Row:
-    """A sequence in its row of the cache."""
-
-    sequence: Sequence
-    negative: Negative | None = None
-
-
 class Batch:
     """The samples that are open, each with its row of the cache; until the prompt is read there is the first alone.
 
-    A pass computes as many positions in every row. A row with more to compute than the others, such as tokens that a
-    constraint forced, catches up while they go on.
+    A pass computes of each row what it lacks: the token that was drawn last, and those that a constraint forced.
     """
 
     def __init__(self, engine: Engine, request: Request, sequences: list[Sequence]):
         self._engine = engine
         self._request = request
         self._cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
-        self._rows = [Row(sequences[0], Negative(engine, request) if request.negative_ids else None)]
+        self._negative = Negative(engine, request) if request.negative_ids else None
+        self._rows = sequences[:1]
         self._waiting = sequences[1:]
 
     def decode_once(self, recorder: Recorder) -> Iterator[Step]:
         """One forward pass and what each sample makes of it."""
         self._free_rows()
-        rewinds = [row.sequence.pop_rewind() for row in self._rows]
-        for place, row in enumerate(self._rows):
-            self._cache.keep_prefix(place, row.sequence.token_ids[:-1])
-        pending = [row.sequence.token_ids[done:] for row, done in zip(self._rows, self._cache.lengths, strict=True)]
-        count = min(self._request.prefill_chunk, *map(len, pending))
-        logits = self._engine.forward([token_ids[:count] for token_ids in pending], self._cache)[:, -1]
-        branches = self._waiting and self._cache.lengths[0] == len(self._request.prompt_ids)
+        rewinds = [sequence.pop_rewind() for sequence in self._rows]
+        inputs = [
+            next_inputs(sequence.token_ids, self._cache, self._request.prefill_chunk, row)
+            for row, sequence in enumerate(self._rows)
+        ]
+        logits = [part[-1] for part in self._engine.forward(inputs, self._cache)]
+        negatives = self._read_negatives()
+        branches = bool(self._waiting) and self._cache.lengths[0] == len(self._request.prompt_ids)
         if branches:
-            self._branch()
-            logits, rewinds = logits.repeat(len(self._rows), axis=0), [None] * len(self._rows)
-        phases: list[Phase] = ["decode" if row.sequence.has_begun else "prefill" for row in self._rows]
-        decisions = [self._decide(place, logits[place]) for place in range(len(self._rows))]
-        usages = [self._cache.usage(place) for place in range(len(self._rows))]
-        for place, row in enumerate(self._rows):
-            is_new = bool(branches) and place > 0
+            count = self._branch()
+            logits, negatives, rewinds = logits * count, negatives * count, [None] * count
+        phases: list[Phase] = ["decode" if sequence.has_begun else "prefill" for sequence in self._rows]
+        decisions = [self._decide(row, logits[row], negatives[row]) for row in range(len(self._rows))]
+        usages = [self._cache.usage(row) for row in range(len(self._rows))]
+        for row, sequence in enumerate(self._rows):
+            is_new = branches and row > 0
             yield recorder.step(
-                phases[place],
-                0 if is_new else count,
-                usages[place],
-                decisions[place].choices,
-                decisions[place].text,
-                sequence=row.sequence.number,
+                phases[row],
+                0 if is_new else len(inputs[row]),
+                usages[row],
+                decisions[row].choices,
+                decisions[row].text,
+                sequence=sequence.number,
                 parent=0 if is_new else None,
-                rewound_to=rewinds[place],
+                rewound_to=rewinds[row],
             )
 
-    def _decide(self, place: int, logits: Logits) -> Decision:
+    def _read_negatives(self) -> list[Logits | None]:
+        """Logits behind the negative prompt for each row, where one of them goes on now."""
+        texts = [sequence.token_ids for sequence in self._rows]
+        if self._negative is None or not any(self._is_read(row) for row in range(len(self._rows))):
+            return [None] * len(texts)
+        return [*self._negative.rows(texts)]
+
+    def _is_read(self, row: int) -> bool:
+        return self._cache.lengths[row] == len(self._rows[row].token_ids)
+
+    def _decide(self, row: int, logits: Logits, negative: Logits | None) -> Decision:
         """What comes next in a row, if all of its text has been computed."""
-        sequence, negative = self._rows[place].sequence, self._rows[place].negative
-        if self._cache.lengths[place] < len(sequence.token_ids):
-            return Decision((), "")
-        return sequence.decide(logits, None if negative is None else negative.logits(sequence))
+        return self._rows[row].decide(logits, negative) if self._is_read(row) else Decision((), "")
 
     def _free_rows(self) -> None:
         """Only rows whose samples are open stay."""
-        places = [place for place, row in enumerate(self._rows) if row.sequence.reason is None]
-        if len(places) < len(self._rows):
-            self._cache.select(places)
-            self._rows = [self._rows[place] for place in places]
+        rows = [row for row, sequence in enumerate(self._rows) if sequence.reason is None]
+        if len(rows) < len(self._rows):
+            self._rows = [self._rows[row] for row in rows]
+            self._cache.select(rows)
+            if self._negative is not None:
+                self._negative.select(rows)
 
-    def _branch(self) -> None:
-        """Give every sample the row that read the prompt."""
-        (first,) = self._rows
-        if first.negative is not None:
-            first.negative.logits(first.sequence)
-        forks = [Row(sequence, first.negative and first.negative.fork()) for sequence in self._waiting]
-        self._rows, self._waiting = [first, *forks], []
+    def _branch(self) -> int:
+        """Give every sample the row that read the prompt; their number."""
+        self._rows, self._waiting = [*self._rows, *self._waiting], []
         self._cache.select([0] * len(self._rows))
+        if self._negative is not None:
+            self._negative.select([0] * len(self._rows))
+        return len(self._rows)

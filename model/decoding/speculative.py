@@ -100,10 +100,9 @@ def verified(
                 guesses = guessed(sequence, tokenizer, draft)
                 yield recorder.step("draft", draft.num_input_tokens, cache.usage(), guesses)
                 recorder.begin()
-        logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=not draft.token_ids)
+        logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=len(draft.token_ids) + 1)
         if reached:
-            rows = logits[0, len(inputs) - 1 :] if draft.token_ids else logits[0]
-            decision = verify(sequence, tokenizer, draft.token_ids, rows, drafter)
+            decision = verify(sequence, tokenizer, draft.token_ids, logits[0], drafter)
         yield recorder.step(
             phase if has_begun else "prefill",
             len(inputs) + len(draft.token_ids),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +14,9 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.errors import PromptError
 from tokenglass.model.sampling.raw import Measure
 
-Ids = Sequence[Sequence[int]] | NDArray[np.int64]  # (rows, length): rows of one pass have one length
-Logits = NDArray[np.float32]  # (rows, length or 1, vocab)
+Ids = Sequence[Sequence[int]] | NDArray[np.int64]  # new ids of each row, which has its own number of them
+Logits = NDArray[np.float32]  # (positions, vocab) of a row
+PerRow = int | Sequence[int]  # one number for all rows, or one for each
 
 
 class Engine(Protocol):
@@ -42,21 +45,57 @@ class Engine(Protocol):
         token_ids: Ids,
         cache: KVCache | None,
         *,
-        last: bool = True,
+        last: PerRow | None = 1,
         planned_length: int | None = None,
-        block: int = 0,
-    ) -> Logits:
-        """Logits (rows, 1, vocab) after the last of `token_ids` (rows, length), or of all of them.
+        block: PerRow = 0,
+    ) -> list[Logits]:
+        """Logits after the `last` ids of each row (None: after all of them), in its own array (last, vocab).
 
-        With a cache, the ids continue its rows and are added to it, and the planned length is the cache's; without
-        one and without `planned_length` it is the number of ids. The last `block` ids see each other.
+        With a cache, the ids continue its rows and are added to it, and the planned length is the row's; without
+        one and without `planned_length` it is the number of ids. A row without ids takes no part. The last `block` ids
+        of a row see each other. What a row gets does not depend on the others.
         Raises PromptError for an id without a row in the embedding: a tokenizer may have more tokens than the model.
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the rows of one pass bring: their new ids, one row behind the other, and numbers for each row."""
+
+    token_ids: NDArray[np.int64]  # (positions,)
+    counts: list[int]  # of new ids
+    outputs: list[int]  # how many of the last of them have their logits computed
+    blocks: list[int]
+
+    @staticmethod
+    def of(token_ids: Ids, last: PerRow | None, block: PerRow, vocab_size: int) -> Rows:
+        """Raises PromptError for an id beyond the vocabulary."""
+        rows = [np.asarray(ids, np.int64) for ids in token_ids]
+        flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        check_ids(flat, vocab_size)
+        counts = [len(ids) for ids in rows]
+        wanted = counts if last is None else per_row(last, len(rows))
+        outputs = [min(number, count) for number, count in zip(wanted, counts, strict=True)]
+        return Rows(flat, counts, outputs, per_row(block, len(rows)))
+
+    def split(self) -> list[list[int]]:
+        """The ids row by row."""
+        ids, ends = self.token_ids.tolist(), accumulate(self.counts)
+        return [ids[end - count : end] for end, count in zip(ends, self.counts, strict=True)]
+
+    def split_outputs(self, logits: Logits) -> list[Logits]:
+        """Each row's part of the logits (outputs of all rows, vocab)."""
+        ends = accumulate(self.outputs)
+        return [logits[end - count : end] for end, count in zip(ends, self.outputs, strict=True)]
+
+
+def per_row(number: PerRow, rows: int) -> list[int]:
+    return [number] * rows if isinstance(number, int) else list(number)
+
+
 def check_ids(token_ids: NDArray[np.int64], rows: int) -> None:
     """Raises PromptError for a token id that has no row in the embedding."""
-    highest = int(token_ids.max())
+    highest = int(token_ids.max(initial=0))
     if highest >= rows:
         raise PromptError(
             f"the text holds token {highest:,}, which the tokenizer has and the model has not (its embedding ends at "

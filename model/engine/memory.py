@@ -35,10 +35,10 @@ class Caches:
 def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
     """Bytes of a cache that grows to `length` positions, at the worst moment.
 
-    The sliding-window layers and the others get new storage in turn, and the old is there until it is copied. Several
-    rows (samples, beams) are copied whole when rows come and go.
+    The sliding-window layers and the others of one row get new storage in turn, and the old is there until it is
+    copied. A row that is freed is gone before another is copied.
     """
-    per_layer = rows * config.cache_bytes_per_token(dtype) // config.num_layers
+    per_layer = config.cache_bytes_per_token(dtype) // config.num_layers
     held = replaced = 0
     for window in {kind.window for kind in config.layers}:
         most = config.max_positions if window is None else min(config.max_positions, window + 2 * SLACK)
@@ -46,7 +46,7 @@ def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
         before, final = growth(length, most)
         held += size * final
         replaced = max(replaced, size * (final if window is not None and length > most else before))
-    return held + (held if rows > 1 else replaced)
+    return rows * held + replaced
 
 
 def growth(length: int, most: int) -> tuple[int, int]:

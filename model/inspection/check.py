@@ -57,14 +57,15 @@ class Probe:
 
     def whole(self, token_ids: Sequence[int]) -> Tensor:
         """Logits (length, vocab), computed in one pass without a cache."""
-        return torch.from_numpy(self.engine.forward([token_ids], None, last=False))[0]
+        return torch.from_numpy(self.engine.forward([token_ids], None, last=None)[0])
 
     def through_cache(self, rows: Sequence[Sequence[int]], chunk: int) -> Tensor:
         """Logits (rows, length, vocab), computed through one cache in chunks."""
         ids = np.array(rows, np.int64)
         cache = self.engine.new_cache(len(rows), planned_length=ids.shape[1])
         parts = (ids[:, start : start + chunk] for start in range(0, ids.shape[1], chunk))
-        return torch.from_numpy(np.concatenate([self.engine.forward(part, cache, last=False) for part in parts], 1))
+        logits = [np.stack(self.engine.forward(part, cache, last=None)) for part in parts]
+        return torch.from_numpy(np.concatenate(logits, 1))
 
     def tolerance(self, logits: Tensor) -> float:
         """Logits by which two ways to compute the same in this dtype may differ."""

@@ -14,11 +14,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.torch_engine.attention import Sight
 from tokenglass.model.torch_engine.engine import as_tensor
-from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Block, PassView, Transformer
+
+
+def device_of(cache: KVCache) -> torch.device:
+    """Where the model's modules are, if they go with this cache."""
+    return as_tensor(cache.rows[0].layer(0)[0]).device
 
 
 class Fork:
@@ -36,15 +41,12 @@ class Fork:
 
     def start(self, window: int | None) -> int:
         """The position in slot 0 of the layers with this window."""
-        return 0 if window is None else self.cache.starts[self.row]
+        return 0 if window is None else self.cache.rows[self.row].start
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, _positions: Tensor) -> tuple[Tensor, Tensor]:
-        held = self.prefix - (self.cache.starts[self.row] if self.cache.slides[layer] else 0)
-        for store, new, kept in (
-            (self.cache.keys[layer], keys, self.keys),
-            (self.cache.values[layer], values, self.values),
-        ):
-            prefix = as_tensor(store)[self.row : self.row + 1, :, :held]
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        stored_keys, stored_values, start = self.cache.rows[self.row].layer(layer)
+        for stored, new, kept in ((stored_keys, keys, self.keys), (stored_values, values, self.values)):
+            prefix = as_tensor(stored)[None, :, : self.prefix - start]
             kept.append(torch.cat((prefix.to(new.dtype), new), dim=2))
         return self.keys[layer], self.values[layer]
 
@@ -57,11 +59,13 @@ class ForkView(PassView):
 
     def __init__(self, fork: Fork, positions: Tensor, sees: Tensor):
         self.fork = fork
-        self.cache = cast(TensorCache, fork)
         self.positions = positions[None]
-        self.planned_length = fork.cache.planned_length
+        self.planned_length = fork.cache.rows[fork.row].planned_length
         self.tables = {}
         self.sees = sees
+
+    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return super().attend(layer, spec, query, *self.fork.write(layer, key, value))
 
     def sight(self, window: int | None) -> Sight:
         start, queries = self.fork.start(window), self.positions[0][:, None]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.inspection.fork import Fork, ForkView, head
+from tokenglass.model.inspection.fork import Fork, ForkView, device_of, head
 from tokenglass.model.inspection.lens import divergence_bits
 from tokenglass.model.inspection.records import Effect
-from tokenglass.model.torch_engine.engine import as_tensor
 from tokenglass.model.torch_engine.transformer import Transformer
 
 ROWS = 128  # positions hidden in one pass, each in a row of its own
@@ -43,7 +42,7 @@ def logits_without(
     model: Transformer, cache: KVCache, row: int, token_ids: Sequence[int], hidden: Sequence[int]
 ) -> Tensor:
     """Logits (1 + hidden, vocab) after the last of `token_ids`: as it is, then without each hidden position."""
-    last, rows, device = len(token_ids) - 1, len(hidden) + 1, as_tensor(cache.keys[0]).device
+    last, rows, device = len(token_ids) - 1, len(hidden) + 1, device_of(cache)
     prefix = torch.ones(rows, last, dtype=torch.bool, device=device)
     prefix[torch.arange(1, rows), list(hidden)] = False
     own = torch.eye(rows, dtype=torch.bool, device=device)
@@ -61,7 +60,7 @@ def total_effect(
     Position numbers are kept, so nothing else moves. `logits` (vocab,) are those with the position in sight. In layers
     with a window the cache must hold the positions before the hidden one.
     """
-    device = as_tensor(cache.keys[0]).device
+    device = device_of(cache)
     positions = torch.arange(hidden + 1, len(token_ids), device=device)
     sees = torch.ones(len(positions), hidden + len(positions), dtype=torch.bool, device=device)
     view = ForkView(Fork(cache, row, hidden), positions, sees)

@@ -14,11 +14,11 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import check_ids
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.inspection.attribution import Split, split_logits
-from tokenglass.model.inspection.fork import Fork, ForkView, head, recorded
+from tokenglass.model.inspection.fork import Fork, ForkView, device_of, head, recorded
 from tokenglass.model.inspection.knock_out import direct_effects, total_effect
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.records import Component, Flow, PositionFlow, Token
-from tokenglass.model.torch_engine.engine import TorchEngine, as_tensor
+from tokenglass.model.torch_engine.engine import TorchEngine
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 
@@ -88,7 +88,7 @@ def flow_of(
 
     `hide` says which earlier positions are knocked out, once the attributions are known.
     """
-    last, device = len(token_ids) - 1, as_tensor(cache.keys[0]).device
+    last, device = len(token_ids) - 1, device_of(cache)
     positions = torch.tensor([last], device=device)
     view = ForkView(Fork(cache, row, last), positions, torch.ones(1, last + 1, dtype=torch.bool, device=device))
     with recorded(model) as recording:

@@ -155,9 +155,9 @@ def prefill_seconds(engine: Engine, prompt: Ids) -> float:
     return prefill(engine, prompt)[1]
 
 
-def most_probable(logits: Logits) -> Ids:
-    """Logits (rows, 1, vocab) to token ids (rows, 1)."""
-    return logits.argmax(-1)
+def most_probable(logits: list[Logits]) -> Ids:
+    """Logits of each row (1, vocab) to token ids (rows, 1)."""
+    return np.stack(logits).argmax(-1)
 
 
 def prompt_of(vocab_size: int, rows: int, length: int) -> Ids:

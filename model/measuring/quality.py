@@ -62,7 +62,7 @@ def compare(reference: Engine, other: Engine, token_ids: Sequence[int], window: 
     starts = [*range(0, len(token_ids) - 1, window - 1), len(token_ids) - 1]
     for start, last in pairwise(starts):
         ids = list(token_ids[start : last + 1])
-        p, q = (log_softmax(engine.forward([ids], None, last=False)[0, :-1]) for engine in (reference, other))
+        p, q = (log_softmax(engine.forward([ids], None, last=None)[0][:-1]) for engine in (reference, other))
         places = np.arange(len(ids) - 1), np.array(ids[1:])
         found = Quality(
             tokens=found.tokens + len(ids) - 1,

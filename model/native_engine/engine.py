@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from ctypes import c_int64, c_void_p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,23 +12,20 @@ from numpy.typing import NDArray
 from tokenglass.model.checkpoint.arrays import DTYPES
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
-from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Ids, Logits, check_ids
+from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
-from tokenglass.model.native_engine.addresses import Stores, Turns, integers
 from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure
 from tokenglass.model.native_engine.program import FLOATS, Program
-from tokenglass.model.native_engine.structures import Pass, Sizes
+from tokenglass.model.native_engine.structures import Pass, PassRow, Sizes
 
 FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
 
 Floats = NDArray[np.float32]
-Table = tuple[Floats, Floats]  # cosines and sines (positions, dim / 2)
 
 
 class NativeEngine:
@@ -46,10 +45,8 @@ class NativeEngine:
         self.dtype = cache_dtype
         self.threads = threads
         self.program = Program(blueprint, weights)
-        self.tables: dict[tuple[Rope, int], Table] = {}
-        self._stores: Stores | None = None  # of the cache that was used last
-        self._turns: Turns | None = None  # that were used last
-        self._dims = integers([rope.dim for rope in self.program.ropes])
+        self.tables: dict[tuple[int, ...], RotaryTables] = {}  # by what planned lengths mean for the ropes
+        self._dims = (c_int64 * len(self.program.ropes))(*[rope.dim for rope in self.program.ropes])
         self.sizes = Sizes(
             config.hidden_size,
             config.intermediate_size,
@@ -89,96 +86,98 @@ class NativeEngine:
         token_ids: Ids,
         cache: KVCache | None,
         *,
-        last: bool = True,
+        last: PerRow | None = 1,
         planned_length: int | None = None,
-        block: int = 0,
-    ) -> Logits:
-        ids = np.ascontiguousarray(token_ids, np.int64)
-        logits = np.empty((len(ids), 1 if last else ids.shape[1], self.config.vocab_size), np.float32)
-        self._pass(ids, cache, planned_length, last=last, block=block, logits=logits)
-        return logits
+        block: PerRow = 0,
+    ) -> list[Logits]:
+        rows = Rows.of(token_ids, last, block, self.vocab_size)
+        return self._pass(rows, cache, planned_length)
 
     def hidden_states(
         self,
         token_ids: Ids,
         cache: KVCache | None,
         *,
-        last: bool = True,
+        last: PerRow | None = 1,
         planned_length: int | None = None,
-        block: int = 0,
-    ) -> tuple[Logits, Floats]:
+        block: PerRow = 0,
+    ) -> tuple[list[Logits], Floats]:
         """What `forward` gives, and the residual stream after the embedding and after every layer, in float32
-        (layers + 1, rows, length, hidden)."""
-        ids = np.ascontiguousarray(token_ids, np.int64)
-        logits = np.empty((len(ids), 1 if last else ids.shape[1], self.config.vocab_size), np.float32)
-        hidden = np.empty((self.config.num_layers + 1, *ids.shape, self.config.hidden_size), np.float32)
-        self._pass(ids, cache, planned_length, last=last, block=block, logits=logits, hidden=hidden)
-        return logits, hidden
+        (layers + 1, positions of all rows, hidden)."""
+        rows = Rows.of(token_ids, last, block, self.vocab_size)
+        hidden = np.empty((self.config.num_layers + 1, len(rows.token_ids), self.config.hidden_size), np.float32)
+        return self._pass(rows, cache, planned_length, hidden), hidden
 
     def read(self, block: NDArray[np.uint8]) -> None:
         """Only read the memory of a block, as a pass reads its weights: what the machine allows."""
         self.machine.read(block.ctypes.data, block.nbytes, self.threads)
 
     def _pass(
-        self,
-        ids: NDArray[np.int64],
-        cache: KVCache | None,
-        planned_length: int | None,
-        *,
-        last: bool,
-        block: int,
-        logits: Logits,
-        hidden: Floats | None = None,
-    ) -> None:
-        check_ids(ids, self.vocab_size)
-        rows, length = ids.shape
+        self, rows: Rows, cache: KVCache | None, planned_length: int | None, hidden: Floats | None = None
+    ) -> list[Logits]:
         if cache is None:
-            cache = self.new_cache(rows, planned_length=length if planned_length is None else planned_length)
-        cache.reserve(length)
-        stores = self._stores_of(cache)
-        turns = self._turns_for(cache.planned_length, cache.positions_read + length)
+            cache = self.new_cache(0)
+            for count in rows.counts:
+                cache.add_row(count if planned_length is None else planned_length)
+        cache.reserve(rows.counts)
+        logits = np.empty((sum(rows.outputs), self.vocab_size), np.float32)
+        tables = self._tables_of(cache, rows.counts)
         task = Pass(
-            ids.ctypes.data,
-            rows,
-            length,
-            last,
-            block,
-            integers(cache.lengths),
-            integers(cache.starts),
-            stores.keys,
-            stores.values,
-            stores.slots,
+            rows.token_ids.ctypes.data,
+            len(rows.token_ids),
+            len(rows.counts),
+            pass_rows(rows, cache, tables),
             FLOATS[DTYPES[self.dtype]],
-            turns.addresses,
             self._dims,
             logits.ctypes.data,
             None if hidden is None else hidden.ctypes.data,
         )
-        self.machine.run(task, self.threads)
-        cache.advance(ids.tolist(), block=block)
+        if len(rows.token_ids):
+            self.machine.run(task, self.threads)
+        cache.advance(rows.split(), rows.blocks)
+        return rows.split_outputs(logits)
 
-    # Another thread may put its own in these fields at any time: each call goes on with what it read or made itself.
+    def _tables_of(self, cache: KVCache, counts: Sequence[int]) -> list[RotaryTables]:
+        """Those of each row; rows of one planned length share them."""
+        reach: dict[int, int] = {}
+        for row, count in zip(cache.rows, counts, strict=True):
+            reach[row.planned_length] = max(reach.get(row.planned_length, 1), row.length + count)
+        tables = {planned: self._tables_for(planned, needed) for planned, needed in reach.items()}
+        return [tables[row.planned_length] for row in cache.rows]
 
-    def _stores_of(self, cache: KVCache) -> Stores:
-        stores = self._stores
-        if stores is None or not stores.are_of(cache):
-            self._stores = stores = Stores.of(cache)
-        return stores
-
-    def _turns_for(self, planned_length: int, needed: int) -> Turns:
-        turns = self._turns
-        if turns is None or not turns.reach(planned_length, needed):
-            tables = [self._table(rope, planned_length, needed) for rope in self.program.ropes]
-            self._turns = turns = Turns.of(planned_length, [part for table in tables for part in table])
-        return turns
-
-    def _table(self, rope: Rope, planned_length: int, needed: int) -> Table:
-        """A rope's table of at least the positions that are needed."""
-        key = rope, rope.regime(planned_length)
-        table = self.tables.get(key)
-        if table is not None and len(table[0]) >= needed:
-            return table
+    def _tables_for(self, planned_length: int, needed: int) -> RotaryTables:
+        """The tables of at least the positions that are needed."""
+        regime = tuple(rope.regime(planned_length) for rope in self.program.ropes)
+        tables = self.tables.get(regime)
+        if tables is not None and tables.positions >= needed:
+            return tables
         if len(self.tables) >= MOST_TABLES:
             self.tables.clear()
-        self.tables[key] = table = rotary_table(rope, max(FIRST_TABLE, 1 << (needed - 1).bit_length()), planned_length)
-        return table
+        size = max(FIRST_TABLE, 1 << (needed - 1).bit_length())
+        parts = [part for rope in self.program.ropes for part in rotary_table(rope, size, planned_length)]
+        self.tables[regime] = tables = RotaryTables(size, parts)
+        return tables
+
+
+class RotaryTables:
+    """Cosines and sines of each rope, each (positions, dim / 2), and where they lie."""
+
+    def __init__(self, positions: int, tables: Sequence[Floats]):
+        self.positions = positions
+        self.tables = tables  # they live as long as their addresses are used
+        self.addresses = (c_void_p * len(tables))(*[table.ctypes.data for table in tables])
+
+
+def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> ctypes.Array[PassRow]:
+    """The rows of a pass as the kernels read them."""
+    described = (PassRow * len(rows.counts))()
+    first = 0
+    for number, (to, row, table) in enumerate(zip(described, cache.rows, tables, strict=True)):
+        to.first, to.count = first, rows.counts[number]
+        to.outputs, to.block = rows.outputs[number], rows.blocks[number]
+        to.length, to.tables = row.length, table.addresses
+        for state in row.states:
+            block = to.blocks[state.window is not None]
+            block.memory, block.slots, block.start = state.array.ctypes.data, state.slots, state.start
+        first += to.count
+    return described

@@ -128,7 +128,7 @@ class Program(Operations):
         yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=self._norm(layer.before_mixer))
         operation = Operation(
             kind=Code.ATTEND,
-            layer=index,
+            layer=self._place(index),
             rope=-1 if spec.rope is None else self.ropes.index(spec.rope),
             window=-1 if spec.window is None else spec.window,
             scale=spec.scale,
@@ -143,6 +143,11 @@ class Program(Operations):
                 yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
         yield operation
         yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
+
+    def _place(self, index: int) -> int:
+        """Of a layer among those whose cache is laid out as its own: with a window, or without."""
+        kinds = [layer.mixer.window is None for layer in self._spec.layers]
+        return kinds[:index].count(kinds[index])
 
     def _up(self, layer: blueprint.Layer) -> Operation:
         spec = layer.mlp

@@ -46,15 +46,24 @@ class Measured(ctypes.Structure):
     )
 
 
+class Block(ctypes.Structure):
+    _fields_ = (("memory", c_void_p), ("slots", c_int64), ("start", c_int64))
+
+
+class PassRow(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("first", "count", "outputs", "block", "length")),
+        ("blocks", Block * 2),
+        ("tables", POINTER(c_void_p)),
+    )
+
+
 class Pass(ctypes.Structure):
     _fields_ = (
         ("ids", c_void_p),
-        *((name, c_int64) for name in ("rows", "length", "last", "block")),
-        *((name, POINTER(c_int64)) for name in ("lengths", "starts")),
-        *((name, POINTER(c_void_p)) for name in ("keys", "values")),
-        ("slots", POINTER(c_int64)),
+        *((name, c_int64) for name in ("columns", "count")),
+        ("rows", POINTER(PassRow)),
         ("cache_kind", c_int64),
-        ("tables", POINTER(c_void_p)),
         ("dims", POINTER(c_int64)),
         *((name, c_void_p) for name in ("logits", "hidden")),
     )

@@ -24,30 +24,28 @@ class Sight:
 
 def sight(
     positions: Tensor,
-    starts: list[int],
+    start: int,
     slots: int,
     window: int | None,
     *,
-    uniform: bool,
     block: int = 0,
     hide: Tensor | None = None,
 ) -> Sight:
-    """What queries at `positions` (batch, length) see of `slots` keys, the first of each row at position `starts`.
+    """What queries at `positions` (batch, length), the same in every row, see of `slots` keys, the first at position
+    `start`.
 
-    `uniform` rows have equal positions and starts. A query sees itself and what is before it, `window` in all. The
-    last `block` queries see each other as well, whatever their order. `hide` (batch, positions) is true where the
-    queries of a row may not look.
+    A query sees itself and what is before it, `window` in all. The last `block` queries see each other as well,
+    whatever their order. `hide` (batch, positions) is true where the queries of a row may not look.
     """
     length = positions.shape[1]
-    if uniform and hide is None:
+    if hide is None:
         if length == 1:
             return Sight(None, 0 if window is None else max(0, slots - window))
         if length == block and window is None:
             return Sight(None)
         if length == slots and block <= 1 and (window is None or slots <= window):
             return Sight(CAUSAL)
-    offsets = torch.tensor(starts, device=positions.device)[:, None]
-    keys = offsets + torch.arange(slots, device=positions.device)  # (batch, slots)
+    keys = torch.arange(start, start + slots, device=positions.device).expand(len(positions), slots)
     last = positions.clone()
     if block:
         last[:, -block:] = positions[:, -1:]

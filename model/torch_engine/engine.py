@@ -14,13 +14,13 @@ from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Ids, Logits, check_ids
+from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.sampling.raw import Raw
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.storage import TensorCache
-from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.model.torch_engine.transformer import PassView, Transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -68,20 +68,34 @@ class TorchEngine:
         token_ids: Ids,
         cache: KVCache | None,
         *,
-        last: bool = True,
+        last: PerRow | None = 1,
         planned_length: int | None = None,
-        block: int = 0,
-    ) -> Logits:
+        block: PerRow = 0,
+    ) -> list[Logits]:
         assert cache is None or isinstance(cache, TensorCache), "a cache of another engine"
-        ids = np.ascontiguousarray(token_ids, np.int64)
-        check_ids(ids, self.vocab_size)
+        rows = Rows.of(token_ids, last, block, self.vocab_size)
         try:
             with torch.inference_mode():
-                rows = torch.from_numpy(ids).to(self.device)
-                logits = self.model(rows, cache, last=last, planned_length=planned_length, block=block)
-                return logits.float().cpu().numpy()
+                return self._pass(rows, cache, planned_length)
         except torch.OutOfMemoryError:
             raise EngineError(f"{self.device} is out of memory; try a shorter prompt or --device cpu") from None
+
+    def _pass(self, rows: Rows, cache: TensorCache | None, planned_length: int | None) -> list[Logits]:
+        ids = rows.split()
+        if cache is None:
+            parts = [self._alone(*part, planned_length) for part in zip(ids, rows.outputs, rows.blocks, strict=True)]
+        elif len(rows.token_ids):
+            hidden = torch.split(self.model.go_on(ids, cache, rows.blocks), rows.counts)
+            parts = [part[len(part) - count :] for part, count in zip(hidden, rows.outputs, strict=True)]
+        else:
+            return [np.zeros((0, self.vocab_size), np.float32) for _ in ids]
+        return rows.split_outputs(self.model.logits(torch.cat(parts)).float().cpu().numpy())
+
+    def _alone(self, token_ids: list[int], outputs: int, block: int, planned_length: int | None) -> Tensor:
+        """Hidden states (outputs, hidden) of one row, without a cache."""
+        ids = torch.tensor([token_ids], device=self.device)
+        hidden: Tensor = self.model.model(ids, PassView(ids, planned_length, block))[0]
+        return hidden[len(hidden) - outputs :]
 
     def read(self, block: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """Only read memory, with torch's threads."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.cache import CacheRow, KVCache
 
 
 class TensorCache(KVCache):
@@ -29,19 +29,13 @@ class TensorCache(KVCache):
         super().__init__(config, rows=rows, limit=limit, zeros=zeros, planned_length=planned_length)
         self.device = device
 
-    def next_positions(self, count: int) -> Tensor:
-        """The numbers of the next `count` positions of every row (rows, count)."""
-        starts = torch.tensor(self.lengths, device=self.device)
-        return starts[:, None] + torch.arange(count, device=self.device)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (rows, kv_heads, count, head_dim) at `positions`; everything up to the longest row's end."""
-        count = keys.shape[2]
-        starts, end, uniform = self.read_by(self.window if self.slides[layer] else None, count)
-        for store, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            if uniform:
-                store[:, :, end - count : end] = new
-            else:
-                slots = positions - torch.tensor(starts, device=positions.device)[:, None]
-                store.scatter_(2, slots[:, None, :, None].expand_as(new), new)
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Store keys and values (1, kv_heads, count, head_dim) of a row's next positions; all up to them, and the position
+    that these begin with."""
+    all_keys, all_values, start = row.layer(layer)
+    begin = row.length - start
+    end = begin + keys.shape[2]
+    all_keys[:, begin:end] = keys[0]
+    all_values[:, begin:end] = values[0]
+    return all_keys[None, :, :end], all_values[None, :, :end], start

@@ -3,7 +3,7 @@ see model/checkpoint/layouts.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.torch_engine.attention import Sight, attend, sight
 from tokenglass.model.torch_engine.rope import rotary_cosines, rotate
-from tokenglass.model.torch_engine.storage import TensorCache
+from tokenglass.model.torch_engine.storage import TensorCache, write
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -78,9 +79,7 @@ class Attention(nn.Module):
         if spec.rope is not None:
             rotary = view.rotary(spec.rope, x.dtype)
             query, key = rotate(query, rotary), rotate(key, rotary)
-        if view.cache is not None:
-            key, value = view.cache.write(layer, key, value, view.positions)
-        mixed = attend(query, key, value, view.sight(spec.window), spec.scale, spec.softcap)
+        mixed = view.attend(layer, spec, query, key, value)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def heads(self, x: Tensor) -> Tensor:
@@ -204,10 +203,24 @@ class Transformer(nn.Module):
         the length of `token_ids`. A cache brings its own. The last `block` ids form a block whose positions see each
         other, whatever their order. `hide` (batch, positions) is true where the ids of a row may not look.
         """
-        hidden = self.model(token_ids, PassView(token_ids, cache, planned_length, block, hide))
-        if cache is not None:
-            cache.advance(token_ids.tolist(), block=block)
-        logits = self.lm_head(hidden[:, -1:] if last else hidden)
+        if cache is None:
+            hidden = self.model(token_ids, PassView(token_ids, planned_length, block, hide))
+        else:
+            hidden = self.go_on(token_ids.tolist(), cache, [block] * len(token_ids))
+            hidden = hidden.view(*token_ids.shape, -1)
+        return self.logits(hidden[:, -1:] if last else hidden)
+
+    def go_on(self, token_ids: Sequence[Sequence[int]], cache: TensorCache, blocks: Sequence[int]) -> Tensor:
+        """Hidden states (positions of all rows, hidden) of ids that continue the rows, each with its own number."""
+        view = RowsView(cache, [len(ids) for ids in token_ids], blocks)
+        flat = torch.tensor([[token_id for ids in token_ids for token_id in ids]], device=cache.device)
+        hidden: Tensor = self.model(flat, view)[0]
+        cache.advance(token_ids, blocks)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocab) of hidden states (..., hidden)."""
+        logits: Tensor = self.lm_head(hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -216,27 +229,15 @@ class PassView:
     """What the layers of one forward pass share: positions, rotary tables, and what may be looked at."""
 
     def __init__(
-        self,
-        token_ids: Tensor,
-        cache: TensorCache | None,
-        planned_length: int | None,
-        block: int = 0,
-        hide: Tensor | None = None,
+        self, token_ids: Tensor, planned_length: int | None = None, block: int = 0, hide: Tensor | None = None
     ):
         batch, length = token_ids.shape
-        self.cache = cache
         self.block = block
         self.hide = hide
-        self.length = length
         self.tables: dict[Rope, tuple[Tensor, Tensor]] = {}
         self.sights: dict[int | None, Sight] = {}
-        if cache is None:
-            self.positions = torch.arange(length, device=token_ids.device).expand(batch, length)
-            self.planned_length = length if planned_length is None else planned_length
-        else:
-            cache.reserve(length)
-            self.positions = cache.next_positions(length)  # (batch, length)
-            self.planned_length = cache.planned_length
+        self.positions = torch.arange(length, device=token_ids.device).expand(batch, length)
+        self.planned_length = length if planned_length is None else planned_length
 
     def rotary(self, rope: Rope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines (batch, 1, length, rope.dim)."""
@@ -247,10 +248,57 @@ class PassView:
     def sight(self, window: int | None) -> Sight:
         """What layers with this window see."""
         if window not in self.sights:
-            starts, slots, uniform = [0] * len(self.positions), self.length, True
-            if self.cache is not None:
-                starts, slots, uniform = self.cache.read_by(window, self.length)
-            self.sights[window] = sight(
-                self.positions, starts, slots, window, uniform=uniform, block=self.block, hide=self.hide
-            )
+            slots = self.positions.shape[1]
+            self.sights[window] = sight(self.positions, 0, slots, window, block=self.block, hide=self.hide)
         return self.sights[window]
+
+    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
+        """What a layer's queries (batch, heads, length, head_dim) get from the values that they may look at."""
+        return attend(query, key, value, self.sight(spec.window), spec.scale, spec.softcap)
+
+
+class RowsView(PassView):
+    """A pass that goes on with the rows of a cache: their new positions lie side by side as one sequence, and only
+    attention takes each row by itself."""
+
+    def __init__(self, cache: TensorCache, counts: Sequence[int], blocks: Sequence[int]):
+        cache.reserve(counts)
+        rows = zip(cache.rows, counts, blocks, strict=True)
+        self.parts = [RowPart(row, count, block, cache.device) for row, count, block in rows if count]
+        self.counts = [part.count for part in self.parts]
+        self.positions = torch.cat([part.positions for part in self.parts], 1)
+        self.tables = {}
+
+    def rotary(self, rope: Rope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if rope not in self.tables:
+            cosines, sines = zip(
+                *(rotary_cosines(rope, part.positions, part.row.planned_length, dtype) for part in self.parts),
+                strict=True,
+            )
+            self.tables[rope] = torch.cat(cosines, 2), torch.cat(sines, 2)
+        return self.tables[rope]
+
+    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if len(self.parts) == 1:
+            return self.parts[0].attend(layer, spec, query, key, value)
+        of_rows = zip(self.parts, *(torch.split(x, self.counts, 2) for x in (query, key, value)), strict=True)
+        return torch.cat([part.attend(layer, spec, *new) for part, *new in of_rows], 2)
+
+
+class RowPart:
+    """The new positions of one row in a pass."""
+
+    def __init__(self, row: CacheRow, count: int, block: int, device: torch.device):
+        self.row = row
+        self.count = count
+        self.block = block
+        self.positions = torch.arange(row.length, row.length + count, device=device)[None]
+        self.sights: dict[int | None, Sight] = {}
+
+    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store the keys and values (1, kv_heads, count, head_dim), and let the queries read all of the row."""
+        key, value, start = write(self.row, layer, key, value)
+        if spec.window not in self.sights:
+            seen = sight(self.positions, start, key.shape[2], spec.window, block=self.block)
+            self.sights[spec.window] = seen
+        return attend(query, key, value, self.sights[spec.window], spec.scale, spec.softcap)

@@ -81,7 +81,7 @@ class JointView(PassView):
     """A pass over [clean | noised]: both halves at the same positions, seeing what joint_mask says."""
 
     def __init__(self, token_ids: Tensor, size: int):
-        super().__init__(token_ids, None, None)
+        super().__init__(token_ids)
         batch, both = token_ids.shape
         self.planned_length = both // 2
         self.positions = torch.arange(both // 2).repeat(2).expand(batch, both)

@@ -47,7 +47,7 @@ def margin_of(loaded: LoadedModel, request: Request, written: Sequence[int], tok
     """How far the choice of `token_id` behind the `written` tokens was from another one; all positions recomputed."""
     ids = [*request.prompt_ids, *written]
     planned = request.planned_length(loaded.engine.limit)
-    logits = loaded.engine.forward([ids], None, planned_length=planned)[0, -1]
+    logits = loaded.engine.forward([ids], None, planned_length=planned)[0][-1]
     context = Text(loaded.tokenizer, request, loaded.engine.limit).context(ahead=written)
     greedy = request.sampling.is_greedy
     sampling = request.sampling.replace(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) if greedy else request.sampling

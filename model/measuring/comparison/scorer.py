@@ -33,6 +33,6 @@ class Scorer:
         ids, known = ids[cut:], max(1, known - cut)
         if known >= len(ids):
             return Share(0, 0)
-        logprobs = log_softmax(engine.forward([ids], None, last=False)[0, known - 1 : -1])
+        logprobs = log_softmax(engine.forward([ids], None, last=None)[0][known - 1 : -1])
         nats = -float(logprobs[np.arange(len(logprobs)), ids[known:]].sum())
         return Share(nats / math.log(2), len(continuation.encode("utf-8", "replace")))

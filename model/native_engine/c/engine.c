@@ -11,11 +11,8 @@ static void run_program(Member *self, void *argument) {
             case EMBED: embed(e, self, op); break;
             case NORMALISE: normalise_columns(e, self, op); break;
             case MULTIPLY: multiply_columns(e, self, op); break;
-            case HEAD: if (e->pass.logits) multiply_columns(e, self, op); break;
-            case ATTEND:
-                if (e->pass.length <= SPLIT) attend_by_chunks(e, self, op);
-                else attend_by_queries(e, self, op);
-                break;
+            case HEAD: if (e->output_count) multiply_columns(e, self, op); break;
+            case ATTEND: attend(e, self, op); break;
             case TAP: tap(e, self, op); break;
         }
 }
@@ -24,6 +21,13 @@ static float *zeros(size_t count) {
     float *memory = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
     if (memory) memset(memory, 0, count * sizeof(float));
     return memory;
+}
+
+// Room for `count` numbers in place of what is there, to be filled anew.
+static bool renew(long **numbers, long count) {
+    free(*numbers);
+    *numbers = malloc(count * sizeof **numbers);
+    return *numbers != NULL;
 }
 
 static bool make_room(Engine *e, long columns) {
@@ -35,23 +39,37 @@ static bool make_room(Engine *e, long columns) {
     e->capacity = 0;
     for (int b = 0; b < BUFFERS; b++)
         if (!(e->buffers[b] = zeros(columns * e->widths[b]))) return false;
+    if (!renew(&e->positions, columns) || !renew(&e->outputs, columns)) return false;
     e->capacity = columns;
     return true;
 }
 
+static bool make_room_for_rows(Engine *e, long rows) {
+    if (rows <= e->row_capacity) return true;
+    e->row_capacity = 0;
+    if (!renew(&e->dealt, 6 * (rows + 1))) return false;
+    for (long kind = 0; kind < 2; kind++) {
+        long *numbers = e->dealt + 3 * kind * (rows + 1);
+        e->deals[kind] = (Deal){numbers, numbers + rows + 1, numbers + 2 * (rows + 1)};
+    }
+    e->row_capacity = rows;
+    return true;
+}
+
 static bool make_room_for_partials(Engine *e) {
-    const Pass *pass = &e->pass;
-    if (pass->length > SPLIT) return true;
-    long most = 1;
-    for (long i = 0; i < e->count; i++)
-        if (e->operations[i].kind == ATTEND)
-            for (long row = 0; row < pass->rows; row++) most = max(most, chunks_of(e, &e->operations[i], row));
-    size_t needed = (size_t)pass->rows * e->sizes.kv_heads * most * partial_size(e);
+    long rows = e->pass.count;
+    size_t needed = max(e->deals[0].partial[rows], e->deals[1].partial[rows]);
     if (needed <= e->partials_size) return true;
     free(e->partials);
     e->partials = zeros(2 * needed);
     e->partials_size = e->partials ? 2 * needed : 0;
     return e->partials != NULL;
+}
+
+static long window_of(const Engine *e) {
+    for (long i = 0; i < e->count; i++)
+        if (e->operations[i].kind == ATTEND && e->operations[i].window >= 0) return e->operations[i].window;
+    return -1;
 }
 
 static long widest(const Engine *e) {  // numbers of a column that is multiplied
@@ -73,6 +91,9 @@ void tokenglass_free(Engine *e) {
     end_team(e->team);
     for (int b = 0; b < BUFFERS; b++) free(e->buffers[b]);
     free(e->partials);
+    free(e->positions);
+    free(e->outputs);
+    free(e->dealt);
     free(e->operations);
     free(e);
 }
@@ -90,6 +111,7 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     e->count = count;
     e->sizes = *sizes;
     e->tiled = tiles_allowed();
+    e->window = window_of(e);
     long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
@@ -116,11 +138,14 @@ int tokenglass_read(Engine *e, const void *memory, int64_t bytes, int64_t thread
 
 // One forward pass: what it writes is in `pass`. Not to be called from two threads at once.
 int tokenglass_run(Engine *e, const Pass *pass, int64_t threads) {
-    for (long i = 0; i < pass->rows * pass->length; i++)
+    for (long i = 0; i < pass->columns; i++)
         if (pass->ids[i] < 0 || pass->ids[i] >= e->sizes.vocab) return NO_SUCH_TOKEN;
     e->pass = *pass;
-    if (!make_room(e, pass->rows * pass->length) || !make_room_for_partials(e)) return NO_MEMORY;
-    if (!make_team(e, threads)) return NO_MEMORY;
+    if (!make_room(e, pass->columns) || !make_room_for_rows(e, pass->count)) return NO_MEMORY;
+    deal_columns(e);
+    deal_attention(e, &e->deals[0], -1);
+    deal_attention(e, &e->deals[1], e->window);
+    if (!make_room_for_partials(e) || !make_team(e, threads)) return NO_MEMORY;
     run_team(e->team, run_program, e);
     return DONE;
 }

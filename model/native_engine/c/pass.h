@@ -4,6 +4,11 @@
 #include "threads.h"
 #include "vectors.h"
 
+typedef struct {  // how attention in layers of one kind is dealt out: what is before a row, and of all rows at the end
+    long *first, *second;  // tasks of its two phases
+    long *partial;         // numbers of partial results
+} Deal;
+
 typedef struct {
     Operation *operations;
     long count;
@@ -11,6 +16,13 @@ typedef struct {
     long widths[BUFFERS];
     float *buffers[BUFFERS];
     long capacity;  // columns there is room for
+    long *positions;  // per column, in its row
+    long *outputs;    // the columns whose logits are computed
+    long output_count;
+    long window;      // of the layers that have one, or -1
+    Deal deals[2];    // in layers without a window and with one
+    long *dealt;      // the memory of these
+    long row_capacity;
     bool tiled;     // the system lets the kernels use the processor's tiles
     float *partials;
     size_t partials_size;

@@ -26,7 +26,8 @@ typedef struct {
     int64_t parts;       // MULTIPLY: matrices with targets `target`, `target` + 1, ...
     int64_t gated;       // the first part's activation times the second, in the first's target
     int64_t activation, add;  // add: to the target, instead of writing it
-    int64_t layer, rope, window;  // ATTEND; -1 where there is none
+    int64_t layer;         // TAP: where it stands; ATTEND: its place among the layers with a window, or those without
+    int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
     double scale, softcap;        // softcap 0: none
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
     const Matrix *matrices;  // (parts,)
@@ -36,15 +37,27 @@ typedef struct {
     int64_t hidden, intermediate, heads, kv_heads, head_dim, vocab;
 } Sizes;
 
-typedef struct {  // one forward pass
-    const int64_t *ids;                // (rows, length)
-    int64_t rows, length, last, block;
-    const int64_t *lengths, *starts;   // per row: positions in the cache, and the one in slot 0 of windowed layers
-    void *const *keys, *const *values; // per layer (rows, kv_heads, slots, head_dim)
-    const int64_t *slots;              // per layer
+typedef struct {  // keys and values of a row in all layers with a window, or in all without
+    void *memory;   // (layers, 2, kv_heads, slots, head_dim)
+    int64_t slots;  // of which slot 0 is position `start`
+    int64_t start;
+} Block;
+
+typedef struct {  // what a row of the cache brings to a pass
+    int64_t first, count;       // its new positions among the columns
+    int64_t outputs;            // how many of the last of them have their logits computed
+    int64_t block;              // the last so many see each other
+    int64_t length;             // positions in the cache
+    Block blocks[2];            // of layers without a window and with one
+    const float *const *tables; // per rope: cosines, sines, each (positions, dims[rope] / 2)
+} PassRow;
+
+typedef struct {  // one forward pass; its columns are the new positions of all rows, one row behind the other
+    const int64_t *ids;   // (columns,)
+    int64_t columns, count;
+    const PassRow *rows;  // (count,)
     int64_t cache_kind;
-    const float *const *tables;        // per rope: cosines, sines, each (positions, dims[rope] / 2)
-    const int64_t *dims;
-    float *logits;                     // (rows, 1 or length, vocab)
-    float *hidden;                     // (taps, rows, length, hidden), or null
+    const int64_t *dims;  // per rope
+    float *logits;        // (outputs of all rows, vocab)
+    float *hidden;        // (taps, columns, hidden), or null
 } Pass;

@@ -12,35 +12,37 @@ static void embed(Engine *e, Member *self, const Operation *op) {
     const Matrix *m = &op->matrices[0], *learned = &op->matrices[1];
     long n = m->columns;
     float *row = (float *)self->scratch;
-    long columns = pass->rows * pass->length;
-    TASKS(self, c, columns) {
+    TASKS(self, c, pass->columns) {
         float *out = column(e, HIDDEN, c);
         expand(m, pass->ids[c], row);
         float scale = m->kind == INT8 ? ((const float *)m->scales)[pass->ids[c]] : 1;
         for (long i = 0; i < n; i++) out[i] = row[i] * scale;
         if (op->parts > 1) {
-            expand(learned, pass->lengths[c / pass->length] + c % pass->length, row);
+            expand(learned, e->positions[c], row);
             for (long i = 0; i < n; i++) out[i] += row[i];
         }
         for (long i = 0; i < n; i++) out[i] *= (float)op->scale;
     }
-    barrier(self, columns);
+    barrier(self, pass->columns);
 }
 
 static void normalise_columns(Engine *e, Member *self, const Operation *op) {
-    long columns = e->pass.rows * e->pass.length;
+    long columns = e->pass.columns;
     TASKS(self, c, columns) normalise(&op->norm, column(e, op->source, c), column(e, op->target, c), op->add);
     barrier(self, columns);
 }
 
-// A column as the products of an operation take it, if not as it is: normalised, in fixed point, or both. `scratch` takes
-// as much as `out`.
+// A column as the products of an operation take it: normalised, in fixed point, both, or as it is. `scratch` takes as
+// much as `out`.
 static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
     const Matrix *m = &op->matrices[0];
     bool fixed = in_fixed_point(m);
-    if (op->norm.kind != NORM_NONE) {
+    if (op->norm.kind != NORM_NONE || !fixed) {
         float *normed = fixed ? scratch : out;
-        normalise(&op->norm, x, normed, false);
+        if (op->norm.kind != NORM_NONE)
+            normalise(&op->norm, x, normed, false);
+        else
+            memcpy(normed, x, m->columns * sizeof *x);
         memset(normed + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
         x = normed;
     }
@@ -49,41 +51,41 @@ static void make_ready(const Operation *op, const float *x, float *out, float *s
 #endif
 }
 
-// The columns that an operation reads, as they lie there.
-static Columns columns_of(const Engine *e, const Operation *op, bool last) {
-    const Pass *pass = &e->pass;
-    long stride = e->widths[op->source] * (last ? pass->length : 1);
-    const float *x = column(e, op->source, last ? pass->length - 1 : 0);
-    return (Columns){(const char *)x, stride * sizeof *x, last ? pass->rows : pass->rows * pass->length, false};
+// How many columns an operation reads, and the i-th of them: the head reads those whose logits are wanted.
+INLINE long count_columns(const Engine *e, const Operation *op) {
+    return op->kind == HEAD ? e->output_count : e->pass.columns;
 }
 
-INLINE const float *column_at(Columns columns, long c) { return (const float *)(columns.x + c * columns.bytes); }
+INLINE const float *source_column(const Engine *e, const Operation *op, long i) {
+    return column(e, op->source, op->kind == HEAD ? e->outputs[i] : i);
+}
 
 INLINE bool taken_as_they_are(const Operation *op) {
-    return op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]);
+    return op->kind != HEAD && op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]);
 }
 
 // Many columns are made ready by all threads together.
-static void make_many_ready(Engine *e, Member *self, const Operation *op, Columns from) {
-    if (from.count <= FEW || taken_as_they_are(op)) return;
-    TASKS(self, c, from.count) make_ready(op, column_at(from, c), column(e, READY, c), (float *)self->scratch);
-    barrier(self, from.count);
+static void make_many_ready(Engine *e, Member *self, const Operation *op, long count) {
+    if (count <= FEW || taken_as_they_are(op)) return;
+    TASKS(self, c, count) make_ready(op, source_column(e, op, c), column(e, READY, c), (float *)self->scratch);
+    barrier(self, count);
 }
 
 // The columns as the products take them. Few are made ready by every thread for itself in its scratch memory, to be
 // spared a barrier.
-static Columns ready_columns(Engine *e, const Operation *op, Columns from, float **scratch) {
-    if (taken_as_they_are(op)) return from;
+static Columns ready_columns(Engine *e, const Operation *op, long count, float **scratch) {
+    if (taken_as_they_are(op))
+        return (Columns){(const char *)column(e, op->source, 0), e->widths[op->source] * sizeof(float), count, false};
     long width = e->widths[READY];
     float *ready = column(e, READY, 0);
-    if (from.count <= FEW) {
+    if (count <= FEW) {
         ready = *scratch;
         *scratch += FEW * width;
-        for (long c = 0; c < from.count; c++) make_ready(op, column_at(from, c), ready + c * width, *scratch);
+        for (long c = 0; c < count; c++) make_ready(op, source_column(e, op, c), ready + c * width, *scratch);
     }
     const Matrix *m = &op->matrices[0];
-    bool tiled = in_fixed_point(m) && e->tiled && from.count >= least_tiled(m->kind);
-    return (Columns){(const char *)ready, width * sizeof *ready, from.count, tiled};
+    bool tiled = in_fixed_point(m) && e->tiled && count >= least_tiled(m->kind);
+    return (Columns){(const char *)ready, width * sizeof *ready, count, tiled};
 }
 
 // Rows in a task: more where they are read many times, and where two matrices take turns, each of which is a stream.
@@ -118,12 +120,12 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
     bool head = op->kind == HEAD;
     float *scratch = (float *)self->scratch;
-    Columns from = columns_of(e, op, head && pass->last), columns = {0};
-    long share = share_of(op, from.count), total = all_tasks(op, share);
-    make_many_ready(e, self, op, from);
+    Columns columns = {0};
+    long all = count_columns(e, op), share = share_of(op, all), total = all_tasks(op, share);
+    make_many_ready(e, self, op, all);
     TASKS(self, task, total) {
         // With a task in hand, for which all wait: a thread that comes late would read what others write by now.
-        if (!columns.count) columns = ready_columns(e, op, from, &scratch);
+        if (!columns.count) columns = ready_columns(e, op, all, &scratch);
         const Matrix *m = &op->matrices[part_of(op, share, &task)];
         long first = task * share, count = min(share, m->rows - first);
         if (head) {
@@ -147,12 +149,12 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
 #if TILES
     if (columns.tiled) _tile_release();
 #endif
-    if (from.count <= FEW) fetch_next(e, self, op, from.count);
+    if (all <= FEW) fetch_next(e, self, op, all);
     barrier(self, total);
 }
 
 static void tap(Engine *e, Member *self, const Operation *op) {
-    long columns = e->pass.rows * e->pass.length, n = e->sizes.hidden;
+    long columns = e->pass.columns, n = e->sizes.hidden;
     if (!e->pass.hidden) return;
     TASKS(self, c, columns) memcpy(e->pass.hidden + (op->layer * columns + c) * n, column(e, HIDDEN, c), n * sizeof(float));
     barrier(self, columns);
