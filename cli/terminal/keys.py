@@ -24,7 +24,6 @@ NAMED = {
 SEQUENCE = re.compile(r"\x1b(O.|\[[0-?]*[ -/]*[@-~])", re.DOTALL)  # ECMA-48's control sequences, and SS3
 BEGUN = re.compile(r"\x1b(O|\[[0-?]*[ -/]*)?")
 REST_OF_SEQUENCE = 0.05  # seconds that the rest of a sequence may take on a slow line; then it was the Escape key
-STEPPING = {"up": "k", "down": "j", "right": " ", "enter": " "}  # what keys mean to --pause
 
 
 class Keyboard:
@@ -78,11 +77,6 @@ class Keyboard:
             if os.tcgetpgrp(self._fd) == os.getpgrp():
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
         self._saved = None
-
-    def read(self, seconds: float) -> str | None:
-        """The next key within that time as --pause has it: a character, arrows as k, j and space; None if none came."""
-        key = self.key(seconds)
-        return None if key is None else STEPPING.get(key, key)
 
     def key(self, seconds: float) -> str | None:
         """The next key within that time: one character, or a key's name, always longer; None if none came.

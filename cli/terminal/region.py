@@ -64,7 +64,7 @@ class Region:
         self._write(BEGIN, ERASE_BELOW, *self._render(settled), WRAP_OFF, *drawn, WRAP_ON, *end, SHOW, END)
         self._line, self._columns = "", {0}
 
-    def leave(self, text: Iterable[Segment] = ()) -> None:
+    def leave(self, text: Sequence[Segment] = ()) -> None:
         """Take the panel away and leave the text, on a terminal that may be gone."""
         with contextlib.suppress(OSError, ValueError):
             self.finish(text, ())

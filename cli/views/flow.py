@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 from rich.console import Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.keys import Keyboard
 from tokenglass.cli.terminal.screen import Screen
-from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.session import POLL, Key, Session
 from tokenglass.cli.terminal.terminal import size
 from tokenglass.cli.widgets.flow_grid import FlowGrid
 from tokenglass.cli.widgets.flow_layers import FlowLayers
@@ -23,7 +19,6 @@ from tokenglass.cli.widgets.influence import InfluenceLegend, InfluenceText
 from tokenglass.cli.widgets.widget import BOLD, DIM, Glyphs, Row, crop, glyphs_of
 from tokenglass.model.inspection.records import Flow
 
-KEY_POLL = 0.1  # seconds between looks at a resize while waiting for a key
 TABLES: dict[str, type[FlowGrid | FlowLayers | FlowParts]] = {
     "tokens": FlowGrid,
     "layers": FlowLayers,
@@ -41,66 +36,34 @@ class FlowView:
 
     def show(self, position: int) -> None:
         """Until the user quits. Raises ParameterError where there is no terminal to read keys from."""
-        signals = Signals()
-        with Keyboard(reads=True) as keyboard:
-            walk = Walk(self, position, keyboard, signals)
-            actions: dict[int, Action] = {
-                signal.SIGTERM: walk.on_terminate,
-                signal.SIGTSTP: walk.on_stop,
-                signal.SIGWINCH: walk.on_resize,
-            }
-            with signals.handled(actions):
-                try:
-                    walk.run()
-                finally:
-                    walk.leave()
+        with Walk(self, position) as walk:
+            walk.run()
 
 
-class Walk:
+class Walk(Session):
     """Where the user is, and what is shown of it. What was read once is kept."""
 
-    def __init__(self, view: FlowView, position: int, keyboard: Keyboard, signals: Signals):
-        self._view = view
-        self._keyboard = keyboard
-        self._signals = signals
+    def __init__(self, view: FlowView, position: int):
         self._screen = Screen(view.console)
+        super().__init__(self._screen, reads=True)
+        self._view = view
         self._position = position
         self._table = 0
         self._explains = False
         self._flows: dict[int, Flow] = {}
-        self._changed = False
 
     def run(self) -> None:
         while True:
             if self._position not in self._flows:
                 self._flows[self._position] = self._view.read(self._position)
             self._draw()
-            while (key := self._keyboard.key(KEY_POLL)) is None:
-                if self._changed:
-                    self._draw()
-            while key is not None:  # all that was typed meanwhile, before anything is read again
-                if key in ("q", "escape"):
+            while (event := self.next_event(POLL)) is None:
+                pass
+            while isinstance(event, Key):  # all that was typed meanwhile, before anything is read again
+                if event.name in ("q", "escape"):
                     return
-                self._obey(key)
-                key = self._keyboard.key(0)
-
-    def leave(self) -> None:
-        with self._signals.held():
-            self._screen.leave()
-
-    def on_resize(self) -> None:
-        self._changed = True
-
-    def on_stop(self) -> None:
-        """Ctrl-Z: give the terminal back, stop, and go on with a new screen."""
-        self._screen.leave()
-        self._keyboard.restore()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._keyboard.quiet()
-        self._changed = True
-
-    def on_terminate(self) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
+                self._obey(event.name)
+                event = self.next_event(0)
 
     def _obey(self, key: str) -> None:
         places = {"left": self._position - 1, "h": self._position - 1, "right": self._position + 1}
@@ -117,12 +80,11 @@ class Walk:
             self._explains = not self._explains
 
     def _draw(self) -> None:
-        self._changed = False
         width, height = size(self._view.console)
         page = WalkPage(
             self._flows[self._position], self._table, self._explains, self._view.last, styles_of(self._view.console)
         )
-        with self._signals.held():
+        with self.frame():
             self._screen.draw(page.rows(min(width, WIDEST), height, glyphs_of(self._view.console.options)), None)
 
 

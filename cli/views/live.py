@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NoReturn
 
 from rich.console import Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.keys import Keyboard
 from tokenglass.cli.terminal.region import Region
-from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.session import POLL, Key, Session
 from tokenglass.cli.terminal.terminal import size
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, token_style
@@ -26,7 +22,7 @@ from tokenglass.model.runs.run import Run
 INTERVAL = 0.05  # seconds between frames at least: 20 a second
 SHARE = 0.04  # of the time that frames may take
 LONGEST = 0.5  # seconds between frames on a terminal that is slow to write to
-KEY_POLL = 0.1  # seconds between looks at a resize or an interrupt while waiting for a key
+STEPPING = {"up": "k", "down": "j", "right": " ", "enter": " "}  # what keys mean to --pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +39,18 @@ class LiveView:
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         """Raises ParameterError for a pause without a terminal to read keys from."""
-        signals = Signals()
-        with Keyboard(reads=self.pause) as keyboard:
-            session = Session(self, run, keyboard, signals)
-            actions: dict[int, Action] = {
-                signal.SIGTERM: session.on_terminate,
-                signal.SIGTSTP: session.on_stop,
-                signal.SIGWINCH: session.on_resize,
-            }
-            with signals.handled(actions):
-                try:
-                    return session.run(records)
-                finally:
-                    session.end()
+        with LiveSession(self, run) as session:
+            return session.run(records)
 
 
-class Session:
+class LiveSession(Session):
     """One run on one terminal: what has come, and what of it is shown."""
 
-    def __init__(self, view: LiveView, run: Run, keyboard: Keyboard, signals: Signals):
+    def __init__(self, view: LiveView, run: Run):
+        self._region = Region(view.console)
+        super().__init__(self._region, reads=view.pause)
         self._view = view
         self._run = run
-        self._keyboard = keyboard
-        self._signals = signals
-        self._region = Region(view.console)
         self._colors = view.console.color_system is not None and not view.console.no_color
         self._unshown: list[Segment] = [Segment(run.prompt, DIM)]
         self._totals = Totals()
@@ -103,28 +87,20 @@ class Session:
 
     def end(self) -> None:
         """The last frame, its panel whole; after an error the text alone."""
-        with self._signals.held():
+        with self.frame():
             if self._complete:
-                self._region.finish(self._unshown, self._rows())
+                self._region.finish(self.text_to_leave(), self._rows())
             else:
-                self._region.leave(self._unshown)
-        self._unshown = []
+                self._region.leave(self.text_to_leave())
 
-    def on_resize(self) -> None:
+    def redraw(self) -> None:
         self._tallest = 0
         self._draw(explain=False)
 
-    def on_stop(self) -> None:
-        """Ctrl-Z: give the terminal back, stop, and go on below what the shell wrote meanwhile."""
-        self._region.leave(self._unshown)
-        self._unshown = []
-        self._keyboard.restore()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._keyboard.quiet()
-        self._draw(explain=False)
-
-    def on_terminate(self) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
+    def text_to_leave(self) -> list[Segment]:
+        """What has come and was not written yet."""
+        text, self._unshown = self._unshown, []
+        return text
 
     def _take(self, step: Step) -> None:
         """Called for every token: as little as can be."""
@@ -150,9 +126,8 @@ class Session:
         started = time.perf_counter()
         if explain and self._view.explain is not None and self._step is not None and self._finish is None:
             self._flow = self._view.explain(self._step).flow or self._flow
-        with self._signals.held():
-            text, self._unshown = self._unshown, []
-            self._region.draw(text, self._rows())
+        with self.frame():
+            self._region.draw(self.text_to_leave(), self._rows())
         now = time.perf_counter()
         self._due = now + min(LONGEST, max(INTERVAL, (now - started) / SHARE))
 
@@ -190,7 +165,8 @@ class Session:
         interrupt = self._view.interrupt
         self._highlighted = None
         while not (interrupt is not None and interrupt.is_set()):
-            key = self._keyboard.read(KEY_POLL)
+            event = self.next_event(POLL)
+            key = STEPPING.get(event.name, event.name) if isinstance(event, Key) else None
             if key == " ":
                 break
             if key == "f":

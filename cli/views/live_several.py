@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -11,10 +10,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.keys import Keyboard
-from tokenglass.cli.terminal.signals import Action, Signals
 from tokenglass.cli.terminal.terminal import size
-from tokenglass.cli.views.live import LiveView, Session
+from tokenglass.cli.views.live import LiveSession, LiveView
 from tokenglass.cli.widgets.beams import SeveralPanel
 from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.panel import Size, panel_height
@@ -34,26 +31,15 @@ class SeveralLive:
     interrupt: threading.Event | None = None
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
-        signals = Signals()
-        with Keyboard(reads=False) as keyboard:
-            session = SeveralSession(self, run, keyboard, signals)
-            actions: dict[int, Action] = {
-                signal.SIGTERM: session.on_terminate,
-                signal.SIGTSTP: session.on_stop,
-                signal.SIGWINCH: session.on_resize,
-            }
-            with signals.handled(actions):
-                try:
-                    return session.run(records)
-                finally:
-                    session.end()
+        with SeveralSession(self, run) as session:
+            return session.run(records)
 
 
-class SeveralSession(Session):
+class SeveralSession(LiveSession):
     """One run of several texts on one terminal."""
 
-    def __init__(self, view: SeveralLive, run: Run, keyboard: Keyboard, signals: Signals):
-        super().__init__(LiveView(view.console, view.panel, interrupt=view.interrupt), run, keyboard, signals)
+    def __init__(self, view: SeveralLive, run: Run):
+        super().__init__(LiveView(view.console, view.panel, interrupt=view.interrupt), run)
         self._shown = view.shown
         self._texts = Texts(run)
 

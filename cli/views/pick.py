@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from rich.console import Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.keys import Keyboard
 from tokenglass.cli.terminal.screen import Screen
-from tokenglass.cli.terminal.signals import Action, Signals
+from tokenglass.cli.terminal.session import POLL, Key, Resize, Session
 from tokenglass.cli.terminal.terminal import size, visible
 from tokenglass.cli.views.picking import Picking
 from tokenglass.cli.widgets.widget import DIM, glyphs_of
 
 INTERVAL = 0.05  # seconds between frames at least, where no key is waited for
-KEY_POLL = 0.1  # seconds between looks at a resize or an interrupt while waiting for a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +29,18 @@ class PickView:
 
     def show(self) -> None:
         """Until the user quits; the text then stands in the scrollback, once."""
-        signals = Signals()
-        with Keyboard(reads=True) as keyboard:
-            session = Session(self, keyboard, signals)
-            actions: dict[int, Action] = {
-                signal.SIGTERM: session.on_terminate,
-                signal.SIGTSTP: session.on_stop,
-                signal.SIGWINCH: session.on_resize,
-            }
-            with signals.handled(actions):
-                try:
-                    session.run()
-                finally:
-                    session.leave()
+        with PickSession(self) as session:
+            session.run()
 
 
-class Session:
+class PickSession(Session):
     """One terminal for as long as the choosing takes."""
 
-    def __init__(self, view: PickView, keyboard: Keyboard, signals: Signals):
+    def __init__(self, view: PickView):
+        self._screen = Screen(view.console)
+        super().__init__(self._screen, reads=True)
         self._view = view
         self._picking = view.picking
-        self._keyboard = keyboard
-        self._signals = signals
-        self._screen = Screen(view.console)
-        self._changed = False
         self._due = 0.0
 
     def run(self) -> None:
@@ -73,43 +55,28 @@ class Session:
                 if key is None:
                     return
                 self._compute(picking.obey(key))
-            elif interrupt.is_set() or self._keyboard.key(0) is not None:
+            elif interrupt.is_set() or isinstance(self.next_event(0), Key):
                 interrupt.clear()
                 picking.stop()
             else:
                 self._draw_if_due()
                 self._compute(picking.run_on())
 
-    def leave(self) -> None:
+    def end(self) -> None:
         """The screen as it was, and the text below it, prompt and all."""
         ascii_only = self._view.console.options.ascii_only
         prompt, text = (visible(part, ascii_only=ascii_only) for part in self._picking.text())
-        with self._signals.held():
+        with self.frame():
             self._screen.leave([Segment(prompt, DIM), Segment(text if text.endswith("\n") else f"{text}\n")])
-
-    def on_resize(self) -> None:
-        self._changed = True
-
-    def on_stop(self) -> None:
-        """Ctrl-Z: give the terminal back, stop, and go on with a new screen."""
-        self._screen.leave()
-        self._keyboard.restore()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._keyboard.quiet()
-        self._changed = True
-
-    def on_terminate(self) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
 
     def _next_key(self) -> str | None:
         """The next key; None when the user interrupts."""
         while not self._view.interrupt.is_set():
-            key = self._keyboard.key(KEY_POLL)
-            if self._changed:
-                self._changed = False
+            event = self.next_event(POLL)
+            if isinstance(event, Key):
+                return event.name
+            if isinstance(event, Resize):
                 self._draw()
-            if key is not None:
-                return key
         return None
 
     def _compute(self, passes: Iterable[int]) -> None:
@@ -126,7 +93,7 @@ class Session:
 
     def _draw(self, length: int | None = None) -> None:
         console = self._view.console
-        with self._signals.held():
+        with self.frame():
             width, height = size(console)
             page = replace(self._picking.page, length=length)
             self._screen.draw(*page.rows(width, height, glyphs_of(console.options), console))
