@@ -34,11 +34,12 @@ def tokenglass_app() -> typer.Typer:
     from tokenglass.cli.commands.pick import pick
     from tokenglass.cli.commands.pull import pull
     from tokenglass.cli.commands.quantize import quantize
+    from tokenglass.cli.commands.score import score
     from tokenglass.cli.commands.tokens import tokens
 
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
-    for command in (generate, chat, pick, flow, compare, check, bench, inspect, tokens, quantize):
+    for command in (generate, chat, pick, score, flow, compare, check, bench, inspect, tokens, quantize):
         app.command()(command)
     app.command("pull")(pull)
     app.add_typer(models_app(), name="models")

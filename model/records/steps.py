@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["prefill", "decode", "draft", "verify", "denoise", "jacobi"]
-Status = Literal["sampled", "accepted", "rejected", "revealed", "masked", "guessed", "forced", "pruned"]
+Status = Literal["sampled", "accepted", "rejected", "revealed", "masked", "guessed", "forced", "pruned", "given"]
 OPEN_STATUSES: tuple[Status, ...] = ("rejected", "guessed", "masked", "pruned")
 Reason = Literal["eos", "stop", "length", "context", "time", "interrupt", "constraint", "error"]
 

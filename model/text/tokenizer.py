@@ -77,6 +77,21 @@ class Tokenizer:
 
         Raises PromptError for what no UTF-8 can spell.
         """
+        return tuple(self._encoding(text).ids)
+
+    def encode_offsets(self, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The same token ids, and the character that each begins with.
+
+        Spaces that the tokenizer counts to no token are the next one's; tokens of one character begin with it.
+        """
+        encoding = self._encoding(text)
+        offsets, end = [], 0
+        for first, last in encoding.offsets:
+            offsets.append(min(first, end))
+            end = max(end, last)
+        return tuple(encoding.ids), tuple(offsets)
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -84,7 +99,7 @@ class Tokenizer:
                 "a text holds bytes that are not UTF-8, or half of a character; convert it first"
             ) from None
         with refused("the tokenizer"):
-            return tuple(self.backend.encode(text, add_special_tokens=False).ids)
+            return self.backend.encode(text, add_special_tokens=False)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out, bytes that are not UTF-8 as U+FFFD."""

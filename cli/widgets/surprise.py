@@ -1,0 +1,139 @@
+"""A given text, each token marked by how many bits it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+
+from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.widgets.token_text import LEVELS, LEVELS_WITHOUT_COLOR
+from tokenglass.cli.widgets.widget import DIM, PLAIN, Glyphs, Row, Widget, glyphs_of, labelled
+from tokenglass.model.measuring.scoring import GivenText, surprise
+from tokenglass.model.records.steps import Choice
+
+Marking = Literal["colors", "attributes", "letters"]
+
+BITS = (1.0, 4.0, 8.0)  # from which on a token is of the next level
+LETTERS = " abc"
+LONGEST_LINE = 10_000  # characters that are drawn at once
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the text that has a mark of its own."""
+
+    text: str
+    bits: float | None  # None: not scored
+
+    @property
+    def level(self) -> int:
+        return 0 if self.bits is None else sum(self.bits >= least for least in BITS)
+
+
+def parts_of(given: GivenText, choices: Iterable[Choice]) -> Iterator[Part]:
+    """The text cut where its tokens end; those that share a character are one part, and their bits add up."""
+    bits: float | None = None
+    for choice in choices:
+        if choice.position < given.added:
+            continue
+        if choice.logprob is not None:
+            bits = (bits or 0.0) + surprise(choice.logprob)
+        if text := given.span(choice.position):
+            yield Part(text, bits)
+            bits = None
+
+
+def lines_of(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """The parts of one line after the other, as they come; the end of a line is a mark where it surprises."""
+    line: list[Part] = []
+    length = 0
+    for part in parts:
+        *ended, rest = part.text.split("\n")
+        for text in ended:
+            yield [*line, Part(text + ("\n" if part.level else ""), part.bits)]
+            line, length = [], 0
+        line.append(Part(rest, part.bits))
+        length += len(rest)
+        if length > LONGEST_LINE:
+            yield line
+            line, length = [], 0
+    if length:
+        yield line
+
+
+def marking_of(console: Console) -> Marking:
+    """What the console can show: colours, or bold and underlined, or nothing but letters."""
+    if console.color_system is None:
+        return "letters"
+    return "attributes" if console.no_color else "colors"
+
+
+def styles_of(marking: Marking) -> Sequence[Style]:
+    return LEVELS if marking == "colors" else LEVELS_WITHOUT_COLOR
+
+
+def drawn_line(line: Sequence[Part], console: Console) -> RenderableType:
+    """One line of the text, folded at words, or with letters in a row below."""
+    marking = marking_of(console)
+    glyphs = glyphs_of(console.options)
+    if marking == "letters":
+        return LetteredLine(line)
+    styles, text = styles_of(marking), Text(overflow="fold")
+    for part in line:
+        style = styles[part.level]
+        hidden = part.level and part.text.isspace()  # a colour needs ink
+        text.append(shown(part.text, glyphs), style + Style(underline=True) if hidden else style)
+    return text
+
+
+def shown(text: str, glyphs: Glyphs) -> str:
+    """What a terminal may get of the text, in one row."""
+    safe = visible(text, ascii_only=glyphs.ascii_only)
+    return safe.replace("\n", "\\n" if glyphs.ascii_only else "↵").replace("\t", "    ")
+
+
+@dataclass(frozen=True, slots=True)
+class LetteredLine(Widget):
+    """A line of the text in rows, each with a row of letters below the tokens that surprise."""
+
+    line: Sequence[Part]
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        rows: list[Row] = []
+        text, marks, used = "", "", 0
+        for part in self.line:
+            for char in shown(part.text, glyphs):
+                cells = cell_len(char)
+                if used + cells > width:
+                    rows += drawn_rows(text, marks)
+                    text, marks, used = "", "", 0
+                text, marks, used = text + char, marks + LETTERS[part.level] * cells, used + cells
+        return rows + drawn_rows(text, marks)
+
+
+def drawn_rows(text: str, marks: str) -> list[Row]:
+    below: list[Row] = [[Segment(marks.rstrip(), DIM)]] if marks.strip() else []
+    return [[Segment(text)], *below]
+
+
+@dataclass(frozen=True, slots=True)
+class SurpriseLegend(Widget):
+    """What the marks mean, each word in its own."""
+
+    marking: Marking
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if self.marking == "letters":
+            words = [f"{letter} from {bits:g} bits" for letter, bits in zip(LETTERS[1:], BITS, strict=True)]
+            words[0] = words[0].removesuffix("s")
+            return labelled("marks", [[Segment(word, PLAIN)] for word in words], width, glyphs, gap=2)
+        words = [f"below {bits:g}" for bits in BITS] + ["more bits"]
+        fields = [[Segment(word, style)] for word, style in zip(words, styles_of(self.marking), strict=True)]
+        return labelled("text", fields, width, glyphs, gap=2)

@@ -1,0 +1,199 @@
+"""How probable a given text is: raw log-probability, rank and entropy of every token, window by window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenglass.model.engine.engine import Engine, check_ids
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.text.tokenizer import Tokenizer
+
+LOGITS = 32 * 2**20  # bytes of them that are held at once, whatever the length of the text
+LEAST_WINDOW = 2  # a token and what was before it
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens from `first` up to `end` are predicted by what stands before them, from `start` on."""
+
+    start: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenText:
+    """A text as token ids, behind the start tokens that its tokenizer adds."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    offsets: tuple[int, ...]  # the character of the text that each token begins with
+    added: int  # start tokens, which are no part of the text
+
+    @staticmethod
+    def encode(tokenizer: Tokenizer, text: str) -> GivenText:
+        """Raises PromptError, TokenizerError."""
+        token_ids, offsets = tokenizer.encode_offsets(text)
+        start = tokenizer.start_ids
+        added = 0 if token_ids[: len(start)] == start else len(start)
+        return GivenText(text, (*start[:added], *token_ids), (*[0] * added, *offsets), added)
+
+    @property
+    def first_scored(self) -> int:
+        """The first token of the text that something stands before; the number of tokens where there is none."""
+        return min(max(1, self.added), len(self.token_ids))
+
+    def span(self, position: int) -> str:
+        """What one token says of the text: all but one of the tokens that share a character say nothing."""
+        end = self.offsets[position + 1] if position + 1 < len(self.offsets) else len(self.text)
+        return self.text[self.offsets[position] : end]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Sums over the tokens of a text, or of several. None is what nothing was scored for."""
+
+    tokens: int = 0
+    scored: int = 0  # of them: all but a first token with nothing before it
+    nbytes: int = 0  # of the scored tokens' text, in UTF-8
+    bits: float = 0.0  # minus the sum of the base-2 log-probabilities
+
+    @property
+    def bits_per_token(self) -> float | None:
+        return self.bits / self.scored if self.scored else None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        return self.bits / self.nbytes if self.nbytes else None
+
+    @property
+    def perplexity(self) -> float | None:
+        """2 to the bits per token (Jelinek et al. 1977)."""
+        bits = self.bits_per_token
+        return None if bits is None else 2.0**bits if bits < 1000 else math.inf
+
+    def plus(self, other: Score) -> Score:
+        return Score(
+            self.tokens + other.tokens,
+            self.scored + other.scored,
+            self.nbytes + other.nbytes,
+            self.bits + other.bits,
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """The score of a text while its tokens pass by."""
+
+    given: GivenText
+    score: Score = Score()
+
+    def watch(self, choices: Iterable[Choice]) -> Iterator[Choice]:
+        """The same choices."""
+        given, bits, scored = self.given, 0.0, 0
+        for choice in choices:
+            if choice.logprob is not None and choice.position >= given.first_scored:
+                bits += surprise(choice.logprob)
+                scored += 1
+            yield choice
+        first = given.first_scored
+        rest = given.text[given.offsets[first] :] if first < len(given.offsets) else ""
+        self.score = Score(len(given.token_ids) - given.added, scored, len(rest.encode()), bits)
+
+
+def score_of(given: GivenText, choices: Iterable[Choice]) -> Score:
+    """The sums over all of a text's tokens."""
+    tally = Tally(given)
+    for _ in tally.watch(choices):
+        pass
+    return tally.score
+
+
+def surprise(logprob: float) -> float:
+    """Bits that a token of this log-probability takes (Shannon 1948); 0, never minus 0, for a certain one."""
+    return max(0.0, -logprob / math.log(2))
+
+
+def windows(length: int, size: int, stride: int) -> Iterator[Window]:
+    """Windows of `size` tokens that begin every `stride` tokens; each token but the first is predicted in one of them.
+
+    So a token has at least `size - stride` tokens before it, where the text has them (the sliding window of the
+    transformers documentation, "Perplexity of fixed-length models").
+    """
+    window = Window(0, 1, min(size, length))
+    while window.first < window.end:
+        yield window
+        start = window.start + stride
+        window = Window(start, window.end, min(start + size, length))
+
+
+def check_windows(size: int | None, stride: int | None, limit: int) -> tuple[int, int]:
+    """The size of a window (None: the context) and its stride (None: half of that). Raises ParameterError."""
+    size = limit if size is None else size
+    if not LEAST_WINDOW <= size <= limit:
+        raise ParameterError(f"--window {size:,} does not fit; give {LEAST_WINDOW} to {limit:,}, the model's context")
+    stride = size // 2 if stride is None else stride
+    if not 0 < stride < size:
+        raise ParameterError(f"--stride {stride:,} does not fit a window of {size:,}; give 1 to {size - 1:,}")
+    return size, stride
+
+
+def score_tokens(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    token_ids: Sequence[int],
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    top: int = 0,
+    chunk: int = 256,
+) -> Iterator[Choice]:
+    """Every token as a choice that was given, with the `top` most probable ones beside it.
+
+    The first has nothing before it, so that its numbers are None. No more than `chunk` positions are computed at once,
+    nor more logits held than LOGITS. Raises ParameterError, PromptError, EngineError.
+    """
+    size, stride = check_windows(window, stride, engine.limit)
+    if not token_ids:
+        return
+    check_ids(np.asarray(token_ids), engine.vocab_size)
+    first = token_ids[0]
+    yield Choice(0, first, tokenizer.piece(first), None, None, None, None, None, status="given")
+    most = max(1, min(chunk, LOGITS // (4 * engine.vocab_size)))
+    for span in windows(len(token_ids), size, stride):
+        cache = engine.new_cache(planned_length=span.end - span.start)
+        for start in range(span.start, span.first - 1, chunk):  # what is only to be seen needs no logits
+            engine.forward([token_ids[start : min(start + chunk, span.first - 1)]], cache)
+        for start in range(span.first - 1, span.end - 1, most):
+            seen = token_ids[start : min(start + most, span.end - 1)]
+            rows = engine.forward([seen], cache, last=False)[0]
+            for position, logits in enumerate(rows, start=start + 1):
+                yield given_choice(engine.measure(logits, max(1, top)), tokenizer, position, token_ids[position], top)
+
+
+def given_choice(raw: Raw, tokenizer: Tokenizer, position: int, token_id: int, top: int) -> Choice:
+    """A token that stands in a text, as the distribution before it has it."""
+    token_ids = [token_id, *raw.head.token_ids[:top].tolist()]
+    logprob, *others = raw.logprobs(np.array(token_ids)).tolist()
+    candidates = tuple(
+        Candidate(other, tokenizer.piece(other), logprob, None)
+        for other, logprob in zip(token_ids[1:], others, strict=True)
+    )
+    return Choice(
+        position,
+        token_id,
+        tokenizer.piece(token_id),
+        logprob=logprob,
+        prob=None,
+        rank=raw.rank(token_id),
+        entropy=raw.entropy,
+        draw=None,
+        candidates=candidates,
+        status="given",
+    )
