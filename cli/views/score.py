@@ -17,8 +17,8 @@ from tokenglass.cli.say import one_line, write, write_json
 from tokenglass.cli.terminal.terminal import ColorWhen, is_terminal, make_console
 from tokenglass.model.measuring.completions import completion
 from tokenglass.model.measuring.scoring import GivenText, Score, Tally
+from tokenglass.model.records.codec import to_dict
 from tokenglass.model.records.steps import Choice
-from tokenglass.model.records.trace import to_dict
 
 COLUMNS = {
     "bits/byte": ("bits_per_byte", ".4f"),
