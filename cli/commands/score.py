@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 from typing import Annotated
 
 import typer
@@ -76,14 +75,12 @@ def score(
     if as_json + jsonl + openai > 1:
         raise ParameterError("--json, --jsonl and --openai exclude each other; give one of them")
     texts = read_texts(files or [], keep_newline=keep_newline)
-    encode = cache(lambda tokenizer: [GivenText.encode(tokenizer, text) for _, text in texts])
-    longest = cache(lambda tokenizer: max(len(given.token_ids) for given in encode(tokenizer)))
-    loaded, _ = session.load(
-        ModelOptions(model, dtype, device, quantize, backend, threads),
-        lambda tokenizer: Caches(min(longest(tokenizer), window or longest(tokenizer)), beside=LOGITS),
-    )
+    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
+    given = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
+    size, stride = check_windows(window, stride, opened.limit)
+    longest = max(len(text.token_ids) for text in given)
+    loaded = session.load(opened, Caches(min(longest, size), beside=LOGITS))
     engine, tokenizer = loaded.engine, loaded.tokenizer
-    size, stride = check_windows(window, stride, engine.limit)
     on_screen = len(texts) == 1 and not (as_json or jsonl or openai) and is_drawn(color)
     shown = (5 if openai else int(on_screen)) if top is None else top
     scoring = views.Scoring(
@@ -92,8 +89,8 @@ def score(
         size,
         stride,
         [name for name, _ in texts],
-        encode(tokenizer),
-        lambda given: score_tokens(engine, tokenizer, given.token_ids, window=size, stride=stride, top=shown),
+        given,
+        lambda text: score_tokens(engine, tokenizer, text.token_ids, window=size, stride=stride, top=shown),
     )
     if openai:
         views.write_openai(scoring)

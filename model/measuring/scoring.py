@@ -169,10 +169,10 @@ def score_tokens(
     for span in windows(len(token_ids), size, stride):
         cache = engine.new_cache(planned_length=span.end - span.start)
         for start in range(span.start, span.first - 1, chunk):  # what is only to be seen needs no logits
-            engine.forward([token_ids[start : min(start + chunk, span.first - 1)]], cache)
+            engine.forward([token_ids[start : min(start + chunk, span.first - 1)]], cache, last=0)
         for start in range(span.first - 1, span.end - 1, most):
             seen = token_ids[start : min(start + most, span.end - 1)]
-            rows = engine.forward([seen], cache, last=False)[0]
+            (rows,) = engine.forward([seen], cache, last=None)
             for position, logits in enumerate(rows, start=start + 1):
                 yield given_choice(engine.measure(logits, max(1, top)), tokenizer, position, token_ids[position], top)
 
