@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import is_terminal, make_console
+from tokenglass.model.errors import MadeMeanwhile
 from tokenglass.model.progress import Progress, finish
 
 Result = TypeVar("Result")
@@ -15,8 +16,6 @@ Result = TypeVar("Result")
 
 def work(steps: Generator[Progress, None, None]) -> None:
     """Run to the end, or until another process has done the same; a bar per phase on a terminal, silence elsewhere."""
-    from tokenglass.model.checkpoint.partial import MadeMeanwhile
-
     try:
         watch(steps)
     except MadeMeanwhile as done:

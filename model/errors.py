@@ -22,12 +22,20 @@ class TokenizerError(TokenglassError):
     """tokenizer.json is missing, malformed, or does not fit the model."""
 
 
+class TemplateError(TokenglassError):
+    """There is no chat template, or it cannot be used."""
+
+
 class GGUFError(TokenglassError):
     """A GGUF file is damaged, incomplete, or holds something that cannot be imported."""
 
 
 class StoreError(TokenglassError):
     """A model's name is not known, or it cannot be fetched, kept or removed."""
+
+
+class MadeMeanwhile(StoreError):  # noqa: N818  (it ends well)
+    """Another process did the same work while this one waited for it; its result is there."""
 
 
 class PromptError(TokenglassError):
@@ -44,6 +52,10 @@ class TraceError(TokenglassError):
 
 class EngineError(TokenglassError):
     """The model computed something that cannot be sampled from, or a device or the memory is not there."""
+
+
+class KernelsError(Exception):
+    """The kernels cannot be had on this machine, and torch runs the model; the message says why."""
 
 
 class NothingPossible(TokenglassError):  # noqa: N818  (a finish reason, more than an error)

@@ -20,7 +20,7 @@ from tokenglass.model.engine.devices import may_have_gpu
 from tokenglass.model.engine.large_pages import Arena
 from tokenglass.model.engine.memory import Caches, available_memory, check_memory
 from tokenglass.model.engine.threads import count_threads
-from tokenglass.model.errors import EngineError, ParameterError
+from tokenglass.model.errors import EngineError, KernelsError, ParameterError
 from tokenglass.model.progress import Progress, finish
 from tokenglass.model.text.tokenizer import Tokenizer
 
@@ -218,7 +218,6 @@ def load_kernels(dtype: str, device: str) -> ctypes.CDLL | str:
     if device != "cpu":
         return f"they run on a CPU, not on {device}"
     from tokenglass.model.native_engine.build import load_library  # noqa: PLC0415  (only on a CPU)
-    from tokenglass.model.native_engine.errors import KernelsError  # noqa: PLC0415
 
     if dtype not in ("float32", "bfloat16"):
         return f"they do not know a cache of {dtype}"

@@ -16,8 +16,8 @@ import pytest
 import tiny
 from hypothesis import settings
 
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.build import load_library
-from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.facts import kernels_of
 from tokenglass.model.text.tokenizer import Tokenizer
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch_parts import as_array, quantized, weights_of
 
 from tokenglass.model.checkpoint.quantised import Int4Weight
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.build import find_compiler, load_library, processor
 from tokenglass.model.native_engine.engine import NativeEngine
-from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.program import Operations
 from tokenglass.model.native_engine.structures import (

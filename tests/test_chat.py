@@ -17,11 +17,11 @@ from transformers import AutoTokenizer
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.conversation import Conversation
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.errors import ParameterError
+from tokenglass.model.errors import ParameterError, TemplateError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.model.text.chat import ChatTemplate, Message, TemplateError, parse_messages
+from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -12,8 +12,8 @@ import tokenizers
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tokenglass.model.errors import TokenizerError
-from tokenglass.model.text.chat import ChatTemplate, TemplateError, parse_messages
+from tokenglass.model.errors import TemplateError, TokenizerError
+from tokenglass.model.text.chat import ChatTemplate, parse_messages
 from tokenglass.model.text.tokenizer import Tokenizer
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]")

@@ -17,9 +17,9 @@ import torch
 from native_parts import FLAGS, native
 from torch_parts import as_tensor
 
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build
 from tokenglass.model.native_engine.build import MARCH, load_library
-from tokenglass.model.native_engine.errors import KernelsError
 
 LOADED = "from tokenglass.model.native_engine.build import *; from pathlib import Path; load_library(Path({folder!r}))"
 

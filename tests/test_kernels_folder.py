@@ -18,9 +18,9 @@ import pytest
 import tiny
 import torch
 
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build, facts
 from tokenglass.model.native_engine.build import load_library
-from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.facts import facts_of
 
 COPY = """#!/bin/sh

@@ -1,4 +1,4 @@
-"""What is printed passes cli/say.py or a console of cli/terminal/terminal.py; printing past them fails here."""
+"""What is printed passes cli/say.py or a console of cli/terminal/terminal.py, and every error kind is in errors.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from tokenglass.cli import app
 from tokenglass.cli.say import LONGEST, VisibleText, json_bytes, one_line
 from tokenglass.cli.terminal.terminal import UNSAFE, make_console
+from tokenglass.model import errors
 
 DOORS = {
     "print": {"say.py"},
@@ -86,3 +87,15 @@ def test_json_on_a_terminal_is_the_same_json(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LC_ALL", "C")
     assert json_bytes('"é👍"', terminal=True) == b'"\\u00e9\\ud83d\\udc4d"'
     assert json_bytes('"\x9b\ud800é"', terminal=False) == '"\x9b\\ud800é"'.encode()
+
+
+def test_every_kind_of_error_is_in_one_file() -> None:
+    names = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    elsewhere = [
+        f"{path.name}: {node.name}"
+        for path in Path(errors.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and names & {base.id for base in node.bases if isinstance(base, ast.Name)}
+    ]
+    assert sorted(found.split(": ")[0] for found in elsewhere) == ["errors.py"] * len(elsewhere), elsewhere
+    assert len(elsewhere) >= 10

@@ -15,9 +15,9 @@ import tiny
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, tokenglass
 from tiny_gguf import write_gguf
 
-from tokenglass.model.checkpoint.partial import MadeMeanwhile, complete_or_nothing, locked
+from tokenglass.model.checkpoint.partial import complete_or_nothing, locked
 from tokenglass.model.checkpoint.quantised_checkpoint import small_files
-from tokenglass.model.errors import CheckpointError, StoreError
+from tokenglass.model.errors import CheckpointError, MadeMeanwhile, StoreError
 from tokenglass.model.loading import load_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs locks and links")

@@ -17,8 +17,9 @@ import torch
 from shapes import SHAPES, Shape
 from torch_parts import as_tensor
 
+from tokenglass.model.errors import TemplateError
 from tokenglass.model.loading import LoadedModel, load_model
-from tokenglass.model.text.chat import ChatTemplate, TemplateError, parse_messages
+from tokenglass.model.text.chat import ChatTemplate, parse_messages
 
 TEXTS = [
     "Once upon a time there was a little fox.",

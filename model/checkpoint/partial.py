@@ -11,16 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tokenglass.model.checkpoint.store import PARTIAL
-from tokenglass.model.errors import StoreError
+from tokenglass.model.errors import MadeMeanwhile, StoreError
 
 try:
     import fcntl
 except ImportError:  # Windows has none; there two processes must not make the same folder
     fcntl = None  # type: ignore[assignment]
-
-
-class MadeMeanwhile(StoreError):  # noqa: N818  (it ends well)
-    """Another process did the same work while this one waited for it; its result is there."""
 
 
 @contextmanager

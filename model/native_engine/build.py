@@ -16,7 +16,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from tokenglass.model.native_engine.errors import KernelsError
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.facts import check_facts
 from tokenglass.model.native_engine.folder import intact_library, keep_library, new_library, own_folder
 

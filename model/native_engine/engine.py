@@ -16,7 +16,7 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
-from tokenglass.model.native_engine.errors import KernelsError
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure
 from tokenglass.model.native_engine.program import FLOATS, Program

@@ -1,7 +1,5 @@
-"""The error of everything that keeps the kernels from running."""
+"""Where the error of the kernels was."""
 
-from __future__ import annotations
+from tokenglass.model.errors import KernelsError
 
-
-class KernelsError(Exception):
-    """The kernels cannot be had on this machine; the message says why."""
+__all__ = ["KernelsError"]

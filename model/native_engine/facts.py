@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ctypes import CFUNCTYPE, c_char_p, c_int64
 
 from tokenglass.model.checkpoint import quantised_layout
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import structures
-from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.measure import WIDEST
 
 SHARED: Mapping[str, int] = {

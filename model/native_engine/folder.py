@@ -11,8 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.files import open_regular
-from tokenglass.model.native_engine.errors import KernelsError
 
 MAX_LIBRARY = 2**26  # bytes
 UNFINISHED = ".part"  # the end of a name while a compiler writes

@@ -13,7 +13,7 @@ from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.checkpoint.arrays import BFLOAT16, cast, dtype_name, to_float32
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.config.rope_config import Rope
-from tokenglass.model.native_engine.errors import KernelsError
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.structures import (
     Activation,
     Buffer,

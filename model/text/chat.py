@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.config.fields import first_few, shown, shown_name
-from tokenglass.model.errors import ParameterError
+from tokenglass.model.errors import ParameterError, TemplateError
 from tokenglass.model.files import read_text
 from tokenglass.model.text.chat_names import encode_hidden, hide_names, texts_of
-from tokenglass.model.text.chat_process import TemplateError, TemplateProcess
+from tokenglass.model.text.chat_process import TemplateProcess
 from tokenglass.model.text.tokenizer import Tokenizer
 from tokenglass.model.text.tokenizer_config import TokenizerConfig
 

@@ -11,13 +11,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenglass.model.errors import TokenglassError
+from tokenglass.model.errors import TemplateError
 
 SECONDS = 10  # that one rendering may take
-
-
-class TemplateError(TokenglassError):
-    """There is no chat template, or it cannot be used."""
 
 
 class TemplateProcess:
