@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tokenglass.cli import options
 from tokenglass.cli.drawn import drawn
-from tokenglass.cli.say import say, write_json
+from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.terminal import make_console
 from tokenglass.cli.text import count, nbytes
 from tokenglass.cli.widgets.rates import Rate, Rates, in_digits
@@ -49,35 +49,25 @@ def bench(
     Medians of several runs behind a warm-up, with the slowest and the fastest. The limit is the bytes of weights and
     cache that a step must read, over the bytes per second that the same threads read around each run.
     """
-    from tokenglass.cli.run.model_folder import model_folder
-    from tokenglass.model.loading import load_model
+    from tokenglass.cli.run import session
+    from tokenglass.model.engine.memory import Caches
     from tokenglass.model.measuring.bench import Plan, measure, peak_memory
 
-    loaded = load_model(
-        model_folder(model),
-        dtype=dtype.value,
-        device="cpu",
-        quantize=quantize.value,
-        backend=backend.value,
-        threads=threads,
-    )
-    for note in loaded.notes:
-        say(f"note: {note}")
-    plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(loaded.engine.limit)
+    opened = session.open_model(options.ModelOptions(model, dtype, options.Device.cpu, quantize, backend, threads))
+    plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(opened.limit)
+    loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens))
     readings: list[Reading] = []
     measuring = measure(loaded.engine, plan)
     for reading in drawn(measuring, "measuring", plan.steps, lambda _: len(readings) + 1):
         readings.append(reading)
-    facts = describe(loaded, readings, loaded.threads, plan.tokens, peak_memory())
+    facts = describe(loaded, readings, plan.tokens, peak_memory())
     if as_json:
         write_json(facts, indent=2)
     else:
         show(facts, make_console(sys.stdout, color=color.value))
 
 
-def describe(
-    loaded: LoadedModel, readings: list[Reading], threads: int, tokens: int, peak: int | None
-) -> dict[str, Any]:
+def describe(loaded: LoadedModel, readings: list[Reading], tokens: int, peak: int | None) -> dict[str, Any]:
     """The facts, by the names that JSON uses. Rates are tokens per second of all rows together."""
     found: dict[str, list[dict[str, Any]]] = {"prefill": [], "decode": [], "batch": []}
     for reading in readings[1:]:
@@ -93,7 +83,7 @@ def describe(
         "weights": loaded.dtype if loaded.quantize == "none" else loaded.quantize,
         "cache_dtype": loaded.dtype,
         "backend": loaded.backend,
-        "threads": threads,
+        "threads": loaded.threads,
         "tokens_per_run": tokens,
         "runs": len(readings[1].rate.values),
         "bandwidth": in_numbers(readings[0].rate, "bytes"),

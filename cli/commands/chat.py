@@ -119,7 +119,7 @@ def next_line(interactive: bool, interrupts: ChatInterrupts) -> str | None:
 
 def read_line(interactive: bool) -> str | None:
     """The next line of the user, or None at the end. Raises PromptError."""
-    from tokenglass.cli.run.prompt import checked, decode
+    from tokenglass.cli.run.prompt import decode, utf8_argument
 
     if not interactive:
         line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
@@ -129,7 +129,7 @@ def read_line(interactive: bool) -> str | None:
     with contextlib.suppress(ImportError):  # line editing and history, where the platform has them
         import readline  # noqa: F401  (input() uses it once it is imported)
     try:
-        return checked(input("> "))
+        return utf8_argument(input("> "))
     except EOFError:
         say("")
         return None

@@ -122,11 +122,12 @@ def find_scorer(name: str | None, loaded: LoadedModel) -> LoadedModel:
 
 
 def load(name: str, loaded: LoadedModel) -> LoadedModel:
-    """The model of that name on a CPU, which may be the one that is there. Raises TokenglassError."""
-    from tokenglass.cli.run.model_folder import model_folder
-    from tokenglass.model.loading import load_model
+    """The model of that name which may be the one that is there. Raises TokenglassError."""
+    from tokenglass.cli.options.model import ModelOptions
+    from tokenglass.cli.run import session
+    from tokenglass.model.engine.memory import Caches
 
-    folder = model_folder(name)
-    if folder.resolve() == loaded.checkpoint.folder.resolve():
+    opened = session.open_model(ModelOptions(name))
+    if opened.checkpoint.folder.resolve() == loaded.checkpoint.folder.resolve():
         return loaded
-    return load_model(folder, backend="auto")
+    return session.load_quietly(opened, Caches())

@@ -52,5 +52,5 @@ def read(path: Path, option: str) -> str:
     except UnicodeDecodeError:
         raise ParameterError(f"{option} {path}: is not UTF-8 text") from None
     except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
-        told = getattr(error, "strerror", None) or str(error)
-        raise ParameterError(f"{option} {path}: {told.lower()}; expected a file that can be read") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ParameterError(f"{option} {path}: {reason.lower()}; expected a file that can be read") from None

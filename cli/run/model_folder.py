@@ -11,10 +11,10 @@ def model_folder(name: str | None) -> Path:
     from tokenglass.model.checkpoint.store import resolve
 
     path = resolve(name)
-    return imported(path) if path.suffix.lower() == ".gguf" and path.is_file() else path
+    return import_once(path) if path.suffix.lower() == ".gguf" and path.is_file() else path
 
 
-def imported(path: Path) -> Path:
+def import_once(path: Path) -> Path:
     """The folder that a GGUF file was imported to, now or before."""
     from tokenglass.cli.say import say
     from tokenglass.cli.work import work

@@ -31,27 +31,27 @@ def read_prompt(parts: Sequence[str], file: Path | None, *, keep_newline: bool) 
     if list(parts).count(STDIN) > 1:
         raise PromptError("the part - (stdin) can stand only once")
     return "\n".join(
-        read_stdin(sys.stdin, keep_newline=keep_newline) if part == STDIN else checked(part) for part in parts
+        read_stdin(sys.stdin, keep_newline=keep_newline) if part == STDIN else utf8_argument(part) for part in parts
     )
 
 
 def read_stdin(stdin: TextIO | None, *, keep_newline: bool) -> str:
     if stdin is None:
         raise PromptError("stdin is closed, but the prompt asks for it")
-    return decode(bounded(stdin.buffer.read(MOST + 1), "stdin"), "stdin", keep_newline=keep_newline)
+    return decode(check_size(stdin.buffer.read(MOST + 1), "stdin"), "stdin", keep_newline=keep_newline)
 
 
 def read_file(path: Path, most: int = MOST) -> bytes:
     """A regular file: a FIFO or a device may never end. Raises PromptError."""
     try:
         with open_regular(path) as opened:
-            return bounded(opened.read(most + 1), str(path), most)
+            return check_size(opened.read(most + 1), str(path), most)
     except OSError as error:
         raise PromptError(f"{path}: {error.strerror}; give a file that can be read, or - for stdin") from None
 
 
-def bounded(content: bytes, source: str, most: int = MOST) -> bytes:
-    """Raises PromptError for more than `most` bytes."""
+def check_size(content: bytes, source: str, most: int = MOST) -> bytes:
+    """The same bytes. Raises PromptError for more than `most` of them."""
     if len(content) > most:
         raise PromptError(f"{source} is larger than {most // MIB} MiB, which no context holds; cut it first")
     return content
@@ -66,7 +66,7 @@ def decode(content: bytes, source: str, *, keep_newline: bool) -> str:
     return text if keep_newline else text.removesuffix("\n").removesuffix("\r")
 
 
-def checked(part: str) -> str:
+def utf8_argument(part: str) -> str:
     """An argument as text: where the locale is not UTF-8, its bytes still are. Raises PromptError."""
     try:
         part.encode("utf-8")

@@ -50,14 +50,14 @@ def load(opened: OpenedModel, caches: Caches) -> LoadedModel:
 
     Raises TokenglassError.
     """
-    loaded = load_unsaid(opened, caches)
+    loaded = load_quietly(opened, caches)
     for note in loaded.notes:
         say(f"note: {note}")
     return loaded
 
 
-def load_unsaid(opened: OpenedModel, caches: Caches) -> LoadedModel:
-    """The same, its notes left unsaid."""
+def load_quietly(opened: OpenedModel, caches: Caches) -> LoadedModel:
+    """The same, without a word about it."""
     from tokenglass.model.loading import load_weights
 
     loading = load_weights(opened, caches)
@@ -84,7 +84,7 @@ def load_with_draft(
     nbytes = draft.nbytes + guesses.nbytes(draft.checkpoint.config, draft.dtype)
     loaded = load(opened, replace(caches, beside=nbytes))
     here = caches.nbytes(opened.checkpoint.config, loaded.dtype)  # it has not grown yet
-    return loaded, load_unsaid(draft, replace(guesses, beside=here))
+    return loaded, load_quietly(draft, replace(guesses, beside=here))
 
 
 def settle_view(options: ViewOptions) -> ViewName:

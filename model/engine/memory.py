@@ -92,9 +92,9 @@ def available_memory(root: Path = Path("/")) -> int | None:
     are. None where the system does not tell (anything but Linux).
     """
     machine = fields(root / "proc/meminfo").get("MemAvailable:")
-    found = [] if machine is None else [machine * 1024]
-    found.extend(room for folder in cgroup_folders(root) if (room := cgroup_room(folder)) is not None)
-    return max(0, min(found)) if found else None
+    limits = [] if machine is None else [machine * 1024]
+    limits.extend(room for folder in cgroup_folders(root) if (room := cgroup_room(folder)) is not None)
+    return max(0, min(limits)) if limits else None
 
 
 def cgroup_folders(root: Path) -> Iterator[Path]:
