@@ -141,8 +141,8 @@ def readings() -> list[Reading]:
 
 @pytest.fixture
 def facts(readings: list[Reading], saved_checkpoint: Path) -> Iterator[dict[str, object]]:
-    loaded = load_model(saved_checkpoint, device="cpu")
-    return describe(loaded, readings, threads=2, tokens=4, peak=123 * 2**20)
+    loaded = load_model(saved_checkpoint, device="cpu", threads=2)
+    return describe(loaded, readings, tokens=4, peak=123 * 2**20)
 
 
 def shown(facts: dict[str, object], width: int) -> list[str]:
