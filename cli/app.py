@@ -14,6 +14,7 @@ import typer
 
 from tokenglass.cli.commands.generate import generate, print_version
 from tokenglass.cli.options import Version
+from tokenglass.cli.options.plain_values import PlainCommand
 from tokenglass.cli.say import LONGEST, cut, guard_streams, say, say_lines, write
 from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, is_out_of_memory
 
@@ -40,10 +41,10 @@ def tokenglass_app() -> typer.Typer:
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
     for command in (generate, chat, pick, score, flow, compare, check, bench, inspect, tokens, quantize):
-        app.command()(command)
-    app.command("pull")(pull)
+        app.command(cls=PlainCommand)(command)
+    app.command("pull", cls=PlainCommand)(pull)
     app.add_typer(models_app(), name="models")
-    app.command("import")(import_)
+    app.command("import", cls=PlainCommand)(import_)
     return app
 
 
@@ -59,7 +60,7 @@ def about(context: typer.Context, version: Version = False) -> None:
 def generate_app() -> typer.Typer:
     """`generate`, the same as `tokenglass generate`; the other commands are not even imported."""
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich")
-    app.command()(generate)
+    app.command(cls=PlainCommand)(generate)
     return app
 
 

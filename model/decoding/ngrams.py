@@ -14,9 +14,7 @@ class NgramIndex:
         self._longest = longest
         self._ids: list[int] = []  # those that are read
         self._ends: dict[Run, int] = {}  # behind the latest place of each run
-        self._before: list[
-            tuple[int, ...]
-        ] = []  # for each token read: the ends that its runs had before, shortest first
+        self._before: list[list[int]] = []  # the ends that the runs of each token had before it
 
     def follow(self, token_ids: Ids[int]) -> None:
         """Read what is new of a text; what was taken back of it is forgotten."""
@@ -46,7 +44,7 @@ class NgramIndex:
     def _read(self, token_id: int) -> None:
         self._ids.append(token_id)
         runs = self._runs()
-        self._before.append(tuple([self._ends.get(run, 0) for run in runs]))
+        self._before.append([self._ends.get(run, 0) for run in runs])
         self._ends.update(dict.fromkeys(runs, len(self._ids)))
 
     def _forget(self) -> None:

@@ -1,0 +1,86 @@
+"""Values that are plain, read without a validator.
+
+For the first value of a command line, Typer imports pydantic and builds a validator for each parameter, which takes
+longer than numpy, tokenizers and Typer itself. An option that is left out, a text, digits and the name of a choice need
+none. All others, and whatever may be wrong, go to Typer, whose messages they get.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
+
+from typer.core import TyperCommand
+from typer.models import ParameterInfo
+
+DIGITS = {int: re.compile(r"-?[0-9]{1,18}"), float: re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")}
+
+
+class PlainCommand(TyperCommand):
+    """A command whose optional parameters read plain values themselves."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        hints = inspect.signature(self.callback, eval_str=True).parameters if self.callback is not None else {}
+        for parameter in self.get_params(ctx):  # those that Typer adds too: help and completion
+            if not parameter.required and "process_value" not in vars(parameter):
+                kind = kind_of(hints[parameter.name].annotation) if parameter.name in hints else Kind()
+                by_typer = parameter.process_value
+                parameter.process_value = partial(read, parameter, kind, by_typer)  # type: ignore[method-assign]
+        return super().parse_args(ctx, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The type of a parameter's plain values, and the limits of numbers; None: it has none but its default."""
+
+    type: Any = None
+    least: float | None = None
+    most: float | None = None
+
+    def value(self, given: Any) -> Any:
+        """One value of the command line, or a default. Raises ValueError where it is not plain."""
+        if self.type is None:
+            raise ValueError
+        if type(given) is self.type and self.type is not str:
+            return given
+        if not isinstance(given, str):
+            raise ValueError
+        given.encode()  # what is no Unicode raises UnicodeEncodeError, a ValueError
+        if self.type in DIGITS and not DIGITS[self.type].fullmatch(given):
+            raise ValueError
+        value = self.type(given)
+        if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
+            raise ValueError
+        return value
+
+
+def kind_of(hint: Any) -> Kind:
+    """What the annotation of a parameter says of its values."""
+    if get_origin(hint) is not Annotated:
+        return Kind()
+    inner, info = get_args(hint)[:2]
+    own_ways = ("parser", "click_type", "clamp")  # of reading a value; no version of Typer has all of them
+    if not isinstance(info, ParameterInfo) or any(getattr(info, name, None) for name in own_ways):
+        return Kind()
+    (inner, *others) = [part for part in get_args(inner) or (inner,) if part is not NoneType]
+    (inner,) = get_args(inner) or (inner,)  # of a list
+    is_plain = not others and isinstance(inner, type) and (inner is str or inner in DIGITS or issubclass(inner, Enum))
+    return Kind(inner, info.min, info.max) if is_plain else Kind()
+
+
+def read(parameter: Any, kind: Kind, by_typer: Callable[[Any, Any], Any], context: Any, given: Any) -> Any:
+    """A plain value, or what Typer makes of it. Raises what Typer raises."""
+    is_list = getattr(parameter, "multiple", False) or parameter.nargs == -1
+    try:
+        value: Any = () if is_list else None
+        if given is not None:
+            value = [kind.value(item) for item in given] if is_list else kind.value(given)
+    except ValueError:
+        return by_typer(context, given)
+    return value if parameter.callback is None else parameter.callback(context, parameter, value)
