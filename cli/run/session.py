@@ -13,7 +13,6 @@ from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import make_console, supports_live
-from tokenglass.cli.views.jsonl import JsonlView
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
 from tokenglass.cli.work import watch
@@ -111,6 +110,8 @@ def make_view(
 ) -> View:
     """The view of that name on this process's stdout; a live one explains what it draws."""
     if name is ViewName.jsonl:
+        from tokenglass.cli.views.jsonl import JsonlView  # other views write no trace
+
         return JsonlView(sys.stdout.buffer)
     if name is ViewName.live:
         from tokenglass.cli.views.live import LiveView  # a pipe does without it

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorBy, ColorWhen, ViewName, ViewOptions
 from tokenglass.cli.terminal.terminal import make_console
-from tokenglass.cli.views.jsonl import JsonlView
-from tokenglass.cli.views.several import Counted, SeveralPipe, SeveralPlain
 from tokenglass.cli.views.view import View
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
@@ -56,11 +54,17 @@ def several_view(
     name: ViewName, options: ViewOptions, search: SearchOptions, interrupt: threading.Event, *, echo: bool
 ) -> View:
     """The view of that name on this process's stdout; its Finish is that of the whole run."""
+    from tokenglass.cli.views.several import Counted  # a single text does without it
+
     return Counted(view_of(name, options, search.num_samples, interrupt, echo))
 
 
 def view_of(name: ViewName, options: ViewOptions, shown: int, interrupt: threading.Event, echo: bool) -> View:
+    from tokenglass.cli.views.several import SeveralPipe, SeveralPlain
+
     if name is ViewName.jsonl:
+        from tokenglass.cli.views.jsonl import JsonlView
+
         return JsonlView(sys.stdout.buffer)
     if name is ViewName.live:
         from tokenglass.cli.views.live_several import SeveralLive  # a pipe does without it
