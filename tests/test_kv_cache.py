@@ -88,13 +88,13 @@ class Rows(RuleBasedStateMachine):
         self.forward(data.draw(st.integers(1, 6)), data)
 
     @precondition(lambda self: self.rows and max(map(len, self.rows)) <= 40)
-    @rule(count=st.integers(1, 4), data=st.data())
-    def forward(self, count: int, data: st.DataObject) -> None:
-        new = [data.draw(st.lists(TOKENS, min_size=count, max_size=count)) for _ in self.rows]
-        cached = MODEL(torch.tensor(new), self.cache)
-        for row, ids in enumerate(new):
+    @rule(most=st.integers(1, 4), data=st.data())
+    def forward(self, most: int, data: st.DataObject) -> None:
+        new = [data.draw(st.lists(TOKENS, min_size=1, max_size=most)) for _ in self.rows]
+        cached = MODEL.logits(MODEL.go_on(new, self.cache, [0] * len(new)))
+        for row, (ids, logits) in enumerate(zip(new, torch.split(cached, [*map(len, new)]), strict=True)):
             self.rows[row] = self.rows[row] + ids
-            close(cached[row], recomputed(self.rows[row], count))
+            close(logits, recomputed(self.rows[row], len(ids)))
 
     @rule(data=st.data())
     def truncate(self, data: st.DataObject) -> None:

@@ -58,6 +58,6 @@ def test_a_cache_keeps_what_an_ids_row_has_in_common_with_another_and_no_positio
     as_tensor(model.forward(torch.tensor([[5, MASK, MASK]]), cache, block=2))
     assert cache.keep_prefix(0, [1, 2, 3, 4, 5, MASK, MASK]) == 5
     tail = cache.detach(0, 2)
-    assert cache.token_ids == [[1, 2]]
+    assert cache.rows[0].token_ids == [1, 2]
     cache.attach(0, tail)
-    assert cache.token_ids == [[1, 2, 3, 4, 5]]
+    assert cache.rows[0].token_ids == [1, 2, 3, 4, 5]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
-from tokenglass.model.engine.cache import CacheTail, KVCache
+from tokenglass.model.engine.cache import CacheTail
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.torch_engine.storage import TensorCache
 
@@ -37,7 +37,7 @@ def small_and_unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterat
     torch.use_deterministic_algorithms(False)
 
 
-def new_cache(model: torch.nn.Module = MIXED, rows: int = 1, limit: int = 200) -> KVCache:
+def new_cache(model: torch.nn.Module = MIXED, rows: int = 1, limit: int = 200) -> TensorCache:
     return TensorCache(model.config, rows=rows, limit=limit, dtype=torch.float32, device=torch.device("cpu"))
 
 
@@ -69,13 +69,13 @@ class Rows(RuleBasedStateMachine):
         self.forward(data.draw(st.integers(1, 20)), data)
 
     @precondition(lambda self: self.rows and max(map(len, self.rows)) <= 120)
-    @rule(count=st.integers(1, 9), data=st.data())
-    def forward(self, count: int, data: st.DataObject) -> None:
-        new = [data.draw(st.lists(TOKENS, min_size=count, max_size=count)) for _ in self.rows]
-        cached = MIXED(torch.tensor(new), self.cache)
-        for row, ids in enumerate(new):
+    @rule(most=st.integers(1, 9), data=st.data())
+    def forward(self, most: int, data: st.DataObject) -> None:
+        new = [data.draw(st.lists(TOKENS, min_size=1, max_size=most)) for _ in self.rows]
+        cached = MIXED.logits(MIXED.go_on(new, self.cache, [0] * len(new)))
+        for row, (ids, logits) in enumerate(zip(new, torch.split(cached, [*map(len, new)]), strict=True)):
             self.rows[row] = self.rows[row] + ids
-            close(cached[row], self.rows[row])
+            close(logits, self.rows[row])
 
     @rule(data=st.data())
     def truncate(self, data: st.DataObject) -> None:

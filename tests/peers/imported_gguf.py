@@ -40,7 +40,7 @@ def main(path: Path) -> None:
         for line in differ[:5]:
             print(f"  {line!r}")
         ids = torch.tensor([[token_id for _, line_ids in encoded for token_id in line_ids][:128]])
-        difference = (as_tensor(ours.engine.forward(ids, None, last=None)) - theirs(path, ids)).abs().max().item()
+        difference = (as_tensor(ours.engine.forward(ids, None, last=None)[0]) - theirs(path, ids)).abs().max().item()
         print(f"logits: largest difference from transformers' reading {difference:.1e} over {ids.shape[1]} positions")
 
 

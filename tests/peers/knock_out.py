@@ -22,7 +22,6 @@ from tokenglass.model.inspection.knock_out import direct_effects
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.reading import flow_rows
 from tokenglass.model.loading import LoadedModel, load_model
-from tokenglass.model.torch_engine.engine import as_tensor
 
 TEXT = "Once upon a time there was a little fox who lived in the forest. " * 200
 
@@ -37,7 +36,7 @@ def main() -> None:
     loaded = load_model(resolve(options.model), dtype="float32", device="cpu", threads=options.threads)
     ids = list(loaded.tokenizer.encode(TEXT)[: options.positions + 2])
     cache = loaded.engine.new_cache()
-    as_tensor(loaded.engine.forward(torch.tensor([ids[:-1]]), cache))
+    loaded.engine.forward(torch.tensor([ids[:-1]]), cache)
     work = works(loaded, cache, ids)
     timed: dict[str, list[float]] = {name: [] for name in work}
     for number in range(options.runs + 1):
@@ -61,7 +60,7 @@ def works(loaded: LoadedModel, cache: KVCache, ids: list[int]) -> dict[str, Call
     last = len(before) - 1
 
     def step() -> None:
-        as_tensor(loaded.engine.forward(torch.tensor([before[-1:]]), cache))
+        loaded.engine.forward(torch.tensor([before[-1:]]), cache)
         cache.truncate(0, last + 1)
 
     def full_lens() -> None:

@@ -95,7 +95,7 @@ def logits_of(loaded: LoadedModel, count: int) -> tuple[list[torch.Tensor], list
     rows = []
     with torch.inference_mode():
         for token_id in token_ids:
-            rows.append(as_tensor(loaded.engine.forward(torch.tensor([[token_id]]), cache))[0, -1].float())
+            rows.append(as_tensor(loaded.engine.forward(torch.tensor([[token_id]]), cache)[0])[-1].float())
     return rows[-count:], token_ids
 
 
