@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
+from tokenglass.model.checkpoint import headers
 from tokenglass.model.decoding import healing
 from tokenglass.model.decoding.drafts import NgramDrafter
 from tokenglass.model.decoding.gate import Gate
@@ -21,7 +23,10 @@ from tokenglass.model.decoding.ngrams import NgramIndex
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence as Text
 from tokenglass.model.errors import TokenizerError
+from tokenglass.model.loading import load_model
 from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text import chat_process
+from tokenglass.model.text.chat import ChatTemplate, Message
 from tokenglass.model.text.tokenizer import MAX_VOCABULARY, Tokenizer, byte_alphabet
 
 
@@ -212,3 +217,31 @@ def test_each_token_is_put_into_the_index_of_ngrams_once(monkeypatch: pytest.Mon
         text.token_ids.append(token_id)
     assert read == text.token_ids[:-2]
     assert drafter.draft(text, 4).token_ids == (5, 6, 8)
+
+
+def test_a_load_parses_the_header_of_a_file_once(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Path] = []
+    plain = headers.parse
+
+    def watched(file: Path, limit: int) -> tuple[dict[str, Any], int]:
+        parsed.append(file)
+        return plain(file, limit)
+
+    monkeypatch.setattr(headers, "parse", watched)
+    load_model(saved_checkpoint)
+    assert parsed == [saved_checkpoint / "model.safetensors"]
+
+
+def test_a_conversation_starts_one_process_for_all_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    plain = chat_process.start
+
+    def watched() -> Any:
+        started.append(1)
+        return plain()
+
+    monkeypatch.setattr(chat_process, "start", watched)
+    template = ChatTemplate("{{ messages[-1].content }}", {})
+    assert [template.render([Message("user", text)]) for text in ("a", "b", "c")] == ["a", "b", "c"]
+    assert len(started) == 1
+    template.process.close()
