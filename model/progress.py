@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a piece of work is, in bytes."""
+    """How far a piece of work is, in bytes or in steps."""
 
     doing: str
     done: int

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenglass.cli import options
-from tokenglass.cli.drawn import drawn
+from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.terminal import make_console
 from tokenglass.cli.text import count, nbytes
@@ -58,7 +58,7 @@ def bench(
     loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens))
     readings: list[Reading] = []
     measuring = measure(loaded.engine, plan)
-    for reading in drawn(measuring, "measuring", plan.steps, lambda _: len(readings) + 1):
+    for reading in watch_steps(measuring, "measuring", plan.steps, lambda _: len(readings) + 1):
         readings.append(reading)
     facts = describe(loaded, readings, plan.tokens, peak_memory())
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,8 +62,8 @@ def compare(
     Modes: autoregressive, parallel-N (N passes for each block), parallel-threshold, parallel-entropy,
     speculative-ngram, speculative-parallel, speculative-model, jacobi.
     """
-    from tokenglass.cli.drawn import drawn
     from tokenglass.cli.options.model import ModelOptions
+    from tokenglass.cli.progress import watch_steps
     from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.run.request import sampling_parameters
@@ -89,8 +90,8 @@ def compare(
     comparison.try_modes()
     for refused in comparison.refused if as_json else ():
         say(f"note: {refused.mode} is left out: {refused.reason}")
-    done = iter(range(1, comparison.steps + 1))
-    for _ in drawn(comparison.measure(), "comparing", comparison.steps, lambda _: next(done)):
+    done = itertools.count(1)
+    for _ in watch_steps(comparison.measure(), "comparing", comparison.steps, lambda _: next(done)):
         pass
     facts = facts_of(comparison, loaded.threads)
     if as_json:

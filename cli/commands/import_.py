@@ -25,10 +25,10 @@ def import_(
     debug: options.Debug = False,
 ) -> None:
     """Turn a GGUF file into a checkpoint folder in Hugging Face's layout: weights, config, tokenizer, template."""
+    from tokenglass.cli.progress import watch_store
     from tokenglass.cli.text import nbytes
-    from tokenglass.cli.work import work
     from tokenglass.model.checkpoint.store import size_of
     from tokenglass.model.importers.gguf import import_gguf
 
-    work(import_gguf(file, folder, dtype=dtype.value))
+    watch_store(import_gguf(file, folder, dtype=dtype.value))
     say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}")

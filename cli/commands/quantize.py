@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from tokenglass.cli import options
-from tokenglass.cli.drawn import drawn
+from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.terminal import make_console
 from tokenglass.cli.text import nbytes
@@ -56,8 +56,8 @@ def quantize(
     The folder loads like any other: `generate -m DIR`. The cost is told as perplexity, and as mean Kullback-Leibler
     divergence in nats, against the same model in float32, on the first 2,048 tokens of a text.
     """
+    from tokenglass.cli.progress import watch_store
     from tokenglass.cli.run.model_folder import model_folder
-    from tokenglass.cli.work import work
     from tokenglass.model.checkpoint.folder import Checkpoint
     from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
     from tokenglass.model.engine.threads import count_threads
@@ -68,7 +68,7 @@ def quantize(
     source = Checkpoint.open(model_folder(model))
     kernels = load_kernels("float32", "cpu")
     make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
-    work(quantize_checkpoint(source, format.value, folder, make))
+    watch_store(quantize_checkpoint(source, format.value, folder, make))
     made = Checkpoint.open(folder)
     facts = {
         "model": str(source.folder),
@@ -108,7 +108,7 @@ def cost(source: Path, folder: Path, passage: str, threads: int | None) -> Quali
     other = load_model(folder, device="cpu", backend="auto", threads=threads)
     token_ids = reference.tokenizer.encode(passage)[:TOKENS]
     comparisons = compare(reference.engine, other.engine, token_ids)
-    *_, found = drawn(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens)
+    *_, found = watch_steps(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens)
     return found
 
 

@@ -16,8 +16,8 @@ def model_folder(name: str | None) -> Path:
 
 def import_once(path: Path) -> Path:
     """The folder that a GGUF file was imported to, now or before."""
+    from tokenglass.cli.progress import watch_store
     from tokenglass.cli.say import say
-    from tokenglass.cli.work import work
     from tokenglass.model.checkpoint.store import imports_folder
     from tokenglass.model.errors import StoreError
 
@@ -31,7 +31,7 @@ def import_once(path: Path) -> Path:
         from tokenglass.model.importers.gguf import import_gguf
 
         try:
-            work(import_gguf(path, folder))
+            watch_store(import_gguf(path, folder))
         except StoreError:
             if not folder.is_dir():  # else another process has made it, just before this one began
                 raise

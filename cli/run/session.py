@@ -10,12 +10,12 @@ from tokenglass.cli.options.mode import DraftBy, Mode, ModeOptions
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
+from tokenglass.cli.progress import watch
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import make_console, supports_live
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
-from tokenglass.cli.work import watch
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.progress import finish
 

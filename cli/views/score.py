@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tokenglass.cli.drawn import drawn
+from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import one_line, write, write_json
 from tokenglass.cli.terminal.terminal import ColorWhen, is_terminal, make_console
 from tokenglass.model.measuring.completions import completion
@@ -177,5 +177,5 @@ def scored(scoring: Scoring) -> Iterator[Score]:
 
     total = sum(len(given.token_ids) for given in scoring.texts) + len(scoring.texts)
     count = itertools.count(1)
-    found = drawn(steps(), "scoring", total, lambda _: next(count))
+    found = watch_steps(steps(), "scoring", total, lambda _: next(count))
     return (score for score in found if score is not None)

@@ -1,0 +1,60 @@
+"""Long work shown as bars on stderr, one for each phase, where somebody sees them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tokenglass.cli.say import say
+from tokenglass.cli.terminal.terminal import is_terminal, make_console
+from tokenglass.model.errors import MadeMeanwhile
+from tokenglass.model.progress import Progress, finish
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+def watch(work: Generator[Progress, None, Result]) -> Result:
+    """What the work returns, its bytes shown as they are done."""
+    with bars(in_bytes=True) as show:
+        return finish(work, show)
+
+
+def watch_store(work: Generator[Progress, None, None]) -> None:
+    """The same for work that another process may have done meanwhile, which is said."""
+    try:
+        watch(work)
+    except MadeMeanwhile as done:
+        say(str(done))
+
+
+def watch_steps(steps: Iterator[Item], doing: str, total: int, count: Callable[[Item], int]) -> Iterator[Item]:
+    """The same steps; `count` says how much of `total` each of them has reached."""
+    with bars(in_bytes=False) as show:
+        for step in steps:
+            show(Progress(doing, count(step), total))
+            yield step
+
+
+@contextmanager
+def bars(*, in_bytes: bool) -> Iterator[Callable[[Progress], None]]:
+    """What shows how far the work is, in bytes or in steps: nothing where stderr is no terminal."""
+    if not is_terminal(sys.stderr):
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TaskID, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    amounts = (DownloadColumn(binary_units=True), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description:>11}"), BarColumn(), *amounts)
+    with Bars(*columns, console=make_console(sys.stderr, color="auto"), transient=True) as drawn:
+        tasks: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.doing not in tasks:
+                tasks[progress.doing] = drawn.add_task(progress.doing, total=progress.total)
+            drawn.update(tasks[progress.doing], completed=progress.done)
+
+        yield show
