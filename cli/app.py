@@ -27,6 +27,7 @@ def tokenglass_app() -> typer.Typer:
     from tokenglass.cli.commands.bench import bench
     from tokenglass.cli.commands.chat import chat
     from tokenglass.cli.commands.check import check
+    from tokenglass.cli.commands.choose import choose
     from tokenglass.cli.commands.compare import compare
     from tokenglass.cli.commands.flow import flow
     from tokenglass.cli.commands.import_ import import_
@@ -40,7 +41,7 @@ def tokenglass_app() -> typer.Typer:
 
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
-    for command in (generate, chat, pick, score, flow, compare, check, bench, inspect, tokens, quantize):
+    for command in (generate, chat, pick, score, choose, flow, compare, check, bench, inspect, tokens, quantize):
         app.command(cls=PlainCommand)(command)
     app.command("pull", cls=PlainCommand)(pull)
     app.add_typer(models_app(), name="models")

@@ -1,0 +1,86 @@
+"""choose: which of several answers a model would give, with the exact probability of each."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tokenglass.cli import options
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.terminal.terminal import is_terminal
+
+UNEXPECTED = 1  # exit status
+UNKNOWN = 2048  # tokens that room is asked for where the prompts are still to be read
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Apply the chat template; a prompt from stdin may be a JSON list of messages.")
+]
+
+
+def choose(
+    answers: options.Answers = None,
+    prompt: options.PromptText = None,
+    prompt_file: options.PromptFile = None,
+    keep_newline: options.KeepNewline = False,
+    chat: Chat = False,
+    system: options.System = None,
+    by: options.WeighBy = options.By.joint,
+    rotate: options.Rotate = False,
+    prior: options.Prior = False,
+    expect: options.Expect = None,
+    as_json: options.Json = False,
+    jsonl: options.QuestionLines = False,
+    systemone: options.TypedDecisions = False,
+    model: options.ModelName = None,
+    dtype: options.DtypeOption = options.Dtype.auto,
+    device: options.DeviceOption = options.Device.auto,
+    quantize: options.QuantizeOption = options.Quantize.none,
+    backend: options.BackendOption = options.Backend.auto,
+    threads: options.Threads = None,
+    color: options.Color = options.ColorWhen.auto,
+    debug: options.Debug = False,
+) -> None:
+    """Choose between answers: the exact probability of each behind a prompt, from one prefill.
+
+    A terminal shows bars and where the answers part; a pipe gets the best answer and nothing else.
+    """
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.question import Asking, has_template, read_prompt_or_messages, read_source
+    from tokenglass.cli.views import choose as views
+    from tokenglass.model.engine.memory import Caches
+    from tokenglass.model.errors import ParameterError
+    from tokenglass.model.measuring.choosing import COPIES, Chooser
+    from tokenglass.model.measuring.scoring import LOGITS
+
+    given = answers or []
+    if as_json + jsonl + systemone > 1:
+        raise ParameterError("--json, --jsonl and --systemone exclude each other; give one of them")
+    if expect is not None and (jsonl or systemone or expect not in given):
+        raise ParameterError("--expect takes one of the answers that are given as arguments")
+    if systemone and (given or rotate):
+        raise ParameterError("--systemone takes its answers from the request: no ANSWER, and no --rotate")
+    source = None if jsonl else read_source(prompt, prompt_file, keep_newline=keep_newline)
+    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
+    asking = Asking(opened, chat or (systemone and has_template(opened)), system, rotate, prior)
+    lines = views.question_lines(prompt, prompt_file) if jsonl else iter(())
+    longest = UNKNOWN if source is None else asking.length(source)
+    loaded = session.load(opened, Caches(min(longest, opened.limit), beside=LOGITS + COPIES))
+    chooser = Chooser(loaded.engine, loaded.tokenizer)
+    if source is None:
+        if not views.answer_lines(lines, asking, chooser, given, by_mean=by is options.By.mean):
+            raise typer.Exit(UNEXPECTED)
+        return
+    if systemone:
+        views.answer_request(source, asking, chooser)
+        return
+    found = asking.ask(chooser, read_prompt_or_messages(source, chat=chat and prompt is None), given)
+    best = found.ranked(by is options.By.mean)[0].text
+    if as_json:
+        views.write_facts(found, loaded.name, by_mean=by is options.By.mean)
+    elif is_terminal(sys.stdout) or color is options.ColorWhen.always:
+        views.show(found, by_mean=by is options.By.mean, color=color.value)
+    else:
+        views.write_best(best)
+    if expect is not None and best != expect:
+        raise typer.Exit(UNEXPECTED)

@@ -1,0 +1,115 @@
+"""What choose prints: bars, the best answer, or JSON; one question, a file of them, or typed decisions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.console import ConsoleDimensions
+
+from tokenglass.cli.run.question import Asking, read_question
+from tokenglass.cli.say import say, write_json
+from tokenglass.cli.terminal.terminal import ColorWhen, make_console, size
+from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, Parting
+from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
+from tokenglass.model.files import MIB, open_regular, parse_json
+from tokenglass.model.measuring.choosing import Chooser, Choosing
+from tokenglass.model.measuring.decisions import decide
+from tokenglass.model.records.codec import to_dict
+
+LONGEST_LINE = 16 * MIB
+
+
+def show(found: Choosing, *, by_mean: bool, color: ColorWhen) -> None:
+    console = make_console(sys.stdout, color=color)
+    console.size = ConsoleDimensions(*size(console))  # of a dumb terminal too
+    console.print(AnswerBars(found, by_mean))
+    console.print()
+    console.print(AnswerTokens(found, by_mean))
+    console.print(Parting(found, by_mean))
+
+
+def write_best(text: str) -> None:
+    """The answer as it was given, and a newline."""
+    sys.stdout.buffer.write(text.encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def write_facts(found: Choosing, model: str, *, by_mean: bool) -> None:
+    write_json({"model": model, **facts_of(found, by_mean=by_mean)}, indent=2)
+
+
+def facts_of(found: Choosing, *, by_mean: bool) -> dict[str, Any]:
+    """All that is known of a question; `index` of the parting counts the tokens of the answers."""
+    best, second = found.ranked(by_mean)[:2]
+    return {
+        "best": best.text,
+        "by": "mean" if by_mean else "joint",
+        "answers": [to_dict(answer) for answer in found.answers],
+        "outside": found.outside,
+        "parting": {"answers": [best.text, second.text], "index": found.parting(best, second)},
+        "prompt_tokens": found.prompt_tokens,
+        "orders": found.orders,
+        "healed": found.tail.decode("utf-8", "replace"),
+        "apart": list(found.apart),
+    }
+
+
+def question_lines(prompt: str | None, file: Path | None) -> Iterator[tuple[int, bytes]]:
+    """The lines of the file or of stdin with their numbers, as they come, without the empty ones.
+
+    Raises PromptError, ParameterError.
+    """
+    if prompt is not None:
+        raise ParameterError("--jsonl reads its prompts from --prompt-file or stdin; leave --prompt out")
+    try:
+        opened: BinaryIO = sys.stdin.buffer if file is None else open_regular(file)
+    except OSError as error:
+        raise PromptError(f"{file}: {error.strerror}; give a file that can be read, or pipe it in") from None
+    return numbered(opened)
+
+
+def numbered(opened: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := opened.readline(LONGEST_LINE + 1):
+        number += 1
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n") and (more := opened.readline(LONGEST_LINE)):
+            line = line[:LONGEST_LINE] + more[-1:]  # too long in any case
+        if line.strip():
+            yield number, line
+
+
+def answer_lines(
+    lines: Iterator[tuple[int, bytes]], asking: Asking, chooser: Chooser, answers: Sequence[str], *, by_mean: bool
+) -> bool:
+    """A JSON line for each; one that cannot be answered has an error, and the rest goes on. Whether all were good."""
+    all_good = True
+    for number, line in lines:
+        about: dict[str, Any] = {"id": None}
+        try:
+            if len(line) > LONGEST_LINE:
+                raise ParameterError(f"longer than {LONGEST_LINE // MIB} MiB")
+            content = parse_json(line.removeprefix(b"\xef\xbb\xbf"), "it", ParameterError)
+            about["id"] = content.get("id")
+            prompt, own = read_question(content, answers)
+            about |= facts_of(asking.ask(chooser, prompt, own), by_mean=by_mean)
+        except TokenglassError as error:
+            say(f"line {number:,}: {error}")
+            about |= {"line": number, "error": str(error)}
+            all_good = False
+        write_json(about)
+    return all_good
+
+
+def answer_request(source: str, asking: Asking, chooser: Chooser) -> None:
+    """Typed decisions, as JSON in and out. Raises ParameterError."""
+    request = parse_json(source.encode(), "the request", ParameterError)
+
+    def ask(prompt: str, labels: Sequence[str]) -> Choosing:
+        if asking.chat:
+            return asking.ask(chooser, prompt, labels)
+        return asking.ask(chooser, f"{prompt}\nAnswer:", [f" {label}" for label in labels])
+
+    write_json(decide(request, ask, asking.opened.name))
