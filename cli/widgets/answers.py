@@ -41,7 +41,7 @@ class AnswerBars(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         ranked = self.found.ranked(self.by_mean)
         names = [one_line(answer.text.strip() or repr(answer.text), glyphs) for answer in ranked]
-        label = min(max(map(cell_len, [*names, "none of them"])), max(8, width // 3))
+        label = min(max(map(cell_len, names)), max(8, width // 3))
         cells = min(MOST, width - label - NUMBER - 5)
         rows = []
         for answer, name in zip(ranked, names, strict=True):
