@@ -12,7 +12,9 @@ from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import System
 from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import Panel, PanelSize, ViewOptions
+from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.say import say, say_lines
 from tokenglass.model.errors import PromptError, TokenglassError
 from tokenglass.model.files import expand_home
@@ -39,6 +41,7 @@ def chat(
     control: ChatControlOptions,
     sampling: SamplingOptions,
     view: ChatViewOptions,
+    trace: TraceOptions,
     model: ModelOptions,
     system: System = None,
     debug: Debug = False,
@@ -57,10 +60,11 @@ def chat(
     from tokenglass.model.text.chat import ChatTemplate, Message
 
     name = session.settle_view(view)
+    keeper = Keeper(trace, view.top)
     opened = session.open_model(model)
     opening = () if system is None else (Message("system", system),)
     template = ChatTemplate.from_folder(opened.checkpoint.folder)
-    settings = build_request(opened, (0,), control, sampling, model, view.top, chat=True)
+    settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.top, chat=True))
     loaded = session.load(opened, plan_caches(settings, opened))
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
     interactive = sys.stdin is not None and sys.stdin.isatty()
@@ -75,7 +79,7 @@ def chat(
         run = describe_run(loaded, request, prompt="")
         flag = interrupts.soften()
         shown = session.make_view(name, view, flag)
-        finish = shown.show(run, conversation.answer(line, request, flag))
+        finish = shown.show(*keeper.keep(run, conversation.answer(line, request, flag)))
         interrupts.disarm()
         if not sys.stdout.isatty():
             sys.stdout.buffer.write(b"\n")  # one answer after another
@@ -85,7 +89,7 @@ def chat(
         if view.stats:
             say_lines(summary(run, finish))
 
-    with ChatInterrupts().handled() as interrupts:
+    with keeper, ChatInterrupts().handled() as interrupts:
         if interactive:
             say(f"{loaded.name}, seed {settings.seed}. {HELP}")
         while (line := next_line(interactive, interrupts)) is not None:

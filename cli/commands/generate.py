@@ -14,6 +14,7 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
+from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.say import say_lines, write
 
@@ -28,6 +29,7 @@ def generate(
     search: SearchOptions,
     mode: ModeOptions,
     view: ViewOptions,
+    trace: TraceOptions,
     model: ModelOptions,
     debug: Debug = False,
     version: Version = False,
@@ -45,14 +47,16 @@ def generate(
     from tokenglass.cli.run.request import plan_caches, read_request
     from tokenglass.cli.run.several import is_several, several_view
     from tokenglass.cli.run.summary import seeds, summary
+    from tokenglass.cli.run.trace import Keeper
     from tokenglass.cli.terminal.interrupts import soft_interrupt
     from tokenglass.model.runs.run import describe_run
 
     text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
+    keeper = Keeper(trace, view.top)
     opened = session.open_model(model)
     draft = session.open_draft(mode, opened)
-    request = read_request(opened, text, prompt, control, sampling, search, view, model)
+    request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
     caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
     loaded, draft_model = session.load_with_draft(opened, draft, caches)
     run = describe_run(
@@ -65,16 +69,17 @@ def generate(
     )
     several = is_several(search)
     flow_cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
-    with soft_interrupt() as interrupt:
+    with keeper, soft_interrupt() as interrupt:
         records = records_of(loaded, request, mode, search, interrupt, flow_cache, draft_model)
         if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():
             say_lines(seeds(run))
+        if explainer is not None and (keeper.is_on or name is ViewName.jsonl):
+            records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
+        run, records = keeper.keep(run, records)
         if several:
             shown = several_view(name, view, search, interrupt, echo=prompt.echo)
         else:
             shown = session.make_view(name, view, interrupt, echo=prompt.echo, explainer=explainer)
-        if explainer is not None and name is ViewName.jsonl:
-            records = explainer.watch(records)
         finish = shown.show(run, records)
     if view.stats:
         say_lines(summary(run, finish))

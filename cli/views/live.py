@@ -113,6 +113,7 @@ class LiveSession(Session):
             again = step.block is not None and step.block.start == self._step.block.start
             self._block = [*self._block, *self._step.settled] if again else []
         self._step = step
+        self._flow = step.flow or self._flow
         if step.choices:
             self._choice = next(reversed(step.settled), self._choice)
         if step.text:

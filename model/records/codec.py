@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import json
 import math
 import types
 import typing
@@ -11,28 +11,21 @@ from typing import Any
 
 from tokenglass.model.config.fields import shown
 from tokenglass.model.errors import TokenglassError, TraceError
+from tokenglass.model.records.encoder import PAIRS, anything, field_types, to_text
 
 MAX_DEPTH = 8  # of lists and objects in a value of any type
 MAX_INTEGER = 2**64  # a seed is smaller
-PAIRS = tuple[tuple[str, float], ...]  # an object in JSON, absent where empty
 
 
 def to_dict(record: Any) -> dict[str, Any]:
-    """A record as JSON values: a piece is a string, with `bytes` beside it when it is not valid UTF-8; no NaN."""
-    content: dict[str, Any] = {}
-    kind: Any = type(record)
-    for field in _fields(kind):
-        value = getattr(record, field)
-        if _hints(kind)[field] == PAIRS:
-            if value:
-                content[field] = {name: to_json(number) for name, number in value}
-        elif isinstance(value, bytes):
-            content[field] = value.decode("utf-8", "replace")
-            if content[field].encode() != value:
-                content["bytes"] = list(value)
-        else:
-            content[field] = to_json(value)
+    """A record as the JSON values that its text has."""
+    content: dict[str, Any] = json.loads(to_text(record))
     return content
+
+
+def to_json(value: Any) -> Any:
+    """A value as JSON has it: records as objects, null for a number that is not finite."""
+    return json.loads(anything(value))
 
 
 def from_dict(kind: Any, content: Any) -> Any:
@@ -43,14 +36,13 @@ def from_dict(kind: Any, content: Any) -> Any:
     if not isinstance(content, dict):
         raise TraceError(f"trace: expected an object for {kind.__name__}, found {type(content).__name__}")
     values = {}
-    hints = _hints(kind)
-    for field in _fields(kind):
+    for field, hint in field_types(kind).items():
         if field not in content:
             continue
-        if hints[field] is bytes:
+        if hint is bytes:
             values[field] = _piece(content, field)
         else:
-            values[field] = _from_json(hints[field], content[field], f"{kind.__name__}.{field}")
+            values[field] = _from_json(hint, content[field], f"{kind.__name__}.{field}")
     try:
         return kind(**values)
     except TypeError:
@@ -60,37 +52,10 @@ def from_dict(kind: Any, content: Any) -> Any:
         raise TraceError(f"trace: {kind.__name__}: {error}") from None
 
 
-def _fields(kind: Any) -> tuple[str, ...]:
-    return tuple(_hints(kind))
-
-
 def _required(kind: Any) -> tuple[str, ...]:
     missing = dataclasses.MISSING
     fields = dataclasses.fields(kind)
     return tuple(f.name for f in fields if f.default is missing and f.default_factory is missing)
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """The fields of a record and their types: those of the dataclass, or what it names in their place."""
-    if hasattr(kind, "field_types"):
-        types_by_name: dict[str, Any] = kind.field_types()
-        return types_by_name
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def to_json(value: Any) -> Any:
-    """A value as JSON has it: records as objects, null for a number that is not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
 def _piece(content: dict[str, Any], field: str) -> bytes:
@@ -153,6 +118,8 @@ def _float(value: float) -> float:
 def _from_union(options: tuple[Any, ...], value: Any, name: str) -> Any:
     if value is None and types.NoneType in options:
         return None
+    if float in options and type(value) is int and abs(value) <= 2**53:  # it is written as it was read
+        return value
     errors = []
     for option in options:
         try:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from tokenglass.model.config.fields import shown
 from tokenglass.model.errors import TraceError
-from tokenglass.model.records.codec import from_dict, to_dict
+from tokenglass.model.records.codec import from_dict
+from tokenglass.model.records.encoder import to_text
 from tokenglass.model.records.steps import Finish, Step
 from tokenglass.model.runs.run import SCHEMA_VERSION, Run
 
@@ -17,7 +18,7 @@ KINDS: dict[str, type[Run] | type[Step] | type[Finish]] = {"run": Run, "step": S
 def to_line(record: Run | Step | Finish) -> str:
     """One JSON object on one line, `record` naming its kind."""
     kind = type(record).__name__.lower()
-    return json.dumps({"record": kind, **to_dict(record)}, ensure_ascii=False, allow_nan=False)
+    return f'{{"record": "{kind}", {to_text(record)[1:]}'
 
 
 def from_line(line: str) -> Run | Step | Finish:

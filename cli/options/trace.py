@@ -1,0 +1,30 @@
+"""Options about the trace, the file that keeps a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenglass.cli.options.view import PANEL
+
+Trace = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        help="Keep the run in a new file, as JSON lines; compressed if it ends in .gz. No file is written over.",
+        rich_help_panel=PANEL,
+    ),
+]
+TraceTop = Annotated[
+    int, typer.Option("--trace-top", min=0, max=1000, help="Candidates kept per step.", rich_help_panel=PANEL)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    trace: Trace = None
+    trace_top: TraceTop = 20

@@ -1,0 +1,59 @@
+"""A run that is kept while it is shown: more candidates in the file than on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tokenglass.cli.options.trace import TraceOptions
+from tokenglass.cli.say import say
+from tokenglass.model.files import expand_home
+
+if TYPE_CHECKING:
+    from tokenglass.model.decoding.request import Request
+    from tokenglass.model.records.steps import Record
+    from tokenglass.model.runs.run import Run
+    from tokenglass.model.runs.trace_writer import TraceWriter
+
+
+class Keeper:
+    """Keeps runs in the trace that was asked for, if one was, until it is left; `top` candidates a step are shown."""
+
+    def __init__(self, options: TraceOptions, top: int):
+        """Raises ParameterError for a file that cannot be made."""
+        self._options = options
+        self._top = top
+        self._writer: TraceWriter | None = None
+        if options.trace is not None:
+            from tokenglass.model.runs.trace_writer import TraceWriter
+
+            self._writer = TraceWriter(expand_home(str(options.trace)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            if self._writer.failure is not None:
+                say(f"note: {self._options.trace}: the trace ends early ({self._writer.failure.strerror})")
+
+    @property
+    def is_on(self) -> bool:
+        return self._writer is not None
+
+    def widen(self, request: Request) -> Request:
+        """The request with as many candidates as the trace and the screen need."""
+        return replace(request, top=max(self._top, self._options.trace_top)) if self.is_on else request
+
+    def keep(self, run: Run, records: Iterator[Record]) -> tuple[Run, Iterator[Record]]:
+        """The run and its records as they are shown; they are written as they come."""
+        if self._writer is None:
+            return run, records
+        from tokenglass.model.runs.trace_writer import shortened
+
+        tops = (self._options.trace_top, self._top)
+        kept, shown = (replace(run, request=replace(run.request, top=top)) for top in tops)
+        return shown, (shortened(record, self._top) for record in self._writer.write(kept, records))

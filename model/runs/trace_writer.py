@@ -1,0 +1,104 @@
+"""A run kept in a file while it goes on: an iterator over its records that writes each one before it passes it on."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Choice, Finish, Record, Step
+from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace import to_line
+
+GZIP = 31  # zlib's name for gzip's format
+LEVEL = 1  # lines are much alike: higher levels take longer, and save little
+FLUSH_SECONDS, FLUSH_LINES = 0.5, 32  # what a killed process may lose of a compressed trace
+
+
+class TraceWriter:
+    """A new file, readable by its owner alone; compressed where its name ends in .gz. It is made at the first record.
+
+    What is there already is never written over or followed: a kept run is not lost by a second one. Where the disk
+    fills up the trace ends, `failure` says why, and the run goes on.
+    """
+
+    def __init__(self, path: Path):
+        """Raises ParameterError where the file cannot be made."""
+        if os.path.lexists(path):
+            raise ParameterError(f"{path}: is there already, and a trace is never written over; give another name")
+        if not path.parent.is_dir():
+            raise ParameterError(f"{path}: there is no folder {path.parent} to write a trace in")
+        self.failure: OSError | None = None
+        self._path = path
+        self._file: int | None = None
+        self._compressor = zlib.compressobj(LEVEL, wbits=GZIP) if path.suffix == ".gz" else None
+        self._flushed, self._waiting = time.monotonic(), 0  # lines since then
+
+    def write(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
+        """The same records, each written first with as many candidates as the run tells of.
+
+        A run that is refused before its first record leaves no file.
+        """
+        begun = False
+        for record in records:
+            if not begun:
+                self.add(run)
+                begun = True
+            self.add(shortened(record, run.request.top))
+            yield record
+
+    def add(self, record: Run | Step | Finish) -> None:
+        """One more line. Raises ParameterError where the file cannot be made."""
+        if self.failure is not None:
+            return
+        if self._file is None:
+            self._file = create(self._path)
+        line = (to_line(record) + "\n").encode("utf-8", "backslashreplace")
+        if self._compressor is not None:
+            line = self._compressor.compress(line)
+            self._waiting += 1
+            if self._waiting >= FLUSH_LINES or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+                line += self._compressor.flush(zlib.Z_SYNC_FLUSH)
+                self._flushed, self._waiting = time.monotonic(), 0
+        self._append(line)
+
+    def close(self) -> None:
+        """The file whole."""
+        if self._file is None:
+            return
+        if self._compressor is not None and self.failure is None:
+            self._append(self._compressor.flush())
+        os.close(self._file)
+        self._file = None
+
+    def _append(self, content: bytes) -> None:
+        assert self._file is not None
+        try:
+            while content:
+                content = content[os.write(self._file, content) :]
+        except OSError as error:
+            self.failure = error
+
+
+def create(path: Path) -> int:
+    """A new regular file, mode 0600. Raises ParameterError."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{path}: no trace can be written ({getattr(error, 'strerror', None) or error})") from None
+
+
+def shortened(record: Record, top: int) -> Record:
+    """The record with the `top` most probable candidates of each choice, and always the chosen one."""
+    if isinstance(record, Finish) or all(len(choice.candidates) <= top for choice in record.choices):
+        return record
+    return replace(record, choices=tuple([fewer_candidates(choice, top) for choice in record.choices]))
+
+
+def fewer_candidates(choice: Choice, top: int) -> Choice:
+    rest = [candidate for candidate in choice.candidates[top:] if candidate.token_id == choice.token_id]
+    return replace(choice, candidates=(*choice.candidates[:top], *rest))
