@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_questions_are_answered_a_line_each_and_a_bad_one_does_not_stop_the_rest
         {"id": "a", "prompt": PROMPT, "answers": [" girl", " boy"]},
         {"id": 2, "prompt": PROMPT},
         {"id": 3, "prompt": PROMPT, "answers": [" girl"]},
-        {"prompt": PROMPT, "messages": []},
+        {"prompt": PROMPT, "messages": [], "id": {"of": []}},
         {"id": 5, "messages": [{"role": "user", "content": "Hi"}], "answers": ["a", "b"]},
         {"id": "z", "prompt": PROMPT + " red", "answers": [" fox", " ball"]},
     ]
@@ -88,6 +89,26 @@ def test_questions_are_answered_a_line_each_and_a_bad_one_does_not_stop_the_rest
     assert "no chat template" in errors[-1]
     alone = json.loads(tokenglass("choose", "--json", "-p", PROMPT, " girl", " boy").stdout)
     assert told[0]["answers"] == alone["answers"]  # what came before it changes nothing
+
+
+def test_a_chat_template_stands_around_the_prompt_and_the_answer_follows_it(
+    saved_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "chat"
+    shutil.copytree(saved_checkpoint, folder)
+    template = "<|endoftext|>{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
+    (folder / "chat_template.jinja").write_text(template)
+    chat = ("choose", "-m", str(folder), "--json", "the fox", "the bear")
+    plain = tokenglass(*chat, "-p", "[user] Who?\n[assistant] ", "--keep-newline")
+    for done in (
+        tokenglass(*chat, "--chat", "-p", "Who?"),
+        tokenglass(*chat, "--chat", stdin=b'[{"role": "user", "content": "Who?"}]'),
+    ):
+        assert done.stderr == b""
+        assert json.loads(done.stdout)["answers"] == json.loads(plain.stdout)["answers"]
+    request = {"state": "The fox.", "questions": {"a": {"type": "noul", "instructions": "Is it?"}}}
+    reply = tokenglass("choose", "-m", str(folder), "--systemone", stdin=json.dumps(request).encode())
+    assert 0 <= json.loads(reply.stdout)["answers"]["a"]["noul"] <= 1
 
 
 def test_typed_decisions_are_json_in_and_out() -> None:

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from test_families import CASES, save
 
 from tokenglass.model.checkpoint.store import bundled_folder
-from tokenglass.model.errors import ParameterError, PromptError
+from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.measuring import scoring
 from tokenglass.model.measuring.completions import completion
 from tokenglass.model.measuring.quality import log_softmax
 from tokenglass.model.measuring.scoring import GivenText, Score, score_of, score_tokens, windows
 from tokenglass.model.records.steps import Choice
+from tokenglass.model.sampling.raw import Raw, measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
 
 TEXT = "Once upon a time there was a fox — naïve, 日本 👩‍👩‍👧‍👦 — who lived in the forest. The fox said hello.\n" * 3
@@ -115,6 +116,27 @@ def test_rank_entropy_and_the_most_probable_are_those_of_the_whole_distribution(
         assert choice.logprob == pytest.approx(float(before[token_id]), rel=1e-4, abs=1e-4)
         assert choice.entropy == pytest.approx(float(-(np.exp(before) * before).sum() / math.log(2)), abs=1e-4)
         assert choice.prob is choice.draw is None
+
+
+LOGIT = st.one_of(st.floats(-40, 40, width=32), st.sampled_from([0.0, 1.0, -math.inf]))  # ties, and the impossible
+
+
+@given(rows=st.lists(st.lists(LOGIT, min_size=5, max_size=5), min_size=1, max_size=6), data=st.data())
+def test_rows_together_have_the_numbers_that_each_has_alone(rows: list[list[float]], data: st.DataObject) -> None:
+    logits = np.array([[*row, 0.5] for row in rows], np.float32)
+    token_ids = np.array(data.draw(st.lists(st.integers(0, 5), min_size=len(rows), max_size=len(rows))))
+    found = measure_rows(logits, token_ids)
+    for row, token_id in enumerate(token_ids.tolist()):
+        raw = Raw.of(logits[row], 1)
+        assert found.logprobs[row] == pytest.approx(raw.logprobs(np.array([token_id]))[0], abs=1e-12)
+        assert found.entropies[row] == pytest.approx(raw.entropy, abs=1e-12)
+        assert found.ranks[row] == raw.rank(token_id)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+    with pytest.raises(EngineError, match="not numbers"):
+        measure_rows(np.array([[0.0, 1.0], [0.0, bad]], np.float32), np.array([0, 0]))
 
 
 @given(length=st.integers(0, 200), size=st.integers(2, 50), data=st.data())

@@ -46,6 +46,7 @@ def choose(
     A terminal shows bars and where the answers part; a pipe gets the best answer and nothing else.
     """
     from tokenglass.cli.run import session
+    from tokenglass.cli.run.prompt import utf8_argument
     from tokenglass.cli.run.question import Asking, has_template, read_prompt_or_messages, read_source
     from tokenglass.cli.views import choose as views
     from tokenglass.model.engine.memory import Caches
@@ -53,7 +54,7 @@ def choose(
     from tokenglass.model.measuring.choosing import COPIES, Chooser
     from tokenglass.model.measuring.scoring import LOGITS
 
-    given = answers or []
+    given = [utf8_argument(answer) for answer in answers or []]
     if as_json + jsonl + systemone > 1:
         raise ParameterError("--json, --jsonl and --systemone exclude each other; give one of them")
     if expect is not None and (jsonl or systemone or expect not in given):

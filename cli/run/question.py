@@ -80,6 +80,14 @@ def read_source(prompt: str | None, file: Path | None, *, keep_newline: bool) ->
     return read_prompt([] if file is not None else [STDIN], file, keep_newline=keep_newline)
 
 
+def read_id(content: dict[str, Any]) -> str | int | float | None:
+    """What a line calls itself. Raises ParameterError."""
+    found = content.get("id")
+    if not isinstance(found, str | int | float | None):
+        raise ParameterError(f"id is {shown(found)}; expected a text or a number")
+    return found
+
+
 def read_question(content: dict[str, Any], answers: Sequence[str]) -> tuple[Prompt, tuple[str, ...]]:
     """One line of --jsonl; `answers` where it has none of its own. Raises ParameterError."""
     prompt, messages, own = content.get("prompt"), content.get("messages"), content.get("answers")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from rich.console import ConsoleDimensions
 
-from tokenglass.cli.run.question import Asking, read_question
+from tokenglass.cli.run.question import Asking, read_id, read_question
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.terminal import ColorWhen, make_console, size
 from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, Parting
@@ -92,7 +92,7 @@ def answer_lines(
             if len(line) > LONGEST_LINE:
                 raise ParameterError(f"longer than {LONGEST_LINE // MIB} MiB")
             content = parse_json(line.removeprefix(b"\xef\xbb\xbf"), "it", ParameterError)
-            about["id"] = content.get("id")
+            about["id"] = read_id(content)
             prompt, own = read_question(content, answers)
             about |= facts_of(asking.ask(chooser, prompt, own), by_mean=by_mean)
         except TokenglassError as error:

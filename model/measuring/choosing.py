@@ -13,6 +13,7 @@ from tokenglass.model.engine.cache import KVCache, common_prefix
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.measuring.scoring import LOGITS
+from tokenglass.model.sampling.raw import measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
 
 MOST_ROWS = 16  # answers in one pass
@@ -155,13 +156,13 @@ class Chooser:
             starting = np.logaddexp.reduce(raw.logprobs(np.array(self._tokens_with(question.tail))))
             first = [logprob - float(starting) for logprob in first]
         found = [[logprob] for logprob in first]
+        cache.reserve([longest - len(context)])  # before it is copied, so that no copy has to grow
         held = max(1, cache.usage().nbytes_held)
         for rows in self._batches(answers, max(1, min(MOST_ROWS, COPIES // held))):
             cache.select([0] * (1 + len(rows)))  # the first stays as it is
             passed = engine.forward([(), *(answers[row][:-1] for row in rows)], cache, last=None)
             for row, after in zip(rows, passed[1:], strict=True):
-                for logits, token_id in zip(after, answers[row][1:], strict=True):
-                    found[row].append(float(engine.measure(logits, 1).logprobs(np.array([token_id]))[0]))
+                found[row] += measure_rows(after, np.array(answers[row][1:])).logprobs.tolist()
             cache.select([0])
         return found
 

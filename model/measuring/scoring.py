@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenglass.model.engine.engine import Engine, check_ids
+from tokenglass.model.engine.engine import Engine, Logits, check_ids
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Candidate, Choice
-from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.sampling.raw import measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
 
 LOGITS = 32 * 2**20  # bytes of them that are held at once, whatever the length of the text
@@ -173,27 +173,32 @@ def score_tokens(
         for start in range(span.first - 1, span.end - 1, most):
             seen = token_ids[start : min(start + most, span.end - 1)]
             (rows,) = engine.forward([seen], cache, last=None)
-            for position, logits in enumerate(rows, start=start + 1):
-                yield given_choice(engine.measure(logits, max(1, top)), tokenizer, position, token_ids[position], top)
+            yield from given_choices(engine, tokenizer, rows, start + 1, token_ids[start + 1 :][: len(rows)], top)
 
 
-def given_choice(raw: Raw, tokenizer: Tokenizer, position: int, token_id: int, top: int) -> Choice:
-    """A token that stands in a text, as the distribution before it has it."""
-    token_ids = [token_id, *raw.head.token_ids[:top].tolist()]
-    logprob, *others = raw.logprobs(np.array(token_ids)).tolist()
-    candidates = tuple(
-        Candidate(other, tokenizer.piece(other), logprob, None)
-        for other, logprob in zip(token_ids[1:], others, strict=True)
-    )
-    return Choice(
-        position,
-        token_id,
-        tokenizer.piece(token_id),
-        logprob=logprob,
-        prob=None,
-        rank=raw.rank(token_id),
-        entropy=raw.entropy,
-        draw=None,
-        candidates=candidates,
-        status="given",
-    )
+def given_choices(
+    engine: Engine, tokenizer: Tokenizer, rows: Logits, position: int, token_ids: Sequence[int], top: int
+) -> Iterator[Choice]:
+    """The tokens from `position` on, each as its row of logits (tokens, vocab) has it."""
+    numbers = measure_rows(rows, np.asarray(token_ids))
+    columns = (numbers.logprobs.tolist(), numbers.ranks.tolist(), numbers.entropies.tolist())
+    for row, (token_id, logprob, rank, entropy) in enumerate(zip(token_ids, *columns, strict=True)):
+        yield Choice(
+            position + row,
+            token_id,
+            tokenizer.piece(token_id),
+            logprob,
+            prob=None,
+            rank=rank,
+            entropy=entropy,
+            draw=None,
+            candidates=most_probable(engine, tokenizer, rows[row], top) if top else (),
+            status="given",
+        )
+
+
+def most_probable(engine: Engine, tokenizer: Tokenizer, logits: Logits, top: int) -> tuple[Candidate, ...]:
+    raw = engine.measure(logits, top)
+    token_ids = raw.head.token_ids[:top]
+    pairs = zip(token_ids.tolist(), raw.logprobs(token_ids).tolist(), strict=True)
+    return tuple(Candidate(token_id, tokenizer.piece(token_id), logprob, None) for token_id, logprob in pairs)

@@ -15,6 +15,7 @@ from tokenglass.model.sampling.provenance import Floats, Ints, Logits
 
 ALL = slice(None)
 PART = 8192
+BLOCK = 2**16  # logits of several rows that stay in a processor's second cache
 LEAST = -1e3  # its exponential is 0
 
 
@@ -59,6 +60,43 @@ class Raw:
         """1 for the most probable token; of equally probable ones the lower id comes first."""
         own = self.logits[token_id]
         return 1 + int((self.logits > own).sum()) + int((self.logits[:token_id] == own).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class RowNumbers:
+    """What `Raw` says of one token in each of several rows of logits; entropies are in bits."""
+
+    logprobs: Floats
+    ranks: Ints
+    entropies: Floats
+
+
+def measure_rows(logits: Logits, token_ids: Ints) -> RowNumbers:
+    """One token's numbers in each row (rows, vocab), a few rows at once: many positions cost no step of Python each.
+
+    Raises EngineError as `Raw.of` does.
+    """
+    rows, size = logits.shape
+    found = RowNumbers(np.empty(rows), np.empty(rows, np.int64), np.empty(rows))
+    at_once = max(1, BLOCK // size)
+    for start in range(0, rows, at_once):
+        part, ids = logits[start : start + at_once], token_ids[start : start + at_once, None]
+        own, peak = np.take_along_axis(part, ids, 1), part.max(1, keepdims=True)
+        if not np.isfinite(peak).all():
+            raise not_numbers()
+        below = part.astype(np.float64)
+        below -= peak
+        weights = np.exp(below)
+        mass = weights.sum(1)
+        weights *= np.maximum(below, LEAST, out=below)
+        here = slice(start, start + len(part))
+        found.logprobs[here] = own[:, 0].astype(np.float64) - peak[:, 0] - np.log(mass)
+        found.entropies[here] = (np.log(mass) - weights.sum(1) / mass) / math.log(2)
+        found.ranks[here] = 1 + np.count_nonzero(part > own, axis=1)
+        equal = part == own
+        for row in (np.count_nonzero(equal, axis=1) > 1).nonzero()[0]:
+            found.ranks[start + row] += int(equal[row, : ids[row, 0]].sum())
+    return found
 
 
 def below_peak(logits: Logits, peak: float) -> Floats:
