@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
@@ -127,12 +128,13 @@ def dash_hint(error: typer.TyperException, arguments: list[str]) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """Exit; what a closed pipe no longer takes is dropped without a word."""
+    """Exit; what a closed pipe no longer takes is dropped without a word.
+
+    Exit functions are run, but modules are not taken apart one by one: that is a sixth of a short run's time.
+    """
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
+        if stream is not None:
             with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(code)
+                stream.flush()
+    os._exit(code)

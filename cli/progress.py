@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from tokenglass.cli.say import say
-from tokenglass.cli.terminal.terminal import is_terminal, make_console
+from tokenglass.cli.terminal.terminal import is_terminal
 from tokenglass.model.errors import MadeMeanwhile
 from tokenglass.model.progress import Progress, finish
 
@@ -46,6 +46,8 @@ def bars(*, in_bytes: bool) -> Iterator[Callable[[Progress], None]]:
         return
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TaskID, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
+
+    from tokenglass.cli.terminal.console import make_console
 
     amounts = (DownloadColumn(binary_units=True), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description:>11}"), BarColumn(), *amounts)

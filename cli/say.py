@@ -1,4 +1,4 @@
-"""All that is printed passes here, or a console of cli/terminal/terminal.py.
+"""All that is printed passes here, or a console of cli/terminal/console.py.
 
 Nothing untrusted reaches a terminal as it is.
 """

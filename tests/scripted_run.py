@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.interrupts import soft_interrupt
-from tokenglass.cli.terminal.terminal import make_console, supports_live
+from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.plain import PlainView
 from tokenglass.cli.views.view import View

@@ -6,9 +6,9 @@ import sys
 
 from rich.segment import Segment
 
+from tokenglass.cli.terminal.console import make_console, size
 from tokenglass.cli.terminal.screen import Screen
 from tokenglass.cli.terminal.session import POLL, Key, Resize, Session
-from tokenglass.cli.terminal.terminal import make_console, size
 
 
 class Listing(Session):

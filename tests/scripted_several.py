@@ -15,8 +15,9 @@ from dataclasses import replace
 import scripted_run
 from scripted_run import PROMPT, STORY
 
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.interrupts import soft_interrupt
-from tokenglass.cli.terminal.terminal import make_console, supports_live
+from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.views.live_several import SeveralLive
 from tokenglass.cli.views.several import SeveralPlain
 from tokenglass.cli.views.view import View

@@ -16,7 +16,7 @@ from flow_picture import PICTURE, RUN, draw, fresh_run, kept
 from rich.console import Console
 from terminal import Terminal
 
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.flow import WalkPage
 from tokenglass.cli.widgets.flow_grid import FlowGrid, telling
 from tokenglass.cli.widgets.flow_layers import FlowLayers, picked

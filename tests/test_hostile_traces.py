@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_trace import RUN, STEP
 
 from tokenglass.cli.run.summary import summary
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.jsonl import JsonlView
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.live_several import SeveralLive

@@ -1,4 +1,4 @@
-"""What is printed passes cli/say.py or a console of cli/terminal/terminal.py, and every error kind is in errors.py."""
+"""What is printed passes cli/say.py or a console of cli/terminal/console.py, and every error kind is in errors.py."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rich.text import Text
 
 from tokenglass.cli import app
 from tokenglass.cli.say import LONGEST, VisibleText, json_bytes, one_line
-from tokenglass.cli.terminal.terminal import UNSAFE, make_console
+from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.terminal import UNSAFE
 from tokenglass.model import errors
 
 DOORS = {
     "print": {"say.py"},
-    "Console": {"terminal/terminal.py", "views/flow_picture.py"},
-    "VisibleConsole": {"terminal/terminal.py"},
+    "Console": {"terminal/console.py", "views/flow_picture.py"},
+    "VisibleConsole": {"terminal/console.py"},
     "echo": set(),
     "secho": set(),
     # Whole frames, of segments that wrapping.render has made visible, and bytes between pipes

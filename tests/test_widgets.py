@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tokenglass.cli.terminal.terminal import make_console, supports_live, visible, visible_piece
+from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.terminal import supports_live, visible, visible_piece
 from tokenglass.cli.widgets.cache_bar import CacheBar
 from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip, stretches

@@ -13,7 +13,7 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import System
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.trace import TraceOptions
-from tokenglass.cli.options.view import Panel, PanelSize, ViewOptions
+from tokenglass.cli.options.view import Panel, PanelSize, ViewName, ViewOptions
 from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.say import say, say_lines
 from tokenglass.model.errors import PromptError, TokenglassError
@@ -76,7 +76,7 @@ def chat(
         most, least = lengths(loaded, control, len(prompt_ids))
         request = replace(settings, prompt_ids=prompt_ids, max_new_tokens=most, min_new_tokens=least)
         reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.limit))
-        run = describe_run(loaded, request, prompt="")
+        run = describe_run(loaded, request, prompt="", identify=keeper.is_on or name is ViewName.jsonl)
         flag = interrupts.soften()
         shown = session.make_view(name, view, flag)
         finish = shown.show(*keeper.keep(run, conversation.answer(line, request, flag)))

@@ -26,7 +26,8 @@ from tokenglass.cli.options.model import (
 )
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import write_json
-from tokenglass.cli.terminal.terminal import make_console, visible
+from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.terminal import visible
 
 if TYPE_CHECKING:
     from tokenglass.model.inspection.check import Finding

@@ -10,7 +10,7 @@ import typer
 
 from tokenglass.cli import options
 from tokenglass.cli.say import say, write_json
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 
 if TYPE_CHECKING:
     from tokenglass.model.loading import LoadedModel

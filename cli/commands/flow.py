@@ -100,7 +100,8 @@ def flow(
     """
     from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.terminal.terminal import make_console, supports_live
+    from tokenglass.cli.terminal.console import make_console
+    from tokenglass.cli.terminal.terminal import supports_live
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.errors import ParameterError
     from tokenglass.model.records.codec import to_dict
@@ -174,7 +175,8 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
 @contextmanager
 def patience(slow: bool) -> Iterator[None]:
     """A word on stderr where somebody waits for something slow."""
-    from tokenglass.cli.terminal.terminal import is_terminal, make_console
+    from tokenglass.cli.terminal.console import make_console
+    from tokenglass.cli.terminal.terminal import is_terminal
 
     if not (slow and is_terminal(sys.stderr)):
         yield

@@ -46,7 +46,6 @@ def generate(
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.run.request import plan_caches, read_request
     from tokenglass.cli.run.several import is_several, several_view
-    from tokenglass.cli.run.summary import seeds, summary
     from tokenglass.cli.run.trace import Keeper
     from tokenglass.cli.terminal.interrupts import soft_interrupt
     from tokenglass.model.runs.run import describe_run
@@ -59,6 +58,7 @@ def generate(
     request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
     caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
     loaded, draft_model = session.load_with_draft(opened, draft, caches)
+    is_kept = keeper.is_on or name is ViewName.jsonl
     run = describe_run(
         loaded,
         request,
@@ -66,14 +66,17 @@ def generate(
         negative_prompt=search.negative,
         search=session.search_settings(search, request.seed),
         mode=session.mode_settings(mode),
+        identify=is_kept,
     )
     several = is_several(search)
     flow_cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
     with keeper, soft_interrupt() as interrupt:
         records = records_of(loaded, request, mode, search, interrupt, flow_cache, draft_model)
         if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():
+            from tokenglass.cli.run.summary import seeds
+
             say_lines(seeds(run))
-        if explainer is not None and (keeper.is_on or name is ViewName.jsonl):
+        if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
         if several:
@@ -82,6 +85,8 @@ def generate(
             shown = session.make_view(name, view, interrupt, echo=prompt.echo, explainer=explainer)
         finish = shown.show(run, records)
     if view.stats:
+        from tokenglass.cli.run.summary import summary
+
         say_lines(summary(run, finish))
     if finish.reason == "interrupt":
         raise typer.Exit(INTERRUPTED)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tokenglass.cli import options
 from tokenglass.cli.say import write_json
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import count, nbytes
 
 if TYPE_CHECKING:

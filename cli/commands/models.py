@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tokenglass.cli import options
 from tokenglass.cli.say import say, write_json
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import nbytes
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists.")]

@@ -73,8 +73,8 @@ def pick(
     from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.run.request import build_request, encode, fit, plan_caches
+    from tokenglass.cli.terminal.console import make_console
     from tokenglass.cli.terminal.interrupts import soft_interrupt
-    from tokenglass.cli.terminal.terminal import make_console
 
     given = PromptOptions(
         prompt=prompt.prompt, chat=prompt.chat, system=prompt.system, prefill_response=prompt.prefill_response

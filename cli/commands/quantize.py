@@ -13,7 +13,7 @@ from rich.table import Table
 from tokenglass.cli import options
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import nbytes
 from tokenglass.model.files import MIB, open_regular
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from tokenglass.cli import options
 from tokenglass.cli.run.prompt import read_prompt
 from tokenglass.cli.say import write_json
-from tokenglass.cli.terminal.terminal import make_console, visible_piece
+from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.terminal import visible_piece
 
 Text = Annotated[
     list[str] | None,

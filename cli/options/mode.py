@@ -53,6 +53,8 @@ DraftLength = Annotated[int, option("--draft-length", min=1, help="Guesses to ve
 
 @dataclass(frozen=True, slots=True)
 class ModeOptions:
+    """None: a rule that was not given."""
+
     mode: ModeOption = Mode.autoregressive
     block_size: BlockSize = 16
     reveal: Reveal = None

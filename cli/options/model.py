@@ -77,6 +77,8 @@ PrefillChunk = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
+    """None: the bundled model; as many threads as there are cores."""
+
     model: ModelName = None
     dtype: DtypeOption = Dtype.auto
     device: DeviceOption = Device.auto

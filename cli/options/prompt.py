@@ -60,6 +60,8 @@ PrefillResponse = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
+    """None: not given."""
+
     prompt: Prompt = None
     prompt_file: PromptFile = None
     keep_newline: KeepNewline = False

@@ -35,6 +35,8 @@ Guidance = Annotated[float, option("--guidance", min=1, help="How far from the n
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
+    """One text, unless more are asked for."""
+
     num_samples: NumSamples = 1
     beams: Beams = 1
     length_penalty: LengthPenalty = 1.0

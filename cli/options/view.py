@@ -60,6 +60,8 @@ Color = Annotated[ColorWhen, typer.Option("--color", help="When to use colour.",
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
+    """auto: what suits the terminal or the pipe."""
+
     view: View = ViewName.auto
     jsonl: Jsonl = False
     top: Top = 5

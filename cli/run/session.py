@@ -13,7 +13,7 @@ from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
 from tokenglass.cli.progress import watch
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
-from tokenglass.cli.terminal.terminal import make_console, supports_live
+from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
 from tokenglass.model.errors import ParameterError
@@ -108,29 +108,34 @@ def make_view(
     echo: bool = False,
     explainer: Explainer | None = None,
 ) -> View:
-    """The view of that name on this process's stdout; a live one explains what it draws."""
+    """The view of that name on this process's stdout; a live one explains what it draws. A pipe needs no console."""
     if name is ViewName.jsonl:
         from tokenglass.cli.views.jsonl import JsonlView  # other views write no trace
 
         return JsonlView(sys.stdout.buffer)
     if name is ViewName.live:
-        from tokenglass.cli.views.live import LiveView  # a pipe does without it
+        from tokenglass.cli.terminal.console import make_console
+        from tokenglass.cli.views.live import LiveView
 
         console = make_console(sys.stdout, color=options.color.value)
         live = LiveView(console, options.panel.value, options.color_by.value, options.pause, interrupt)
         return live if explainer is None else replace(live, explain=explainer.explained, follow=explainer.take)
     if sys.stdout.isatty() or options.color is ColorWhen.always:
+        from tokenglass.cli.terminal.console import make_console
+
         return PlainView(make_console(sys.stdout, color=options.color.value))
     return PipeView(sys.stdout.buffer, echo)
 
 
 def search_settings(search: SearchOptions, seed: int) -> Search:
     """How many texts there will be, and the seeds of samples."""
-    from tokenglass.model.decoding.samples import derived_seeds
     from tokenglass.model.runs.run import Search
 
-    is_sampled = search.beams == 1 and search.num_samples > 1
-    seeds = derived_seeds(seed, search.num_samples) if is_sampled else ()
+    seeds: tuple[int, ...] = ()
+    if search.beams == 1 and search.num_samples > 1:
+        from tokenglass.model.decoding.samples import derived_seeds
+
+        seeds = derived_seeds(seed, search.num_samples)
     return Search(search.num_samples, seeds, search.beams, search.length_penalty, search.early_stopping)
 
 

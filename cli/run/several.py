@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorBy, ColorWhen, ViewName, ViewOptions
-from tokenglass.cli.terminal.terminal import make_console
 from tokenglass.cli.views.view import View
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
@@ -60,6 +59,7 @@ def several_view(
 
 
 def view_of(name: ViewName, options: ViewOptions, shown: int, interrupt: threading.Event, echo: bool) -> View:
+    from tokenglass.cli.terminal.console import make_console
     from tokenglass.cli.views.several import SeveralPipe, SeveralPlain
 
     if name is ViewName.jsonl:

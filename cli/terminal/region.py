@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import COLOR_SYSTEMS, Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.terminal import size, visible
+from tokenglass.cli.terminal.console import size
+from tokenglass.cli.terminal.terminal import visible
 from tokenglass.cli.terminal.wrapping import advance, hold_back, render
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"

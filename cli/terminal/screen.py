@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.console import COLOR_SYSTEMS, Console
 from rich.segment import Segment
 
+from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.region import BEGIN, END, ERASE_BELOW, HIDE, SHOW, WRAP_OFF, WRAP_ON
-from tokenglass.cli.terminal.terminal import size
 from tokenglass.cli.terminal.wrapping import render
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"

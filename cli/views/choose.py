@@ -11,7 +11,7 @@ from rich.console import ConsoleDimensions
 
 from tokenglass.cli.run.question import Asking, read_id, read_question
 from tokenglass.cli.say import say, write_json
-from tokenglass.cli.terminal.terminal import ColorWhen, make_console, size
+from tokenglass.cli.terminal.console import ColorWhen, make_console, size
 from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, Parting
 from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
 from tokenglass.model.files import MIB, open_regular, parse_json

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.segment import Segment
 
+from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.screen import Screen
 from tokenglass.cli.terminal.session import POLL, Key, Session
-from tokenglass.cli.terminal.terminal import size
 from tokenglass.cli.widgets.flow_grid import FlowGrid
 from tokenglass.cli.widgets.flow_layers import FlowLayers
 from tokenglass.cli.widgets.flow_page import WIDEST, FlowHead, styles_of

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.segment import Segment
 
+from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.session import POLL, Key, Session
-from tokenglass.cli.terminal.terminal import size
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, glyphs_of

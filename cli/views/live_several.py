@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.terminal import size
+from tokenglass.cli.terminal.console import size
 from tokenglass.cli.views.live import LiveSession, LiveView
 from tokenglass.cli.widgets.beams import SeveralPanel
 from tokenglass.cli.widgets.lines import Rule

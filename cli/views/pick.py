@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.segment import Segment
 
+from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.screen import Screen
 from tokenglass.cli.terminal.session import POLL, Key, Resize, Session
-from tokenglass.cli.terminal.terminal import size, visible
+from tokenglass.cli.terminal.terminal import visible
 from tokenglass.cli.views.picking import Picking
 from tokenglass.cli.widgets.widget import DIM, glyphs_of
 

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import one_line, write, write_json
-from tokenglass.cli.terminal.terminal import ColorWhen, is_terminal, make_console
+from tokenglass.cli.terminal.console import ColorWhen, make_console
+from tokenglass.cli.terminal.terminal import is_terminal
 from tokenglass.model.measuring.completions import completion
 from tokenglass.model.measuring.scoring import GivenText, Score, Tally
 from tokenglass.model.records.codec import to_dict

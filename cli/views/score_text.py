@@ -13,7 +13,8 @@ from rich.console import Console, ConsoleDimensions
 from rich.segment import Segment
 from rich.table import Table
 
-from tokenglass.cli.terminal.terminal import ColorWhen, make_console, size, visible_piece
+from tokenglass.cli.terminal.console import ColorWhen, make_console, size
+from tokenglass.cli.terminal.terminal import visible_piece
 from tokenglass.cli.views.score import Scoring
 from tokenglass.cli.widgets.surprise import SurpriseLegend, drawn_line, lines_of, marking_of, parts_of
 from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, glyphs_of, labelled, percent, probability

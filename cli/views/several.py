@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from tokenglass.cli.terminal.terminal import size, visible
+from tokenglass.cli.terminal.console import size
+from tokenglass.cli.terminal.terminal import visible
 from tokenglass.cli.views.view import View
 from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.texts import heading

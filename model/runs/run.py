@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed
 from typing import TYPE_CHECKING
 
 from tokenglass.model.decoding.request import Request
@@ -67,7 +66,10 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Everything that a run depends on. `prompt` is the text, as it is shown; `request` has what the model reads."""
+    """Everything that a run depends on. `prompt` is the text, as it is shown; `request` has what the model reads.
+
+    Fingerprints are "" and versions empty where nobody keeps the description.
+    """
 
     version: int = field(default=SCHEMA_VERSION, kw_only=True)
     model: str
@@ -99,22 +101,33 @@ def describe_run(
     negative_prompt: str | None = None,
     search: Search | None = None,
     mode: ModeSettings | None = None,
+    identify: bool = True,
 ) -> Run:
-    """The description of a run of this model, here and now."""
+    """The description of a run of this model, here and now.
+
+    To `identify` the model and the libraries takes as long as many tokens: for a run that is only watched, do without.
+    """
     return Run(
         model=loaded.name,
-        model_fingerprint=loaded.checkpoint.fingerprint,
-        tokenizer_fingerprint=loaded.tokenizer_fingerprint,
+        model_fingerprint=loaded.checkpoint.fingerprint if identify else "",
+        tokenizer_fingerprint=loaded.tokenizer_fingerprint if identify else "",
         prompt=prompt,
         request=request,
         negative_prompt=negative_prompt,
         search=search or Search(),
         mode=mode or ModeSettings(),
         engine=EngineSettings(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads),
-        versions={
-            "tokenglass": installed("tokenglass"),
-            "python": platform.python_version(),
-            "torch": installed("torch"),
-            "tokenizers": installed("tokenizers"),
-        },
+        versions=versions() if identify else {},
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the program, of Python and of the libraries that decide numbers; torch is not imported for it."""
+    from importlib.metadata import version  # noqa: PLC0415  (it reads mail, sockets and zip files in)
+
+    return {
+        "tokenglass": version("tokenglass"),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "tokenizers": version("tokenizers"),
+    }

@@ -24,7 +24,7 @@ from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tokenglass.cli.run import session
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.plain import PlainView
 from tokenglass.model.checkpoint.store import bundled_folder
