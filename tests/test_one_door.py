@@ -27,6 +27,8 @@ DOORS = {
         "say.py",
         "terminal/region.py",
         "terminal/screen.py",
+        "run/trace.py",  # records, to a file
+        "views/choose.py",
         "views/plain.py",
         "views/several.py",
         "views/jsonl.py",
