@@ -9,18 +9,19 @@ import os
 import re
 import sys
 from itertools import takewhile
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from tokenglass.cli.commands.generate import generate, print_version
 from tokenglass.cli.options import Version
-from tokenglass.cli.options.plain_values import PlainCommand
+from tokenglass.cli.options.aliases import with_dashes
+from tokenglass.cli.options.command import Command, Group, option_names
 from tokenglass.cli.say import LONGEST, cut, guard_streams, say, say_lines, write
-from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, is_out_of_memory
+from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, did_you_mean, is_out_of_memory
 
 DONE, ERROR, USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {"help_option_names": ["-h", "--help"], "token_normalize_func": with_dashes}
 
 
 def tokenglass_app() -> typer.Typer:
@@ -40,13 +41,18 @@ def tokenglass_app() -> typer.Typer:
     from tokenglass.cli.commands.score import score
     from tokenglass.cli.commands.tokens import tokens
 
-    app = typer.Typer(context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
+    app = typer.Typer(cls=Group, context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
-    for command in (generate, chat, pick, score, choose, flow, compare, check, bench, inspect, tokens, quantize):
-        app.command(cls=PlainCommand)(command)
-    app.command("pull", cls=PlainCommand)(pull)
-    app.add_typer(models_app(), name="models")
-    app.command("import", cls=PlainCommand)(import_)
+    groups = {
+        "Write": (generate, chat, pick),
+        "Look inside": (flow, score, choose, tokens, inspect),
+        "Measure": (compare, bench, check),
+        "Models": (pull, quantize, import_),
+    }
+    for panel, commands in groups.items():
+        for command in commands:
+            app.command(command.__name__.rstrip("_"), cls=Command, rich_help_panel=panel)(command)
+    app.add_typer(models_app(), name="models", rich_help_panel="Models")
     return app
 
 
@@ -62,7 +68,7 @@ def about(context: typer.Context, version: Version = False) -> None:
 def generate_app() -> typer.Typer:
     """`generate`, the same as `tokenglass generate`; the other commands are not even imported."""
     app = typer.Typer(context_settings=HELP, rich_markup_mode="rich")
-    app.command(cls=PlainCommand)(generate)
+    app.command(cls=Command)(generate)
     return app
 
 
@@ -95,9 +101,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         case BrokenPipeError():
             code, message = CLOSED_PIPE, ""
         case typer.TyperException():
-            context = getattr(error, "ctx", None)
-            where = f"; see {context.command_path} --help" if context else ""
-            code, message = USAGE, error.format_message().rstrip(".") + where + dash_hint(error, sys.argv[1:])
+            code, message = USAGE, usage_message(error, sys.argv[1:])
         case typer.Abort():
             code, message = INTERRUPTED, ""
         case PromptError() | ParameterError():
@@ -116,15 +120,29 @@ def explain(error: BaseException) -> tuple[int, str]:
     return code, " ".join(cut(message, 4 * LONGEST).split())
 
 
-def dash_hint(error: typer.TyperException, arguments: list[str]) -> str:
+def usage_message(error: typer.TyperException, arguments: list[str]) -> str:
+    """What is wrong with the arguments, and what was meant or where to read on."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".")
+    if context is None:
+        return message
+    unknown = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
+    if unknown.startswith("--"):
+        if meant := did_you_mean(unknown, option_names(context.command, context)):
+            return f"no option {unknown}{meant}"
+        message = f"no option {unknown}"
+    elif unknown:  # a single dash: only its first letter was looked for
+        message = f"no option {next(argument for argument in arguments if argument.startswith(unknown))}"
+    hint = dash_hint(context.command, bool(unknown), arguments)
+    return f"{message}{hint}; see {context.command_path} --help"
+
+
+def dash_hint(command: Any, is_unknown: bool, arguments: list[str]) -> str:
     """What to do where a text may have been taken for an option: it is unknown, or looks like a text."""
-    given = takewhile(lambda argument: argument != "--", arguments)
+    given = [*takewhile(lambda argument: argument != "--", arguments)]
     is_text = any(re.match(r"-(?:[^-\s]*\s|--)", argument) for argument in given)
-    parameters = getattr(getattr(error, "ctx", None), "command", None)
-    takes_text = any(parameter.name in ("prompt", "text") for parameter in getattr(parameters, "params", ()))
-    if takes_text and (is_text or type(error).__name__ == "NoSuchOption"):
-        return "; a text that begins with a dash goes behind --"
-    return ""
+    takes_text = any(parameter.name in ("prompt", "text") for parameter in command.params)
+    return "; a text that begins with a dash goes behind --" if takes_text and (is_text or is_unknown) else ""
 
 
 def leave(code: int) -> NoReturn:

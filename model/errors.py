@@ -1,6 +1,10 @@
 """The errors a user can cause, each with a message that says what to do."""
 
+from __future__ import annotations
+
 import errno
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
 MAX_QUOTED = 240  # characters of another library's message
@@ -60,6 +64,26 @@ class KernelsError(Exception):
 
 class NothingPossible(TokenglassError):  # noqa: N818  (a finish reason, more than an error)
     """Constraints and processors together leave no token to choose."""
+
+
+def did_you_mean(word: str, names: Mapping[str, str] | Iterable[str], most: int = 3) -> str:
+    """The end of a message about a name that is not known: the names that are like it, or nothing.
+
+    A mapping gives what to say for each name. Alike are those with the same letters but for a few (the ratio of
+    difflib, which is Ratcliff and Obershelp's), and those that have the word as a part.
+    """
+    said = names if isinstance(names, Mapping) else {name: name for name in names}
+    sought = letters(word)
+    likeness = {name: SequenceMatcher(None, sought, letters(name)).ratio() for name in said}
+    alike = [name for name in said if likeness[name] >= 0.78 or (len(sought) > 3 and sought in letters(name))]
+    same = [name for name in alike if likeness[name] == 1]
+    ranked = same or sorted(alike, key=lambda name: -likeness[name])
+    meant = list(dict.fromkeys(said[name] for name in ranked))[:most]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def letters(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
 
 
 def first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Name = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         envvar="TOKENGLASS_MODEL",
         help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
     ),

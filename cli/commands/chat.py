@@ -64,7 +64,7 @@ def chat(
     opened = session.open_model(model)
     opening = () if system is None else (Message("system", system),)
     template = ChatTemplate.from_folder(opened.checkpoint.folder)
-    settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.top, chat=True))
+    settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.candidates, chat=True))
     loaded = session.load(opened, plan_caches(settings, opened))
     conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
     interactive = sys.stdin is not None and sys.stdin.isatty()

@@ -36,7 +36,7 @@ FAILED = 1
 Name = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         envvar="TOKENGLASS_MODEL",
         help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
     ),

@@ -19,7 +19,7 @@ SCORER = "smollm2"  # where it has been pulled
 Prompts = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PROMPT]...", help="Texts to continue, each by itself; - is stdin. Else the program's own stories."
+        metavar="PROMPT", help="Texts to continue, each by itself; - is stdin. Else the program's own stories."
     ),
 ]
 ModeNames = Annotated[

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 WHICH, SHOWN, MODEL = "Which token", "What is shown", "Model"
 Text = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TEXT]...", help="Text to look into; parts are joined by newlines, - is stdin."),
+    typer.Argument(metavar="TEXT", help="Text to look into; parts are joined by newlines, - is stdin."),
 ]
 NewTokens = Annotated[
     int,

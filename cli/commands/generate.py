@@ -36,7 +36,14 @@ def generate(
 ) -> None:
     """Continue a prompt, one token at a time, and see every choice.
 
-    On a terminal the text appears with the candidates of each step; in a pipe it is the text and nothing else.
+    Examples:
+      generate "Once upon a time"              see each choice while it is made
+      generate "The fox" -n 40 --seed 7        40 tokens; same seed, same text
+      generate "The fox" --temperature 0       always the most probable token
+      generate -m smollm2 --chat "Who are you?"       what a chat model answers
+      cat notes.txt | generate - "In short:" > out.txt   the text, nothing else
+
+    Where a model brings defaults of its own for sampling and lengths, they replace those named here.
     """
     if version:
         print_version()
@@ -50,7 +57,7 @@ def generate(
     from tokenglass.cli.terminal.interrupts import soft_interrupt
     from tokenglass.model.runs.run import describe_run
 
-    text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
+    text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
     keeper = Keeper(trace, view.top)
     opened = session.open_model(model)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from tokenglass.cli import options
+from tokenglass.cli.options.command import Command, Group
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import nbytes
@@ -18,9 +19,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `tokengla
 
 def models_app() -> typer.Typer:
     """`tokenglass models` and `tokenglass models rm NAME`."""
-    app = typer.Typer(invoke_without_command=True)
+    app = typer.Typer(cls=Group, invoke_without_command=True)
     app.callback()(models)
-    app.command("rm")(remove)
+    app.command("rm", cls=Command)(remove)
     return app
 
 

@@ -20,6 +20,7 @@ from tokenglass.cli.options.prompt import (
     PrefillResponse,
     Prompt,
     PromptFile,
+    PromptOption,
     PromptOptions,
     System,
     Truncate,
@@ -34,12 +35,15 @@ Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="FILE", help="Where s saves the tree, as JSON; else a name is chosen and shown."),
 ]
-Top = Annotated[int, typer.Option("--top", min=1, max=1000, help="Candidates to choose from.", rich_help_panel=PANEL)]
+Candidates = Annotated[
+    int, typer.Option("--candidates", min=1, max=1000, help="Candidates to choose from.", rich_help_panel=PANEL)
+]
 
 
 @dataclass(frozen=True, slots=True)
 class PickPromptOptions:
     prompt: Prompt = None
+    prompt_option: PromptOption = None
     prompt_file: PromptFile = None
     keep_newline: KeepNewline = False
     truncate: Truncate = None
@@ -56,7 +60,7 @@ def pick(
     max_new_tokens: MaxNewTokens = None,
     ignore_eos: IgnoreEos = False,
     save: Save = None,
-    top: Top = 9,
+    candidates: Candidates = 9,
     color: Color = ColorWhen.auto,
     debug: Debug = False,
 ) -> None:
@@ -77,13 +81,17 @@ def pick(
     from tokenglass.cli.terminal.interrupts import soft_interrupt
 
     given = PromptOptions(
-        prompt=prompt.prompt, chat=prompt.chat, system=prompt.system, prefill_response=prompt.prefill_response
+        prompt.prompt,
+        prompt.prompt_option,
+        chat=prompt.chat,
+        system=prompt.system,
+        prefill_response=prompt.prefill_response,
     )
-    text = read_prompt(prompt.prompt or [], prompt.prompt_file, keep_newline=prompt.keep_newline)
+    text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
     opened = session.open_model(model)
     prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
-    request = build_request(opened, prompt_ids, control, sampling, model, top, chat=prompt.chat)
+    request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
     loaded = session.load(opened, plan_caches(request, opened))
     from tokenglass.cli.views.pick import PickView
     from tokenglass.cli.views.picking import Picking

@@ -30,7 +30,7 @@ def pull(
     from tokenglass.cli.progress import watch_store
     from tokenglass.cli.text import nbytes
     from tokenglass.model.checkpoint.store import BUNDLED, HUB_NAME, models_folder
-    from tokenglass.model.errors import ParameterError
+    from tokenglass.model.errors import ParameterError, did_you_mean
     from tokenglass.model.importers.catalog import read_catalog
 
     catalog = read_catalog()
@@ -57,7 +57,8 @@ def pull(
             pull_hub(name, folder, revision)
         say(f'ready: generate -m {name} "..."')
     else:
-        raise ParameterError(f"no model {name!r} in the catalog ({', '.join(catalog)}); the Hub's are ORG/NAME")
+        meant = did_you_mean(name, catalog) or f" ({', '.join(catalog)}); the Hub's are ORG/NAME"
+        raise ParameterError(f"no model {name!r} in the catalog{meant}")
 
 
 def told_as_there(name: str, revision: str | None = None) -> bool:

@@ -15,7 +15,7 @@ from tokenglass.cli.terminal.terminal import is_terminal
 
 Files = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[FILE]...", help="Texts to score; - is stdin, and so is no file with a text piped in."),
+    typer.Argument(metavar="FILE", help="Texts to score; - is stdin, and so is no file with a text piped in."),
 ]
 WindowSize = Annotated[
     int | None,
@@ -32,7 +32,7 @@ Stride = Annotated[
 Top = Annotated[
     int | None,
     typer.Option(
-        "--top", min=0, max=1000, help="Most probable tokens beside each one in JSON; else 0, with --openai 5."
+        "--candidates", min=0, max=1000, help="Most probable tokens beside each one in JSON; else 0, with --openai 5."
     ),
 ]
 Worst = Annotated[int, typer.Option("--worst", min=0, max=1000, help="Most surprising tokens listed on a terminal.")]

@@ -16,7 +16,7 @@ from tokenglass.cli.terminal.terminal import visible_piece
 
 Text = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TEXT]...", help="Text to cut; parts are joined by newlines, - is stdin."),
+    typer.Argument(metavar="TEXT", help="Text to cut; parts are joined by newlines, - is stdin."),
 ]
 
 

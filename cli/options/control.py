@@ -21,7 +21,8 @@ MaxNewTokens = Annotated[
         "-n",
         "--max-new-tokens",
         min=1,
-        help="Stop after this many new tokens; else the checkpoint's own limit, or 256 (512 in chat).",
+        help="Stop after this many new tokens.",
+        show_default="256; in chat 512",
     ),
 ]
 MinNewTokens = Annotated[

@@ -20,8 +20,9 @@ class Side(StrEnum):
 
 Prompt = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PROMPT]...", help="Text to continue; parts are joined by newlines, - is stdin."),
+    typer.Argument(metavar="PROMPT", help="Text to continue; parts are joined by newlines, - is stdin."),
 ]
+PromptOption = Annotated[list[str] | None, typer.Option("-p", "--prompt", hidden=True)]  # as llama.cpp has it
 PromptFile = Annotated[
     Path | None,
     typer.Option("--prompt-file", metavar="FILE", help="Read the prompt from a file.", rich_help_panel=PANEL),
@@ -63,6 +64,7 @@ class PromptOptions:
     """None: not given."""
 
     prompt: Prompt = None
+    prompt_option: PromptOption = None
     prompt_file: PromptFile = None
     keep_newline: KeepNewline = False
     truncate: Truncate = None
@@ -71,6 +73,11 @@ class PromptOptions:
     chat: Chat = False
     system: System = None
     prefill_response: PrefillResponse = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The prompt's parts, in whichever way they are given."""
+        return [*(self.prompt or ()), *(self.prompt_option or ())]
 
     def shown(self, text: str) -> str:
         """The prompt as a view shows it."""

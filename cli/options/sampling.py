@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokenglass.cli.options.aliases import with_dashes
 from tokenglass.cli.options.groups import several
 from tokenglass.model.sampling.parameters import IN_CHAIN, SAMPLERS, SETTINGS
 from tokenglass.model.sampling.settings import MOST, Number, Setting, Texts
@@ -25,7 +26,9 @@ def option_of(setting: Setting) -> Any:
     """The option of a setting, in the setting's own range."""
     if isinstance(setting, Number):
         most = setting.most if setting.most < MOST else None
-        return option(*setting.flags, help=setting.help, min=setting.least, max=most)
+        return option(
+            *setting.flags, help=setting.help, min=setting.least, max=most, show_default=f"{setting.default:g}"
+        )
     assert isinstance(setting, Texts)
     return option(*setting.flags, help=setting.help, metavar=setting.metavar)
 
@@ -46,7 +49,9 @@ Samplers = Annotated[
     ),
 ]
 ShowChain = Annotated[bool, option("--show-chain", help="Print the processors with their values, and go on.")]
-Seed = Annotated[int | None, option("--seed", min=0, max=2**64 - 1, help="Same seed, same text; else chosen and told.")]
+Seed = Annotated[
+    int | None, option("--seed", min=0, max=2**64 - 1, help="Same seed, same text.", show_default="chosen and told")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +80,5 @@ class SamplingOptions:
                     if is_on:
                         values[setting.name] = setting.read(texts, tokenizer, vocab_size)
         if self.samplers is not None:
-            values["samplers"] = tuple(name.strip() for name in self.samplers.split(",") if name.strip())
+            values["samplers"] = tuple(with_dashes(name.strip()) for name in self.samplers.split(",") if name.strip())
         return values

@@ -40,7 +40,9 @@ View = Annotated[
     ViewName, typer.Option("--view", help="auto is live on a terminal, else plain.", rich_help_panel=PANEL)
 ]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="The same as --view jsonl.", rich_help_panel=PANEL)]
-Top = Annotated[int, typer.Option("--top", min=0, max=1000, help="Candidates shown per step.", rich_help_panel=PANEL)]
+Candidates = Annotated[
+    int, typer.Option("--candidates", min=0, max=1000, help="Candidates shown per step.", rich_help_panel=PANEL)
+]
 Panel = Annotated[PanelSize, typer.Option("--panel", help="Size of the live panel.", rich_help_panel=PANEL)]
 ColorByOption = Annotated[
     ColorBy, typer.Option("--color-by", help="Colour the live text by this.", rich_help_panel=PANEL)
@@ -64,7 +66,7 @@ class ViewOptions:
 
     view: View = ViewName.auto
     jsonl: Jsonl = False
-    top: Top = 5
+    candidates: Candidates = 5
     panel: Panel = PanelSize.full
     color_by: ColorByOption = ColorBy.none
     pause: Pause = False

@@ -37,7 +37,7 @@ def read_request(
     from tokenglass.cli.run.several import check_several, is_several
 
     prompt_ids = fit(opened, encode(opened, text, prompt), control, prompt.truncate)
-    request = build_request(opened, prompt_ids, control, sampling, model, view.top, chat=prompt.chat)
+    request = build_request(opened, prompt_ids, control, sampling, model, view.candidates, chat=prompt.chat)
     request = add_negative(request, opened, prompt, search)
     if prompt.heal:
         request = heal_prompt(request, opened.tokenizer)
@@ -93,7 +93,7 @@ def add_negative(request: Request, opened: OpenedModel, prompt: PromptOptions, s
         return request
     if search.guidance == 1:
         raise ParameterError("--negative does nothing at --guidance 1; try --guidance 1.5")
-    negative_ids = encode(opened, search.negative, replace(prompt, prompt=[search.negative]))
+    negative_ids = encode(opened, search.negative, replace(prompt, prompt=[search.negative], prompt_option=None))
     return replace(
         request, negative_ids=negative_ids, sampling=request.sampling.replace(guidance_scale=search.guidance)
     )
@@ -121,7 +121,7 @@ def encode(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, 
         return opened.tokenizer.encode(text)
     from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
 
-    is_list = not prompt.prompt and text.lstrip().startswith("[")
+    is_list = not prompt.parts and text.lstrip().startswith("[")
     said = parse_messages(text) if is_list else (Message("user", text),)
     opening = () if prompt.system is None else (Message("system", prompt.system),)
     template = ChatTemplate.from_folder(opened.checkpoint.folder)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tokenglass.model.errors import ConfigError, StoreError
+from tokenglass.model.errors import ConfigError, StoreError, did_you_mean
 from tokenglass.model.files import MAX_CONFIG, expand_home, open_regular, read_json, read_text
 from tokenglass.weights import FOLDER as WEIGHTS
 
@@ -88,9 +88,17 @@ def resolve(name: str | None) -> Path:
     if cached is not None:
         return cached
     raise StoreError(
-        f"no model {name!r}: not a path, not pulled, not in Hugging Face's cache; `tokenglass models` lists what there "
-        f"is, `tokenglass pull {name}` may fetch it"
+        f"no model {name!r}: not a path, not pulled, not in Hugging Face's cache"
+        + (
+            did_you_mean(name, names_here())
+            or f"; `tokenglass models` lists what there is, `tokenglass pull {name}` may fetch it"
+        )
     )
+
+
+def names_here() -> list[str]:
+    """The names of the bundled model and of those in the store; no file of theirs is read."""
+    return [BUNDLED, *(name for folder in (models_folder(), imports_folder()) for name in kept_folders(folder))]
 
 
 def is_name(name: str) -> bool:
@@ -117,13 +125,13 @@ def hub_cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path
 
 def kept_models(folder: Path) -> list[Kept]:
     """The models under a folder of the store, by name."""
+    return [Kept(name, model, size_of(model), read_origin(model)) for name, model in kept_folders(folder).items()]
+
+
+def kept_folders(folder: Path) -> dict[str, Path]:
+    """The folder of each model under one of the store, by name."""
     marks = sorted((*folder.glob(f"*/{ORIGIN}"), *folder.glob(f"*/*/{ORIGIN}")))
-    found = (mark.parent for mark in marks)
-    return [
-        Kept(name, model, size_of(model), read_origin(model))
-        for model in found
-        if is_name(name := model.relative_to(folder).as_posix())
-    ]
+    return {name: mark.parent for mark in marks if is_name(name := mark.parent.relative_to(folder).as_posix())}
 
 
 def remove(name: str) -> Kept:

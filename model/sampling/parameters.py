@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tokenglass.model.config.fields import shown
-from tokenglass.model.errors import ParameterError
+from tokenglass.model.errors import ParameterError, did_you_mean
 from tokenglass.model.sampling.penalties import PENALTIES
 from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.repeats import REPEATS
@@ -50,9 +50,9 @@ class SamplingParameters:
         doubled = [name for name in SAMPLERS if samplers.count(name) > 1]
         for wrong, names in (("unknown", unknown), ("given twice", doubled)):
             if names:
-                raise ParameterError(
-                    f"samplers: {shown(names[0])} is {wrong}; expected each once of {', '.join(SAMPLERS)}"
-                )
+                meant = did_you_mean(names[0], SAMPLERS) if names is unknown else ""
+                expected = meant or f"; expected each once of {', '.join(SAMPLERS)}"
+                raise ParameterError(f"samplers: {shown(names[0])} is {wrong}{expected}")
 
     @property
     def values(self) -> dict[str, Any]:

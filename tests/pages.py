@@ -1,0 +1,35 @@
+"""The help pages of every command as a terminal of 80 columns shows them, kept in snapshots/help/.
+
+python tests/pages.py        # renew them after a change of an option, and read the difference
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from shell import tokenglass
+
+from tokenglass.cli.app import tokenglass_app
+
+FOLDER = Path(__file__).parent / "snapshots" / "help"
+COMMANDS = ("", *typer.main.get_command(tokenglass_app()).commands)  # type: ignore[attr-defined]
+
+
+def path_of(command: str) -> Path:
+    return FOLDER / f"{command or 'tokenglass'}.txt"
+
+
+def page_of(command: str) -> str:
+    """What `tokenglass COMMAND --help` prints, without the spaces at the ends of lines."""
+    done = tokenglass(*command.split(), "--help", COLUMNS="80", TERM="dumb")
+    assert done.returncode == 0, done.stderr
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.decode().splitlines())
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for kept in FOLDER.iterdir():
+        kept.unlink()
+    for command in COMMANDS:
+        path_of(command).write_text(page_of(command), encoding="utf-8")

@@ -1,0 +1,164 @@
+"""Help that can be read, names that people guess, and suggestions for what they mistype."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from pages import COMMANDS, FOLDER, page_of, path_of
+from shell import assert_one_line_error, generate, tokenglass
+
+from tokenglass.cli.app import tokenglass_app
+from tokenglass.cli.commands.generate import generate as generate_command
+from tokenglass.cli.options.aliases import ALIASES, APART
+from tokenglass.model.errors import did_you_mean
+from tokenglass.model.sampling.parameters import SAMPLERS
+
+SHORT = ("-n", "3", "--seed", "5")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "tokenglass")
+def test_a_help_page_is_the_one_that_was_read(command: str) -> None:
+    assert page_of(command) == path_of(command).read_text(encoding="utf-8"), "see tests/pages.py"
+
+
+def test_every_kept_page_is_of_a_command() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {path_of(command).name for command in COMMANDS}
+
+
+def test_commands_stand_in_four_groups() -> None:
+    page = page_of("")
+    places = [page.index(f"─ {title} ─") for title in ("Write", "Look inside", "Measure", "Models")]
+    assert places == sorted(places)
+    assert "─ Commands ─" not in page, "a command without a group"
+    for command in filter(None, COMMANDS):
+        assert f"│ {command} " in page
+
+
+def test_no_page_names_a_type_of_python_or_a_hidden_name() -> None:
+    for command in COMMANDS:
+        page = path_of(command).read_text(encoding="utf-8")
+        assert "<" not in page.replace("<=", ""), command
+        for alias in [alias for aliases in ALIASES.values() for alias in aliases] + [*APART]:
+            assert f" {alias} " not in page, (command, alias)
+
+
+def test_generate_begins_with_five_examples_that_can_be_run() -> None:
+    lines = inspect.cleandoc(generate_command.__doc__ or "").splitlines()
+    examples = lines[lines.index("Examples:") + 1 :]
+    examples = examples[: examples.index("")]
+    assert len(examples) == 5
+    for example in examples:
+        assert "generate " in example
+        assert len(example) <= 78, "it fits a line of 80 columns"
+
+
+def test_the_defaults_of_the_samplers_are_shown() -> None:
+    page = path_of("generate").read_text(encoding="utf-8")
+    flat = " ".join(page.replace("│", " ").split())
+    for option, default in (("--temperature", "0.8"), ("--top-p", "0.95"), ("--min-p", "0")):
+        _, _, after = flat.partition(f" {option} ")
+        assert after.partition(" --")[0].rstrip().endswith(f"[default: {default}]"), option
+
+
+@pytest.mark.parametrize(
+    ("guessed", "ours"),
+    [
+        (("--temp", "0.5", "The fox"), ("--temperature", "0.5", "The fox")),
+        (("-p", "The fox"), ("The fox",)),
+        (("--prompt", "The fox"), ("The fox",)),
+        (("The", "-p", "fox"), ("The", "fox")),
+        (("-f", "{file}"), ("--prompt-file", "{file}")),
+        (("--file", "{file}"), ("--prompt-file", "{file}")),
+        (("--repeat-penalty", "1.3", "The fox"), ("--repetition-penalty", "1.3", "The fox")),
+        (("--num-beams", "2", "The fox"), ("--beams", "2", "The fox")),
+        (("--num-return-sequences", "2", "The fox"), ("--num-samples", "2", "The fox")),
+        (("--top", "2", "The fox"), ("--candidates", "2", "The fox")),
+        (("--top_k", "4", "The fox"), ("--top-k", "4", "The fox")),
+        (("--samplers", "top_k,temperature", "The fox"), ("--samplers", "top-k,temperature", "The fox")),
+    ],
+    ids=lambda arguments: " ".join(arguments[:-1]) if len(arguments) > 2 else arguments[0],
+)
+def test_names_that_people_guess_do_what_they_mean(guessed: tuple[str, ...], ours: tuple[str, ...], tmp_path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("The fox and the hen")
+
+    def lines(arguments: tuple[str, ...]) -> list[dict[str, object]]:
+        done = generate("--jsonl", *(part.format(file=file) for part in arguments), *SHORT)
+        assert done.returncode == 0, done.stderr
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        return [
+            {name: value for name, value in record.items() if name not in ("seconds", "totals")} for record in records
+        ]
+
+    assert lines(guessed) == lines(ours)
+
+
+def test_max_tokens_and_s_are_the_length_and_the_seed() -> None:
+    assert generate("The fox", "--max-tokens", "3", "-s", "5").stdout == generate("The fox", *SHORT).stdout
+
+
+def test_every_alias_is_of_an_option_and_takes_no_name_of_another() -> None:
+    every = {name for command in commands() for option in command.params for name in option.opts}
+    assert ALIASES.keys() <= every
+    assert not {alias for aliases in ALIASES.values() for alias in aliases} & every
+
+
+def commands() -> list[typer.core.TyperCommand]:
+    return [*typer.main.get_command(tokenglass_app()).commands.values()]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["-pity the fox", "-said he", "-for once", "-5 degrees", "- he said", "-s5"])
+def test_a_text_that_begins_with_a_dash_is_no_guessed_option(text: str) -> None:
+    assert_one_line_error(generate(text, "-n", "2"), 2, f"no option {text}", "goes behind --")
+    assert generate("-n", "2", "--", text).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--max-tokns", "3", "x"), ("no option --max-tokns", "did you mean --max-new-tokens?")),
+        (("--tempurature", "3", "x"), ("did you mean --temperature?",)),
+        (("--num-beam", "3", "x"), ("did you mean --beams?",)),
+        (("--samplers", "topk", "x"), ("'topk' is unknown", "did you mean top-k?")),
+        (("--samplers", "top-pp,top-k", "x"), ("did you mean top-p?",)),
+        (("--samplers", "magic", "x"), ("expected each once of", *SAMPLERS)),
+        (("-m", "tail", "x"), ("no model 'tail'", "did you mean tale?")),
+        (("--nonsense", "x"), ("no option --nonsense", "see generate --help")),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
+)
+def test_what_is_mistyped_is_told_with_what_may_be_meant(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    assert_one_line_error(generate(*arguments), 1 if arguments[0] == "-m" else 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("generte", "x"), ("no command 'generte'", "did you mean generate?")),
+        (("import-gguf",), ("did you mean import?",)),
+        (("pull", "smolm2"), ("no model 'smolm2'", "did you mean smollm2?")),
+        (("Once upon a time",), ("no command 'Once upon a time'", 'tokenglass generate "..."')),
+        (("models", "remove"), ("no command 'remove'", "tokenglass models --help")),
+    ],
+)
+def test_a_command_or_a_model_that_is_not_there_is_told_with_what_may_be_meant(
+    arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    assert_one_line_error(tokenglass(*arguments), 2, *words)
+
+
+@given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=12), max_size=8))
+def test_a_suggestion_is_one_of_the_names_or_nothing(word: str, names: list[str]) -> None:
+    said = did_you_mean(word, names)
+    assert said == "" or any(name in said for name in names)
+
+
+@given(st.sampled_from(SAMPLERS), st.data())
+def test_a_sampler_with_one_letter_too_many_is_recognised(name: str, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(name)))
+    assert name in did_you_mean(name[:place] + "q" + name[place:], SAMPLERS)
