@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
-from shell import tokenglass
+from typer.testing import CliRunner
 
 from tokenglass.cli.app import tokenglass_app
 
@@ -22,9 +22,10 @@ def path_of(command: str) -> Path:
 
 def page_of(command: str) -> str:
     """What `tokenglass COMMAND --help` prints, without the spaces at the ends of lines."""
-    done = tokenglass(*command.split(), "--help", COLUMNS="80", TERM="dumb")
-    assert done.returncode == 0, done.stderr
-    return "".join(f"{line.rstrip()}\n" for line in done.stdout.decode().splitlines())
+    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"})
+    done = runner.invoke(tokenglass_app(), [*command.split(), "--help"], prog_name="tokenglass")
+    assert done.exit_code == 0, done.output
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
+from typing import Any
 
 import pytest
 import typer
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pages import COMMANDS, FOLDER, page_of, path_of
 from shell import assert_one_line_error, generate, tokenglass
 
-from tokenglass.cli.app import tokenglass_app
+from tokenglass.cli.app import explain, generate_app, tokenglass_app
 from tokenglass.cli.commands.generate import generate as generate_command
-from tokenglass.cli.options.aliases import ALIASES, APART
+from tokenglass.cli.options.aliases import ALIASES
+from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.model.errors import did_you_mean
 from tokenglass.model.sampling.parameters import SAMPLERS
 
@@ -43,7 +44,7 @@ def test_no_page_names_a_type_of_python_or_a_hidden_name() -> None:
     for command in COMMANDS:
         page = path_of(command).read_text(encoding="utf-8")
         assert "<" not in page.replace("<=", ""), command
-        for alias in [alias for aliases in ALIASES.values() for alias in aliases] + [*APART]:
+        for alias in [alias for aliases in ALIASES.values() for alias in aliases]:
             assert f" {alias} " not in page, (command, alias)
 
 
@@ -61,7 +62,7 @@ def test_the_defaults_of_the_samplers_are_shown() -> None:
     page = path_of("generate").read_text(encoding="utf-8")
     flat = " ".join(page.replace("│", " ").split())
     for option, default in (("--temperature", "0.8"), ("--top-p", "0.95"), ("--min-p", "0")):
-        _, _, after = flat.partition(f" {option} ")
+        _, _, after = flat.partition("─ Sampling ─")[2].partition(f" {option} ")
         assert after.partition(" --")[0].rstrip().endswith(f"[default: {default}]"), option
 
 
@@ -87,15 +88,20 @@ def test_names_that_people_guess_do_what_they_mean(guessed: tuple[str, ...], our
     file = tmp_path / "prompt.txt"
     file.write_text("The fox and the hen")
 
-    def lines(arguments: tuple[str, ...]) -> list[dict[str, object]]:
-        done = generate("--jsonl", *(part.format(file=file) for part in arguments), *SHORT)
-        assert done.returncode == 0, done.stderr
-        records = [json.loads(line) for line in done.stdout.splitlines()]
-        return [
-            {name: value for name, value in record.items() if name not in ("seconds", "totals")} for record in records
-        ]
+    def request(arguments: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+        """The prompt and the other options, as the command is given them."""
+        values = values_of([part.format(file=file) for part in arguments])
+        parts = [*(values.pop("prompt") or ()), *(values.pop("prompt_option") or ())]
+        samplers = values.pop("samplers")
+        order = SamplingOptions(samplers=samplers).values(Any, 0).get("samplers") if samplers else None
+        return "\n".join(parts), {**values, "samplers": order}
 
-    assert lines(guessed) == lines(ours)
+    assert request(guessed) == request(ours)
+
+
+def values_of(arguments: list[str]) -> dict[str, Any]:
+    with typer.main.get_command(generate_app()).make_context("generate", arguments) as context:
+        return dict(context.params)
 
 
 def test_max_tokens_and_s_are_the_length_and_the_seed() -> None:
@@ -114,8 +120,21 @@ def commands() -> list[typer.core.TyperCommand]:
 
 @pytest.mark.parametrize("text", ["-pity the fox", "-said he", "-for once", "-5 degrees", "- he said", "-s5"])
 def test_a_text_that_begins_with_a_dash_is_no_guessed_option(text: str) -> None:
-    assert_one_line_error(generate(text, "-n", "2"), 2, f"no option {text}", "goes behind --")
-    assert generate("-n", "2", "--", text).returncode == 0
+    code, message = refusal(generate_app(), [text, "-n", "2"])
+    assert (code, message.partition(";")[0]) == (2, f"no option {text}")
+    assert "goes behind --" in message
+    assert values_of(["-n", "2", "--", text])["prompt"] == [text]
+
+
+def refusal(app: typer.Typer, arguments: list[str]) -> tuple[int, str]:
+    """Exit code and message."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["name", *arguments])
+        try:
+            app(arguments, prog_name="tokenglass", standalone_mode=False)
+        except Exception as error:  # whatever it is, it is explained
+            return explain(error)
+    raise AssertionError("it is accepted")
 
 
 @pytest.mark.parametrize(
@@ -127,20 +146,22 @@ def test_a_text_that_begins_with_a_dash_is_no_guessed_option(text: str) -> None:
         (("--samplers", "topk", "x"), ("'topk' is unknown", "did you mean top-k?")),
         (("--samplers", "top-pp,top-k", "x"), ("did you mean top-p?",)),
         (("--samplers", "magic", "x"), ("expected each once of", *SAMPLERS)),
-        (("-m", "tail", "x"), ("no model 'tail'", "did you mean tale?")),
-        (("--nonsense", "x"), ("no option --nonsense", "see generate --help")),
+        (("-m", "tales", "x"), ("no model 'tales'", "did you mean tale?")),
+        (("--nonsense", "x"), ("no option --nonsense", "--help")),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
 )
 def test_what_is_mistyped_is_told_with_what_may_be_meant(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
-    assert_one_line_error(generate(*arguments), 1 if arguments[0] == "-m" else 2, *words)
+    code, message = refusal(generate_app(), [*arguments])
+    assert code == (1 if arguments[0] == "-m" else 2)
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("generte", "x"), ("no command 'generte'", "did you mean generate?")),
-        (("import-gguf",), ("did you mean import?",)),
+        (("imports",), ("did you mean import?",)),
         (("pull", "smolm2"), ("no model 'smolm2'", "did you mean smollm2?")),
         (("Once upon a time",), ("no command 'Once upon a time'", 'tokenglass generate "..."')),
         (("models", "remove"), ("no command 'remove'", "tokenglass models --help")),
@@ -149,7 +170,13 @@ def test_what_is_mistyped_is_told_with_what_may_be_meant(arguments: tuple[str, .
 def test_a_command_or_a_model_that_is_not_there_is_told_with_what_may_be_meant(
     arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    assert_one_line_error(tokenglass(*arguments), 2, *words)
+    code, message = refusal(tokenglass_app(), [*arguments])
+    assert code == 2
+    assert all(word in message for word in words), message
+
+
+def test_a_suggestion_is_one_line_on_stderr() -> None:
+    assert_one_line_error(tokenglass("generte"), 2, "tokenglass: no command 'generte'; did you mean generate?")
 
 
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=12), max_size=8))

@@ -57,7 +57,7 @@ def pull(
             pull_hub(name, folder, revision)
         say(f'ready: generate -m {name} "..."')
     else:
-        meant = did_you_mean(name, catalog) or f" ({', '.join(catalog)}); the Hub's are ORG/NAME"
+        meant = did_you_mean(name, [*catalog]) or f" ({', '.join(catalog)}); the Hub's are ORG/NAME"
         raise ParameterError(f"no model {name!r} in the catalog{meant}")
 
 

@@ -21,7 +21,8 @@ class Command(PlainCommand):
 
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)
-        for option in self.get_params(ctx):
+        options: Any = self.get_params(ctx)
+        for option in options:
             aliases = [alias for name in option.opts for alias in ALIASES.get(name, ())]
             if aliases:
                 parser.add_option(option, opts=aliases, dest=option.name, nargs=option.nargs)
@@ -80,7 +81,7 @@ def flowing(text: str) -> str:
 def option_names(command: Any, context: Any) -> dict[str, str]:
     """Every name of an option, hidden ones and aliases too, with the one that help shows."""
     options = [option for option in command.get_params(context) if option.opts and option.opts[0].startswith("-")]
-    names = {}
+    names: dict[str, str] = {}
     for option in options:
         longest = max(option.opts, key=len)
         names |= {alias: longest for name in option.opts for alias in (name, *ALIASES.get(name, ()))}
