@@ -60,7 +60,7 @@ def chat(
     from tokenglass.model.text.chat import ChatTemplate, Message
 
     name = session.settle_view(view)
-    keeper = Keeper(trace, view.top)
+    keeper = Keeper(trace, view.candidates)
     opened = session.open_model(model)
     opening = () if system is None else (Message("system", system),)
     template = ChatTemplate.from_folder(opened.checkpoint.folder)

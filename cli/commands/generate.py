@@ -59,7 +59,7 @@ def generate(
 
     text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     name = session.settle_view(view)
-    keeper = Keeper(trace, view.top)
+    keeper = Keeper(trace, view.candidates)
     opened = session.open_model(model)
     draft = session.open_draft(mode, opened)
     request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
