@@ -17,8 +17,8 @@ import tiny
 from hypothesis import settings
 
 from tokenglass.model.errors import KernelsError
-from tokenglass.model.native_engine.build import load_library
 from tokenglass.model.native_engine.facts import kernels_of
+from tokenglass.model.native_engine.library import load_library
 from tokenglass.model.text.tokenizer import Tokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched in a test

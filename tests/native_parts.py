@@ -18,9 +18,11 @@ from torch_parts import as_array, quantized, weights_of
 
 from tokenglass.model.checkpoint.quantised import Int4Weight
 from tokenglass.model.errors import KernelsError
-from tokenglass.model.native_engine.build import find_compiler, load_library, processor
+from tokenglass.model.native_engine.build import find_compiler
 from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.library import load_compiled, load_library
 from tokenglass.model.native_engine.machine import Machine
+from tokenglass.model.native_engine.processor import describe_processor, processor_flags
 from tokenglass.model.native_engine.program import Operations
 from tokenglass.model.native_engine.structures import (
     Buffer,
@@ -52,15 +54,17 @@ def emulating(*names: str) -> tuple[str, ...]:
 
 
 # Kernels that this processor may lack, for one that has AVX2 and no more.
-AVX2 = ("-march=x86-64-v3",) if "avx2" in processor() else ()
+AVX2 = ("-march=x86-64-v3",) if "avx2" in processor_flags(describe_processor()) else ()
 BYTES = (*AVX2, *emulating("bytes"))
 TILES = (*AVX2, *emulating("bytes", "tiles"))
 
 
 @cache
 def compiled(*flags: str) -> ctypes.CDLL:
+    """The kernels that a user runs; compiled with further flags where there are any."""
+    extra = [*os.environ.get(FLAGS, "").split(), *flags]
     try:
-        return load_library(extra=[*os.environ.get(FLAGS, "").split(), *flags])
+        return load_compiled(extra=extra) if extra else load_library()
     except KernelsError as reason:
         pytest.skip(f"no native kernels: {reason}")
 

@@ -18,10 +18,12 @@ from native_parts import FLAGS, native
 from torch_parts import as_tensor
 
 from tokenglass.model.errors import KernelsError
-from tokenglass.model.native_engine import build
-from tokenglass.model.native_engine.build import MARCH, load_library
+from tokenglass.model.native_engine import build, sources
+from tokenglass.model.native_engine.library import MARCH, load_compiled
 
-LOADED = "from tokenglass.model.native_engine.build import *; from pathlib import Path; load_library(Path({folder!r}))"
+LOADED = (
+    "from tokenglass.model.native_engine.library import *; from pathlib import Path; load_compiled(Path({folder!r}))"
+)
 
 
 @pytest.fixture
@@ -33,21 +35,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_second_use_compiles_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_library(folder)
+    load_compiled(folder)
     (library,) = folder.iterdir()
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("compiled again"))
-    load_library(folder)
+    load_compiled(folder)
     assert [*folder.iterdir()] == [library]
 
 
 def test_other_flags_and_another_compiler_make_another_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_library(folder, ["-O1"])
+    load_compiled(folder, ["-O1"])
     (first,) = folder.iterdir()
     wrapper = folder.parent / "my-cc"
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("cc")} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("CC", f"{shlex.quote(str(wrapper))} -O1")
-    load_library(folder, ["-O1"])
+    load_compiled(folder, ["-O1"])
     assert len([*folder.iterdir()]) == 2
     assert first.exists()
 
@@ -62,7 +64,7 @@ def test_processes_that_compile_at_once_do_not_disturb_each_other(folder: Path) 
 def test_no_compiler_means_torch_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    reason = native_parts.try_build(tiny.random_transformer())
+    reason = native_parts.try_build(tiny.random_transformer(), load=load_compiled)
     assert reason == "there is no C compiler; install gcc or clang, or name one in CC"
 
 
@@ -72,28 +74,28 @@ def test_a_compiler_that_fails_means_torch_with_its_first_error(folder: Path, mo
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     with pytest.raises(KernelsError, match=r"broken-cc failed: engine.c:1: error: no such machine"):
-        load_library(folder)
+        load_compiled(folder)
     assert not [*folder.iterdir()]
 
 
 def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(KernelsError, match="can be written by others"):
-        load_library(folder)
+        load_compiled(folder)
 
 
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root can give files away")
 def test_a_library_of_someone_else_is_refused(folder: Path) -> None:
-    load_library(folder, ["-O1"])
+    load_compiled(folder, ["-O1"])
     (library,) = folder.iterdir()
     os.chown(library, 12345, -1)
     with pytest.raises(KernelsError, match="belongs to someone else"):
-        load_library(folder, ["-O1"])
+        load_compiled(folder, ["-O1"])
 
 
 def test_the_folder_is_made_for_the_user_alone(folder: Path) -> None:
     inner = folder / "not" / "there"
-    load_library(inner, ["-O1"])
+    load_compiled(inner, ["-O1"])
     assert inner.stat().st_mode & 0o777 == 0o700
 
 
@@ -135,14 +137,14 @@ def test_an_engine_that_is_gone_leaves_no_thread() -> None:
 
 
 def test_a_change_in_any_source_makes_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copies = [Path(shutil.copy(source, tmp_path)) for source in build.sources()]
-    assert {"engine.c", "threads.h"} <= {copy.name for copy in copies}
-    monkeypatch.setattr(build, "sources", lambda: copies)
+    copies = [Path(shutil.copy(source, tmp_path)) for source in sources.sources()]
+    assert {"engine.c", "threads.h", "levels.txt"} <= {copy.name for copy in copies}
+    monkeypatch.setattr(sources, "sources", lambda: copies)
     compiler = [sys.executable]
-    found = {build.fingerprint(compiler, [])}
+    found = {build.fingerprint(compiler, [], "")}
     for copy in copies:
         copy.write_text(copy.read_text() + "// another\n")
-        found.add(build.fingerprint(compiler, []))
+        found.add(build.fingerprint(compiler, [], ""))
     assert len(found) == 1 + len(copies)
 
 

@@ -20,8 +20,8 @@ import torch
 
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build, facts
-from tokenglass.model.native_engine.build import load_library
 from tokenglass.model.native_engine.facts import facts_of
+from tokenglass.model.native_engine.library import load_compiled, load_library
 
 COPY = """#!/bin/sh
 while [ $# -gt 0 ]; do
@@ -95,25 +95,40 @@ def a_link_to_nowhere(library: Path, content: bytes) -> None:
 def test_a_damaged_library_is_made_anew(
     damage: Callable[[Path, bytes], None], folder: Path, compilations: Callable[[], int]
 ) -> None:
-    load_library(folder)
+    load_compiled(folder)
     (library,) = folder.iterdir()
     content = library.read_bytes()
     library.unlink()
     damage(library, content)
-    load_library(folder)
+    load_compiled(folder)
     assert [*folder.iterdir()] == [library]
     assert library.read_bytes() == content
-    load_library(folder)
+    load_compiled(folder)
     assert compilations() == 2
 
 
 def test_a_folder_in_the_place_of_the_library_means_torch(folder: Path, compilations: Callable[[], int]) -> None:
-    load_library(folder)
+    load_compiled(folder)
     (library,) = folder.iterdir()
     library.unlink()
     library.mkdir()
     with pytest.raises(KernelsError, match="cannot be used"):
-        load_library(folder)
+        load_compiled(folder)
+
+
+def test_a_library_that_nobody_loaded_for_a_month_is_removed_when_another_is_compiled(
+    folder: Path, compilations: Callable[[], int]
+) -> None:
+    load_compiled(folder)
+    load_compiled(folder, ["-O1"])
+    used, other = folder.iterdir()
+    month = 31 * 24 * 3600
+    for library in (used, other):
+        os.utime(library, (time.time() - month,) * 2)
+    load_compiled(folder)  # one of the two
+    load_compiled(folder, ["-O2"])
+    assert len([*folder.iterdir()]) == 2
+    assert used.exists() != other.exists()
 
 
 def test_what_a_killed_process_left_is_removed_later(folder: Path, compilations: Callable[[], int]) -> None:
@@ -121,7 +136,7 @@ def test_what_a_killed_process_left_is_removed_later(folder: Path, compilations:
     old.touch()
     new.touch()
     os.utime(old, (time.time() - 7200,) * 2)
-    load_library(folder)
+    load_compiled(folder)
     assert not old.exists()
     assert new.exists()
 
@@ -132,18 +147,18 @@ def test_a_folder_that_cannot_be_made_means_torch(inside: str, tmp_path: Path) -
     (tmp_path / "file").touch()
     place = {"file": tmp_path / "file", "proc": Path("/proc/self")}[inside] / "kernels"
     with pytest.raises(KernelsError, match=f"{place} cannot be made"):
-        load_library(place)
+        load_compiled(place)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_serves_as_long_as_its_library_is_whole(
     folder: Path, compilations: Callable[[], int]
 ) -> None:
-    load_library(folder)
+    load_compiled(folder)
     folder.chmod(0o500)
-    load_library(folder)
+    load_compiled(folder)
     with pytest.raises(KernelsError, match="cannot be used"):
-        load_library(folder, ["-O1"])
+        load_compiled(folder, ["-O1"])
     folder.chmod(0o700)
 
 
@@ -166,12 +181,12 @@ def test_whatever_cc_names_torch_runs_with_a_reason_of_one_line(
     text.write_bytes(b"\x7fno program")
     monkeypatch.setenv("CC", compiler.replace("{sh}", "/bin/sh").replace("{text}", str(text)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    reason = native_parts.try_build(tiny.random_transformer())
+    reason = native_parts.try_build(tiny.random_transformer(), load=load_compiled)
     assert isinstance(reason, str)
     assert len(reason.splitlines()) == 1
     assert len(reason) < 600
     with pytest.raises(KernelsError, match=message):
-        load_library()
+        load_compiled()
 
 
 def test_a_compiler_that_hangs_is_ended_with_what_it_started(
@@ -183,7 +198,7 @@ def test_a_compiler_that_hangs_is_ended_with_what_it_started(
     monkeypatch.setenv("CC", str(program(tmp_path / "cc", script)))
     monkeypatch.setattr(build, "SECONDS", 2)
     with pytest.raises(KernelsError, match="took more than 2 seconds"):
-        load_library(folder)
+        load_compiled(folder)
     assert not [*folder.iterdir()]
     sleeping = Path("/proc") / started.read_text().strip() / "status"
     deadline = time.monotonic() + 30
@@ -224,8 +239,8 @@ def test_an_interrupt_ends_the_compiler_too(folder: Path, tmp_path: Path) -> Non
     loading = (
         # a shell ignores it for what runs in its background
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from pathlib import Path; from tokenglass.model.native_engine.build import load_library; "
-        f"load_library(Path({str(folder)!r}))"
+        "from pathlib import Path; from tokenglass.model.native_engine.library import load_compiled; "
+        f"load_compiled(Path({str(folder)!r}))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", loading], env={**os.environ, "CC": str(compiler)}, stderr=subprocess.DEVNULL

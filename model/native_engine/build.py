@@ -1,9 +1,9 @@
-"""Compile the kernels for this machine, once, and load them. No torch here."""
+"""Compile the kernels for this machine, once. No torch here."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -17,30 +17,29 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from tokenglass.model.errors import KernelsError
-from tokenglass.model.native_engine.facts import check_facts
 from tokenglass.model.native_engine.folder import intact_library, keep_library, new_library, own_folder
+from tokenglass.model.native_engine.sources import FOLDER, sources_key
 
 SOURCE = "engine.c"  # and the headers beside it
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
-MARCH = "TOKENGLASS_MARCH"  # the processor to compile for, as the compiler names it: x86-64-v3 has AVX2 and no more
 SECONDS = 120  # a compiler that takes longer is given up
 MAX_ERRORS = 2**16  # bytes of what a compiler says
 SHOWN = 300  # characters of it
 
 
-def load_library(folder: Path | None = None, extra: Sequence[str] = ()) -> ctypes.CDLL:
-    """The compiled kernels, from `folder` (None: the user's cache) or else compiled into it. Raises KernelsError."""
+def compile_library(folder: Path | None, options: Sequence[str], processor: str) -> Path:
+    """The library of these options from `folder` (None: the user's cache), or else compiled into it.
+
+    Raises KernelsError.
+    """
     compiler = find_compiler()
-    flags = (*FLAGS, target(), *extra)
+    flags = (*FLAGS, *options)
     folder = own_folder(user_cache_path("tokenglass") / "kernels" if folder is None else folder)
     try:
-        key = fingerprint(compiler, flags)
-        library = intact_library(folder, key) or compile_into(folder, key, [*compiler, *flags])
-        loaded = ctypes.CDLL(str(library))
+        key = fingerprint(compiler, flags, processor)
+        return intact_library(folder, key) or compile_into(folder, key, [*compiler, *flags])
     except OSError as error:
         raise KernelsError(f"the compiled kernels cannot be used ({error})") from None
-    check_facts(loaded)
-    return loaded
 
 
 def find_compiler() -> list[str]:
@@ -60,43 +59,20 @@ def find_compiler() -> list[str]:
     raise KernelsError("there is no C compiler; install gcc or clang, or name one in CC")
 
 
-def target() -> str:
-    """The compiler's flag for the processor: this machine's, unless the environment names another."""
-    name = "-mcpu" if platform.machine() in ("arm64", "aarch64") else "-march"
-    return f"{name}={os.environ.get(MARCH) or 'native'}"
-
-
-def fingerprint(compiler: Sequence[str], flags: Sequence[str]) -> str:
+def fingerprint(compiler: Sequence[str], flags: Sequence[str], processor: str) -> str:
     """Changes with the source, the compiler, its flags and the processor."""
     binary = Path(compiler[0]).resolve()
     status = binary.stat()
-    parts = [*compiler, str(binary), str(status.st_size), str(status.st_mtime_ns), *flags, processor()]
-    digest = hashlib.sha256("\0".join(parts).encode(errors="surrogateescape"))
-    for file in sources():
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:32]
-
-
-def sources() -> list[Path]:
-    """Every file that the compiler reads here."""
-    return sorted((Path(__file__).parent / "c").glob("*.[ch]"))
-
-
-def processor() -> str:
-    """The processor's model and abilities, as the system tells them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()} {platform.release()}"
-    telling = ("vendor_id", "model", "stepping", "flags", "Features", "CPU ")
-    return "\n".join(line for line in lines if line.startswith(telling) and "MHz" not in line)
+    parts = [*compiler, str(binary), str(status.st_size), str(status.st_mtime_ns), *flags, processor, sources_key()]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def compile_into(folder: Path, key: str, command: Sequence[str]) -> Path:
     """Compile in the folder, and give the library its name when it is whole. Raises KernelsError, OSError."""
     compiled = new_library(folder)
+    logging.getLogger(__name__).warning("compiling the kernels for this processor (once, about 10 s)")
     try:
-        run_compiler([*command, "-o", str(compiled), str(Path(__file__).parent / "c" / SOURCE), "-lm"])
+        run_compiler([*command, "-o", str(compiled), str(FOLDER / SOURCE), "-lm"])
         return keep_library(compiled, key)
     finally:
         compiled.unlink(missing_ok=True)

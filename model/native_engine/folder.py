@@ -1,5 +1,6 @@
 """Compiled libraries in a folder of the user's own. Each name tells what a library was compiled from, and the hash of
-its bytes: one that a full disk or a crash left damaged is not loaded, which would end the process, but made anew."""
+its bytes: one that a full disk or a crash left damaged is not loaded, which would end the process, but compiled again.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from tokenglass.model.files import open_regular
 
 MAX_LIBRARY = 2**26  # bytes
 UNFINISHED = ".part"  # the end of a name while a compiler writes
-FORGOTTEN = 3600  # seconds after which nobody writes there any more
+HOUR = 3600  # seconds; nobody writes to a file for longer
+MONTH = 30 * 24 * HOUR  # a library that was not loaded for so long is of an older version, or another machine
 
 
 def own_folder(folder: Path) -> Path:
@@ -34,7 +36,12 @@ def own_folder(folder: Path) -> Path:
 def intact_library(folder: Path, key: str) -> Path | None:
     """The library of this key that holds what its name says; damaged ones are removed. Raises KernelsError."""
     for library in sorted(folder.glob(f"{key}.*.so")):
-        if library.name == name_of(key, digest_of(library)):
+        with suppress(OSError):
+            if library.stat().st_uid != os.getuid():
+                raise KernelsError(f"{library} belongs to someone else")
+        if is_intact(library, key):
+            with suppress(OSError):
+                os.utime(library)  # the day of its last use
             return library
         with suppress(OSError):
             library.unlink()
@@ -43,35 +50,39 @@ def intact_library(folder: Path, key: str) -> Path | None:
 
 def new_library(folder: Path) -> Path:
     """An empty file for a compiler to write, to be put in its place by `keep_library`. Raises OSError."""
-    for file in folder.glob(f"*{UNFINISHED}"):  # of a process that was killed
-        with suppress(OSError):
-            if file.stat().st_mtime < time.time() - FORGOTTEN:
-                file.unlink()
+    remove_older(folder, f"*{UNFINISHED}", HOUR)  # of a process that was killed
+    remove_older(folder, "*.so", MONTH)
     handle, name = tempfile.mkstemp(dir=folder, suffix=UNFINISHED)
     os.close(handle)
     return Path(name)
 
 
+def remove_older(folder: Path, pattern: str, seconds: float) -> None:
+    """Remove the files of a pattern that were not touched for so long."""
+    for file in folder.glob(pattern):
+        with suppress(OSError):
+            if file.stat().st_mtime < time.time() - seconds:
+                file.unlink()
+
+
 def keep_library(compiled: Path, key: str) -> Path:
-    """Give a library its name, once it is on the disk. Raises OSError, KernelsError."""
+    """Give a library its name, once it is on the disk. Raises OSError."""
     sync(compiled)
-    library = compiled.replace(compiled.with_name(name_of(key, digest_of(compiled))))
+    library = compiled.replace(compiled.with_name(f"{key}.{hash_library(compiled)}.so"))
     sync(library.parent)
     return library
 
 
-def name_of(key: str, digest: str | None) -> str:
-    return f"{key}.{digest}.so"
+def is_intact(library: Path, key: str) -> bool:
+    """Whether a library is what its name says."""
+    return library.name == f"{key}.{hash_library(library)}.so"
 
 
-def digest_of(library: Path) -> str | None:
-    """The hash of a file of one's own; None where it cannot be a library. Raises KernelsError."""
+def hash_library(library: Path) -> str | None:
+    """The hash of a file's bytes; None where it cannot be a library."""
     try:
         with open_regular(library) as opened:
-            status = os.fstat(opened.fileno())
-            if status.st_uid != os.getuid():
-                raise KernelsError(f"{library} belongs to someone else")
-            if status.st_size > MAX_LIBRARY:
+            if os.fstat(opened.fileno()).st_size > MAX_LIBRARY:
                 return None
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:

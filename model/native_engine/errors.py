@@ -1,5 +1,0 @@
-"""Where the error of the kernels was."""
-
-from tokenglass.model.errors import KernelsError
-
-__all__ = ["KernelsError"]
