@@ -69,6 +69,13 @@ def compiled(*flags: str) -> ctypes.CDLL:
         pytest.skip(f"no native kernels: {reason}")
 
 
+def program(path: Path, script: str) -> Path:
+    """The script in a file that can be run."""
+    path.write_text(script)
+    path.chmod(0o755)
+    return path
+
+
 def sanitizer_runtime(name: str) -> Path:
     """The library that a sanitizer's code needs to be loaded first; skips where the compiler has none."""
     compiler = find_compiler()
@@ -176,5 +183,6 @@ __all__ = [
     "float_weight",
     "kept_as",
     "native",
+    "program",
     "try_build",
 ]

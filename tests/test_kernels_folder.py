@@ -17,6 +17,7 @@ import native_parts
 import pytest
 import tiny
 import torch
+from native_parts import program
 
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build, facts
@@ -29,12 +30,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 """
-
-
-def program(path: Path, script: str) -> Path:
-    path.write_text(script)
-    path.chmod(0o755)
-    return path
 
 
 @pytest.fixture

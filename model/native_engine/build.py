@@ -18,10 +18,10 @@ from platformdirs import user_cache_path
 
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.folder import intact_library, keep_library, new_library, own_folder
+from tokenglass.model.native_engine.levels import read_levels
 from tokenglass.model.native_engine.sources import FOLDER, sources_key
 
 SOURCE = "engine.c"  # and the headers beside it
-FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
 SECONDS = 120  # a compiler that takes longer is given up
 MAX_ERRORS = 2**16  # bytes of what a compiler says
 SHOWN = 300  # characters of it
@@ -33,7 +33,8 @@ def compile_library(folder: Path | None, options: Sequence[str], processor: str)
     Raises KernelsError.
     """
     compiler = find_compiler()
-    flags = (*FLAGS, *options)
+    (every,) = read_levels("every")
+    flags = (*every.options, "-shared", *options)
     folder = own_folder(user_cache_path("tokenglass") / "kernels" if folder is None else folder)
     try:
         key = fingerprint(compiler, flags, processor)

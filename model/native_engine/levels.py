@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenglass.model import native_engine
+import tokenglass
 from tokenglass.model.native_engine.folder import is_intact
 from tokenglass.model.native_engine.sources import LEVELS, sources_key
 
-INSTALLED = "kernels"  # the folder in this package that CMakeLists.txt names
+INSTALLED = "model/native_engine/kernels"  # where CMakeLists.txt puts them in the package
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def usable_levels(levels: Sequence[Level], flags: Set[str]) -> list[Level]:
 def installed_library(levels: Iterable[Level], folders: Sequence[Path] | None = None) -> Path | None:
     """The library of the first of these levels that is installed; None where there is none, or that one is damaged
     or was compiled from other sources."""
-    if folders is None:  # an editable install keeps compiled files apart from the sources
-        folders = [Path(folder) / INSTALLED for folder in native_engine.__path__]
+    if folders is None:  # the package has two where it is installed in place: the sources, and what was compiled
+        folders = [Path(root) / INSTALLED for root in tokenglass.__path__]
     for level in levels:
         libraries = [library for folder in folders for library in folder.glob(f"{level.name}.*.so")]
         if libraries:

@@ -17,15 +17,18 @@
 #define GROUP 32     // columns are filled up to a multiple of it; and weights of int4 that share a scale and an offset
 #define PADDED(size) (((size) + GROUP - 1) / GROUP * GROUP)
 
-#if defined(__znver1__) || defined(__znver2__) || defined(__znver3__) || defined(__znver4__) || defined(__znver5__)
-#define SEES_STREAMS 1  // AMD's processors are slower when they are told what comes next in a fast stream
-#else
-#define SEES_STREAMS 0
+// Whether the processor is slower when it is told what comes next in a fast stream: AMD's are, one library serves all.
+static bool sees_streams;
+#if defined(__x86_64__)
+__attribute__((constructor)) static void look_at_processor(void) {
+    __builtin_cpu_init();
+    sees_streams = __builtin_cpu_is("amd");
+}
 #endif
 
 // Fetches a line of weights, of which there is a fast stream where there is little work on each.
 INLINE void fetch(bool fast, const char *line) {
-    if (!fast || !SEES_STREAMS) __builtin_prefetch(line, 0, 2);
+    if (!fast || !sees_streams) __builtin_prefetch(line, 0, 2);
 }
 
 typedef struct {  // up to LANES rows
