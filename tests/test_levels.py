@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.build import find_compiler, fingerprint
-from tokenglass.model.native_engine.errors import KernelsError
 from tokenglass.model.native_engine.levels import Level, read_levels, usable_levels
 from tokenglass.model.native_engine.library import choose_levels, compiler_options
 from tokenglass.model.native_engine.processor import describe_processor, processor_flags
