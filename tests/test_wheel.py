@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from shell import ENVIRONMENT
 
-from tokenglass.model.native_engine import build, errors, levels, library, processor, sources
+from tokenglass.model.errors import KernelsError
+from tokenglass.model.native_engine import build, levels, library, processor, sources
 
 ROOT = Path(__file__).parent.parent
 KERNELS = "tokenglass/model/native_engine/kernels"
@@ -81,7 +82,7 @@ def run(site: Path, empty: Path, *command: str | Path, **environment: str) -> su
 def has_compiler() -> bool:
     try:
         return bool(build.find_compiler())
-    except errors.KernelsError:
+    except KernelsError:
         return False
 
 
