@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from shell import ENVIRONMENT
 
 PROGRAM = """
@@ -43,3 +44,49 @@ def test_only_a_description_that_is_kept_names_the_libraries_and_the_files() -> 
     described = json.loads(run)
     assert set(described["versions"]) == {"tokenglass", "python", "torch", "tokenizers"}
     assert len(described["model_fingerprint"]) == len(described["tokenizer_fingerprint"]) == 64
+
+
+UNLOADABLE = """
+import sys
+sys.modules["torch"] = sys.modules["tokenglass.model.native_engine.build"] = None  # whoever imports one fails
+sys.argv = {argv!r}
+from tokenglass.model.checkpoint import weights
+weights.read_weights = None
+from tokenglass.cli.__main__ import generate
+generate()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--samplers", "nope"), "nope"),
+        (("--regex", "(a"), "unclosed group"),
+        (("--json-schema", '{"type": "nope"}'), "nope"),
+        (("--grammar", __file__), "grammar"),
+        (("--regex", "a", "--json"), "exclude each other"),
+        (("--beams", "2", "--mode", "jacobi"), "exclude each other"),
+        (("--beams", "2", "--ban", "a"), "ban"),
+        (("--beams", "2", "--length-penalty", "1000"), "length_penalty"),
+        (("--num-samples", "2", "--temperature", "0"), "temperature 0"),
+        (("--mode", "speculative", "--no-cache"), "--no-cache"),
+        (("--mode", "speculative", "--draft", "model"), "--draft-model"),
+        (("--mode", "parallel", "--reveal", "2", "--passes", "3"), "reveal and passes"),
+        (("--mode", "parallel", "--json"), "block"),
+        (("--flow", "--no-cache"), "--flow"),
+        (("--guidance", "2"), "--negative"),
+        (("-m", "nowhere"), "nowhere"),
+        (("--view", "live"), "terminal"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_needs_no_weights_is_refused_before_they_torch_or_kernels_are_touched(
+    arguments: tuple[str, ...], complaint: str
+) -> None:
+    code = UNLOADABLE.format(argv=["generate", "Once", *arguments])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False, env=ENVIRONMENT)
+    (line,) = done.stderr.decode().splitlines()
+    assert complaint in line
+    assert "internal error" not in line
+    assert done.returncode in (1, 2)
+    assert not done.stdout

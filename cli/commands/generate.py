@@ -49,7 +49,7 @@ def generate(
         print_version()
         return
     from tokenglass.cli.run import session
-    from tokenglass.cli.run.decoder import explained, records_of
+    from tokenglass.cli.run.decoder import check_run, explained, records_of
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.run.request import plan_caches, read_request
     from tokenglass.cli.run.several import is_several, several_view
@@ -63,6 +63,7 @@ def generate(
     opened = session.open_model(model)
     draft = session.open_draft(mode, opened)
     request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
+    check_run(opened, request, mode, search, has_flow=view.flow)
     caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
     loaded, draft_model = session.load_with_draft(opened, draft, caches)
     is_kept = keeper.is_on or name is ViewName.jsonl
@@ -76,7 +77,7 @@ def generate(
         identify=is_kept,
     )
     several = is_several(search)
-    flow_cache, explainer = explained(loaded, request, mode, several=several) if view.flow else (None, None)
+    flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
     with keeper, soft_interrupt() as interrupt:
         records = records_of(loaded, request, mode, search, interrupt, flow_cache, draft_model)
         if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():

@@ -17,6 +17,7 @@ from tokenglass.model.records.steps import Record
 if TYPE_CHECKING:
     import threading
 
+    from tokenglass.model.decoding.beam_search import BeamParameters
     from tokenglass.model.loading import LoadedModel
 
 
@@ -29,9 +30,16 @@ def check_several(request: Request, search: SearchOptions, view: ViewOptions) ->
     if view.pause or view.color_by is not ColorBy.none:
         raise ParameterError("--pause and --color-by follow a single text; leave out --num-samples and --beams")
     if search.beams == 1:
+        from tokenglass.model.decoding.samples import check_samples
+
+        check_samples(request, search.num_samples)
         return request
     if search.num_samples > search.beams:
         raise ParameterError(f"--num-samples {search.num_samples} is more than --beams {search.beams} can give")
+    from tokenglass.model.decoding.beams import check_beams
+
+    beam_parameters(search)
+    check_beams(request)
     return replace(request, sampling=request.sampling.replace(temperature=0.0))
 
 
@@ -39,14 +47,19 @@ def decode_several(
     loaded: LoadedModel, request: Request, interrupt: threading.Event, search: SearchOptions
 ) -> Iterator[Record]:
     """The records of all texts. Raises ParameterError, PromptError."""
-    from tokenglass.model.decoding.beam_search import BeamParameters
     from tokenglass.model.decoding.beams import decode_beams
     from tokenglass.model.decoding.samples import decode_samples
 
     if search.beams == 1:
         return decode_samples(loaded.engine, loaded.tokenizer, request, interrupt, search.num_samples)
-    parameters = BeamParameters(search.beams, search.length_penalty, search.early_stopping)
-    return decode_beams(loaded.engine, loaded.tokenizer, request, interrupt, parameters)
+    return decode_beams(loaded.engine, loaded.tokenizer, request, interrupt, beam_parameters(search))
+
+
+def beam_parameters(search: SearchOptions) -> BeamParameters:
+    """Raises ParameterError."""
+    from tokenglass.model.decoding.beam_search import BeamParameters
+
+    return BeamParameters(search.beams, search.length_penalty, search.early_stopping)
 
 
 def several_view(

@@ -16,6 +16,8 @@ from tokenglass.model.sampling.constraint_tokens import ConstraintTokens
 from tokenglass.model.sampling.context import Mask
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import numpy as np
     from llguidance import LLMatcher
     from numpy.typing import NDArray
@@ -47,6 +49,12 @@ class Constraint:
         except UnicodeEncodeError:
             raise ParameterError(f"{self.name}: is not valid UTF-8") from None
 
+    def check(self) -> None:
+        """Read the source without a tokenizer. Raises ParameterError where it is wrong, or llguidance is missing."""
+        error = library(self.name).LLMatcher.validate_grammar(grammar_of(self.name, self.source))
+        if error:
+            raise ParameterError(f"{self.name}: {reason(error)}")
+
     def begin(
         self, tokenizer: Tokenizer, eos_token_ids: frozenset[int], vocab_size: int | None = None
     ) -> ConstraintState:
@@ -60,17 +68,13 @@ class Constraint:
                 f"{self.name}: this tokenizer's decoder does not write each token as it is ({part}), so that no "
                 "constraint can be kept; leave it out, or use another model"
             )
-        try:
-            from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415  (an extra)
-        except ImportError:
-            raise ParameterError(
-                f'{self.name}: needs the llguidance library; pip install "tokenglass[constrain]"'
-            ) from None
+        llguidance = library(self.name)
         eos_token_ids = frozenset(k for k in eos_token_ids if vocab_size is None or k < vocab_size)
         tokens = ConstraintTokens(tokenizer, eos_token_ids, vocab_size)
         # Its own limits stand: they bound what a hostile schema can cost.
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(tokens.for_llguidance(), grammar_of(self.name, self.source), log_level=0, limits=limits)
+        limits = llguidance.LLParserLimits(verbose_errors=False)
+        grammar = grammar_of(self.name, self.source)
+        matcher = llguidance.LLMatcher(tokens.for_llguidance(), grammar, log_level=0, limits=limits)
         state = ConstraintState(self.name, matcher, tokens.size, tuple(sorted(eos_token_ids)))
         try:
             allowed = state.mask().allowed
@@ -79,6 +83,15 @@ class Constraint:
         if allowed is not None and not allowed.any():
             raise ParameterError(f"{self.name}: no text that this tokenizer can write fits")
         return state
+
+
+def library(name: str) -> ModuleType:
+    """llguidance, for the constraint of that name. Raises ParameterError where it is missing."""
+    try:
+        import llguidance  # noqa: PLC0415  (an extra)
+    except ImportError:
+        raise ParameterError(f'{name}: needs the llguidance library; pip install "tokenglass[constrain]"') from None
+    return llguidance
 
 
 class ConstraintState:
