@@ -38,6 +38,7 @@ def tokenglass_app() -> typer.Typer:
     from tokenglass.cli.commands.pick import pick
     from tokenglass.cli.commands.pull import pull
     from tokenglass.cli.commands.quantize import quantize
+    from tokenglass.cli.commands.replay import replay
     from tokenglass.cli.commands.score import score
     from tokenglass.cli.commands.tokens import tokens
 
@@ -45,7 +46,7 @@ def tokenglass_app() -> typer.Typer:
     app.callback()(about)
     groups = {
         "Write": (generate, chat, pick),
-        "Look inside": (flow, score, choose, tokens, inspect),
+        "Look inside": (flow, score, choose, replay, tokens, inspect),
         "Measure": (compare, bench, check),
         "Models": (pull, quantize, import_),
     }

@@ -51,6 +51,8 @@ class TraceReader:
 
     def __iter__(self) -> Iterator[Run | Step | Finish]:
         """All records from the first. Raises TraceError with the line's number."""
+        if self.line(0) is None:
+            raise TraceError("trace: it is empty")
         number = 0
         while (record := self.record(number)) is not None:
             yield record

@@ -1,0 +1,203 @@
+"""replay: a kept run again, without its model."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokenglass.cli.options.common import Debug
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.search import SearchOptions
+from tokenglass.cli.options.view import (
+    PANEL,
+    Color,
+    ColorBy,
+    ColorByOption,
+    ColorWhen,
+    Jsonl,
+    Panel,
+    PanelSize,
+    Pause,
+    Stats,
+    View,
+    ViewName,
+    ViewOptions,
+)
+from tokenglass.cli.say import json_bytes, say, say_lines, write
+from tokenglass.model.errors import ParameterError
+
+if TYPE_CHECKING:
+    import threading
+
+    from tokenglass.cli.views.view import View as Shows
+    from tokenglass.model.records.steps import Finish
+    from tokenglass.model.runs.playback import UnsureStretch
+    from tokenglass.model.runs.trace_reader import TraceReader
+
+INTERRUPTED, UNSURE = 130, 1
+FASTEST = "max"
+BESIDE = 3  # candidates named beside an unsure token
+
+TraceFile = Annotated[str, typer.Argument(metavar="FILE", help="A trace, also compressed; - is stdin.")]
+Speed = Annotated[
+    str, typer.Option("--speed", metavar="N|max", help="Times the recorded speed.", rich_help_panel=PANEL)
+]
+Begin = Annotated[int, typer.Option("--from", min=0, help="Show what comes before this step at once.")]
+Unsure = Annotated[
+    float | None,
+    typer.Option(
+        "--unsure", metavar="P", min=0, max=1, help="List the tokens whose final probability was below this, instead."
+    ),
+]
+Fail = Annotated[bool, typer.Option("--fail", help="With --unsure: exit with 1 where there are such tokens.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayViewOptions:
+    view: View = ViewName.auto
+    jsonl: Jsonl = False
+    panel: Panel = PanelSize.full
+    color_by: ColorByOption = ColorBy.none
+    pause: Pause = False
+    stats: Stats = False
+    color: Color = ColorWhen.auto
+
+
+@flat
+def replay(
+    file: TraceFile,
+    view: ReplayViewOptions,
+    speed: Speed = "1",
+    begin: Begin = 0,
+    unsure: Unsure = None,
+    fail: Fail = False,
+    debug: Debug = False,
+) -> None:
+    """Show a kept run again, at the speed it had, without its model.
+
+    --trace FILE keeps a run. In a pipe the text comes at once, or with --jsonl the records again.
+    """
+    factor = speed_factor(speed)
+    if fail and unsure is None:
+        raise ParameterError("--fail goes with --unsure P")
+    with open_file(file) as trace:
+        if unsure is not None:
+            is_unsure = list_unsure(trace, unsure)
+        else:
+            play(trace, view, factor, begin)
+        if trace.note:
+            say(f"note: {trace.note}")
+    if unsure is not None and fail and is_unsure:
+        raise typer.Exit(UNSURE)
+
+
+def speed_factor(speed: str) -> float:
+    """How many times as fast; infinity for max. Raises ParameterError."""
+    try:
+        factor = float("inf") if speed == FASTEST else float(speed)
+    except ValueError:
+        factor = 0
+    if not factor > 0:
+        raise ParameterError(f"--speed {speed}: expected a number above 0, or {FASTEST}")
+    return factor
+
+
+def open_file(file: str) -> TraceReader:
+    """The trace that a command names. Raises TraceError."""
+    from tokenglass.model.files import expand_home
+    from tokenglass.model.runs.trace_reader import TraceReader, open_trace
+
+    if file != "-":
+        return open_trace(expand_home(file))
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ParameterError("- is stdin, and nothing is piped into it; name a file")
+    return TraceReader(sys.stdin.buffer, is_file=False)
+
+
+def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int) -> None:
+    """Show every run of a trace in the view that was chosen. Raises TraceError, ParameterError."""
+    from tokenglass.cli.run.session import settle_view
+    from tokenglass.cli.run.summary import summary
+    from tokenglass.cli.terminal.interrupts import soft_interrupt
+    from tokenglass.model.runs.playback import at_speed, ended, split_runs
+
+    options = ViewOptions(
+        view=chosen.view,
+        jsonl=chosen.jsonl,
+        panel=chosen.panel,
+        color_by=chosen.color_by,
+        pause=chosen.pause,
+        color=chosen.color,
+    )
+    name = settle_view(options)
+    if name is ViewName.jsonl:
+        write_lines(trace)
+        return
+    if not sys.stdout.isatty():
+        speed = float("inf")
+    with soft_interrupt() as interrupt:
+        finish: Finish | None = None
+        for run, records in split_runs(trace):
+            if finish is not None and not sys.stdout.isatty():
+                sys.stdout.buffer.write(b"\n")  # one answer after another, as in a chat
+            view = make_replay_view(name, options, run.search.num_samples if run.search.is_several else None, interrupt)
+            finish = view.show(run, ended(at_speed(records, speed, interrupt, begin), interrupt))
+            if chosen.stats:
+                say_lines(summary(run, finish))
+            if interrupt.is_set():
+                raise typer.Exit(INTERRUPTED)
+
+
+def make_replay_view(name: ViewName, options: ViewOptions, shown: int | None, interrupt: threading.Event) -> Shows:
+    """The view that `generate` would have; `shown` texts of several, or None for one."""
+    from tokenglass.cli.run.session import make_view
+    from tokenglass.cli.run.several import several_view
+
+    if shown is None:
+        return make_view(name, options, interrupt)
+    return several_view(name, options, SearchOptions(num_samples=shown), interrupt, echo=False)
+
+
+def write_lines(trace: TraceReader) -> None:
+    """The records as JSON lines, as they were."""
+    from tokenglass.model.runs.trace import to_line
+
+    for record in trace:
+        sys.stdout.buffer.write(json_bytes(to_line(record), terminal=sys.stdout.isatty()) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def list_unsure(trace: TraceReader, threshold: float) -> bool:
+    """Print the stretches where final probabilities fell below the threshold; whether there were any."""
+    from tokenglass.model.records.steps import Step
+    from tokenglass.model.runs.playback import Texts, split_runs, unsure_stretches
+
+    count = 0
+    for _, records in split_runs(trace):
+        texts = Texts()
+        for record in records:
+            if isinstance(record, Step):
+                texts.add(record)
+        for stretch in unsure_stretches(texts, threshold):
+            count += 1
+            write(described(stretch))
+    say(f"{count:,} stretches below {threshold:g}")
+    return count > 0
+
+
+def described(stretch: UnsureStretch) -> str:
+    """A line for where it is, and one for each of its tokens."""
+    from tokenglass.cli.terminal.terminal import visible_piece
+    from tokenglass.cli.widgets.widget import percent
+
+    lines = [f"text {stretch.sequence}, token {stretch.start:,}: …{' '.join(stretch.before.split())}"]
+    for choice in stretch.choices:
+        others = [candidate for candidate in choice.candidates if candidate.token_id != choice.token_id][:BESIDE]
+        beside = ", ".join(f"{visible_piece(other.piece)} {percent(other.prob)}" for other in others)
+        lines.append(
+            f"  {visible_piece(choice.piece)}  {percent(choice.prob)}" + (f"   beside {beside}" if beside else "")
+        )
+    return "\n".join(lines)
