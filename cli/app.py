@@ -31,6 +31,7 @@ def tokenglass_app() -> typer.Typer:
     from tokenglass.cli.commands.check import check
     from tokenglass.cli.commands.choose import choose
     from tokenglass.cli.commands.compare import compare
+    from tokenglass.cli.commands.export import export
     from tokenglass.cli.commands.flow import flow
     from tokenglass.cli.commands.import_ import import_
     from tokenglass.cli.commands.inspect import inspect
@@ -46,7 +47,7 @@ def tokenglass_app() -> typer.Typer:
     app.callback()(about)
     groups = {
         "Write": (generate, chat, pick),
-        "Look inside": (flow, score, choose, replay, tokens, inspect),
+        "Look inside": (flow, score, choose, replay, export, tokens, inspect),
         "Measure": (compare, bench, check),
         "Models": (pull, quantize, import_),
     }
