@@ -184,7 +184,7 @@ def list_unsure(trace: TraceReader, threshold: float) -> bool:
         for stretch in unsure_stretches(texts, threshold):
             count += 1
             write(described(stretch))
-    say(f"{count:,} stretches below {threshold:g}")
+    say(f"{count:,} {'stretch' if count == 1 else 'stretches'} below {threshold:g}")
     return count > 0
 
 
