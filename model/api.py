@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Record
@@ -28,4 +28,4 @@ def generate(model: LoadedModel, prompt: str, *, seed: int = 0, **options: Any) 
     """
     fields = {"eos_token_ids": model.eos_token_ids, **options}
     request = Request(model.tokenizer.encode(prompt), seed=seed, **fields)
-    yield from decode(model.engine, model.tokenizer, request, threading.Event())
+    yield from decode(Job.of(model, request))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import tiny
 import torch
 
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.records.steps import Choice, Finish, Step
 from tokenglass.model.sampling.constraints import Constraint, ConstraintState
@@ -82,7 +82,7 @@ def run(
         **{"max_new_tokens": 200, **options},
     )
     engine = tiny.ScriptedEngine(script or noise, limit=600)
-    records = list(decode(engine, tokenizer, request, threading.Event()))
+    records = list(decode(Job(engine, tokenizer, request)))
     (finish,) = [record for record in records if isinstance(record, Finish)]
     steps = tuple(record for record in records if isinstance(record, Step))
     return Ran("".join(record.text for record in records), finish.reason, steps)

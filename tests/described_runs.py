@@ -7,8 +7,9 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
+from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.runs.run import EngineSettings, ModeSettings, Run, Search
+from tokenglass.model.runs.run import EngineSettings, Run, Search
 from tokenglass.model.sampling.constraints import Constraint, ConstraintName
 from tokenglass.model.sampling.parameters import SAMPLERS, SETTINGS, SamplingParameters
 from tokenglass.model.sampling.settings import Number

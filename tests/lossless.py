@@ -9,7 +9,6 @@ import argparse
 import functools
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ import tiny
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
 from tokenglass.model.decoding.healing import heal
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
@@ -148,35 +148,36 @@ Begin = Callable[[Case], Iterator[Record]]
 def speculative(case: Case, drafter: str) -> Iterator[Record]:
     model, request = engine(case.kind), case.request
     cache = model.new_cache(planned_length=request.planned_length(model.limit))
+    job = Job(model, tokenizer(), request, cache=cache, mask_id=MASK, draft_engine=model)
     guesses = {
         "ngram": NgramDrafter,
-        "parallel": lambda: ParallelDrafter(model, cache, MASK),
-        "itself": lambda: ModelDrafter(model, len(request.prompt_ids), model.vocab_size),
-        "another": lambda: ModelDrafter(engine(case.kind, 2), len(request.prompt_ids), model.vocab_size),
+        "parallel": lambda: ParallelDrafter(job),
+        "itself": lambda: ModelDrafter(job),
+        "another": lambda: ModelDrafter(replace(job, draft_engine=engine(case.kind, 2))),
     }[drafter]()
-    return decode_speculative(model, tokenizer(), request, threading.Event(), cache, guesses, case.count)
+    return decode_speculative(job, guesses, case.count)
 
 
 def jacobi(case: Case) -> Iterator[Record]:
     model = engine(case.kind)
     cache = model.new_cache(planned_length=case.request.planned_length(model.limit))
-    return decode_jacobi(model, tokenizer(), case.request, threading.Event(), cache, case.count)
+    return decode_jacobi(Job(model, tokenizer(), case.request, cache=cache), case.count)
 
 
 def alone(case: Case, **changes: object) -> Iterator[Record]:
-    return decode(engine(case.kind), tokenizer(), replace(case.request, **changes), threading.Event())
+    return decode(Job(engine(case.kind), tokenizer(), replace(case.request, **changes)))
 
 
 def sample(case: Case) -> Iterator[Record]:
     """The second of two."""
-    for record in decode_samples(engine(case.kind), tokenizer(), case.request, threading.Event(), 2):
+    for record in decode_samples(Job(engine(case.kind), tokenizer(), case.request), 2):
         if record.sequence == 1:
             yield record
 
 
 def blocks_of_one(case: Case) -> Iterator[Record]:
     rule = ParallelParameters(block_size=1, reveal=1)
-    return decode_parallel(engine(case.kind), tokenizer(), case.request, threading.Event(), rule, MASK)
+    return decode_parallel(Job(engine(case.kind), tokenizer(), case.request, mask_id=MASK), rule)
 
 
 MODES: dict[str, Begin] = {
@@ -203,12 +204,13 @@ class Outcome:
     new_tokens: int
 
 
-def outcome(records: Iterator[Record], prompt_length: int) -> Outcome | str:
+def outcome(begin: Begin, case: Case) -> Outcome | str:
     """What stands at the end; the message of a run that is refused."""
+    prompt_length = len(case.request.prompt_ids)
     ids: list[int] = []
     text = ""
     try:
-        for record in records:
+        for record in begin(case):
             text += record.text
             if isinstance(record, Step):
                 if record.rewound_to is not None:
@@ -223,11 +225,11 @@ def outcome(records: Iterator[Record], prompt_length: int) -> Outcome | str:
 
 def check(case: Case) -> None:
     """The way of decoding gives what one token at a time gives, or says what it cannot do."""
-    request, length = case.request, len(case.request.prompt_ids)
+    request = case.request
     if case.mode == "a sample":
         request = replace(request, seed=derived_seed(request.seed, 1))
-    expected = outcome(alone(replace(case, request=request)), length)
-    found = outcome(MODES[case.mode](case), length)
+    expected = outcome(alone, replace(case, request=request))
+    found = outcome(MODES[case.mode], case)
     if isinstance(found, str):
         told = REFUSED.get(case.mode, ())
         assert found == expected or any(name in found for name in told), (case, found, expected)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request, truncate
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import load_model
@@ -28,7 +29,7 @@ EOS = 0
 def run(engine: Any, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], **options: Any) -> tuple[list[Step], Finish]:
     """The steps and the one Finish of a run, greedy unless told otherwise."""
     request = Request(prompt_ids, **{"seed": 1, "sampling": GREEDY, "eos_token_ids": frozenset({EOS}), **options})
-    *steps, finish = decode(engine, tokenizer, request, threading.Event())
+    *steps, finish = decode(Job(engine, tokenizer, request))
     assert isinstance(finish, Finish)
     assert all(isinstance(step, Step) for step in steps)
     return steps, finish
@@ -120,7 +121,7 @@ def test_an_interrupt_is_seen_before_the_next_pass(taken: int, tokenizer: Tokeni
     """Also in the middle of a prefill of three chunks."""
     scripted, flag = tiny.ScriptedEngine(tiny.says(30, after=6)), threading.Event()
     request = Request((1, 2, 3, 4, 5, 6), 1, GREEDY, prefill_chunk=2)
-    records = decode(scripted, tokenizer, request, flag)
+    records = decode(Job(scripted, tokenizer, request, flag))
     before = list(itertools.islice(records, taken))
     flag.set()
     (finish,) = records
@@ -136,9 +137,9 @@ def test_logits_that_are_not_numbers_finish_with_an_error_and_raise(tokenizer: T
 
     seen: list[Record] = []
     with pytest.raises(EngineError, match="not numbers"):
-        seen.extend(decode(tiny.ScriptedEngine(script), tokenizer, Request((1, 2), 1, GREEDY), threading.Event()))
+        seen.extend(decode(Job(tiny.ScriptedEngine(script), tokenizer, Request((1, 2), 1, GREEDY))))
     seen = []
-    records = decode(tiny.ScriptedEngine(script), tokenizer, Request((1, 2), 1, GREEDY), threading.Event())
+    records = decode(Job(tiny.ScriptedEngine(script), tokenizer, Request((1, 2), 1, GREEDY)))
     seen = list(itertools.islice(records, 3))
     assert tiny.new_tokens(seen) == [30, 30]
     assert isinstance(seen[-1], Finish)
@@ -182,7 +183,7 @@ def test_the_seed_decides_the_text(engine: TorchEngine, tokenizer: Tokenizer, pr
 def test_an_over_long_prompt_is_refused_before_the_first_pass(tokenizer: Tokenizer) -> None:
     scripted = tiny.ScriptedEngine(tiny.says(30, after=2), limit=8)
     with pytest.raises(PromptError, match="the prompt is 8 tokens and the context holds 8"):
-        next(decode(scripted, tokenizer, Request(tuple(range(8)), 1), threading.Event()))
+        next(decode(Job(scripted, tokenizer, Request(tuple(range(8)), 1))))
     assert scripted.inputs == []
 
 

@@ -20,6 +20,7 @@ from torch_parts import as_tensor
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.together import Together
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
@@ -58,7 +59,7 @@ def asked(prompt_ids: Sequence[int], **options: Any) -> Request:
 
 
 def search(engine: Any, tokenizer: Tokenizer, request: Request, *parameters: Any) -> list[Record]:
-    return list(decode_beams(engine, tokenizer, request, threading.Event(), BeamParameters(*parameters)))
+    return list(decode_beams(Job(engine, tokenizer, request), BeamParameters(*parameters)))
 
 
 def finishes(records: Sequence[Record]) -> list[Finish]:
@@ -99,7 +100,7 @@ def assert_same_as_transformers(
         output_scores=True,
         **options,
     )
-    records = list(decode_beams(engine, tokenizer, request, threading.Event(), parameters))
+    records = list(decode_beams(Job(engine, tokenizer, request), parameters))
     told = texts(records)
     ends = finishes(records)
     assert len(ends) == count
@@ -317,7 +318,7 @@ def test_guided_beams_are_scored_by_the_guided_logprobs(engine: TorchEngine, tok
 def test_an_interrupt_ranks_what_there_is(taken: int, engine: TorchEngine, tokenizer: Tokenizer) -> None:
     flag = threading.Event()
     request = asked(tokenizer.encode(PROMPT), prefill_chunk=8)
-    records = decode_beams(engine, tokenizer, request, flag, BeamParameters(3))
+    records = decode_beams(Job(engine, tokenizer, request, flag), BeamParameters(3))
     before = list(itertools.islice(records, taken))
     flag.set()
     after = list(records)
@@ -333,7 +334,7 @@ def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> No
     def script(length: int) -> torch.Tensor:
         return torch.full((512,), torch.nan) if length > 3 else torch.arange(512.0) / 100
 
-    records = decode_beams(tiny.ScriptedEngine(script), tokenizer, asked((1, 2)), threading.Event(), BeamParameters(2))
+    records = decode_beams(Job(tiny.ScriptedEngine(script), tokenizer, asked((1, 2))), BeamParameters(2))
     seen = list(itertools.islice(records, 4))
     seen += list(itertools.takewhile(lambda record: len(finishes([record])) == 0, records))
     last = next(records)
@@ -358,7 +359,7 @@ def test_parameters_out_of_range_are_refused(wrong: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("options", [{"bans": ("x",)}, {"use_cache": False}])
 def test_what_needs_a_single_text_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match="leave out one of the two"):
-        next(decode_beams(None, None, asked((1, 2), **options), threading.Event(), BeamParameters(2)))
+        next(decode_beams(Job(None, None, asked((1, 2), **options)), BeamParameters(2)))
 
 
 def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: TorchEngine, tokenizer: Tokenizer) -> None:

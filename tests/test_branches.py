@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.branches import Branches, Node
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import PromptError
@@ -215,7 +215,7 @@ TestWindowedWalk.settings = settings(max_examples=25, stateful_step_count=20)
 
 def test_drawing_alone_gives_the_text_of_a_run_with_the_same_seed(engine: Counting) -> None:
     request = Request(PROMPT, seed=7, max_new_tokens=24, ignore_eos=True, eos_token_ids=frozenset({EOS}))
-    records = decode(engine, TOKENIZER, request, threading.Event())
+    records = decode(Job(engine, TOKENIZER, request))
     expected = [choice for record in records if isinstance(record, Step) for choice in record.choices]
     branches = begin(engine, max_new_tokens=24, ignore_eos=True)
     for _ in range(24):

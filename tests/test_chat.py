@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, TemplateError
 from tokenglass.model.loading import LoadedModel, load_model
@@ -160,7 +161,7 @@ def test_a_later_turn_computes_only_what_is_new_and_says_what_a_fresh_cache_woul
     say(conversation, "hello there")
     text, finish, request = say(conversation, "and now?")
     assert finish.totals.prefill_tokens < len(request.prompt_ids)
-    fresh = list(decode(loaded.engine, loaded.tokenizer, request, threading.Event()))
+    fresh = list(decode(Job(loaded.engine, loaded.tokenizer, request)))
     assert "".join(record.text for record in fresh) == text
     assert [message.role for message in conversation.messages] == ["user", "assistant"] * 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import threading
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -23,13 +22,14 @@ from tokenglass.cli.widgets.plot import Plot, Point
 from tokenglass.cli.widgets.widget import ASCII, UNICODE
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
 from tokenglass.model.measuring.comparison.divergence import divergence
 from tokenglass.model.measuring.comparison.facts import facts_of
-from tokenglass.model.measuring.comparison.modes import MODES, Modes
+from tokenglass.model.measuring.comparison.modes import NAMES, Variants
 from tokenglass.model.measuring.comparison.passages import read_passages
 from tokenglass.model.measuring.comparison.references import references
 from tokenglass.model.measuring.comparison.rows import METRICS
@@ -71,12 +71,12 @@ def request_of(loaded: LoadedModel, tokens: int, sampling: SamplingParameters = 
 # The modes
 
 
-@pytest.mark.parametrize("name", [name for name in MODES if name != "speculative-model"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "speculative-model"])
 def test_every_mode_writes_as_many_tokens_as_were_asked_for_and_lossless_ones_the_same(
     loaded: LoadedModel, name: str
 ) -> None:
-    mode, request = Modes(loaded).named(name), request_of(loaded, 21)
-    found, expected = run(mode, request), run(Modes(loaded).named("autoregressive"), request)
+    mode, request = Variants(loaded).named(name), request_of(loaded, 21)
+    found, expected = run(mode, request), run(Variants(loaded).named("autoregressive"), request)
     assert len(found.token_ids) == 21
     assert found.text == loaded.tokenizer.decode([*request.prompt_ids, *found.token_ids])[len(PROMPTS[1]) :]
     assert 0 < found.first_seconds <= found.seconds
@@ -88,7 +88,7 @@ def test_every_mode_writes_as_many_tokens_as_were_asked_for_and_lossless_ones_th
 
 
 def test_passes_are_those_of_the_prompt_and_of_every_block(loaded: LoadedModel) -> None:
-    make, request = Modes(loaded, block_size=8), request_of(loaded, 24)
+    make, request = Variants(loaded, block_size=8), request_of(loaded, 24)
     assert run(make.named("autoregressive"), request).forwards == 24
     assert run(make.named("parallel-1"), request).forwards == 1 + 3
     assert run(make.named("parallel-2"), request).forwards == 1 + 3 * 2
@@ -96,7 +96,7 @@ def test_passes_are_those_of_the_prompt_and_of_every_block(loaded: LoadedModel) 
 
 
 def test_passes_of_a_draft_model_are_not_those_of_the_model(loaded: LoadedModel, plain: LoadedModel) -> None:
-    mode = Modes(loaded, draft=plain, draft_length=4).named("speculative-model")
+    mode = Variants(loaded, draft=plain, draft_length=4).named("speculative-model")
     found = run(mode, request_of(loaded, 21))
     assert found.forwards == 1 + 4  # the draft model has the same weights: 4 guesses and one token more each time
 
@@ -104,11 +104,11 @@ def test_passes_of_a_draft_model_are_not_those_of_the_model(loaded: LoadedModel,
 def test_a_name_that_is_no_mode_is_refused(loaded: LoadedModel) -> None:
     for name in ("parallel", "parallel-0", "beam", ""):
         with pytest.raises(ParameterError, match="no mode is called"):
-            Modes(loaded).named(name)
+            Variants(loaded).named(name)
 
 
 def test_runs_are_interleaved_and_their_median_counts(loaded: LoadedModel) -> None:
-    modes = [Modes(loaded).named(name) for name in ("autoregressive", "jacobi")]
+    modes = [Variants(loaded).named(name) for name in ("autoregressive", "jacobi")]
     requests = [request_of(loaded, 3, seed=seed) for seed in (1, 2)]
     counts = [[len(found) for runs in every for found in runs.found] for every in interleaved(modes, requests, 2)]
     assert counts[:5] == [[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [2, 1, 1, 1]]
@@ -124,7 +124,7 @@ def test_runs_are_interleaved_and_their_median_counts(loaded: LoadedModel) -> No
 
 
 def settled(loaded: LoadedModel, request: Request) -> list[Choice]:
-    records = decode(loaded.engine, loaded.tokenizer, request, threading.Event())
+    records = decode(Job(loaded.engine, loaded.tokenizer, request))
     return [choice for record in records if isinstance(record, Step) for choice in record.choices]
 
 
@@ -169,7 +169,9 @@ def test_equal_texts_do_not_diverge_and_a_shorter_one_has_no_margin(loaded: Load
 
 def compared(loaded: LoadedModel, names: tuple[str, ...], **plan: Any) -> tuple[Comparison, int]:
     plan = {"sampling": SAMPLED, "prompts": PROMPTS, "seeds": (1, 2), "tokens": 24, "rounds": 1, **plan}
-    made = Comparison(loaded, Scorer(loaded), Plan(**plan), [Modes(loaded, block_size=8).named(name) for name in names])
+    made = Comparison(
+        loaded, Scorer(loaded), Plan(**plan), [Variants(loaded, block_size=8).named(name) for name in names]
+    )
     made.try_modes()
     return made, sum(1 for _ in made.measure())
 
@@ -224,7 +226,7 @@ def test_greedy_texts_need_one_seed(loaded: LoadedModel) -> None:
 
 
 def test_a_parted_text_is_listed(comparison: Comparison, loaded: LoadedModel) -> None:
-    mode = Modes(loaded).named("jacobi")
+    mode = Variants(loaded).named("jacobi")
     written = [[run(mode, request)] for request in comparison.requests]
     wrong = [[replace(written[0][0], token_ids=(*written[0][0].token_ids[:-1], 7))], *written[1:]]
     (parting,) = comparison.parted(Runs(mode, wrong), Runs(mode, written), comparison.requests)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Finish
@@ -126,7 +126,7 @@ def written(tokenizer: Tokenizer, constraint: Constraint, seed: int, rows: int, 
     )
     engine = tiny.ScriptedEngine(noise, limit=600)
     engine.vocab_size = rows
-    *steps, finish = decode(engine, tokenizer, request, threading.Event())
+    *steps, finish = decode(Job(engine, tokenizer, request))
     assert isinstance(finish, Finish)
     ids = [choice.token_id for step in steps for choice in step.choices]
     assert all(token_id < rows for token_id in ids)

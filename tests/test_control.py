@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import NgramDrafter
 from tokenglass.model.decoding.healing import heal
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.samples import decode_samples
 from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
@@ -34,7 +34,7 @@ EOS = 0
 def run(engine: Any, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], **options: Any) -> tuple[list[Step], Finish]:
     """The steps and the one Finish of a run, greedy unless told otherwise."""
     request = Request(prompt_ids, **{"seed": 1, "sampling": GREEDY, "eos_token_ids": frozenset({EOS}), **options})
-    *steps, finish = decode(engine, tokenizer, request, threading.Event())
+    *steps, finish = decode(Job(engine, tokenizer, request))
     assert isinstance(finish, Finish)
     return [step for step in steps if isinstance(step, Step)], finish
 
@@ -258,12 +258,11 @@ def test_ways_of_decoding_stop_at_a_special_token(engine: TorchEngine) -> None:
 
     request = Request(prompt, 1, GREEDY, stops=(name,), max_new_tokens=9)
     sharp = replace(request, sampling=SamplingParameters(temperature=1e-6))
-    never = threading.Event()
     ways = {
-        "autoregressive": decode(engine, tokenizer, request, never),
-        "samples": decode_samples(engine, tokenizer, sharp, never, 2),
-        "speculative": decode_speculative(engine, tokenizer, request, never, engine.new_cache(), NgramDrafter(), 3),
-        "jacobi": decode_jacobi(engine, tokenizer, request, never, engine.new_cache(), 4),
+        "autoregressive": decode(Job(engine, tokenizer, request)),
+        "samples": decode_samples(Job(engine, tokenizer, sharp), 2),
+        "speculative": decode_speculative(Job(engine, tokenizer, request, cache=engine.new_cache()), NgramDrafter(), 3),
+        "jacobi": decode_jacobi(Job(engine, tokenizer, request, cache=engine.new_cache()), 4),
     }
     for way, records in ways.items():
         kept = list(records)

@@ -20,6 +20,7 @@ from tokenglass.model.decoding.beams import decode_beams
 from tokenglass.model.decoding.conversation import Conversation
 from tokenglass.model.decoding.drafts import NgramDrafter
 from tokenglass.model.decoding.ending import end_always
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
@@ -78,18 +79,20 @@ def conversation(engine: Any, tokenizer: Any, request: Request) -> Iterator[Reco
 
 def parallel(engine: Any, tokenizer: Any, request: Request) -> Iterator[Record]:
     parameters = ParallelParameters(8, passes=4)
-    return decode_parallel(engine, tokenizer, request, FLAG, parameters, engine.model.config.mask_token_id)
+    return decode_parallel(Job(engine, tokenizer, request, mask_id=engine.model.config.mask_token_id), parameters)
 
 
 LOOPS: dict[str, Callable[[Any, Any, Request], Iterator[Record]]] = {
-    "autoregressive": lambda engine, tokenizer, request: decode(engine, tokenizer, request, FLAG),
-    "samples": lambda engine, tokenizer, request: decode_samples(engine, tokenizer, request, FLAG, 3),
-    "beams": lambda engine, tokenizer, request: decode_beams(engine, tokenizer, request, FLAG, BeamParameters(3)),
+    "autoregressive": lambda engine, tokenizer, request: decode(Job(engine, tokenizer, request)),
+    "samples": lambda engine, tokenizer, request: decode_samples(Job(engine, tokenizer, request), 3),
+    "beams": lambda engine, tokenizer, request: decode_beams(Job(engine, tokenizer, request), BeamParameters(3)),
     "parallel": parallel,
     "speculative": lambda engine, tokenizer, request: decode_speculative(
-        engine, tokenizer, request, FLAG, engine.new_cache(), NgramDrafter()
+        Job(engine, tokenizer, request, cache=engine.new_cache()), NgramDrafter()
     ),
-    "jacobi": lambda engine, tokenizer, request: decode_jacobi(engine, tokenizer, request, FLAG, engine.new_cache(), 2),
+    "jacobi": lambda engine, tokenizer, request: decode_jacobi(
+        Job(engine, tokenizer, request, cache=engine.new_cache()), 2
+    ),
     "conversation": conversation,
 }
 

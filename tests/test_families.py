@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.progress import finish
@@ -222,7 +222,7 @@ def test_greedy_text_is_that_of_transformers(pair: Pair, length: int, tokenizer:
             prefill_chunk=24,
             use_cache=use_cache,
         )
-        records = list(decode(pair.engine, tokenizer, request, threading.Event()))
+        records = list(decode(Job(pair.engine, tokenizer, request)))
         new = tiny.new_tokens(records)
         assert len(new) == BORDER - 40
         assert len(set(new)) > 1

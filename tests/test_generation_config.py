@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.run.request import build_request
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ConfigError, ParameterError, PromptError
 from tokenglass.model.loading import LoadedModel, load_model
@@ -84,7 +84,7 @@ def ask(loaded: LoadedModel, sampling: SamplingOptions = GREEDY, chat: bool = Fa
 
 def our_tokens(folder: Path, **control: Any) -> tuple[list[int], Finish]:
     loaded = load_model(folder)
-    *steps, finish = decode(loaded.engine, loaded.tokenizer, ask(loaded, **control), threading.Event())
+    *steps, finish = decode(Job(loaded.engine, loaded.tokenizer, ask(loaded, **control)))
     assert isinstance(finish, Finish)
     return tiny.new_tokens(steps), finish
 
@@ -94,7 +94,7 @@ def said(saved_checkpoint: Path) -> list[int]:
     """The first tokens that the model writes where nothing ends it."""
     loaded = load_model(saved_checkpoint)
     request = Request(loaded.tokenizer.encode(PROMPT), 1, SamplingParameters(temperature=0), max_new_tokens=16)
-    return tiny.new_tokens(list(decode(loaded.engine, loaded.tokenizer, request, threading.Event())))
+    return tiny.new_tokens(list(decode(Job(loaded.engine, loaded.tokenizer, request))))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch_parts import as_tensor
 
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.guidance import Negative, room
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.errors import PromptError
@@ -63,11 +63,11 @@ def test_a_guided_greedy_run_takes_the_tokens_that_transformers_takes(
         pad_token_id=0,
     )
 
-    found = tiny.new_tokens(list(decode(engine, tokenizer, request, threading.Event())))
+    found = tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))
 
     assert found == expected[0, len(request.prompt_ids) :].tolist()
     unguided = replace(request, negative_ids=(), sampling=SamplingParameters(temperature=0))
-    assert found != tiny.new_tokens(list(decode(engine, tokenizer, unguided, threading.Event())))
+    assert found != tiny.new_tokens(list(decode(Job(engine, tokenizer, unguided))))
 
 
 @pytest.mark.parametrize("scale", [1.5, 4.0])
@@ -119,7 +119,7 @@ def test_guided_scores_are_penalised_as_those_of_transformers_are(
         pad_token_id=0,
         **{"eos_token_id": None, **theirs},
     )
-    found = tiny.new_tokens(list(decode(engine, tokenizer, request, threading.Event())))
+    found = tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))
     assert found == expected[0, len(request.prompt_ids) :].tolist()
 
 

@@ -23,6 +23,7 @@ from tokenglass.cli.views.live_several import SeveralLive
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.several import Counted, SeveralPipe, SeveralPlain
 from tokenglass.cli.widgets.panel import Size
+from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import (
@@ -37,7 +38,7 @@ from tokenglass.model.records.steps import (
     Step,
     Totals,
 )
-from tokenglass.model.runs.run import EngineSettings, ModeSettings, Run, Search
+from tokenglass.model.runs.run import EngineSettings, Run, Search
 from tokenglass.model.runs.trace import from_line, read, to_line
 from tokenglass.model.sampling.parameters import SETTINGS
 

@@ -26,6 +26,7 @@ from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.large_pages import Arena, zeros
@@ -268,7 +269,7 @@ def test_threads_and_prefill_change_no_greedy_text(kind: str, tokenizer: Tokeniz
             prefill_chunk=chunk,
             use_cache=cached,
         )
-        texts.add(tuple(tiny.new_tokens(list(decode(engine, tokenizer, request, threading.Event())))))
+        texts.add(tuple(tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))))
     assert len(texts) == 1
     assert len(set(texts.pop())) > 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tiny_gguf import byte_level_metadata, sentencepiece_metadata, write_gguf
 from unicode_lines import unicode_lines
 
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.importers.gguf_file import GGUFFile
@@ -63,7 +63,7 @@ def test_greedy_text_of_a_llama_with_biases(tmp_path: Path) -> None:
     ours = load_model(tmp_path / "out", device="cpu")
     prompt = [5, 17, 200, 3]
     request = Request(tuple(prompt), 1, SamplingParameters(temperature=0), max_new_tokens=12)
-    text = tiny.new_tokens(list(decode(ours.engine, ours.tokenizer, request, threading.Event())))
+    text = tiny.new_tokens(list(decode(Job(ours.engine, ours.tokenizer, request))))
     assert LlamaCpp(path).complete(prompt, 12, keep=False)["tokens"] == text
 
 

@@ -17,6 +17,7 @@ from torch_parts import as_tensor
 
 from tokenglass.model.config.config import SLACK
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
@@ -46,7 +47,7 @@ def run(
     """The steps and the Finish of a run, greedy unless told otherwise."""
     request = Request(prompt_ids, **{"seed": 1, "sampling": GREEDY, "eos_token_ids": frozenset({EOS}), **options})
     parameters = ParallelParameters(**{"block_size": 8, **rule})
-    *steps, finish = decode_parallel(engine, tokenizer, request, threading.Event(), parameters, MASK)
+    *steps, finish = decode_parallel(Job(engine, tokenizer, request, mask_id=MASK), parameters)
     assert isinstance(finish, Finish)
     assert all(isinstance(step, Step) for step in steps)
     return steps, finish
@@ -180,7 +181,7 @@ def test_blocks_of_one_are_autoregressive(
     options = {"sampling": sampling, "max_new_tokens": 40, "use_cache": use_cache, "stops": ("qq",)}
     steps, finish = run(engine, tokenizer, prompt, {**rule, "block_size": 1}, **options)
     request = Request(prompt, seed=1, eos_token_ids=frozenset({EOS}), **options)
-    *expected, end = decode(engine, tokenizer, request, threading.Event())
+    *expected, end = decode(Job(engine, tokenizer, request))
     assert filled(steps) == tiny.new_tokens(expected)
     assert (finish.reason, text_of(steps, finish)) == (end.reason, "".join(record.text for record in [*expected, end]))
     draws = [choice.draw for step in steps for choice in step.choices]
@@ -356,7 +357,9 @@ def test_an_interrupt_stops_between_passes_and_keeps_what_is_settled(
 ) -> None:
     interrupt = threading.Event()
     request = Request(prompt, seed=1, sampling=GREEDY, ignore_eos=True)
-    records = decode_parallel(engine, tokenizer, request, interrupt, ParallelParameters(block_size=8, reveal=4), MASK)
+    records = decode_parallel(
+        Job(engine, tokenizer, request, interrupt, mask_id=MASK), ParallelParameters(block_size=8, reveal=4)
+    )
     steps = list(itertools.islice(records, 6))  # prefill, two passes for each of two blocks, one for the third
     interrupt.set()
     *rest, finish = records
@@ -373,7 +376,7 @@ def test_an_error_in_a_pass_yields_a_finish_first(tokenizer: Tokenizer, rule: di
 
     request = Request((10, 11), seed=1, sampling=GREEDY)
     parameters = ParallelParameters(**{"block_size": 8, **rule})
-    records = decode_parallel(Breaks([30, 31], after=2), tokenizer, request, threading.Event(), parameters, MASK)
+    records = decode_parallel(Job(Breaks([30, 31], after=2), tokenizer, request, mask_id=MASK), parameters)
     found: list[Any] = []
     with pytest.raises(EngineError, match="not numbers"):
         found.extend(records)  # what came before the error stays
@@ -387,11 +390,9 @@ def test_an_error_in_a_pass_yields_a_finish_first(tokenizer: Tokenizer, rule: di
 
 def test_a_checkpoint_without_a_mask_token_is_refused_and_told_why(tokenizer: Tokenizer) -> None:
     request = Request((10, 11), seed=1)
-    records = decode_parallel(
-        ScriptedEngine([30], after=2), tokenizer, request, threading.Event(), ParallelParameters(passes=1), None
-    )
+    job = Job(ScriptedEngine([30], after=2), tokenizer, request)
     with pytest.raises(ParameterError, match=r"no mask token \(mask_token_id in its config.json\)"):
-        next(records)
+        decode_parallel(job, ParallelParameters(passes=1))
 
 
 @pytest.mark.parametrize("options", [{"healed": b"x"}, {"negative_ids": (3, 4)}], ids=["healing", "negative prompt"])

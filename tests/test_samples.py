@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.samples import decode_samples, derived_seed, derived_seeds
 from tokenglass.model.decoding.together import Together
@@ -48,7 +49,7 @@ def asked(tokenizer: Tokenizer, **options: Any) -> Request:
 
 
 def several(engine: Any, tokenizer: Tokenizer, request: Request, count: int) -> list[Record]:
-    return list(decode_samples(engine, tokenizer, request, threading.Event(), count))
+    return list(decode_samples(Job(engine, tokenizer, request), count))
 
 
 def text_of(records: Sequence[Record], number: int) -> str:
@@ -77,7 +78,7 @@ def settled(records: Sequence[Record], number: int) -> list[int | None]:
 def assert_each_is_a_run_alone(engine: Any, tokenizer: Tokenizer, request: Request, count: int) -> list[Record]:
     records = several(engine, tokenizer, request, count)
     for number, seed in enumerate(derived_seeds(request.seed, count)):
-        alone = list(decode(engine, tokenizer, replace(request, seed=seed), threading.Event()))
+        alone = list(decode(Job(engine, tokenizer, replace(request, seed=seed))))
         assert settled(records, number) == settled(alone, 0)
         assert text_of(records, number) == text_of(alone, 0)
         found, expected = finish_of(records, number), finish_of(alone, 0)
@@ -175,7 +176,7 @@ def test_the_native_engine_gives_the_very_same_numbers_alone_and_beside_others()
     records = assert_each_is_a_run_alone(loaded.engine, loaded.tokenizer, request, 5)
 
     for number, seed in enumerate(derived_seeds(request.seed, 5)):
-        alone = list(decode(loaded.engine, loaded.tokenizer, replace(request, seed=seed), threading.Event()))
+        alone = list(decode(Job(loaded.engine, loaded.tokenizer, replace(request, seed=seed))))
         choices = [choice for step in steps_of(records, number) for choice in step.choices]
         assert choices == [choice for step in steps_of(alone, 0) for choice in step.choices]
 
@@ -226,7 +227,7 @@ def test_a_sample_that_has_ended_is_computed_no_more(tokenizer: Tokenizer) -> No
 def test_an_interrupt_finishes_every_sample_with_what_it_has(taken: int, tokenizer: Tokenizer) -> None:
     flag = threading.Event()
     request = Request((1, 2, 3, 4), 1, SAMPLED, prefill_chunk=2)
-    records = decode_samples(RowEngine(lambda *_: 30), tokenizer, request, flag, 3)
+    records = decode_samples(Job(RowEngine(lambda *_: 30), tokenizer, request, flag), 3)
     before = list(itertools.islice(records, taken))
     flag.set()
     after = [*before, *records]
@@ -240,7 +241,7 @@ def test_an_interrupt_finishes_every_sample_with_what_it_has(taken: int, tokeniz
 
 def test_an_error_finishes_every_sample_and_is_raised(tokenizer: Tokenizer) -> None:
     scripted = RowEngine(lambda length, row: None if length == 5 else 30)
-    records = decode_samples(scripted, tokenizer, Request((1, 2), 1, SAMPLED), threading.Event(), 2)
+    records = decode_samples(Job(scripted, tokenizer, Request((1, 2), 1, SAMPLED)), 2)
 
     seen = list(itertools.islice(records, 8))
 
@@ -259,16 +260,16 @@ def test_the_first_derived_seed_is_the_seed_and_all_are_distinct() -> None:
 def test_several_greedy_samples_are_refused() -> None:
     greedy = SamplingParameters(temperature=0)
     with pytest.raises(ParameterError, match="temperature"):
-        next(decode_samples(None, None, Request((1,), 1, greedy), threading.Event(), 2))
+        next(decode_samples(Job(None, None, Request((1,), 1, greedy)), 2))
     with pytest.raises(ParameterError, match="num_samples is 0"):
-        next(decode_samples(None, None, Request((1,), 1), threading.Event(), 0))
+        next(decode_samples(Job(None, None, Request((1,), 1)), 0))
     with pytest.raises(ParameterError, match="cache"):
-        next(decode_samples(None, None, Request((1,), 1, use_cache=False), threading.Event(), 2))
+        next(decode_samples(Job(None, None, Request((1,), 1, use_cache=False)), 2))
 
 
 def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     with pytest.raises(PromptError, match="256"):
-        next(decode_samples(engine, tokenizer, Request((1,) * 256, 1), threading.Event(), 2))
+        next(decode_samples(Job(engine, tokenizer, Request((1,) * 256, 1)), 2))
 
 
 class RowEngine(tiny.ScriptedEngine):

@@ -6,7 +6,6 @@ import io
 import re
 import shlex
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tokenglass.cli.widgets.widget import ASCII, UNICODE
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.samples import decode_samples, derived_seeds
 from tokenglass.model.errors import EngineError
@@ -61,10 +61,10 @@ def recorded(count: int = 1, beams: int = 1) -> tuple[Run, list[Record]]:
     if beams > 1:
         run = scripted_run.run(PROMPT, len(prompt_ids), Search(beams=beams), **fields)
         parameters = BeamParameters(beams, 0.0)
-        return run, list(decode_beams(loaded.engine, loaded.tokenizer, request, threading.Event(), parameters))
+        return run, list(decode_beams(Job(loaded.engine, loaded.tokenizer, request), parameters))
     seeds = derived_seeds(3, count)
     run = scripted_run.run(PROMPT, len(prompt_ids), Search(count, seeds), **fields)
-    return run, list(decode_samples(loaded.engine, loaded.tokenizer, request, threading.Event(), count))
+    return run, list(decode_samples(Job(loaded.engine, loaded.tokenizer, request), count))
 
 
 def texts_of(records: list[Record]) -> list[str]:

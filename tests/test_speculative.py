@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import Draft, ModelDrafter, NgramDrafter, ParallelDrafter
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.decoding.speculative import decode_jacobi, decode_speculative
@@ -62,11 +62,11 @@ def settled(steps: list[Step], prompt_length: int) -> list[int]:
     return ids
 
 
-DRAFTERS: dict[str, Callable[[Engine, Any, Request], Any]] = {
-    "ngram": lambda engine, cache, request: NgramDrafter(),
-    "parallel": lambda engine, cache, request: ParallelDrafter(engine, cache, mask_id=1),
-    "the model itself": lambda engine, cache, request: ModelDrafter(engine, len(request.prompt_ids), engine.vocab_size),
-    "jacobi": lambda engine, cache, request: None,
+DRAFTERS: dict[str, Callable[[Job], Any]] = {
+    "ngram": lambda job: NgramDrafter(),
+    "parallel": ParallelDrafter,
+    "the model itself": ModelDrafter,
+    "jacobi": lambda job: None,
 }
 
 
@@ -94,15 +94,16 @@ def test_the_text_and_the_choices_are_those_of_one_token_at_a_time(
         bans=data.draw(st.sampled_from([(), ("a",)])),
         prefill_chunk=3,
     )
-    expected, end = ended(decode(engine, tokenizer, request, threading.Event()))
+    expected, end = ended(decode(Job(engine, tokenizer, request)))
 
     cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
     count = data.draw(st.integers(1, 6))
+    job = Job(engine, tokenizer, request, cache=cache, mask_id=1, draft_engine=engine)
     if name == "jacobi":
-        records = decode_jacobi(engine, tokenizer, request, threading.Event(), cache, count)
+        records = decode_jacobi(job, count)
     else:
-        drafter = DRAFTERS[name](engine, cache, request)
-        records = decode_speculative(engine, tokenizer, request, threading.Event(), cache, drafter, count)
+        drafter = DRAFTERS[name](job)
+        records = decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, count)
     steps, finish = ended(records)
 
     size = len(request.prompt_ids)
@@ -119,11 +120,11 @@ def test_the_text_and_the_choices_are_those_of_one_token_at_a_time(
 def test_right_guesses_are_accepted_all_at_once_with_one_token_more(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("The fox")
     request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=21)
-    ids = settled(ended(decode(engine, tokenizer, request, threading.Event()))[0], len(prompt))
+    ids = settled(ended(decode(Job(engine, tokenizer, request)))[0], len(prompt))
 
     cache = engine.new_cache()
     drafter = Oracle(ids, len(prompt))
-    steps, _ = ended(decode_speculative(engine, tokenizer, request, threading.Event(), cache, drafter, 4))
+    steps, _ = ended(decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, 4))
 
     assert [len(step.choices) for step in steps] == [1, 5, 5, 5, 5]
     assert [[c.status for c in step.choices] for step in steps[1:]] == [["accepted"] * 4 + ["sampled"]] * 4
@@ -133,12 +134,12 @@ def test_right_guesses_are_accepted_all_at_once_with_one_token_more(engine: Engi
 def test_a_wrong_guess_is_shown_before_the_token_that_was_taken(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("The fox")
     request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=6)
-    ids = settled(ended(decode(engine, tokenizer, request, threading.Event()))[0], len(prompt))
+    ids = settled(ended(decode(Job(engine, tokenizer, request)))[0], len(prompt))
     wrong = [*ids[:2], ids[2] + 1, *ids[3:]]
 
     cache = engine.new_cache()
     drafter = Oracle(wrong, len(prompt))
-    steps, _ = ended(decode_speculative(engine, tokenizer, request, threading.Event(), cache, drafter, 3))
+    steps, _ = ended(decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, 3))
 
     assert [(c.status, c.token_id) for c in steps[1].choices] == [
         ("accepted", ids[1]),
@@ -170,9 +171,11 @@ def test_an_ngram_guess_follows_the_longest_and_latest_earlier_place(
 
 def test_what_cannot_be_done_is_refused(engine: Engine, tokenizer: Tokenizer) -> None:
     with pytest.raises(ParameterError, match="mask token"):
-        ParallelDrafter(engine, engine.new_cache(), None)
+        ParallelDrafter(Job(engine, tokenizer, Request((5, 6), 1), cache=engine.new_cache()))
     with pytest.raises(ParameterError, match="context"):
-        ModelDrafter(engine, engine.limit, engine.vocab_size)
+        ModelDrafter(Job(engine, tokenizer, Request((5,) * engine.limit, 1), draft_engine=engine))
+    with pytest.raises(ParameterError, match="--draft-model"):
+        ModelDrafter(Job(engine, tokenizer, Request((5, 6), 1)))
     request = Request((5, 6), 1, negative_ids=(5,))
     with pytest.raises(ParameterError, match="negative"):
-        list(decode_jacobi(engine, tokenizer, request, threading.Event(), engine.new_cache()))
+        list(decode_jacobi(Job(engine, tokenizer, request, cache=engine.new_cache())))

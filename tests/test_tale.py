@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tokenglass.model.checkpoint.store import bundled_folder, resolve
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.sampling.parameters import SamplingParameters
@@ -51,7 +51,7 @@ def test_greedy_text_equals_transformers_for_200_tokens(tale: LoadedModel, oracl
         sampling=SamplingParameters(temperature=0.0),
         max_new_tokens=200,
     )
-    records = decode(tale.engine, tale.tokenizer, request, threading.Event())
+    records = decode(Job(tale.engine, tale.tokenizer, request))
     found = [choice.token_id for record in records if hasattr(record, "choices") for choice in record.choices]
     prompt = torch.tensor([request.prompt_ids])
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from described_runs import RUNS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import (
@@ -28,7 +29,7 @@ from tokenglass.model.records.steps import (
     Step,
     Totals,
 )
-from tokenglass.model.runs.run import SCHEMA_VERSION, EngineSettings, ModeSettings, Run
+from tokenglass.model.runs.run import SCHEMA_VERSION, EngineSettings, Run
 from tokenglass.model.runs.trace import from_line, read, to_line
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters

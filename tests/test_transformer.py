@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def check_against_transformers(folder: Path, tokenizer: Tokenizer) -> None:
     prompt = ids[:1, :8]
     whole = reference.generate(prompt, max_new_tokens=200, do_sample=False, eos_token_id=None, pad_token_id=0)
     request = Request(tuple(prompt[0].tolist()), 1, SamplingParameters(temperature=0), max_new_tokens=200)
-    records = list(decode(engine, tokenizer, request, threading.Event()))
+    records = list(decode(Job(engine, tokenizer, request)))
     assert tiny.new_tokens(records) == whole[0, 8:].tolist()
     assert len(set(tiny.new_tokens(records))) > 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import ModelDrafter
 from tokenglass.model.decoding.healing import heal
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.speculative import decode_speculative
 from tokenglass.model.errors import ParameterError, PromptError
@@ -59,14 +59,14 @@ def greedy(loaded: LoadedModel, text: str) -> Request:
 
 def test_it_loads_and_generates(loaded: LoadedModel) -> None:
     assert loaded.tokenizer.vocab_size > loaded.engine.vocab_size == BEYOND
-    records = list(decode(loaded.engine, loaded.tokenizer, greedy(loaded, "Once upon"), threading.Event()))
+    records = list(decode(Job(loaded.engine, loaded.tokenizer, greedy(loaded, "Once upon"))))
     assert len(tiny.new_tokens(records)) == 12
 
 
 @pytest.mark.parametrize("text", ["<image>", "Once <image> upon"])
 def test_a_prompt_that_names_a_token_without_a_row_is_an_error(loaded: LoadedModel, text: str) -> None:
     with pytest.raises(PromptError, match="token 512, which the tokenizer has and the model has not"):
-        list(decode(loaded.engine, loaded.tokenizer, greedy(loaded, text), threading.Event()))
+        list(decode(Job(loaded.engine, loaded.tokenizer, greedy(loaded, text))))
     with pytest.raises(PromptError, match="token 512"):
         as_tensor(loaded.engine.forward(torch.tensor([[1, BEYOND]]), None))
 
@@ -89,7 +89,7 @@ def test_a_bias_is_for_ids_that_have_a_logit(loaded: LoadedModel) -> None:
 def test_a_prompt_whose_end_only_tokens_beyond_the_embedding_continue_is_healed(loaded: LoadedModel) -> None:
     prompt_ids, piece = heal(loaded.tokenizer, loaded.tokenizer.encode("the fo"))
     request = replace(greedy(loaded, "x"), prompt_ids=prompt_ids, healed=piece)
-    records = list(decode(loaded.engine, loaded.tokenizer, request, threading.Event()))
+    records = list(decode(Job(loaded.engine, loaded.tokenizer, request)))
     assert max(tiny.new_tokens(records)) < BEYOND
 
 
@@ -101,10 +101,10 @@ def test_a_draft_model_of_other_rows_guesses_what_both_have(loaded: LoadedModel,
         draft.model.lm_head.weight[-1] = 50 * draft.model.lm_head.weight.abs().max()
     request = greedy(loaded, "Once upon a time")
     request = replace(request, prompt_ids=(*request.prompt_ids, rows - 1 if rows < BEYOND else 1, 1))
-    plain = tiny.new_tokens(list(decode(loaded.engine, loaded.tokenizer, request, threading.Event())))
+    plain = tiny.new_tokens(list(decode(Job(loaded.engine, loaded.tokenizer, request))))
     cache = loaded.engine.new_cache()
-    drafter = ModelDrafter(draft, len(request.prompt_ids), loaded.engine.vocab_size)
-    records = decode_speculative(loaded.engine, loaded.tokenizer, request, threading.Event(), cache, drafter, 4)
+    job = Job(loaded.engine, loaded.tokenizer, request, cache=cache, draft_engine=draft)
+    records = decode_speculative(job, ModelDrafter(job), 4)
     kept = [c.token_id for r in records for c in getattr(r, "choices", ()) if c.status in ("accepted", "sampled")]
     assert kept == plain
 
@@ -117,7 +117,7 @@ def test_an_id_beyond_the_tokenizer_is_drawn_without_text(saved_checkpoint: Path
     assert isinstance(loaded.engine, TorchEngine)
     bias = ((599,), 1000.0)
     request = replace(greedy(loaded, "Once upon"), sampling=SamplingParameters(temperature=0, logit_bias=(bias,)))
-    records = list(decode(loaded.engine, loaded.tokenizer, request, threading.Event()))
+    records = list(decode(Job(loaded.engine, loaded.tokenizer, request)))
     assert tiny.new_tokens(records) == [599] * 12
     assert "".join(record.text for record in records) == ""
     assert [candidate.piece for candidate in records[1].choices[0].candidates if candidate.token_id == 599] == [b""]

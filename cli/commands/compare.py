@@ -59,8 +59,7 @@ def compare(
 ) -> None:
     """Write the same prompts in every way of decoding; tell passes, speed, coherence, and what else is lost or kept.
 
-    Modes: autoregressive, parallel-N (N passes for each block), parallel-threshold, parallel-entropy,
-    speculative-ngram, speculative-parallel, speculative-model, jacobi.
+    A mode is named as in the table; parallel-N is N passes for each block.
     """
     from tokenglass.cli.options.model import ModelOptions
     from tokenglass.cli.progress import watch_steps
@@ -79,12 +78,12 @@ def compare(
     loaded = session.load(opened, Caches(longest + max_new_tokens))
     from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
     from tokenglass.model.measuring.comparison.facts import facts_of
-    from tokenglass.model.measuring.comparison.modes import Modes
+    from tokenglass.model.measuring.comparison.modes import Variants
     from tokenglass.model.measuring.comparison.scorer import Scorer
 
     plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
     draft = None if draft_model is None else load(draft_model, loaded)
-    make = Modes(loaded, draft, block_size, draft_length)
+    make = Variants(loaded, draft, block_size, draft_length)
     wanted = [make.named(name) for name in names_of(modes, has_draft=draft is not None)]
     comparison = Comparison(loaded, Scorer(find_scorer(scorer, loaded)), plan, wanted)
     comparison.try_modes()
@@ -102,10 +101,11 @@ def compare(
 
 def names_of(given: str | None, *, has_draft: bool) -> list[str]:
     """The modes to try, the autoregressive one first: the others are measured by it. Raises ParameterError."""
-    from tokenglass.model.measuring.comparison.modes import AUTOREGRESSIVE, MODES
+    from tokenglass.model.decoding.modes import AUTOREGRESSIVE
+    from tokenglass.model.measuring.comparison.modes import NAMES
 
     if given is None:
-        return [name for name in MODES if has_draft or name != "speculative-model"]
+        return [name for name in NAMES if has_draft or name != "speculative-model"]
     return list(dict.fromkeys([AUTOREGRESSIVE, *(name.strip() for name in given.split(",") if name.strip())]))
 
 

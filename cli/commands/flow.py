@@ -144,9 +144,8 @@ def flow(
 
 def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature: float | None) -> tuple[Reading, int]:
     """The text, continued where that was asked for, and the position of the first new token. Raises PromptError."""
-    from threading import Event
-
     from tokenglass.model.decoding.autoregressive import decode
+    from tokenglass.model.decoding.job import Job
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.errors import PromptError
     from tokenglass.model.inspection.reading import Reading
@@ -165,7 +164,7 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
             tuple(token_ids), seed, sampling, max_new_tokens=new_tokens, eos_token_ids=loaded.eos_token_ids
         )
         planned_length = request.planned_length(loaded.engine.limit)
-        for record in decode(loaded.engine, loaded.tokenizer, request, Event()):
+        for record in decode(Job.of(loaded, request)):
             if isinstance(record, Step):
                 token_ids += [choice.token_id for choice in record.choices if choice.token_id is not None]
     reading = Reading(loaded.engine, token_ids, loaded.tokenizer.piece, planned_length=planned_length)

@@ -63,7 +63,8 @@ def generate(
     opened = session.open_model(model)
     draft = session.open_draft(mode, opened)
     request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
-    check_run(opened, request, mode, search, has_flow=view.flow)
+    settings = session.mode_settings(mode)
+    check_run(opened, request, settings, search, has_flow=view.flow)
     caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
     loaded, draft_model = session.load_with_draft(opened, draft, caches)
     is_kept = keeper.is_on or name is ViewName.jsonl
@@ -73,13 +74,13 @@ def generate(
         prompt.shown(text),
         negative_prompt=search.negative,
         search=session.search_settings(search, request.seed),
-        mode=session.mode_settings(mode),
+        mode=settings,
         identify=is_kept,
     )
     several = is_several(search)
     flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
     with keeper, soft_interrupt() as interrupt:
-        records = records_of(loaded, request, mode, search, interrupt, flow_cache, draft_model)
+        records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model)
         if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():
             from tokenglass.cli.run.summary import seeds
 

@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES
+
 PANEL = "Mode"
 
 
-class Mode(StrEnum):
-    autoregressive = "autoregressive"
-    parallel = "parallel"
-    speculative = "speculative"
-    jacobi = "jacobi"
+Mode = StrEnum("Mode", [(name, name) for name in MODES])  # type: ignore[misc]  # the modes there are
+DEFAULT = Mode(AUTOREGRESSIVE)
 
 
 class DraftBy(StrEnum):
@@ -32,7 +31,7 @@ ModeOption = Annotated[
     Mode,
     option(
         "--mode",
-        help="parallel fills blocks of masks; speculative and jacobi give the autoregressive text in fewer passes.",
+        help=f"{'; '.join(f'{mode.name} {mode.help}' for mode in MODES.values())}.",
     ),
 ]
 BlockSize = Annotated[int, option("--block-size", min=1, help="Positions of a parallel or jacobi block.")]
@@ -55,7 +54,7 @@ DraftLength = Annotated[int, option("--draft-length", min=1, help="Guesses to ve
 class ModeOptions:
     """None: a rule that was not given."""
 
-    mode: ModeOption = Mode.autoregressive
+    mode: ModeOption = DEFAULT
     block_size: BlockSize = 16
     reveal: Reveal = None
     threshold: Threshold = None

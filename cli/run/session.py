@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from tokenglass.cli.options.mode import DraftBy, Mode, ModeOptions
+from tokenglass.cli.options.mode import DraftBy, ModeOptions
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
@@ -16,6 +16,7 @@ from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
+from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.progress import finish
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.inspection.explainer import Explainer
     from tokenglass.model.loading import LoadedModel, OpenedModel
-    from tokenglass.model.runs.run import ModeSettings, Search
+    from tokenglass.model.runs.run import Search
 
 LARGE = 256 * 2**20  # bytes of weights; fewer are read before a bar could be drawn
 
@@ -65,7 +66,7 @@ def load_quietly(opened: OpenedModel, caches: Caches) -> LoadedModel:
 
 def open_draft(mode: ModeOptions, opened: OpenedModel) -> OpenedModel | None:
     """The smaller model that guesses, where one is asked for. Raises ParameterError for one of another tokenizer."""
-    if mode.draft_model is None or mode.mode is not Mode.speculative or mode.draft is DraftBy.parallel:
+    if mode.draft_model is None or mode.mode.value != "speculative" or mode.draft is DraftBy.parallel:
         return None
     draft = open_model(ModelOptions(mode.draft_model))
     if draft.tokenizer_fingerprint != opened.tokenizer_fingerprint:
@@ -140,19 +141,6 @@ def search_settings(search: SearchOptions, seed: int) -> Search:
 
 
 def mode_settings(mode: ModeOptions) -> ModeSettings:
-    """The way of decoding with the rule that holds, also where none was given. Raises ParameterError."""
-    from tokenglass.cli.run.decoder import parallel_parameters
-    from tokenglass.model.runs.run import ModeSettings
-
-    is_parallel = mode.mode is Mode.parallel
-    return ModeSettings(
-        name=mode.mode.value,
-        block_size=mode.block_size,
-        reveal=mode.reveal,
-        passes=mode.passes,
-        threshold=parallel_parameters(mode).threshold if is_parallel else mode.threshold,
-        entropy_bound=mode.entropy_bound,
-        draft=mode.draft.value,
-        draft_model=mode.draft_model,
-        draft_length=mode.draft_length,
-    )
+    """The way of decoding with the rule that holds, also where none was given."""
+    given = {field.name: getattr(mode, field.name) for field in fields(mode)}
+    return ModeSettings(given.pop("mode").value, **{**given, "draft": mode.draft.value}).with_rule()

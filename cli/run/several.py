@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import threading
 
     from tokenglass.model.decoding.beam_search import BeamParameters
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.decoding.job import Job
 
 
 def is_several(search: SearchOptions) -> bool:
@@ -43,16 +43,14 @@ def check_several(request: Request, search: SearchOptions, view: ViewOptions) ->
     return replace(request, sampling=request.sampling.replace(temperature=0.0))
 
 
-def decode_several(
-    loaded: LoadedModel, request: Request, interrupt: threading.Event, search: SearchOptions
-) -> Iterator[Record]:
+def decode_several(job: Job, search: SearchOptions) -> Iterator[Record]:
     """The records of all texts. Raises ParameterError, PromptError."""
     from tokenglass.model.decoding.beams import decode_beams
     from tokenglass.model.decoding.samples import decode_samples
 
     if search.beams == 1:
-        return decode_samples(loaded.engine, loaded.tokenizer, request, interrupt, search.num_samples)
-    return decode_beams(loaded.engine, loaded.tokenizer, request, interrupt, beam_parameters(search))
+        return decode_samples(job, search.num_samples)
+    return decode_beams(job, beam_parameters(search))
 
 
 def beam_parameters(search: SearchOptions) -> BeamParameters:

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokenglass.model.decoding.guidance import Negative, room
-from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
-from tokenglass.model.decoding.request import Request, check_length
-from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.decoding.guidance import Negative
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.recorder import Recorder, record
+from tokenglass.model.decoding.sequence import Decision
 from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Engine
 from tokenglass.model.records.steps import Phase, Record, Step
-from tokenglass.model.text.tokenizer import Tokenizer
 
 
-def decode(
-    engine: Engine, tokenizer: Tokenizer, request: Request, interrupt: Interrupt, cache: KVCache | None = None
-) -> Iterator[Record]:
+def decode(job: Job) -> Iterator[Record]:
     """Prefill the prompt in chunks, then decode until an end token, max_new_tokens, or the context's limit.
 
-    A `cache` is continued from what its row has in common with the prompt (chat keeps it between turns).
-    Yields one Step per forward pass and a Finish at the end. Raises PromptError before the first step; an error in
-    a later pass yields a Finish with reason "error" first.
+    One Step per forward pass and a Finish at the end. Raises PromptError; an error in a later pass comes behind a
+    Finish with reason "error".
     """
-    check_length(request.prompt_ids, engine.limit)
-    sequence = Sequence(tokenizer, request, room(engine, request), vocab_size=engine.vocab_size, measure=engine.measure)
-    planned_length = request.planned_length(engine.limit)
-    if cache is None and request.use_cache:
-        cache = engine.new_cache(planned_length=planned_length)
+    sequence, job = job.new_sequence(), job.with_cache()
+    engine, request, cache = job.engine, job.request, job.cache
     negative = Negative(engine, request) if request.negative_ids else None
 
     def decode_once(recorder: Recorder) -> Iterator[Step]:
         rewound_to = sequence.pop_rewind()
         inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
-        logits = engine.forward([inputs], cache, planned_length=planned_length)
+        logits = engine.forward([inputs], cache, planned_length=job.planned_length)
         phase: Phase = "decode" if sequence.has_begun else "prefill"
         decision = Decision((), "")
         if cache is None or cache.lengths[0] == len(sequence.token_ids):
@@ -43,7 +35,7 @@ def decode(
         usage = None if cache is None else cache.usage()
         yield recorder.step(phase, len(inputs), usage, decision.choices, decision.text, rewound_to=rewound_to)
 
-    yield from record(Sequences([sequence]), decode_once, request, interrupt)
+    return record(Sequences([sequence]), decode_once, request, job.interrupt)
 
 
 def next_inputs(token_ids: list[int], cache: KVCache | None, chunk: int, row: int = 0) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -12,9 +11,7 @@ from tokenglass.model.records.steps import Candidate, Choice, Status
 from tokenglass.model.sampling.chain import apply_chain
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.head import HEAD
-from tokenglass.model.sampling.processor import Processor
-from tokenglass.model.sampling.raw import Raw, as_array
-from tokenglass.model.sampling.sampler import provenance
+from tokenglass.model.sampling.sampler import Sampler, provenance
 from tokenglass.model.sampling.scores import Scores
 
 
@@ -24,13 +21,15 @@ class Continuations:
     Raises NothingPossible where none is left, EngineError for logits that hold no distribution.
     """
 
-    def __init__(self, logits: Logits, context: Context, chain: tuple[Processor, ...], count: int, top: int):
-        """At least `count` are put in order, if there are as many; `top` candidates are recorded in a choice."""
-        self._raw = Raw.of(as_array(logits))
+    def __init__(self, sampler: Sampler, logits: Logits, context: Context, count: int):
+        """At least `count` are put in order, if there are as many."""
+        top = sampler.top
+        self._piece = sampler.piece
+        self._raw = sampler.raw(logits)
         self._position = context.position
         self._scores = scores = Scores(self._raw.logprobs(), context, max(HEAD, count, top))
         self._shown = scores.token_ids[:top]
-        apply_chain(chain, scores)
+        apply_chain(sampler.chain, scores)
         while len(scores.values) < count and not scores.is_complete:
             scores.widen()
 
@@ -39,7 +38,7 @@ class Continuations:
         pairs = zip(self._scores.token_ids.tolist(), self._scores.values.tolist(), strict=True)
         return list(islice(pairs, count))
 
-    def choice(self, token_id: int, piece: Callable[[int], bytes], status: Status) -> Choice:
+    def choice(self, token_id: int, status: Status) -> Choice:
         """One of them told; nothing was drawn, so there are no final probabilities."""
         shown = self._shown if token_id in self._shown else np.append(self._shown, token_id)
         logprobs = self._raw.logprobs(shown).tolist()
@@ -47,14 +46,14 @@ class Continuations:
         return Choice(
             position=self._position,
             token_id=token_id,
-            piece=piece(token_id),
+            piece=self._piece(token_id),
             logprob=logprobs[shown.tolist().index(token_id)],
             prob=None,
             rank=self._raw.rank(token_id),
             entropy=self._raw.entropy,
             draw=None,
             candidates=tuple(
-                Candidate(shown_id, piece(shown_id), logprob, None, cut, moved)
+                Candidate(shown_id, self._piece(shown_id), logprob, None, cut, moved)
                 for shown_id, logprob, (cut, moved) in zip(shown.tolist(), logprobs, told, strict=True)
             ),
             status=status,

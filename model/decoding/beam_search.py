@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from tokenglass.model.decoding.beam_scores import Continuations
-from tokenglass.model.decoding.gate import Gate
-from tokenglass.model.decoding.request import Request
-from tokenglass.model.decoding.sequence import Sequence, reason_to_stop
+from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
-from tokenglass.model.sampling.chain import build_chain
-from tokenglass.model.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from tokenglass.model.sampling.constraints import ConstraintState
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +37,16 @@ class BeamParameters:
 class Beam:
     """One text of the search."""
 
-    number: int
-    token_ids: list[int]
+    sequence: Sequence
+    text: str = ""  # as far as no stop string may have begun
     logprob: float = 0.0  # sum over the new tokens, after processors
     row: int = 0  # of its parent in the last pass
-    gate: Gate | None = None  # watches for stop strings
-    constraint: ConstraintState | None = None
-    reason: Reason | None = None
     score: float = -math.inf  # once it has ended
+
+    def extend(self, token_id: int, logprob: float, row: int) -> Beam:
+        """This text and one more token; the sum of log-probabilities is then `logprob`."""
+        sequence = self.sequence.fork(self.sequence.number)
+        return Beam(sequence, self.text + sequence.append(token_id), logprob, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +61,14 @@ class Move:
 class Search:
     """The beams that run, and the best of those that have ended."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, request: Request, parameters: BeamParameters, limit: int, vocab_size: int | None
-    ):
+    def __init__(self, first: Sequence, parameters: BeamParameters, end_tokens: int):
+        """`first` is the text before its first new token, whose sampler takes the most probable; there are so many end
+        tokens."""
+        self.running = [Beam(first)]
         self.ended: list[Beam] = []
         self.has_begun = False  # whether a beam was ever extended
-        self._tokenizer = tokenizer
-        self._request = request
         self._parameters = parameters
-        self._limit = limit
-        self._chain = build_chain(request.sampling.replace(temperature=0.0))
-        self._lender = Sequence(tokenizer, replace(request, constraint=None), limit)  # of what processors may know
-        first = Beam(0, list(request.prompt_ids), gate=self._gate() if request.stops else None)
-        if request.constraint is not None:
-            first.constraint = request.constraint.begin(tokenizer, request.eos_token_ids, vocab_size)
-        self.running = [first]
+        self._looked_at = max(2, 1 + end_tokens) * parameters.beams  # continuations of a pass
         self._numbers = 1
 
     def extend(self, logits: list[Logits], negative: list[Logits] | None) -> list[Move]:
@@ -90,9 +77,13 @@ class Search:
         Of all continuations the best are looked at, enough of them that as many beams can go on whatever has ended.
         One that ends counts only if it is among the first. Raises EngineError.
         """
-        count = max(2, 1 + len(self._request.eos_token_ids)) * self._parameters.beams
-        self.has_begun, parents = True, self.running
-        continuations = [self._continuations(row, logits, negative, count) for row in range(len(parents))]
+        count, parents = self._looked_at, self.running
+        self.has_begun = True
+        negatives = [None] * len(parents) if negative is None else list(negative)
+        continuations = [
+            continuations_of(parent.sequence, row, beside, count)
+            for parent, row, beside in zip(parents, logits, negatives, strict=True)
+        ]
         found = [
             (-(parent.logprob + logprob), row, token_id)
             for row, (parent, following) in enumerate(zip(parents, continuations, strict=True))
@@ -107,10 +98,10 @@ class Search:
         for place, (negated, row, token_id) in enumerate(sorted(found)[:count]):
             if place >= self._parameters.beams and len(running) == self._parameters.beams:
                 break
-            beam = self._child(parents[row], row, token_id, -negated)
-            if beam.reason is None and len(running) < self._parameters.beams:
+            beam = parents[row].extend(token_id, -negated, row)
+            if beam.sequence.reason is None and len(running) < self._parameters.beams:
                 running.append(beam)
-            elif beam.reason is not None and place < self._parameters.beams:
+            elif beam.sequence.reason is not None and place < self._parameters.beams:
                 ended.append(beam)
         self.running = running
         self._end(ended)
@@ -125,53 +116,17 @@ class Search:
 
     def end(self, reason: Reason) -> None:
         for beam in self.running:
-            beam.reason = reason
+            beam.sequence.reason = reason
         self._end(self.running)
         self.running = []
 
     def finishes(self, totals: Callable[[int], Totals]) -> Iterator[Finish]:
         """The ends of the best texts, best first, once none is running."""
         while self.ended and not self.running:
-            beam, gate = self.ended[0], self._gate()
-            assert beam.reason is not None
-            new_ids = beam.token_ids[len(self._request.prompt_ids) :]
-            text = "".join([gate.add(token_id) for token_id in (new_ids[:-1] if beam.reason == "eos" else new_ids)])
-            text += gate.flush()
-            reason = "stop" if gate.stopped else beam.reason
+            beam = self.ended[0]
+            finish = beam.sequence.finish(totals(beam.sequence.number))
             del self.ended[0]
-            yield Finish(beam.number, reason, text, totals(beam.number), beam.score)
-
-    def _gate(self) -> Gate:
-        request = self._request
-        healed = len(request.healed.decode("utf-8", "replace"))
-        return Gate(self._tokenizer, request.prompt_ids, request.stops, healed=healed)
-
-    def _continuations(
-        self, row: int, logits: list[Logits], negative: list[Logits] | None, count: int
-    ) -> Continuations | None:
-        beam = self.running[row]
-        self._lender.token_ids = beam.token_ids
-        context = self._lender.context(None if negative is None else negative[row])
-        try:
-            if beam.constraint is not None:
-                context = replace(context, masks=(beam.constraint.mask(), *context.masks))
-            return Continuations(logits[row], context, self._chain, count, self._request.top)
-        except NothingPossible:
-            return None
-
-    def _child(self, parent: Beam, row: int, token_id: int, logprob: float) -> Beam:
-        """The parent's text and one more token."""
-        token_ids = [*parent.token_ids, token_id]
-        reason = reason_to_stop(token_id, len(token_ids), self._request, self._limit)
-        gate, constraint = None, None
-        if parent.constraint is not None:
-            constraint = parent.constraint.fork()
-            constraint.advance(token_id)
-        if parent.gate is not None and reason != "eos":
-            gate = parent.gate.fork()
-            gate.add(token_id)
-            reason = "stop" if gate.stopped else reason
-        return Beam(parent.number, token_ids, logprob, row, gate, constraint, reason)
+            yield replace(finish, text=beam.text + finish.text, score=beam.score)
 
     def _end(self, beams: list[Beam]) -> None:
         """Keep the best of all that have ended."""
@@ -181,8 +136,7 @@ class Search:
         self.ended = ranked[: self._parameters.beams]
 
     def _scale(self, beam: Beam) -> float:
-        length = len(beam.token_ids) - len(self._request.prompt_ids)
-        return float(max(1, length) ** self._parameters.length_penalty)
+        return float(max(1, beam.sequence.new_tokens) ** self._parameters.length_penalty)
 
     def _is_over(self) -> bool:
         """Whether no running beam is expected to end among the best."""
@@ -195,21 +149,28 @@ class Search:
         self, parents: list[Beam], continuations: list[Continuations | None], children: list[Beam]
     ) -> Iterator[Move]:
         """The children, the first of each parent under its number, and the parents that have none."""
-        piece = self._tokenizer.piece
         childless = set(range(len(parents)))
         for beam in children:
-            following, parent = continuations[beam.row], None
+            following, sequence, parent = continuations[beam.row], beam.sequence, None
             assert following is not None
             if beam.row not in childless:
-                parent, beam.number = beam.number, self._numbers
+                parent, sequence.number = sequence.number, self._numbers
                 self._numbers += 1
             childless.discard(beam.row)
-            is_kept = beam.reason is None or beam in self.ended
-            yield Move(beam, following.choice(beam.token_ids[-1], piece, "sampled" if is_kept else "pruned"), parent)
+            is_kept = sequence.reason is None or beam in self.ended
+            yield Move(beam, following.choice(sequence.token_ids[-1], "sampled" if is_kept else "pruned"), parent)
         for row in sorted(childless):
             following = continuations[row]
             if following is not None:
                 token_id, _ = following.best(1)[0]
-                yield Move(parents[row], following.choice(token_id, piece, "pruned"))
+                yield Move(parents[row], following.choice(token_id, "pruned"))
             else:
                 yield Move(parents[row])
+
+
+def continuations_of(sequence: Sequence, logits: Logits, negative: Logits | None, count: int) -> Continuations | None:
+    """At least `count` continuations of a text, or None where nothing may follow. Raises EngineError."""
+    try:
+        return Continuations(sequence.sampler, logits, sequence.context(negative), count)
+    except NothingPossible:
+        return None

@@ -7,37 +7,36 @@ masks move log-probabilities, and what they leave is not normalised again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tokenglass.model.decoding.beam_search import BeamParameters, Move, Search
-from tokenglass.model.decoding.guidance import Negative, room
-from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
-from tokenglass.model.decoding.request import Request, check_length
-from tokenglass.model.engine.engine import Engine
+from tokenglass.model.decoding.guidance import Negative
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.recorder import Recorder, record
+from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Phase, Record, Step
-from tokenglass.model.text.tokenizer import Tokenizer
 
 
-def decode_beams(
-    engine: Engine, tokenizer: Tokenizer, request: Request, interrupt: Interrupt, parameters: BeamParameters
-) -> Iterator[Record]:
+def decode_beams(job: Job, parameters: BeamParameters) -> Iterator[Record]:
     """Prefill the prompt once, then extend all beams together until no better text is to be expected.
 
-    Yields a Step per beam and forward pass: those that go on, best first, those that end, those that are pruned. A
-    beam that is not its parent's best continuation has a new number, and `parent` in its first step, which computes
-    nothing. Last comes a Finish for each of the best texts, best first, with the whole text and its score. Temperature
-    and what only a draw needs have no say. Raises PromptError and ParameterError before the first step; an error in a
-    later pass yields a Finish for each beam first, with reason "error" where it was running.
+    A Step per beam and forward pass: those that go on, best first, those that end, those that are pruned. A beam that
+    is not its parent's best continuation has a new number, and `parent` in its first step, which computes nothing. Last
+    comes a Finish for each of the best texts, best first, with the whole text and its score. Temperature and what only
+    a draw needs have no say. Raises PromptError and ParameterError; an error in a later pass comes behind a Finish for
+    each beam, with reason "error" where it was running.
     """
-    check_beams(request)
-    check_length(request.prompt_ids, engine.limit)
-    search = Search(tokenizer, request, parameters, room(engine, request), engine.vocab_size)
-    cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
+    check_beams(job.request)
+    request = replace(job.request, sampling=job.request.sampling.replace(temperature=0.0))
+    engine, job = job.engine, replace(job, request=request)
+    search = Search(job.new_sequence(), parameters, len(request.eos_token_ids))
+    cache = engine.new_cache(planned_length=job.planned_length)
     negative = Negative(engine, request) if request.negative_ids else None
 
     def decode_once(recorder: Recorder) -> Iterator[Step]:
         phase: Phase = "decode" if search.has_begun else "prefill"
-        texts, done = [beam.token_ids for beam in search.running], cache.lengths[0]
+        texts, done = [beam.sequence.token_ids for beam in search.running], cache.lengths[0]
         inputs = [token_ids[done : done + request.prefill_chunk] for token_ids in texts]
         logits = [row[-1] for row in engine.forward(inputs, cache)]
         usage = cache.usage()
@@ -51,18 +50,18 @@ def decode_beams(
                     negative.select(rows)
         for move in moves:
             if move.parent is not None:
-                recorder.branch(move.parent, move.beam.number)
+                recorder.branch(move.parent, move.beam.sequence.number)
         for move in moves:
             yield recorder.step(
                 phase,
                 len(inputs[0]) if move.parent is None else 0,
                 usage,
                 () if move.choice is None else (move.choice,),
-                sequence=move.beam.number,
+                sequence=move.beam.sequence.number,
                 parent=move.parent,
             )
 
-    yield from record(search, decode_once, request, interrupt)
+    return record(search, decode_once, request, job.interrupt)
 
 
 def check_beams(request: Request) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.recorder import Interrupt
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
@@ -48,7 +49,7 @@ class Conversation:
         self.reuse(request.prompt_ids, request.planned_length(self.engine.limit))
         cache, self.cache = self.cache, None  # until it is finished: what is broken off in a pass may be half written
         said: list[str] = []
-        for record in decode(self.engine, self.tokenizer, request, interrupt, cache):
+        for record in decode(Job(self.engine, self.tokenizer, request, interrupt, cache)):
             said.append(record.text)
             if isinstance(record, Finish):
                 self.cache = cache

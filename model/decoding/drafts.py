@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.ngrams import NgramIndex
 from tokenglass.model.decoding.sequence import Sequence
-from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Engine, Logits
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 
 
@@ -42,13 +42,15 @@ class NgramDrafter:
 class ParallelDrafter:
     """The model's own guess of a whole block, from one pass over masks (Set Block Decoding, arXiv 2509.04185)."""
 
-    def __init__(self, engine: Engine, cache: KVCache, mask_id: int | None):
-        """`cache` is that of the sequence. Raises ParameterError for a model without a mask token."""
-        if mask_id is None:
+    def __init__(self, job: Job):
+        """Guesses over the cache of the job. Raises ParameterError for a model without a mask token."""
+        if job.mask_id is None:
             raise ParameterError("this checkpoint has no mask token to draft with; try --draft ngram")
-        self._engine = engine
-        self._cache = cache
-        self._mask_id = mask_id
+        if job.cache is None:
+            raise ParameterError("guesses are made over the cache; leave out --no-cache")
+        self._engine = job.engine
+        self._cache = job.cache
+        self._mask_id = job.mask_id
 
     def draft(self, sequence: Sequence, count: int) -> Draft:
         done = self._cache.lengths[0]
@@ -69,12 +71,15 @@ class ModelDrafter:
     the models have unequal rows for one tokenizer, only ids that both have are guessed, and none behind others.
     """
 
-    def __init__(self, engine: Engine, prompt_length: int, vocab_size: int):
-        """`vocab_size` is that of the model which verifies. Raises ParameterError for a prompt beyond the context."""
-        if prompt_length >= engine.limit:
+    def __init__(self, job: Job):
+        """Raises ParameterError for a job without a draft model, or a prompt beyond its context."""
+        engine = job.draft_engine
+        if engine is None:
+            raise ParameterError("it needs a smaller model with the same tokenizer: --draft-model MODEL")
+        if len(job.request.prompt_ids) >= engine.limit:
             raise ParameterError(f"the draft model's context holds {engine.limit:,} tokens, less than the prompt")
         self._engine = engine
-        self._vocab_size = vocab_size
+        self._vocab_size = job.engine.vocab_size
         self._cache = engine.new_cache()
 
     def draft(self, sequence: Sequence, count: int) -> Draft:

@@ -17,40 +17,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
-from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.recorder import Recorder, record
+from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Engine, Logits
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Block, Choice, Phase, Record, Step
-from tokenglass.model.text.tokenizer import Tokenizer
 
 
-def decode_parallel(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    request: Request,
-    interrupt: Interrupt,
-    parameters: ParallelParameters,
-    mask_id: int | None,
-    cache: KVCache | None = None,
-) -> Iterator[Record]:
+def decode_parallel(job: Job, parameters: ParallelParameters) -> Iterator[Record]:
     """Prefill all of the prompt but its last token, then fill block after block; the last one is as long as is left.
 
-    Yields one Step per forward pass and a Finish at the end. A step with phase "denoise" has one choice for each place
-    that was masked before it, now revealed or still masked; the text of a block comes with the pass that fills it. An
-    end token cuts its block. `mask_id` is the checkpoint's mask token. Raises PromptError and ParameterError before
-    the first step; an error in a later pass yields a Finish with reason "error" first.
+    One Step per forward pass and a Finish at the end. A step with phase "denoise" has one choice for each place that
+    was masked before it, now revealed or still masked; the text of a block comes with the pass that fills it. An end
+    token cuts its block. Raises PromptError and ParameterError; an error in a later pass comes behind a Finish with
+    reason "error".
     """
-    mask_id = checked_mask(request, mask_id)
-    check_length(request.prompt_ids, engine.limit)
-    sequence = Sequence(tokenizer, request, engine.limit, measure=engine.measure)
-    planned_length = request.planned_length(engine.limit)
-    if cache is None and request.use_cache:
-        cache = engine.new_cache(planned_length=planned_length)
+    mask_id = checked_mask(job.request, job.mask_id)
+    sequence, job = job.new_sequence(), job.with_cache()
+    engine, request, cache, planned_length = job.engine, job.request, job.cache, job.planned_length
     block: OpenBlock | None = None
 
     def decode_once(recorder: Recorder) -> Iterator[Step]:
@@ -82,7 +71,7 @@ def decode_parallel(
         usage = None if cache is None else cache.usage()
         yield recorder.step(phase, len(inputs), usage, choices, text, rewound_to=rewound_to, block=place)
 
-    yield from record(Sequences([sequence]), decode_once, request, interrupt)
+    return record(Sequences([sequence]), decode_once, request, job.interrupt)
 
 
 def checked_mask(request: Request, mask_id: int | None) -> int:
@@ -157,7 +146,8 @@ def append_block(sequence: Sequence, block: OpenBlock) -> str:
     text = ""
     for choice in block.choices:
         assert choice is not None
-        text += sequence.append(choice)
+        assert choice.token_id is not None
+        text += sequence.append(choice.token_id)
         if sequence.reason is not None or sequence.rewound_to is not None:
             break
     return text

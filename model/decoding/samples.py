@@ -7,44 +7,30 @@ import struct
 from collections.abc import Iterator
 
 from tokenglass.model.decoding.autoregressive import next_inputs
-from tokenglass.model.decoding.guidance import Negative, room
-from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
-from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.guidance import Negative
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.recorder import Recorder, record
+from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Phase, Record, Step
-from tokenglass.model.text.tokenizer import Tokenizer
 
 
-def decode_samples(
-    engine: Engine, tokenizer: Tokenizer, request: Request, interrupt: Interrupt, count: int
-) -> Iterator[Record]:
+def decode_samples(job: Job, count: int) -> Iterator[Record]:
     """Prefill the prompt once, then decode `count` texts together; sample k is what its derived seed gives alone.
 
-    Yields a Step per sample and forward pass and a Finish per sample, when it ends. What the samples share is counted
-    at sample 0: the others have it as `parent` in their first step, which computes nothing. Raises PromptError and
-    ParameterError before the first step; an error in a later pass yields a Finish with reason "error" for every open
-    sample first.
+    A Step per sample and forward pass and a Finish per sample, when it ends. What the samples share is counted at
+    sample 0: the others have it as `parent` in their first step, which computes nothing. Raises PromptError and
+    ParameterError; an error in a later pass comes behind a Finish with reason "error" for every open sample.
     """
-    check_samples(request, count)
-    check_length(request.prompt_ids, engine.limit)
-    limit = room(engine, request)
-    sequences = [
-        Sequence(
-            tokenizer,
-            request,
-            limit,
-            number=number,
-            seed=seed,
-            vocab_size=engine.vocab_size,
-            measure=engine.measure,
-        )
-        for number, seed in enumerate(derived_seeds(request.seed, count))
-    ]
-    batch = Batch(engine, request, sequences)
-    yield from record(Sequences(sequences), batch.decode_once, request, interrupt)
+    check_samples(job.request, count)
+    first = job.new_sequence()
+    seeds = derived_seeds(job.request.seed, count)
+    sequences = [first, *(first.fork(number, seeds[number]) for number in range(1, count))]
+    batch = Batch(job.engine, job.request, sequences)
+    return record(Sequences(sequences), batch.decode_once, job.request, job.interrupt)
 
 
 def derived_seed(seed: int, number: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Sequence as Ids
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,8 @@ class Retries:
 class Sequence:
     """Decides token after token from logits; it knows no engine and no cache.
 
-    `limit` is the context's, `vocab_size` that of the logits. `seed` and `number` differ between the samples of one
-    request. Raises ParameterError for a request that contradicts itself.
+    `limit` is the context's, `vocab_size` that of the logits. Raises ParameterError for a request that contradicts
+    itself.
     """
 
     def __init__(
@@ -57,20 +58,18 @@ class Sequence:
         request: Request,
         limit: int,
         *,
-        number: int = 0,
-        seed: int | None = None,
         vocab_size: int | None = None,
         measure: Measure = Raw.of,
     ):
-        self.number = number
-        self.seed = request.seed if seed is None else seed
+        self.number = 0
+        self.seed = request.seed
         self.token_ids = list(request.prompt_ids)
         self.reason: Reason | None = None
         self.rewound_to: int | None = None  # length cut back to by the last decision
         self._request = request
         self._limit = limit
         self._tokenizer = tokenizer
-        self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
+        self.sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
         self._spared = spared(tokenizer, request.eos_token_ids) if request.sampling.get(XTC).is_on else frozenset[int]()
         self.has_begun = False  # whether a token was ever decided
         self._healing = Healing(tokenizer, request.healed)
@@ -81,6 +80,15 @@ class Sequence:
         self._constraint: ConstraintState | None = None
         if request.constraint is not None:
             self._constraint = request.constraint.begin(tokenizer, request.eos_token_ids, vocab_size)
+
+    def fork(self, number: int, seed: int | None = None) -> Sequence:
+        """Another text that goes on from here, with a seed of its own or this one's."""
+        other = copy(self)
+        other.number, other.token_ids = number, self.token_ids[:]
+        other.seed = self.seed if seed is None else seed
+        other._gate, other._retries = self._gate.fork(), Retries(self._retries.avoided)
+        other._constraint = None if self._constraint is None else self._constraint.fork()
+        return other
 
     @property
     def new_tokens(self) -> int:
@@ -101,25 +109,26 @@ class Sequence:
                 self.reason = "constraint"
                 return Decision((), "")
             choices.append(choice)
-            text = self.append(choice)
+            assert choice.token_id is not None
+            text = self.append(choice.token_id)
             forced = self._forced() if self.rewound_to is None else []
         for token_id in forced:
             if self.reason is not None or self.rewound_to is not None:
                 break
             choices.append(self._forced_choice(token_id))
-            text += self.append(choices[-1])
+            text += self.append(token_id)
         return Decision(tuple(choices), text)
 
     def raw(self, logits: Logits) -> Raw:
         """The model's own distribution (vocab,). Raises EngineError where there is none."""
-        return self._sampler.raw(logits)
+        return self.sampler.raw(logits)
 
     def choose(self, logits: Logits | Raw, negative: Logits | None = None, ahead: Ids[int] = ()) -> Choice:
         """The token that the sampler takes next, or behind the tokens `ahead`, from logits or what `raw` told of them.
 
         Raises EngineError, NothingPossible.
         """
-        return self._sampler.choose(logits, self.context(negative, ahead))
+        return self.sampler.choose(logits, self.context(negative, ahead))
 
     def context(self, negative: Logits | None = None, ahead: Ids[int] = ()) -> Context:
         """What the processors may know at the next position, or behind the tokens `ahead`."""
@@ -178,10 +187,8 @@ class Sequence:
             masks.append(Mask("min-new-tokens", removed=tuple(request.eos_token_ids)))
         return tuple(masks)
 
-    def append(self, choice: Choice) -> str:
+    def append(self, token_id: int) -> str:
         """Add a decided token; the text that may be printed now."""
-        token_id = choice.token_id
-        assert token_id is not None
         self.has_begun = True
         self.token_ids.append(token_id)
         if self._constraint is not None:

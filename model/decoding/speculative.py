@@ -12,40 +12,30 @@ from dataclasses import replace
 
 from tokenglass.model.decoding.autoregressive import next_inputs
 from tokenglass.model.decoding.drafts import Draft, Drafter, guess
-from tokenglass.model.decoding.recorder import Interrupt, Recorder, record
-from tokenglass.model.decoding.request import Request, check_length
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.recorder import Recorder, record
 from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.decoding.sequences import Sequences
-from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Engine, Logits
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Choice, Phase, Record, Step
 from tokenglass.model.text.tokenizer import Tokenizer
 
 
-def decode_speculative(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    request: Request,
-    interrupt: Interrupt,
-    cache: KVCache,
-    drafter: Drafter,
-    count: int = 8,
-) -> Iterator[Record]:
-    """Prefill, then `count` guesses and one verifying pass at a time. `cache` is empty or holds a part of the prompt.
+def decode_speculative(job: Job, drafter: Drafter, count: int = 8) -> Iterator[Record]:
+    """Prefill, then `count` guesses and one verifying pass at a time.
 
     A step of phase draft holds the guesses where making them took a pass; a step of phase verify holds the choices:
-    accepted guesses, the sampler's own token behind them, and the guess that was rejected for it. Raises as `decode`.
+    accepted guesses, the sampler's own token behind them, and the guess that was rejected for it. Raises what `decode`
+    raises, and ParameterError.
     """
-    yield from verified(engine, tokenizer, request, interrupt, cache, drafter, count, "verify")
+    return verified(job, drafter, count, "verify")
 
 
-def decode_jacobi(
-    engine: Engine, tokenizer: Tokenizer, request: Request, interrupt: Interrupt, cache: KVCache, count: int = 16
-) -> Iterator[Record]:
+def decode_jacobi(job: Job, count: int = 16) -> Iterator[Record]:
     """Fixed-point iteration: each pass guesses `count` tokens anew from its guesses before; those that no longer change
-    are the text. Works on any model. Raises as `decode`."""
-    yield from verified(engine, tokenizer, request, interrupt, cache, JacobiDrafter(), count, "jacobi")
+    are the text. Works on any model. Raises what `decode_speculative` raises."""
+    return verified(job, JacobiDrafter(), count, "jacobi")
 
 
 class JacobiDrafter:
@@ -71,22 +61,17 @@ class JacobiDrafter:
             self.guesses.append(found[-1])
 
 
-def verified(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    request: Request,
-    interrupt: Interrupt,
-    cache: KVCache,
-    drafter: Drafter,
-    count: int,
-    phase: Phase,
-) -> Iterator[Record]:
-    check_length(request.prompt_ids, engine.limit)
+def verified(job: Job, drafter: Drafter, count: int, phase: Phase) -> Iterator[Record]:
+    """The records of a text whose guesses the `drafter` makes."""
+    job = job.with_cache()
+    engine, request, tokenizer, cache = job.engine, job.request, job.tokenizer, job.cache
+    if cache is None:
+        raise ParameterError("guesses are verified over the cache; leave out --no-cache")
     if request.negative_ids:
         raise ParameterError("a negative prompt needs a pass for each token; leave it out, or use autoregressive mode")
     if count < 1:
         raise ParameterError(f"the number of guesses is {count}; expected at least 1")
-    sequence = Sequence(tokenizer, request, engine.limit, vocab_size=engine.vocab_size, measure=engine.measure)
+    sequence = job.new_sequence()
 
     def decode_once(recorder: Recorder) -> Iterator[Step]:
         rewound_to, has_begun = sequence.pop_rewind(), sequence.has_begun
@@ -94,7 +79,7 @@ def verified(
         draft, decision = Draft(()), Decision((), "")
         reached = cache.lengths[0] + len(inputs) == len(sequence.token_ids)
         if reached and has_begun:
-            room = min(count, request.planned_length(engine.limit) - len(sequence.token_ids) - 1)
+            room = min(count, job.planned_length - len(sequence.token_ids) - 1)
             draft = drafter.draft(sequence, room) if room > 0 else draft
             if draft.num_input_tokens:
                 guesses = guessed(sequence, tokenizer, draft)
@@ -112,7 +97,7 @@ def verified(
             rewound_to=rewound_to,
         )
 
-    yield from record(Sequences([sequence]), decode_once, request, interrupt)
+    return record(Sequences([sequence]), decode_once, request, job.interrupt)
 
 
 def verify(

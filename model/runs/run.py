@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
 
@@ -36,21 +37,6 @@ class Search:
     @property
     def is_several(self) -> bool:
         return self.has_beams or self.num_samples > 1
-
-
-@dataclass(frozen=True, slots=True)
-class ModeSettings:
-    """The way of decoding, and the settings of those that guess or fill blocks."""
-
-    name: str = "autoregressive"
-    block_size: int = 16
-    reveal: int | None = None
-    passes: int | None = None
-    threshold: float | None = None
-    entropy_bound: float | None = None
-    draft: str = "ngram"
-    draft_model: str | None = None
-    draft_length: int = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import threading
 import time
 
 import torch
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish, Step
@@ -92,7 +92,7 @@ def searched(loaded: LoadedModel, request: Request, parameters: BeamParameters) 
     texts: dict[int, list[int]] = {}
     before: dict[int, list[int]] = {}
     found, forward = [], -1
-    for record in decode_beams(loaded.engine, loaded.tokenizer, request, threading.Event(), parameters):
+    for record in decode_beams(Job(loaded.engine, loaded.tokenizer, request), parameters):
         if isinstance(record, Finish):
             found.append((texts[record.sequence], record.score))
             continue

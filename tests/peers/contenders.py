@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import statistics
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.text.tokenizer import Tokenizer
 
 TYPES = ("F32", "BF16", "Q8_0", "Q4_0")  # llama.cpp's names of float32, bfloat16, int8 and int4
@@ -90,7 +90,7 @@ class Ours:
         request = Request(
             tuple(prompt), seed=1, sampling=SamplingParameters(temperature=0), max_new_tokens=tokens, prefill_chunk=512
         )
-        records = decode(self.loaded.engine, self.loaded.tokenizer, request, threading.Event(), cache)
+        records = decode(Job(self.loaded.engine, self.loaded.tokenizer, request, cache=cache))
         return (record for record in records if isinstance(record, Step))
 
 

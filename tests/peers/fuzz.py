@@ -39,6 +39,7 @@ from tokenglass.cli.commands.inspect import describe
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.importers.gguf import import_gguf
@@ -274,7 +275,7 @@ def use(path: Path, backend: str) -> str:
     )
     notes = (*model.notes, *settings.notes)
     assert all(note.isprintable() and len(note) <= LONGEST for note in notes), notes
-    records = list(decode(model.engine, model.tokenizer, request, threading.Event()))
+    records = list(decode(Job(model.engine, model.tokenizer, request)))
     return "".join(record.text for record in records)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ import jsonschema
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish, Step
@@ -76,7 +76,7 @@ def run(model: LoadedModel, case: dict[str, Any], seed: int, max_new_tokens: int
         constraint=Constraint("json-schema", (json.dumps(case["schema"]),)),
     )
     started = time.perf_counter()
-    records = list(decode(model.engine, model.tokenizer, request, threading.Event()))
+    records = list(decode(Job(model.engine, model.tokenizer, request)))
     seconds = time.perf_counter() - started
     steps = [record for record in records if isinstance(record, Step)]
     choices = [choice for step in steps for choice in step.choices]

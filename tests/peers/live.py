@@ -17,7 +17,6 @@ import struct
 import subprocess
 import tempfile
 import termios
-import threading
 import time
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.plain import PlainView
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
 
@@ -81,7 +81,7 @@ def timed(loaded: LoadedModel, name: str, tokens: int, screen: Path) -> tuple[fl
             console = make_console(terminal, color="always")
             view = LiveView(console) if name == "live" else PlainView(console)
             started = time.perf_counter()
-            view.show(run, decode(loaded.engine, loaded.tokenizer, request, threading.Event()))
+            view.show(run, decode(Job(loaded.engine, loaded.tokenizer, request)))
             seconds = time.perf_counter() - started
     return seconds, screen.read_bytes().count(FRAME)
 

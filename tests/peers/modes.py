@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.modes import AUTOREGRESSIVE
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.measuring.comparison.divergence import divergence
-from tokenglass.model.measuring.comparison.modes import AUTOREGRESSIVE, Modes
+from tokenglass.model.measuring.comparison.modes import Variants
 from tokenglass.model.measuring.comparison.passages import read_passages
 from tokenglass.model.measuring.comparison.runs import run
 from tokenglass.model.measuring.quality import held_out_text
@@ -81,7 +82,7 @@ def findings(
     loaded: LoadedModel, names: list[str], prompts: int, tokens: int, known: set[tuple[str, str, int]]
 ) -> Iterator[dict[str, Any]]:
     """What each mode makes of each prompt; the autoregressive text is written once for all of them."""
-    make = Modes(loaded)
+    make = Variants(loaded)
     plain, modes = make.named(AUTOREGRESSIVE), [make.named(name) for name in names]
     for number, prompt in enumerate(stretches(prompts)):
         for sampling, parameters in SAMPLINGS.items():
@@ -116,7 +117,7 @@ def request_of(loaded: LoadedModel, prompt: str, sampling: SamplingParameters, s
 
 def tell_repetition(loaded: LoadedModel, tokens: int) -> None:
     """Tokens per pass on the prompts that ask for a repetition, and on the stories, which do not."""
-    make = Modes(loaded)
+    make = Variants(loaded)
     for name in ("repetition", "stories"):
         ratios = []
         for passage in read_passages(name):

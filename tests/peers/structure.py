@@ -15,7 +15,7 @@ from itertools import zip_longest
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
-from tokenglass.model.measuring.comparison.modes import MODES, Modes
+from tokenglass.model.measuring.comparison.modes import NAMES, Variants
 from tokenglass.model.measuring.comparison.runs import Runs, interleaved
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.weights.recipe.patterns import pattern_texts
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="a model's name or checkpoint folder; absent, the bundled model")
     parser.add_argument("--texts", type=int, default=35)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--modes", default=",".join(name for name in MODES if name != "speculative-model"))
+    parser.add_argument("--modes", default=",".join(name for name in NAMES if name != "speculative-model"))
     parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def table(loaded: LoadedModel, modes: list[str], texts: int, rounds: int) -> list[str]:
-    make = Modes(loaded)
+    make = Variants(loaded)
     parts = [split(text) for text in pattern_texts(texts, held_out=True)]
     requests = [request_of(loaded, begin, rest) for begin, rest in parts]
     *_, every = interleaved([make.named(name) for name in modes], requests, rounds)

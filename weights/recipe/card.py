@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
@@ -134,8 +135,8 @@ def sample(loaded: LoadedModel, seed: int, parallel: ParallelParameters | None =
     )
     interrupt = threading.Event()
     if parallel is None:
-        records = decode(loaded.engine, loaded.tokenizer, request, interrupt)
+        records = decode(Job(loaded.engine, loaded.tokenizer, request, interrupt))
     else:
-        records = decode_parallel(loaded.engine, loaded.tokenizer, request, interrupt, parallel, MASK_ID)
+        records = decode_parallel(Job(loaded.engine, loaded.tokenizer, request, interrupt, mask_id=MASK_ID), parallel)
     text = "".join(record.text for record in records)
     return f"**{prompt}**{text}".replace("\n", "\n   ")

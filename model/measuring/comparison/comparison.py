@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from tokenglass.model.decoding.modes import AUTOREGRESSIVE
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.errors import ParameterError, TokenglassError
 from tokenglass.model.loading import LoadedModel
 from tokenglass.model.measuring.comparison.divergence import Divergence, divergence
-from tokenglass.model.measuring.comparison.modes import AUTOREGRESSIVE, Mode
+from tokenglass.model.measuring.comparison.modes import Variant
 from tokenglass.model.measuring.comparison.passages import Passage, read_passages
 from tokenglass.model.measuring.comparison.references import references
 from tokenglass.model.measuring.comparison.rows import Row, mode_row, reference_row
@@ -60,7 +61,7 @@ class Comparison:
     loaded: LoadedModel
     scorer: Scorer
     plan: Plan
-    modes: list[Mode]
+    modes: list[Variant]
     refused: list[Refused] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     partings: list[Parting] = field(default_factory=list)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.measuring.comparison.modes import Mode
+from tokenglass.model.measuring.comparison.modes import Variant
 from tokenglass.model.records.steps import Step
 
 
@@ -24,7 +24,7 @@ class Run:
     first_seconds: float  # until the first text could be printed
 
 
-def run(mode: Mode, request: Request) -> Run:
+def run(mode: Variant, request: Request) -> Run:
     """Decode to the end. Raises TokenglassError, also for what the mode cannot do."""
     began = time.perf_counter()
     first: float | None = None
@@ -51,7 +51,7 @@ def run(mode: Mode, request: Request) -> Run:
 class Runs:
     """All runs of one mode: for each request one for each round."""
 
-    mode: Mode
+    mode: Variant
     found: list[list[Run]] = field(default_factory=list)
 
     def seconds(self, request: int) -> float:
@@ -68,7 +68,7 @@ class Runs:
         return [sum(len(run.token_ids) for run in made) / sum(run.seconds for run in made) for made in rounds]
 
 
-def interleaved(modes: Sequence[Mode], requests: Sequence[Request], rounds: int) -> Iterator[list[Runs]]:
+def interleaved(modes: Sequence[Variant], requests: Sequence[Request], rounds: int) -> Iterator[list[Runs]]:
     """The runs so far, after each: round after round and request after request, every mode in turn, so that what the
     machine does besides meets all of them alike."""
     every = [Runs(mode, [[] for _ in requests]) for mode in modes]
