@@ -21,6 +21,7 @@ from tokenglass.model.native_engine.facts import kernels_of
 from tokenglass.model.native_engine.library import load_library
 from tokenglass.model.text.tokenizer import Tokenizer
 
+os.environ["TOKENGLASS_SPEED"] = "max"  # views wait in the tests of the pace alone
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched in a test
 settings.register_profile("tokenglass", deadline=None, derandomize=True)
 settings.load_profile("tokenglass")

@@ -19,6 +19,7 @@ from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.interrupts import soft_interrupt
 from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.views.live import LiveView
+from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.views.plain import PlainView
 from tokenglass.cli.views.view import View
 from tokenglass.model.decoding.request import Request
@@ -143,7 +144,7 @@ def main() -> None:
     parser.add_argument("--panel", default="full")
     parser.add_argument("--color-by", default="none")
     parser.add_argument("--color", default="auto")
-    parser.add_argument("--pause", action="store_true")
+    parser.add_argument("--speed", type=Pace.parse, default=MAX)
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--fail-after", type=int)
@@ -159,7 +160,7 @@ def main() -> None:
     with soft_interrupt() as interrupt:
         view: View = PlainView(console)
         if supports_live(sys.stdout, sys.stderr):
-            view = LiveView(console, given.panel, given.color_by, given.pause, interrupt)
+            view = LiveView(console, given.panel, given.color_by, given.speed, interrupt)
         stream = records(
             list(pieces) * given.repeat,
             given.prompt_tokens,

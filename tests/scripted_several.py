@@ -19,6 +19,7 @@ from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.interrupts import soft_interrupt
 from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.views.live_several import SeveralLive
+from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.views.several import SeveralPlain
 from tokenglass.cli.views.view import View
 from tokenglass.model.records.steps import Choice, Finish, Record, Step, Totals
@@ -84,6 +85,7 @@ def told(index: int, place: int, number: int, choice: Choice, text: str, parent:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--beams", action="store_true")
+    parser.add_argument("--speed", type=Pace.parse, default=MAX)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--color", default="auto")
     given = parser.parse_args()
@@ -92,7 +94,7 @@ def main() -> None:
     with soft_interrupt() as interrupt:
         view: View = SeveralPlain(console, COUNT)
         if supports_live(sys.stdout, sys.stderr):
-            view = SeveralLive(console, COUNT, interrupt=interrupt)
+            view = SeveralLive(console, COUNT, pace=given.speed, interrupt=interrupt)
         records = (beams if given.beams else samples)(given.delay, interrupt)
         finish = view.show(scripted_run.run(search=search), records)
     print(f"reason {finish.reason}", file=sys.stderr)

@@ -9,12 +9,14 @@ import signal
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pexpect
 import pyte
 import scripted_run
+
+from tokenglass.cli.terminal.region import END
 
 SCRIPT = Path(scripted_run.__file__)
 SIZES = [(40, 24), (80, 24), (120, 40), (200, 50), (80, 10)]
@@ -52,6 +54,23 @@ class Terminal:
         self.output += part
         self.stream.feed(part)
         return True
+
+    def frames(self) -> Iterator[list[str]]:
+        """The lines after each frame from now on, until the program ends."""
+        unread, end = "", time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                part = self.child.read_nonblocking(65_536, timeout=0.1)
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                break
+            self.output += part
+            *whole, unread = (unread + part).split(END)
+            for frame in whole:
+                self.stream.feed(frame + END)
+                yield self.lines()
+        self.stream.feed(unread)
 
     def drain(self) -> None:
         """Take all there is until nothing more comes."""

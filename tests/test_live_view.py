@@ -18,6 +18,7 @@ from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.terminal import visible
 from tokenglass.cli.terminal.wrapping import advance, hold_back
 from tokenglass.cli.views.live import LiveView
+from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, panel_height
 from tokenglass.cli.widgets.widget import ASCII, UNICODE, glyphs_of
 from tokenglass.model.records.steps import Finish, Totals
@@ -127,7 +128,7 @@ def test_the_panel_looks_as_it_was_approved(width: int, height: int, size: str) 
     ("name", "panel"),
     [
         ("end", lambda: Panel(progress(53, finished=True), "full", 16, "probability")),
-        ("pause", lambda: Panel(progress(13), "full", 16, "entropy", keys=True, highlighted=1)),
+        ("pause", lambda: Panel(progress(13), "full", 16, "entropy", keys=Keys("next"), highlighted=1)),
         (
             "prefill",
             lambda: Panel(Progress(scripted_run.run(prompt_tokens=2000), Totals(prefill_tokens=512)), "full", 16),

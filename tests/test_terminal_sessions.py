@@ -195,7 +195,7 @@ def test_an_ascii_locale_gets_ascii_only() -> None:
 
 
 def test_pause_goes_a_step_per_key_shows_details_runs_on_and_stops() -> None:
-    terminal = Terminal("--pause --repeat 2 --delay 0.005")
+    terminal = Terminal("--speed 0 --repeat 2 --delay 0.005")
     terminal.wait_for_words("token 1 of")
     terminal.wait_for_words("keys")
     time.sleep(0.3)
@@ -216,7 +216,7 @@ def test_pause_goes_a_step_per_key_shows_details_runs_on_and_stops() -> None:
 
 
 def test_q_while_paused_ends_as_an_interrupt_with_stdin_elsewhere() -> None:
-    terminal = Terminal(program=f"echo piped | {command('--pause')}")
+    terminal = Terminal(program=f"echo piped | {command('--speed 0')}")
     terminal.wait_for_words("keys")
 
     terminal.child.send("q")

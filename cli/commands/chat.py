@@ -13,7 +13,7 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import System
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.trace import TraceOptions
-from tokenglass.cli.options.view import Panel, PanelSize, ViewName, ViewOptions
+from tokenglass.cli.options.view import Panel, PanelSize, Speed, ViewName, ViewOptions
 from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.say import say, say_lines
 from tokenglass.model.errors import PromptError, TokenglassError
@@ -34,6 +34,7 @@ class ChatControlOptions(ControlOptions):
 @dataclass(frozen=True, slots=True)
 class ChatViewOptions(ViewOptions):
     panel: Panel = PanelSize.slim
+    speed: Speed = "max"  # what is typed during an answer is the next line, not keys
 
 
 @flat

@@ -47,7 +47,17 @@ Panel = Annotated[PanelSize, typer.Option("--panel", help="Size of the live pane
 ColorByOption = Annotated[
     ColorBy, typer.Option("--color-by", help="Colour the live text by this.", rich_help_panel=PANEL)
 ]
-Pause = Annotated[bool, typer.Option("--pause", help="One step per key press.", rich_help_panel=PANEL)]
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        "--speed",
+        metavar="N",
+        envvar="TOKENGLASS_SPEED",
+        help="Show N tokens a second on a terminal, or max; by default about 12 at first, then faster and faster.",
+        rich_help_panel=PANEL,
+    ),
+]
+Pause = Annotated[bool, typer.Option("--pause", help="One step per key press, like --speed 0.", rich_help_panel=PANEL)]
 Flow = Annotated[
     bool,
     typer.Option(
@@ -69,6 +79,7 @@ class ViewOptions:
     candidates: Candidates = 5
     panel: Panel = PanelSize.full
     color_by: ColorByOption = ColorBy.none
+    speed: Speed = None
     pause: Pause = False
     flow: Flow = False
     stats: Stats = False

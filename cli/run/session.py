@@ -14,6 +14,7 @@ from tokenglass.cli.progress import watch
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.terminal import supports_live
+from tokenglass.cli.views.pace import Pace
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
 from tokenglass.model.decoding.modes import ModeSettings
@@ -88,7 +89,8 @@ def load_with_draft(
 
 
 def settle_view(options: ViewOptions) -> ViewName:
-    """What auto means here. Raises ParameterError for a view that cannot be shown."""
+    """What auto means here. Raises ParameterError for a view that cannot be shown, and for a speed that is none."""
+    pace_of(options)
     if options.jsonl:
         if options.view not in (ViewName.auto, ViewName.jsonl):
             raise ParameterError(f"--jsonl and --view {options.view} exclude each other")
@@ -99,6 +101,12 @@ def settle_view(options: ViewOptions) -> ViewName:
     if options.view is ViewName.auto:
         return ViewName.live if can_live else ViewName.plain
     return options.view
+
+
+def pace_of(options: ViewOptions) -> Pace:
+    """How fast a live view goes. Raises ParameterError."""
+    pace = Pace() if options.speed is None else Pace.parse(options.speed)
+    return Pace(0.0) if options.pause else pace
 
 
 def make_view(
@@ -119,7 +127,7 @@ def make_view(
         from tokenglass.cli.views.live import LiveView
 
         console = make_console(sys.stdout, color=options.color.value)
-        live = LiveView(console, options.panel.value, options.color_by.value, options.pause, interrupt)
+        live = LiveView(console, options.panel.value, options.color_by.value, pace_of(options), interrupt)
         return live if explainer is None else replace(live, explain=explainer.explained, follow=explainer.take)
     if sys.stdout.isatty() or options.color is ColorWhen.always:
         from tokenglass.cli.terminal.console import make_console

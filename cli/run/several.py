@@ -78,9 +78,11 @@ def view_of(name: ViewName, options: ViewOptions, shown: int, interrupt: threadi
 
         return JsonlView(sys.stdout.buffer)
     if name is ViewName.live:
+        from tokenglass.cli.run.session import pace_of
         from tokenglass.cli.views.live_several import SeveralLive  # a pipe does without it
 
-        return SeveralLive(make_console(sys.stdout, color=options.color.value), shown, options.panel.value, interrupt)
+        console = make_console(sys.stdout, color=options.color.value)
+        return SeveralLive(console, shown, options.panel.value, pace_of(options), interrupt)
     if sys.stdout.isatty() or options.color is ColorWhen.always:
         return SeveralPlain(make_console(sys.stdout, color=options.color.value), shown)
     return SeveralPipe(sys.stdout.buffer, echo, shown)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import select
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,11 +30,13 @@ REST_OF_SEQUENCE = 0.05  # seconds that the rest of a sequence may take on a slo
 class Keyboard:
     """The terminal with its echo off, so that keys (^C, too) leave no mark in the text; restored at the end.
 
-    With `reads`, keys come one by one; otherwise they wait for the shell as usual.
+    With `reads`, keys come one by one, and where they are `needed` there has to be a terminal; otherwise they wait for
+    the shell as usual.
     """
 
-    def __init__(self, *, reads: bool):
+    def __init__(self, *, reads: bool, needed: bool = True):
         self._reads = reads
+        self._needed = needed
         self._fd: int | None = None
         self._saved: list[Any] | None = None
         self._typed = ""
@@ -42,7 +45,7 @@ class Keyboard:
     def __enter__(self) -> Self:
         with contextlib.suppress(OSError):
             self._fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-        if self._reads and self._fd is None:
+        if self._reads and self._needed and self._fd is None:
             raise ParameterError("there is no terminal to read keys from, and --pause and pick need one")
         self.quiet()
         return self
@@ -60,7 +63,7 @@ class Keyboard:
         import termios  # not on every system
 
         with contextlib.suppress(OSError, termios.error):
-            if os.tcgetpgrp(self._fd) != os.getpgrp():
+            if not self._is_in_front:
                 return
             now = termios.tcgetattr(self._fd)
             self._saved = self._saved or termios.tcgetattr(self._fd)
@@ -74,7 +77,7 @@ class Keyboard:
         import termios  # not on every system
 
         with contextlib.suppress(OSError, termios.error):
-            if os.tcgetpgrp(self._fd) == os.getpgrp():
+            if self._is_in_front:
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
         self._saved = None
 
@@ -90,10 +93,18 @@ class Keyboard:
         key, self._typed = split(self._typed)
         return key
 
+    @property
+    def _is_in_front(self) -> bool:
+        """Whether what is typed is for this program. Raises OSError for a terminal that is gone."""
+        return self._fd is not None and os.tcgetpgrp(self._fd) == os.getpgrp()
+
     def _more(self, seconds: float) -> None:
-        if self._fd is None or not select.select([self._fd], [], [], seconds)[0]:
-            return
         try:
+            if self._fd is None or not self._is_in_front:  # reading in the background would stop the program
+                time.sleep(seconds)
+                return
+            if not select.select([self._fd], [], [], seconds)[0]:
+                return
             typed = os.read(self._fd, 1024)
         except OSError:  # the terminal hung up
             typed = b""

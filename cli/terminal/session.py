@@ -41,15 +41,15 @@ class Session:
     Whatever ends the block, `end` draws the last frame and the terminal is as it was. Ctrl-Z gives it back meanwhile.
     """
 
-    def __init__(self, surface: Surface, *, reads: bool):
-        """With `reads`, keys come as events; otherwise they wait for the shell."""
+    def __init__(self, surface: Surface, *, reads: bool, needed: bool = True):
+        """With `reads`, keys come as events, also where they are not `needed`; otherwise they wait for the shell."""
         self._surface = surface
-        self._keyboard = Keyboard(reads=reads)
+        self._keyboard = Keyboard(reads=reads, needed=needed)
         self._signals = Signals()
         self._needs_frame = False
 
     def __enter__(self) -> Self:
-        """Raises ParameterError where keys are to be read and there is no terminal."""
+        """Raises ParameterError where keys are needed and there is no terminal."""
         actions: dict[int, Action] = {
             signal.SIGTERM: self._on_terminate,
             signal.SIGTSTP: self._on_stop,

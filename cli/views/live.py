@@ -1,11 +1,12 @@
-"""The live view: text flows as on any terminal, and a panel below it shows the newest step."""
+"""The live view: text flows as on any terminal, and a panel below it shows the newest step, or an earlier one."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.segment import Segment
@@ -13,77 +14,86 @@ from rich.segment import Segment
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.session import POLL, Key, Session
+from tokenglass.cli.views.pace import MAX, Pace, Schedule
+from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, glyphs_of
-from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Record, Step, Totals
+from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.runs.run import Run
 
-INTERVAL = 0.05  # seconds between frames at least: 20 a second
-SHARE = 0.04  # of the time that frames may take
+INTERVAL = 0.05  # seconds between frames at least, while the run waits for them: 20 a second
+SHARE = 0.04  # of the run's time that frames may take
 LONGEST = 0.5  # seconds between frames on a terminal that is slow to write to
-STEPPING = {"up": "k", "down": "j", "right": " ", "enter": " "}  # what keys mean to --pause
+SHORTEST = 0.025  # seconds between frames while the run is ahead of what is shown
+KEPT = 4096  # steps to go back to
+MEANING = {"h": "left", "l": "right", "k": "up", "j": "down", "=": "+", "end": "f"}
 
 
 @dataclass(frozen=True, slots=True)
 class LiveView:
-    """Shows a run on a terminal; `pause` waits for a key after each token, and its `q` sets `interrupt`."""
+    """Shows a run on a terminal, no faster than the pace; `q` sets `interrupt`."""
 
     console: Console
     panel: Size = "full"
     color_by: ColorBy = "none"
-    pause: bool = False
+    pace: Pace = MAX
     interrupt: threading.Event | None = None
     explain: Callable[[Step], Step] | None = None  # adds the flow to a step that is drawn
     follow: Callable[[Step], None] | None = None  # called with every step, for `explain`
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
-        """Raises ParameterError for a pause without a terminal to read keys from."""
+        """Raises ParameterError for a stepwise pace without a terminal to read keys from."""
         with LiveSession(self, run) as session:
             return session.run(records)
 
 
 class LiveSession(Session):
-    """One run on one terminal: what has come, and what of it is shown."""
+    """One run on one terminal: what has come, and what of it is shown.
+
+    While a step stays on the screen the next one is computed, and that one waits for its turn: decoding is at most one
+    step ahead, and a run that is slower than the pace is not held up.
+    """
 
     def __init__(self, view: LiveView, run: Run):
+        is_timed = run.request.max_seconds is not None  # the clock would count the waits
+        pace = MAX if view.pace.is_default and is_timed else view.pace
+        self._schedule = Schedule(pace)
+        self._reads = pace.waits
         self._region = Region(view.console)
-        super().__init__(self._region, reads=view.pause)
+        super().__init__(self._region, reads=self._reads, needed=pace.is_stepwise)
         self._view = view
         self._run = run
         self._colors = view.console.color_system is not None and not view.console.no_color
         self._unshown: list[Segment] = [Segment(run.prompt, DIM)]
-        self._totals = Totals()
-        self._choice: Choice | None = None
-        self._flow: tuple[dict[str, float | str | None], ...] = ()
-        self._step: Step | None = None
-        self._block: list[Choice] = []  # settled by earlier passes over the same block
-        self._cache: CacheUsage | None = None
         self._history: list[float] = []
-        self._finish: Finish | None = None
+        self._progress = Progress(run, Totals(), history=self._history)
+        self._past = deque[Progress](maxlen=KEPT)
+        self._behind = 0  # steps between what is looked at and the newest
         self._complete = False
         self._tallest = 0
-        self._due = 0.0
-        self._paused = view.pause
+        self._drawn = self._cost = 0.0  # when the last frame was begun, and the seconds it took
+        self._due = 0.0  # when the next may come
+        self._paused = pace.is_stepwise
+        self._released = False  # the next step was asked for
         self._highlighted: int | None = None
 
     def run(self, records: Iterable[Record]) -> Finish:
         """Show the records until the last."""
         self._draw()
         for record in records:
+            self._await_turn(record)
             if isinstance(record, Finish):
-                self._finish = record
+                self._progress = replace(self._progress, finish=record)
                 self._unshown.append(Segment(record.text))
                 continue
             self._take(record)
-            if self._paused and record.choices:
+            if self._wants_frame():
                 self._draw()
-                self._wait()
-            elif time.perf_counter() >= self._due or self._totals.new_tokens <= 1:
-                self._draw()
-        assert self._finish is not None, "records end with a Finish"
+        finish = self._progress.finish
+        assert finish is not None, "records end with a Finish"
         self._complete = True
-        return self._finish
+        return finish
 
     def end(self) -> None:
         """The last frame, its panel whole; after an error the text alone."""
@@ -106,81 +116,125 @@ class LiveSession(Session):
         """Called for every token: as little as can be."""
         if self._view.follow is not None:
             self._view.follow(step)
-        self._totals = self._totals.plus(step)
-        self._cache = step.cache
         self._history.append(step.num_input_tokens if step.cache is None else step.cache.nbytes_used)
-        if self._step is not None and self._step.block is not None:
-            again = step.block is not None and step.block.start == self._step.block.start
-            self._block = [*self._block, *self._step.settled] if again else []
-        self._step = step
-        self._flow = step.flow or self._flow
-        if step.choices:
-            self._choice = next(reversed(step.settled), self._choice)
+        if self._reads and self._progress.choice is not None:
+            self._past.append(self._progress)
+        self._progress = self._progress.plus(step)
+        self._show_now(max(1, len(step.settled)) if step.choices else 0)
         if step.text:
-            style = None
-            if self._view.color_by != "none" and self._choice is not None:
-                style = token_style(self._choice, self._view.color_by, colors=self._colors)
+            style, choice = None, self._progress.choice
+            if self._view.color_by != "none" and choice is not None:
+                style = token_style(choice, self._view.color_by, colors=self._colors)
             self._unshown.append(Segment(step.text, style))
+
+    # the pace and the keys
+
+    @property
+    def _can_wait(self) -> bool:
+        """Whether there is anything to look at."""
+        return self._progress.choice is not None
+
+    @property
+    def _num_past(self) -> int:
+        """How many steps behind the newest can be looked at."""
+        return len(self._past)
+
+    def _show_now(self, count: int) -> None:
+        """A step of so many choices is on the screen, or will be at the next frame."""
+        self._schedule.show(time.perf_counter(), count, held=self._paused)
+
+    def _await_turn(self, record: Record) -> None:
+        """Until the record may be shown; keys are obeyed meanwhile."""
+        interrupt = self._view.interrupt
+        self._released = not self._reads
+        while not self._released and not (interrupt is not None and interrupt.is_set()):
+            holds = self._paused and self._can_wait
+            left = 0.0 if isinstance(record, Finish) else max(0.0, self._schedule.turn - time.perf_counter())
+            event = self.next_event(POLL if holds else min(left, POLL))
+            if isinstance(event, Key):
+                self._obey(MEANING.get(event.name, event.name))
+                self._draw(explain=False)
+            elif left == 0 and not holds:
+                break
+        self._behind, self._highlighted = 0, None
+
+    def _obey(self, key: str) -> None:
+        schedule = self._schedule
+        stepwise = schedule.pace.is_stepwise
+        if key == "q":
+            if self._view.interrupt is None:
+                raise KeyboardInterrupt
+            self._view.interrupt.set()
+        elif key == "f" or (key == "enter" and not stepwise):
+            schedule.pace, self._paused = MAX, False
+        elif key == "+":
+            schedule.pace, self._paused = schedule.pace.faster(), self._paused and not stepwise
+        elif key == "-":
+            schedule.pace = schedule.pace.slower()
+        elif key == " " and not stepwise:
+            self._paused = not self._paused
+            self._behind = 0
+        elif key in (" ", "enter") or (key == "right" and self._behind == 0):
+            self._paused = self._released = True
+        elif key in ("left", "right"):
+            self._paused, self._highlighted = True, None
+            self._behind = min(max(0, self._behind + (1 if key == "left" else -1)), self._num_past)
+        elif key in ("up", "down") and (choice := self._looked_at.choice) is not None and choice.candidates:
+            count, step = len(choice.candidates), 1 if key == "down" else -1
+            start = (-1 if key == "down" else count) if self._highlighted is None else self._highlighted
+            self._paused, self._highlighted = True, (start + step) % count
+
+    # frames
+
+    def _wants_frame(self) -> bool:
+        """Whether there is time for a frame. While the next step waits there is, but for a terminal that is slow."""
+        now = time.perf_counter()
+        wait = self._schedule.turn - now
+        if self._paused or self._schedule.shown <= 1 or wait >= max(SHORTEST, self._cost):
+            return True
+        return now >= (self._drawn + max(SHORTEST, 2 * self._cost) if wait > 0 else self._due)
 
     def _draw(self, *, explain: bool = True) -> None:
         """A frame. A signal may come in the midst of the next pass, when the newest step can no longer be explained."""
-        started = time.perf_counter()
-        if explain and self._view.explain is not None and self._step is not None and self._finish is None:
-            self._flow = self._view.explain(self._step).flow or self._flow
+        self._drawn = time.perf_counter()
+        progress = self._progress
+        if explain and self._view.explain is not None and progress.step is not None and progress.finish is None:
+            self._progress = replace(progress, flow=self._view.explain(progress.step).flow or ())
         with self.frame():
             self._region.draw(self.text_to_leave(), self._rows())
         now = time.perf_counter()
-        self._due = now + min(LONGEST, max(INTERVAL, (now - started) / SHARE))
+        self._cost = now - self._drawn
+        self._due = now + min(LONGEST, max(INTERVAL, self._cost / SHARE))
+
+    @property
+    def _looked_at(self) -> Progress:
+        """What the panel shows: the newest step, or one behind it."""
+        if not self._behind:
+            return self._progress
+        progress = self._past[-self._behind]
+        history = self._history[: progress.totals.forwards]
+        return replace(progress, history=history, behind=self._behind)
 
     def _rows(self) -> list[Row]:
         """The panel, never lower than before: what is below the text does not jump."""
         width, height = size(self._view.console)
-        progress = Progress(
-            self._run,
-            self._totals,
-            self._choice,
-            self._cache,
-            self._history,
-            self._finish,
-            self._step,
-            self._block,
-            self._flow,
-        )
         panel = Panel(
-            progress,
+            self._looked_at,
             self._view.panel,
             panel_height(width, height),
             self._view.color_by,
             self._colors,
-            self._paused and self._choice is not None,
-            self._highlighted if self._paused else None,
+            self._keys() if self._reads and self._can_wait else None,
+            self._highlighted,
         )
         rows = panel.rows(width, glyphs_of(self._view.console.options))
-        if self._finish is None:
+        if self._progress.finish is None:
             self._tallest = max(self._tallest, len(rows))
             rows += [[] for _ in range(self._tallest - len(rows))]
         return rows
 
-    def _wait(self) -> None:
-        """Until a key lets the run go on."""
-        interrupt = self._view.interrupt
-        self._highlighted = None
-        while not (interrupt is not None and interrupt.is_set()):
-            event = self.next_event(POLL)
-            key = STEPPING.get(event.name, event.name) if isinstance(event, Key) else None
-            if key == " ":
-                break
-            if key == "f":
-                self._paused = False
-                break
-            if key == "q":
-                if interrupt is None:
-                    raise KeyboardInterrupt
-                interrupt.set()
-            elif key in ("j", "k") and self._choice is not None and self._choice.candidates:
-                count = len(self._choice.candidates)
-                start = -1 if key == "j" else count
-                at = start if self._highlighted is None else self._highlighted
-                self._highlighted = (at + (1 if key == "j" else -1)) % count
-                self._draw()
-        self._highlighted = None
+    def _keys(self) -> Keys:
+        schedule = self._schedule
+        if self._paused:
+            return Keys("next" if schedule.pace.is_stepwise else "go on")
+        return Keys("pause", "speed" if schedule.rate is None else f"{schedule.rate:.{schedule.rate < 2:d}f} a second")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,12 +11,13 @@ from rich.segment import Segment
 
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.views.live import LiveSession, LiveView
+from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.widgets.beams import SeveralPanel
 from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.panel import Size, panel_height
 from tokenglass.cli.widgets.texts import Texts
 from tokenglass.cli.widgets.widget import Row, glyphs_of
-from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.records.steps import Finish, Record, Step
 from tokenglass.model.runs.run import Run
 
 
@@ -28,6 +28,7 @@ class SeveralLive:
     console: Console
     shown: int = 1
     panel: Size = "full"
+    pace: Pace = MAX
     interrupt: threading.Event | None = None
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
@@ -36,19 +37,25 @@ class SeveralLive:
 
 
 class SeveralSession(LiveSession):
-    """One run of several texts on one terminal."""
+    """One run of several texts on one terminal; a step of the pace is a pass, in which each text gets a token."""
 
     def __init__(self, view: SeveralLive, run: Run):
-        super().__init__(LiveView(view.console, view.panel, interrupt=view.interrupt), run)
-        self._shown = view.shown
+        super().__init__(LiveView(view.console, view.panel, pace=view.pace, interrupt=view.interrupt), run)
+        self._whole = view.shown
         self._texts = Texts(run)
+        self._records: list[Record] = []
+        self._passes: list[int] = []  # how many records there were at the end of each pass but the newest
 
     def run(self, records: Iterable[Record]) -> Finish:
         """Show the records until the last."""
         self._draw()
         for record in records:
+            if self._texts.begins_pass(record):
+                self._end_pass(record)
             self._texts.add(record)
-            if time.perf_counter() >= self._due:
+            if self._reads:
+                self._records.append(record)
+            if self._texts.is_pass_whole and self._wants_frame():
                 self._draw()
         self._complete = self._texts.is_complete = True
         return self._texts.together.finish
@@ -57,11 +64,28 @@ class SeveralSession(LiveSession):
         """All texts in full, each below a rule that names it, and the last frame."""
         width, _ = size(self._view.console)
         text = self._run.prompt
-        for title, note, said in self._texts.whole(self._shown):
+        for title, note, said in self._texts.whole(self._whole):
             (rule,) = Rule(title, note).rows(width - 1, glyphs_of(self._view.console.options))
             self._unshown += [Segment("" if text.endswith("\n") else "\n"), *rule, Segment(f"\n{said}")]
             text = said or "\n"
         super().end()
+
+    def _end_pass(self, record: Record) -> None:
+        """The newest pass is whole: it stays on the screen until the record may be shown, which begins another."""
+        if not self._texts.is_pass_whole and self._wants_frame():
+            self._draw()
+        self._await_turn(record)
+        if self._can_wait:
+            self._passes.append(len(self._records))
+        self._show_now(1 if isinstance(record, Step) and record.choices else 0)
+
+    @property
+    def _can_wait(self) -> bool:
+        return self._texts.new_tokens > 0
+
+    @property
+    def _num_past(self) -> int:
+        return len(self._passes)
 
     def _rows(self) -> list[Row]:
         """The panel, never lower than before."""
@@ -71,8 +95,19 @@ class SeveralSession(LiveSession):
         most = panel_height(width, height)
         if self._view.panel == "slim":
             most = min(most, 4)
-        rows = SeveralPanel(self._texts, most).rows(width, glyphs_of(self._view.console.options))
+        keys = self._keys() if self._reads and self._can_wait and not self._complete else None
+        panel = SeveralPanel(self._texts_looked_at(), most, keys, self._behind)
+        rows = panel.rows(width, glyphs_of(self._view.console.options))
         if not self._complete:
             self._tallest = max(self._tallest, len(rows))
             rows += [[] for _ in range(self._tallest - len(rows))]
         return rows
+
+    def _texts_looked_at(self) -> Texts:
+        """The texts as they are, or as they were so many passes ago."""
+        if not self._behind:
+            return self._texts
+        texts = Texts(self._run)
+        for record in self._records[: self._passes[-self._behind]]:
+            texts.add(record)
+        return texts

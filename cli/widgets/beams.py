@@ -8,7 +8,7 @@ from rich.cells import get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
+from tokenglass.cli.widgets.lines import Keys, PrefillBar, Rule, note
 from tokenglass.cli.widgets.panel import WIDEST
 from tokenglass.cli.widgets.texts import State, Text, Texts
 from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
@@ -23,6 +23,8 @@ class SeveralPanel(Widget):
 
     texts: Texts
     height: int
+    keys: Keys | None = None
+    behind: int = 0  # passes, of the newest one
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.height < 1:
@@ -35,6 +37,8 @@ class SeveralPanel(Widget):
         if self.height >= 5:
             above = Rule(self.title(), note(run.model, run.seed)).rows(width, glyphs)
             below = self.cost(width, glyphs)[:1]
+        if self.height >= 7 and self.keys is not None:
+            below += self.keys.rows(width, glyphs)
         room = self.height - len(above) - len(below)
         listed = self.listed()
         more = [] if len(listed) <= room or room < 3 else [self.more(len(listed) - room + 1, width, glyphs)]
@@ -50,7 +54,8 @@ class SeveralPanel(Widget):
     def title(self) -> str:
         run = self.texts.run
         kind = "beams" if run.search.has_beams else "samples"
-        return f"{self.texts.count} {kind}, token {self.texts.new_tokens:,} of {run.request.max_new_tokens:,}"
+        title = f"{self.texts.count} {kind}, token {self.texts.new_tokens:,} of {run.request.max_new_tokens:,}"
+        return title + (f", {self.behind:,} {'passes' if self.behind > 1 else 'pass'} back" if self.behind else "")
 
     def cost(self, width: int, glyphs: Glyphs) -> list[Row]:
         totals = self.texts.together.totals

@@ -154,12 +154,17 @@ class EndLine(Widget):
 
 @dataclass(frozen=True, slots=True)
 class Keys(Widget):
-    """What the keys do while the run waits."""
+    """What the keys do while a run is shown, in one row: those that matter most come first."""
+
+    space: str = "pause"
+    speed: str = ""  # where it can be changed
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        words = {"space": "next", "f": "run on", "k j": "look", "q": "stop"}
+        arrows = "left right" if glyphs.ascii_only else "← →"
+        words = {"space": self.space, "f": "to the end", arrows: "steps", "q": "stop"}
+        words |= {"+ -": self.speed} if self.speed else {"k j": "look"}
         fields = [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
-        return labelled("keys", fields, width, glyphs, gap=2)
+        return labelled("keys", fields, width, glyphs, gap=2)[:1]
 
 
 def note(model: str, seed: int) -> str:

@@ -36,7 +36,24 @@ class Progress:
     finish: Finish | None = None
     step: Step | None = None  # the newest
     settled: Sequence[Choice] = ()  # of the block that it works on, by earlier passes
-    flow: Sequence[FlowRow] = ()  # what the earlier tokens and the layers did, of the newest step that was explained
+    flow: Sequence[FlowRow] = ()  # what the earlier tokens and the layers did in the newest step, where it is known
+    behind: int = 0  # steps, of the newest one that was shown
+
+    def plus(self, step: Step) -> Progress:
+        """The run after one more step; what is not known of it does not stay from the last."""
+        before = self.step.block if self.step is not None else None
+        same = before is not None and step.block is not None and before.start == step.block.start
+        return Progress(
+            self.run,
+            self.totals.plus(step),
+            next(reversed(step.settled), self.choice),
+            step.cache,
+            self.history,
+            self.finish,
+            step,
+            (*self.settled, *self.step.settled) if same and self.step is not None else (),
+            step.flow or (),
+        )
 
     @property
     def has_block(self) -> bool:
@@ -53,7 +70,8 @@ class Progress:
             return "reading the prompt"
         title = f"token {self.totals.new_tokens:,} of {self.run.request.max_new_tokens:,}"
         back = self.totals.rewound_tokens
-        return title + (f", {back:,} taken back" if back else "")
+        title += f", {back:,} taken back" if back else ""
+        return title + (f", {self.behind:,} step{'s' if self.behind > 1 else ''} back" if self.behind else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +83,7 @@ class Panel(Widget):
     height: int
     color_by: ColorBy = "none"
     colors: bool = True
-    keys: bool = False
+    keys: Keys | None = None
     highlighted: int | None = None
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
@@ -143,7 +161,7 @@ class Panel(Widget):
             rows += Details(choice.candidates[self.highlighted]).rows(width, glyphs)
         if self.progress.finish is not None:
             return rows + EndLine(self.progress.finish).rows(width, glyphs)
-        return rows + (Keys().rows(width, glyphs) if self.keys else [])
+        return rows + (self.keys.rows(width, glyphs) if self.keys is not None else [])
 
 
 def placeholder(detail: int) -> list[Row]:

@@ -60,6 +60,15 @@ class Texts:
         """Of the longest text."""
         return max((len(text.choices) for text in self._texts.values()), default=0)
 
+    @property
+    def is_pass_whole(self) -> bool:
+        """Whether every text that goes on has its step of the newest pass: those that ended in it may follow."""
+        going_on = self.count if self.run.search.has_beams else self.count - len(self.together.finishes)
+        return len(self._order) >= (going_on if self.new_tokens else 1)
+
+    def begins_pass(self, record: Record) -> bool:
+        return isinstance(record, Step) and record.forward != self._forward
+
     def add(self, record: Record) -> None:
         self.together.add(record)
         text = self._texts.setdefault(record.sequence, Text(record.sequence))
