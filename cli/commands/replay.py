@@ -129,6 +129,7 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
         jsonl=chosen.jsonl,
         panel=chosen.panel,
         color_by=chosen.color_by,
+        speed=FASTEST,  # the records come at a speed of their own
         pause=chosen.pause,
         color=chosen.color,
     )
