@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyte
@@ -199,3 +200,15 @@ def assert_snapshot(name: str, told: str) -> None:
         SNAPSHOTS.mkdir(exist_ok=True)
         path.write_text(told, encoding="utf-8")
     assert told == path.read_text(encoding="utf-8")
+
+
+def test_a_forced_end_leaves_the_last_choice_in_the_panel_and_flow_stays_with_its_own_step() -> None:
+    run = scripted_run.run(eos_token_ids=frozenset({7}))
+    first, second, *_ = scripted_run.steps(scripted_run.STORY)
+    shown = replace(Progress(run, Totals()).plus(first), flow=({"row": "sums"},))
+    (chosen,) = second.choices
+    end = replace(chosen, token_id=7, status="forced", candidates=(), logprob=None)
+
+    assert shown.plus(replace(second, choices=(chosen, end))).choice == chosen
+    assert shown.plus(replace(second, choices=(end,))).choice == first.choices[0]
+    assert shown.plus(second).flow == ()

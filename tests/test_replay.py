@@ -20,7 +20,7 @@ from test_hostile_traces import NASTY, assert_harmless
 from test_trace import RUN, STEP
 from test_trace_files import FINISH, MODES, whole
 
-from tokenglass.cli.terminal.terminal import make_console
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.live_several import SeveralLive
 from tokenglass.cli.views.several import Counted, SeveralPipe

@@ -346,3 +346,27 @@ def test_texts_that_were_given_up_long_ago_are_forgotten(beams: tuple[Run, list[
         texts.add(record)
         assert len(texts.by_state()["pruned"]) <= COUNT
     assert sum(isinstance(r, Step) and r.choices[0].status == "pruned" for r in records) > COUNT
+
+
+def test_in_the_midst_of_a_pass_no_sample_is_called_ended_and_none_changes_its_place(
+    samples: tuple[Run, list[Record]],
+) -> None:
+    run, records = samples
+    texts, ended = Texts(run), set[int]()
+    for record in records:
+        texts.add(record)
+        ended |= {record.sequence} if isinstance(record, Finish) else set()
+        states = texts.by_state()
+        assert {text.number for text in states["ended"]} == ended
+        assert [text.number for text in states["running"]] == sorted(text.number for text in states["running"])
+
+
+def test_in_the_midst_of_a_pass_a_beam_that_goes_on_is_not_called_ended(beams: tuple[Run, list[Record]]) -> None:
+    run, records = beams
+    texts = Texts(run)
+    for place, record in enumerate(records):
+        if isinstance(record, Finish):
+            break
+        texts.add(record)
+        later = {other.sequence for other in records[place + 1 :] if isinstance(other, Step) and other.parent is None}
+        assert not later & {text.number for text in texts.by_state()["ended"]}

@@ -46,7 +46,7 @@ class Progress:
         return Progress(
             self.run,
             self.totals.plus(step),
-            next(reversed(step.settled), self.choice),
+            self.choice_after(step),
             step.cache,
             self.history,
             self.finish,
@@ -54,6 +54,13 @@ class Progress:
             (*self.settled, *self.step.settled) if same and self.step is not None else (),
             step.flow or (),
         )
+
+    def choice_after(self, step: Step) -> Choice | None:
+        """The last choice that there was about anything; what a constraint forced stands for itself only alone, and an
+        end that it forced never."""
+        chosen = [choice for choice in step.settled if choice.status != "forced"]
+        forced = [choice for choice in step.settled if choice.token_id not in self.run.request.eos_token_ids]
+        return next(reversed(chosen or forced), self.choice)
 
     @property
     def has_block(self) -> bool:

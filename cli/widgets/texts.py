@@ -45,7 +45,8 @@ class Texts:
         self.together = Together()
         self.is_complete = False
         self._texts: dict[int, Text] = {}
-        self._order: list[int] = []  # of the newest pass
+        self._order: list[int] = []  # of the newest pass, as far as it has come
+        self._before: list[int] = []  # of the pass before it
         self._pruned: list[int] = []
         self._forward = -1
 
@@ -79,12 +80,15 @@ class Texts:
             self._follow(text, record)
 
     def by_state(self) -> dict[State, list[Text]]:
-        """Running ones in the order of the newest pass, ended ones as they finished, the newest of the pruned first."""
+        """Running samples in their own order, running beams in that of the newest pass, ended ones as they finished,
+        the newest of the pruned first."""
         found: dict[State, list[Text]] = {"running": [], "ended": [], "pruned": []}
         for text in self._texts.values():
             found[self._state(text)].append(text)
         ranks = {finish.sequence: rank for rank, finish in enumerate(self.together.finishes)}
-        found["running"].sort(key=lambda text: self._order.index(text.number))
+        order = {number: place for place, number in enumerate(dict.fromkeys([*self._order, *self._before]))}
+        is_ranked = self.run.search.has_beams
+        found["running"].sort(key=lambda text: order.get(text.number, 0) if is_ranked else text.number)
         found["ended"].sort(key=lambda text: (ranks.get(text.number, 0), -text.forward))
         found["pruned"].sort(key=lambda text: (-text.forward, text.number))
         return found
@@ -106,11 +110,15 @@ class Texts:
     def _state(self, text: Text) -> State:
         if text.is_pruned or (self.is_complete and text.finish is None):
             return "pruned"
-        return "ended" if text.finish is not None or text.number not in self._order else "running"
+        if text.finish is not None or not self.run.search.has_beams:
+            return "ended" if text.finish is not None else "running"
+        goes_on = text.number in self._order or text.number in self._before  # what became of it may still be told
+        at_end = bool(text.choices) and text.choices[-1].token_id in self.run.request.eos_token_ids
+        return "running" if goes_on and not at_end else "ended"
 
     def _follow(self, text: Text, step: Step) -> None:
         if step.forward != self._forward:
-            self._forward, self._order = step.forward, []
+            self._forward, self._before, self._order = step.forward, self._order, []
         self._order.append(step.sequence)
         if step.parent in self._texts and step.choices:
             first = step.choices[0].position
