@@ -72,7 +72,7 @@ def engine_of(config: Any) -> Counting:
 
 def begin(engine: Any, prompt_ids: tuple[int, ...] = PROMPT, **options: Any) -> Branches:
     request = Request(prompt_ids, **{"seed": 7, "top": TOP, "eos_token_ids": frozenset({EOS}), **options})
-    branches = Branches(engine, TOKENIZER, request)
+    branches = Branches(Job(engine, TOKENIZER, request))
     look(branches)
     return branches
 
@@ -174,7 +174,7 @@ class Walk(RuleBasedStateMachine):
         here, ids = self.branches.here, [*PROMPT, *self.ids]
         assert tuple(node.token_id for node in here.path()) == self.ids
         if here.offer is None:
-            assert self.branches.ended(here) is not None
+            assert here.reason is not None
             return
         logits = as_tensor(self.running.engine.forward(torch.tensor([ids]), None))[0, -1]
         context = Context(ids, len(PROMPT), seed=7, attempt=here.draws)
@@ -310,7 +310,7 @@ def test_a_window_that_cannot_go_back_so_far_computes_anew_and_says_so() -> None
 def test_an_end_token_ends_the_text_and_going_back_opens_it_again(engine: Counting) -> None:
     branches = begin(engine)
     force(branches, EOS, 30)
-    assert (new_ids(branches), branches.ended(branches.here)) == ([EOS], "eos")
+    assert (new_ids(branches), branches.here.reason) == ([EOS], "eos")
     assert branches.candidates() == ()
     branches.back()
     assert branches.candidates() != ()
@@ -320,7 +320,7 @@ def test_the_context_ends_the_text_too() -> None:
     engine = engine_of(replace(tiny.CONFIG, max_positions=len(PROMPT) + 2))
     branches = begin(engine)
     force(branches, 30, 31, 32)
-    assert (new_ids(branches), branches.ended(branches.here)) == ([30, 31], "context")
+    assert (new_ids(branches), branches.here.reason) == ([30, 31], "context")
     with pytest.raises(PromptError, match="context"):
         begin(engine, (1,) * (len(PROMPT) + 2))
 
@@ -332,7 +332,7 @@ def test_the_context_ends_the_text_too() -> None:
 )
 def test_typed_text_is_added_as_it_is_typed(make: Any, engine: Counting) -> None:
     tokenizer = Tokenizer(make())
-    branches = Branches(engine, tokenizer, Request(tokenizer.encode("the fo"), seed=1))
+    branches = Branches(Job(engine, tokenizer, Request(tokenizer.encode("the fo"), seed=1)))
 
     @given(typed=st.text("abcdefox ", min_size=1, max_size=12))
     def adds(typed: str) -> None:

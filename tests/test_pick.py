@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.segment import Segment
-from shell import SCRIPTS, assert_one_line_error, tokenglass
+from shell import SCRIPTS, assert_one_line_error, generate, tokenglass
 from terminal import PATIENCE, Terminal, assert_restored, wait_for_copy
 
 from tokenglass.cli.terminal.keys import split
@@ -312,3 +312,40 @@ def test_a_tree_fits_any_width_and_keeps_the_highlighted_row(width: int, glyphs:
         assert len(rows) == 6
         assert all(sum(segment.cell_length for segment in row) <= width for row in rows)
         assert sum(marker in next(iter(Segment.simplify(row))).text for row in rows for marker in "▸>") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ("--stop ,", "the text ended (stop)"),
+        ("--ban ' a' --ban ','", "12 tokens written"),
+        (r"--regex ' (bear|fox) [a-z]{3,8}\.'", "the text ended (eos)"),
+        ("--negative 'A dark night' --guidance 1.5", "12 tokens written"),
+    ],
+)
+def test_a_run_writes_what_generate_writes_with_the_same_options(options: str, end: str) -> None:
+    written = generate("--seed", "1", "--echo", "-n", "12", *shlex.split(options), PROMPT).stdout.decode()
+    terminal = Picker(f"-n 12 {options}")
+    terminal.press("a", end)
+    terminal.child.send("q")
+    assert terminal.finish() == 0
+    assert terminal.printed().rstrip("\n") == written.rstrip("\n")
+
+
+def test_what_is_banned_or_outside_a_constraint_is_told_and_going_back_opens_the_text_again() -> None:
+    terminal = Picker("--ban bear --regex ' a [a-z ]+'")
+    terminal.press("/", "enter take it")
+    terminal.press(" a bear\r", "back to where it began")
+    terminal.press("/", "enter take it")
+    terminal.press("7\r", "regex: nothing may follow")
+    terminal.press("\x7f", "1 ", "%")
+    terminal.child.send("q")
+    assert terminal.finish() == 0
+    assert terminal.printed().startswith(f"{PROMPT} a")
+
+
+def test_an_option_that_cannot_be_met_is_refused_before_the_screen_is_taken() -> None:
+    terminal = Terminal(program=f"exec {program('--guidance 2')}")
+    assert terminal.finish() == 2
+    assert "--negative TEXT" in terminal.shown().replace("\n", "")
+    assert ALTERNATE not in terminal.output

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tokenglass.cli.options.common import Debug
-from tokenglass.cli.options.control import ControlOptions, IgnoreEos, MaxNewTokens
+from tokenglass.cli.options.control import ControlOptions, TextOptions
 from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import (
@@ -26,6 +26,7 @@ from tokenglass.cli.options.prompt import (
     Truncate,
 )
 from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.options.search import Guidance, Negative, SearchOptions
 from tokenglass.cli.options.view import PANEL, Color, ColorWhen
 from tokenglass.model.errors import ParameterError
 
@@ -57,8 +58,9 @@ def pick(
     prompt: PickPromptOptions,
     sampling: SamplingOptions,
     model: ModelOptions,
-    max_new_tokens: MaxNewTokens = None,
-    ignore_eos: IgnoreEos = False,
+    text_options: TextOptions,
+    negative: Negative = None,
+    guidance: Guidance = 1.0,
     save: Save = None,
     candidates: Candidates = 9,
     color: Color = ColorWhen.auto,
@@ -76,7 +78,7 @@ def pick(
         raise ParameterError(f"--save {save}: is there already; give another name")
     from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.run.request import build_request, encode, fit, plan_caches
+    from tokenglass.cli.run.request import add_negative, build_request, encode, fit, plan_caches
     from tokenglass.cli.terminal.console import make_console
     from tokenglass.cli.terminal.interrupts import soft_interrupt
 
@@ -88,19 +90,22 @@ def pick(
         prefill_response=prompt.prefill_response,
     )
     text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
-    control = ControlOptions(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
+    control = ControlOptions(**asdict(text_options))
     opened = session.open_model(model)
     prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
     request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
+    request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
+    if request.constraint is not None:
+        request.constraint.check()
     loaded = session.load(opened, plan_caches(request, opened))
     from tokenglass.cli.views.pick import PickView
     from tokenglass.cli.views.picking import Picking
     from tokenglass.model.decoding.branches import Branches
+    from tokenglass.model.decoding.job import Job
     from tokenglass.model.runs.run import describe_run
 
     run = describe_run(loaded, request, given.shown(text))
-    branches = Branches(loaded.engine, loaded.tokenizer, request)
-    picking = Picking(branches, run, most=request.max_new_tokens, save_to=save)
+    picking = Picking(Branches(Job.of(loaded, request)), run, most=request.max_new_tokens, save_to=save)
     console = make_console(sys.stdout, color=color.value)
     with soft_interrupt() as interrupt:
         PickView(console, picking, interrupt).show()

@@ -59,7 +59,7 @@ Grammar = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class ControlOptions:
+class TextOptions:
     """None: the checkpoint's default, or off."""
 
     DEFAULT_LENGTH: ClassVar[int] = 256  # new tokens, where neither the options nor the checkpoint say
@@ -67,7 +67,6 @@ class ControlOptions:
     max_new_tokens: MaxNewTokens = None
     min_new_tokens: MinNewTokens = None
     ignore_eos: IgnoreEos = False
-    max_time: MaxTime = None
     stop: Stop = None
     ban: Ban = None
     regex: Regex = None
@@ -80,3 +79,10 @@ class ControlOptions:
     def planned_length(self) -> int:
         """New tokens to make room for, as far as the options say."""
         return self.max_new_tokens or self.DEFAULT_LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class ControlOptions(TextOptions):
+    """Those of a text that writes itself."""
+
+    max_time: MaxTime = None

@@ -27,7 +27,11 @@ WIDEST = 140
 TYPED = Style(underline=True, bold=True)
 TYPING = (("enter", "take it"), ("esc", "do not"), ("bksp", "delete"))
 TOO_SMALL = ("too small:", "enlarge the", "terminal; q quits")
-ENDS = {"eos": "the text ended (eos); bksp goes back", "context": "the context is full; bksp goes back"}
+ENDS = {
+    "eos": "the text ended (eos); bksp goes back",
+    "stop": "the text ended (stop); bksp goes back",
+    "context": "the context is full; bksp goes back",
+}
 TREE = (("up down", "look"), ("enter", "go there"), ("esc", "stay"))
 
 
@@ -104,7 +108,7 @@ class Page:
         here = self.branches.here
         text = self.branches.text(here)
         before = self.branches.text(here.parent) if here.parent is not None else ""
-        new = text.removeprefix(before)
+        new = text[len(before) :]  # nothing where a stop ended the text before it
         parts = [
             (self.run.prompt, DIM),
             (text[: len(text) - len(new)], PLAIN),
@@ -150,7 +154,7 @@ class Page:
         here = self.branches.here
         if self.length is not None and self.length < self.run.prompt_length + here.depth:
             return PrefillBar(self.length, self.run.prompt_length + here.depth).rows(width, glyphs)[0]
-        reason = self.branches.ended(here)
+        reason = here.reason
         message = self.message
         if self.typed is not None:
             count = len(self.branches.tokens_for(self.typed)) if self.typed else 0

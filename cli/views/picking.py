@@ -67,8 +67,8 @@ class Picking:
         elif self._written >= self._most:
             self._show(runs=False, message=f"{tokens(self._most)} written, as -n has it; a goes on")
         else:
-            self._branches.draw()
-            self._written += 1
+            before = self._branches.here.depth
+            self._written += self._branches.draw().depth - before
             yield from self._told(self._branches.look())
 
     def stop(self) -> None:
@@ -125,7 +125,11 @@ class Picking:
             self._branches.draw()
         else:
             self._branches.pick(candidate)
-        self._show(highlighted=None)
+        self._show(highlighted=None, message=self._rewind())
+
+    def _rewind(self) -> str:
+        """What is told where a ban led back."""
+        return "that would write what --ban forbids: back to where it began" if self._branches.is_rewound else ""
 
     def _move(self, *, forward: bool) -> None:
         moved = self._branches.forward() if forward else self._branches.back()
@@ -140,7 +144,9 @@ class Picking:
             self._show(typed=typed[:-1])
         elif key == "enter":
             self._show(typed=None)
-            yield from self._told(self._branches.force(self._branches.tokens_for(typed) if typed else ()))
+            if typed:
+                yield from self._told(self._branches.force(self._branches.tokens_for(typed)))
+                self._show(message=self.page.message or self._rewind())
         elif len(key) == 1:
             self._show(typed=typed + key)
 
@@ -159,7 +165,7 @@ class Picking:
         """Whether there is something to choose; if not, why is told."""
         if self._branches.here.offer is not None:
             return True
-        reason = self._branches.ended(self._branches.here)
+        reason = self._branches.here.reason
         self._show(message=ENDS[reason] if reason is not None else "the sampler's settings leave no token here")
         return False
 

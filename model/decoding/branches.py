@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
 
+from tokenglass.model.decoding.gate import first_end
+from tokenglass.model.decoding.guidance import Negative
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.path_cache import PathCache
-from tokenglass.model.decoding.request import Request, check_length
-from tokenglass.model.engine.engine import Engine, Logits
+from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.model.engine.engine import Logits
 from tokenglass.model.records.steps import Candidate, Choice, Reason
-from tokenglass.model.sampling.context import Context, Mask
-from tokenglass.model.sampling.sampler import Sampler
-from tokenglass.model.sampling.truncation import spared
-from tokenglass.model.text.tokenizer import REPLACEMENT, Tokenizer
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.text.tokenizer import REPLACEMENT
 
 WINDOW = 32  # last tokens of the prompt that decide how the first new ones are written
 
@@ -22,7 +24,8 @@ class Node:
     """A token at its place in the tree, and the ways on from there; the root is where the prompt ends.
 
     `offer` is what the sampler takes next: the candidates, and the token it will draw. That record is all that is kept
-    of the logits. `draws` counts the tokens drawn from here, so that each return draws afresh.
+    of the logits. `draws` counts the tokens drawn from here, so that each return draws afresh. `banned` are those that
+    led to a banned phrase.
     """
 
     choice: Choice | None = None
@@ -33,6 +36,8 @@ class Node:
     ahead: Node | None = None  # the way on that was taken last
     offer: Choice | None = None
     draws: int = 0
+    banned: tuple[int, ...] = ()
+    reason: Reason | None = None  # why the text ends here
     marked: bool = False
 
     @property
@@ -63,27 +68,33 @@ class Branches:
     """The tree, and `here`, the place in it. Nothing that was chosen is lost by going back.
 
     Moving computes nothing; `look` then computes what the place still lacks. With the same seed, `draw` alone takes
-    the tokens that `decode` takes. Raises PromptError for a prompt that fills the context.
+    the tokens that `decode` takes. A token that completes a banned phrase leads back to where the phrase began. By hand
+    anything can be taken; behind what a constraint does not allow, nothing can follow. Raises PromptError for a prompt
+    that fills the context, ParameterError for a request that contradicts itself.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, request: Request):
-        check_length(request.prompt_ids, engine.limit)
+    def __init__(self, job: Job):
+        request, engine = job.request, job.engine
         self.root = self.here = Node()
+        self.is_rewound = False  # whether the last token completed a banned phrase, so that `here` is where it began
         self.cache: PathCache[Node] = PathCache(engine, request)
-        self._tokenizer = tokenizer
+        self._tokenizer = job.tokenizer
         self._request = request
-        self._limit = engine.limit
-        self._sampler = Sampler(request.sampling, tokenizer.piece, request.top, engine.measure)
-        self._spared = spared(tokenizer, request.eos_token_ids)
+        endless = replace(request, max_new_tokens=max(request.max_new_tokens, engine.limit))
+        self._beginning = replace(job, request=endless).new_sequence()
+        self._sequence = self._beginning.fork(0)
+        self._place = self.root  # where the sequence stands
+        self._negative = Negative(engine, request) if request.negative_ids else None
         self._looked_at: Node | None = None  # the place whose logits are at hand
         self._logits: Logits
+        self._negative_logits: Logits | None = None  # behind the negative prompt
 
     def look(self) -> Iterator[int]:
         """Make the offer of this place where there is none yet; the length of the cache after each pass.
 
         Raises EngineError, and NothingPossible where processors leave no token.
         """
-        if self.here.offer is None and self.ended(self.here) is None:
+        if self.here.offer is None and self.here.reason is None:
             yield from self._compute(self.here)
             self._renew(self.here)
 
@@ -91,26 +102,27 @@ class Branches:
         """Take what the sampler draws; the next draw from here will be another."""
         node, offer = self.here, self._offer()
         node.draws += 1
-        child = self._go_on(node, offer)
         self._renew(node)
-        return child
+        return self._go_on(node, offer)
 
     def pick(self, index: int) -> Node:
         """Take a candidate by hand. Raises IndexError."""
         return self._force(self.candidates()[index].token_id)
 
-    def force(self, token_ids: Sequence[int]) -> Iterator[int]:
+    def force(self, token_ids: Several[int]) -> Iterator[int]:
         """Take these tokens, whatever the sampler thinks of them; the length of the cache after each pass.
 
-        Each keeps its real logprob. It ends early where the text does. Raises what `look` raises.
+        Each keeps its real logprob. It ends early where the text does, or a ban leads back. Raises what `look` raises.
         """
         for token_id in token_ids:
             yield from self.look()
-            if self.ended(self.here) is not None:
+            if self.here.reason is not None:
                 return
             if all(candidate.token_id != token_id for candidate in self.candidates()):
                 yield from self._compute(self.here)
             self._force(token_id)
+            if self.is_rewound:
+                return
 
     def back(self) -> bool:
         """One token back, where there is one."""
@@ -138,21 +150,17 @@ class Branches:
         offer = self.here.offer
         return () if offer is None else offer.candidates[: self._request.top]
 
-    def ended(self, node: Node) -> Reason | None:
-        """Why the text cannot go on from there, or None."""
-        if node.choice is not None and node.token_id in self._request.eos_token_ids:
-            return "eos"
-        return "context" if len(self._request.prompt_ids) + node.depth >= self._limit else None
-
     def text(self, node: Node) -> str:
-        """The new text up to there; an incomplete character at its end is U+FFFD."""
+        """The new text up to there, or to a stop; an incomplete character at its end is U+FFFD."""
         edge = self._request.prompt_ids[-WINDOW:]
         known, whole = (
             self._tokenizer.decode(ids) for ids in (edge, (*edge, *(place.token_id for place in node.path())))
         )
         if not whole.startswith(known):  # the prompt ends inside a character
             known = known.rstrip(REPLACEMENT)
-        return whole[len(known) :]
+        text = whole[len(known) :]
+        stop = first_end(text, self._request.stops, 0) if node.reason == "stop" else None
+        return text if stop is None else text[: stop[0]]
 
     def tokens_for(self, text: str) -> tuple[int, ...]:
         """The tokens that add exactly this text here; some tokenizers would begin it with a space by themselves."""
@@ -179,46 +187,46 @@ class Branches:
         for logits in self.cache.follow(node.path()):
             self._logits = logits
             yield self.cache.length
+        if self._negative is not None:
+            self._negative_logits = self._negative.logits(self._sequence_at(node))
         self._looked_at = node
 
     def _renew(self, node: Node) -> None:
         """The offer for the next draw, where the logits are at hand; else it is made when somebody looks."""
         node.offer = None
         if self._looked_at is node:
-            node.offer = self._sampler.choose(self._logits, self._context(node))
+            node.offer = self._beginning.sampler.choose(self._logits, self._context(node))
 
     def _context(self, node: Node) -> Context:
-        prompt_ids = self._request.prompt_ids
-        return Context(
-            token_ids=[*prompt_ids, *(place.token_id for place in node.path())],
-            prompt_length=len(prompt_ids),
-            seed=self._request.seed,
-            attempt=node.draws,
-            masks=self._masks(node),
-            spared=self._spared,
-        )
+        sequence = self._sequence_at(node)
+        sequence.exclude(node.banned)
+        return replace(sequence.context(self._negative_logits), attempt=node.draws)
 
-    def _masks(self, node: Node) -> tuple[Mask, ...]:
-        ends = tuple(self._request.eos_token_ids)
-        if self._request.ignore_eos:
-            return (Mask("ignore-eos", removed=ends),)
-        return (Mask("min-new-tokens", removed=ends),) if node.depth < self._request.min_new_tokens else ()
+    def _sequence_at(self, node: Node) -> Sequence:
+        """The text up to there, with what stops, bans and a constraint know of it."""
+        if self._place is not node:
+            path = node.path()
+            if self._place is node.parent:
+                path = path[-1:]
+            else:
+                self._sequence = self._beginning.fork(0)
+            for place in path:
+                self._sequence.append(place.token_id)
+            self._place = node
+        return self._sequence
 
     def _offer(self) -> Choice:
         assert self.here.offer is not None, "look first"
         return self.here.offer
 
     def _force(self, token_id: int) -> Node:
-        offer, shown = self._offer(), self.candidates()
+        offer, shown, sampler = self._offer(), self.candidates(), self._beginning.sampler
         rank = next((k for k, candidate in enumerate(shown, start=1) if candidate.token_id == token_id), None)
-        if rank is None:  # its record comes with all candidates up to it
-            rank = self._sampler.raw(self._logits).rank(token_id)
-            told = Sampler(self._request.sampling, self._tokenizer.piece, rank, self._sampler.measure)
-            candidates = told.choose(self._logits, self._context(self.here)).candidates
-            taken = next(candidate for candidate in candidates if candidate.token_id == token_id)
-            shown = (*shown, taken)
-        else:
-            taken = shown[rank - 1]
+        if rank is None:
+            raw = sampler.raw(self._logits)
+            scores = sampler.scores(raw, self._context(self.here))
+            return self._go_on(self.here, sampler.record(raw, scores, token_id, status="forced"))
+        taken = shown[rank - 1]
         choice = replace(
             offer,
             token_id=token_id,
@@ -233,13 +241,29 @@ class Branches:
         return self._go_on(self.here, choice)
 
     def _go_on(self, node: Node, choice: Choice) -> Node:
-        """To the token of this choice; a way that is there already is taken again."""
+        """To the token of this choice, or back from it; a way that is there already is taken again."""
         assert choice.token_id is not None
         assert choice.logprob is not None
         child = node.children.get(choice.token_id)
         if child is None:
-            child = Node(choice, node, node.depth + 1, node.logprob + choice.logprob)
-            node.children[choice.token_id] = child
+            sequence = self._sequence_at(node)
+            sequence.append(choice.token_id)
+            self._place = Node(choice, node, node.depth + 1, node.logprob + choice.logprob, reason=sequence.reason)
+            length = sequence.pop_rewind()
+            if length is not None:
+                return self._go_back(self._place.path(), length - len(self._request.prompt_ids))
+            child = node.children[choice.token_id] = self._place
         child.choice = choice
         node.ahead = self.here = child
+        self.is_rewound = False
         return child
+
+    def _go_back(self, path: Several[Node], depth: int) -> Node:
+        """To the place at that depth, where a phrase began that the end of the path completes and that is banned."""
+        first = path[depth]
+        assert first.parent is not None
+        self.here = self._place = first.parent
+        self.here.banned += (first.token_id,)
+        self._renew(self.here)
+        self.is_rewound = True
+        return self.here

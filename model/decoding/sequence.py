@@ -144,6 +144,10 @@ class Sequence:
             spared=self._spared,
         )
 
+    def exclude(self, token_ids: tuple[int, ...]) -> None:
+        """These tokens may not come next: each of them led to a banned phrase."""
+        self._retries = Retries({len(self.token_ids): token_ids} if token_ids else {})
+
     def pop_rewind(self) -> int | None:
         """The length that the last decision cut the text back to; asked once."""
         rewound_to, self.rewound_to = self.rewound_to, None

@@ -38,7 +38,7 @@ class Explainer:
         """Called for every step; costs nothing."""
         if step.rewound_to is not None:
             del self._token_ids[step.rewound_to :]
-        self._token_ids += [choice.token_id for choice in step.choices if choice.token_id is not None]
+        self._token_ids += [choice.token_id for choice in step.settled if choice.token_id is not None]
 
     def explained(self, step: Step) -> Step:
         """The step with its flow, where its first choice was drawn from logits."""

@@ -43,7 +43,7 @@ def branch_as_json(branches: Branches, node: Node, number: int) -> dict[str, Any
         "token_ids": [place.token_id for place in node.path()],
         "logprob": finite(node.logprob),
         "logprob_per_token": None if per_token is None else finite(per_token),
-        "ended": branches.ended(node),
+        "ended": node.reason,
         "marked": node.marked,
         "here": node is branches.here,
     }

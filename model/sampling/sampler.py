@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.records.steps import Candidate, Choice, Status
 from tokenglass.model.sampling.chain import GREEDY, apply_chain, build_chain
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.draw import uniform
@@ -49,22 +49,38 @@ class Sampler:
         Raises EngineError where they hold no distribution, NothingPossible where masks and processors leave nothing,
         ParameterError where a processor lacks what it needs.
         """
-        raw, scores = self._begin(logits, context)
-        most_probable = scores.token_ids
-        apply_chain(self.chain, scores)
+        raw = logits if isinstance(logits, Raw) else self.raw(logits)
+        scores = self.scores(raw, context)
         draw = None
         token_id = int(scores.token_ids[0])
         if not self.is_greedy:
             draw = uniform(context.seed, context.position, attempt=context.attempt)
             token_id = drawn(scores, draw)
-        candidates = self._candidates(raw, scores, scores.watched, token_id)
+        return self.record(raw, scores, token_id, draw)
+
+    def record(
+        self,
+        raw: Raw,
+        scores: Scores,
+        token_id: int,
+        draw: float | None = None,
+        status: Status = "sampled",
+        *,
+        has_probs: bool = True,
+    ) -> Choice:
+        """The choice of a given token, whatever became of its score, with the candidates beside it.
+
+        Without probabilities where nothing is drawn, as in a search.
+        """
+        shown = scores.watched if len(scores.watched) <= self.top else scores.watched[: self.top]
+        candidates = self._candidates(raw, scores, shown, has_probs=has_probs)
         chosen = next((candidate for candidate in candidates if candidate.token_id == token_id), None)
         if chosen is None:
-            (chosen,) = self._candidates(raw, scores, np.array([token_id]), token_id)
+            (chosen,) = self._candidates(raw, scores, np.array([token_id]), has_probs=has_probs)
             candidates += (chosen,)
-        place = (most_probable == token_id).nonzero()[0]
+        place = (raw.head.token_ids == token_id).nonzero()[0]
         return Choice(
-            position=context.position,
+            position=scores.context.position,
             token_id=token_id,
             piece=chosen.piece,
             logprob=chosen.logprob,
@@ -73,12 +89,13 @@ class Sampler:
             entropy=raw.entropy,
             draw=draw,
             candidates=candidates,
+            status=status,
         )
 
     def distribution(self, logits: Any, context: Context) -> Distribution:
         """Raw and final distribution over the whole vocabulary. Raises what `choose` raises."""
-        raw, scores = self._begin(logits, context)
-        apply_chain(self.chain, scores)
+        raw = logits if isinstance(logits, Raw) else self.raw(logits)
+        scores = self.scores(raw, context)
         final = np.zeros(scores.size)
         if self.is_greedy:
             final[scores.token_ids[0]] = 1.0
@@ -92,16 +109,25 @@ class Sampler:
         """The model's own distribution. Raises EngineError where there is none."""
         return self.measure(as_array(logits), max(HEAD, self.top))
 
-    def _begin(self, logits: Any, context: Context) -> tuple[Raw, Scores]:
-        raw = logits if isinstance(logits, Raw) else self.raw(logits)
-        return raw, Scores(raw, context, self.top)
+    def scores(self, raw: Raw, context: Context) -> Scores:
+        """What masks and processors leave. Raises what `choose` raises."""
+        scores = Scores(raw, context, self.top)
+        apply_chain(self.chain, scores)
+        return scores
 
-    def _candidates(self, raw: Raw, scores: Scores, shown: Ints, token_id: int) -> tuple[Candidate, ...]:
-        is_greedy = self.is_greedy
+    def _candidates(self, raw: Raw, scores: Scores, shown: Ints, *, has_probs: bool) -> tuple[Candidate, ...]:
         token_ids = shown.tolist()
-        probs = [float(i == token_id) for i in token_ids] if is_greedy else final_probs(scores, shown)
         logprobs = raw.logprobs(shown).tolist()
         told = provenance(scores.changes, shown)
+        if not has_probs:
+            return tuple(
+                [
+                    Candidate(i, self.piece(i), logprob, None, cut, moved)
+                    for i, logprob, (cut, moved) in zip(token_ids, logprobs, told, strict=True)
+                ]
+            )
+        is_greedy = self.is_greedy
+        probs = [float(i == scores.token_ids[0]) for i in token_ids] if is_greedy else final_probs(scores, shown)
         last_cut = GREEDY if is_greedy else None
         return tuple(
             [
