@@ -14,13 +14,13 @@ from typing import Any, NoReturn
 import typer
 
 from tokenglass.cli.commands.generate import generate, print_version
+from tokenglass.cli.exit_codes import CLOSED_PIPE, DONE, ERROR, INTERRUPTED, USAGE
 from tokenglass.cli.options import Version
 from tokenglass.cli.options.aliases import with_dashes
 from tokenglass.cli.options.command import Command, Group, option_names
 from tokenglass.cli.say import LONGEST, cut, guard_streams, say, say_lines, write
 from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, did_you_mean, is_out_of_memory
 
-DONE, ERROR, USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 HELP = {"help_option_names": ["-h", "--help"], "token_normalize_func": with_dashes}
 
 

@@ -10,11 +10,19 @@ import io
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tokenglass.cli.terminal.terminal import NOT_ASCII, UNSAFE, is_ascii, is_terminal, plain_stream, visible
+from tokenglass.cli.terminal.terminal import (
+    NOT_ASCII,
+    UNSAFE,
+    is_ascii,
+    is_terminal,
+    plain_stream,
+    visible,
+)
 
 LONGEST = 500  # characters of a line that may quote a file
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -26,10 +34,44 @@ def say(message: str) -> None:
 
 
 def say_lines(text: str) -> None:
-    """Lines on stderr, all of them."""
+    """Lines on stderr, all of them; below a text on stdout whose last line has not ended."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(visible(text), file=sys.stderr, flush=True)
+            print(f"{pending_newline()}{visible(text)}", file=sys.stderr, flush=True)
+
+
+def say_dim(message: str) -> None:
+    """A line that may be overlooked, on stderr."""
+    is_plain = not is_terminal(sys.stderr) or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb")
+    if is_plain:
+        say(message)
+        return
+    print(f"{pending_newline()}\x1b[2m{one_line(message)}\x1b[0m", file=plain_stream(sys.stderr), flush=True)
+
+
+class TextOutput(io.BufferedWriter):
+    """stdout of a run: it knows whether its last line has ended."""
+
+    ends_open = False
+
+    def write(self, data: Any) -> int:
+        if data:
+            self.ends_open = bytes(data[-1:]) != b"\n"
+        return super().write(data)
+
+
+def pending_newline() -> str:
+    """What ends the line of a text on stdout, where both go to one place, or a pipe may lead to the same terminal.
+
+    It is asked for once: what follows stands below it.
+    """
+    out = getattr(sys.stdout, "buffer", None)
+    if not isinstance(out, TextOutput) or not out.ends_open:
+        return ""
+    here, there = os.fstat(sys.stderr.fileno()), os.fstat(out.fileno())
+    same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    out.ends_open = False
+    return "\n" if same or (stat.S_ISFIFO(there.st_mode) and is_terminal(sys.stderr)) else ""
 
 
 def one_line(message: str) -> str:
@@ -92,6 +134,9 @@ def guard_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = None if is_terminal(sys.stdout) else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+        if encoding is not None:
+            out = TextOutput(io.FileIO(sys.stdout.fileno(), "w", closefd=False))
+            sys.stdout = io.TextIOWrapper(out, encoding=encoding, errors="backslashreplace")
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr = VisibleText(sys.stderr)
 

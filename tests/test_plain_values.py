@@ -66,7 +66,7 @@ def test_values_and_messages_are_those_of_typer(name: str, options: list[tuple[s
     "arguments",
     [
         ["--seed", "5", "-t", "0.5", "--view", "plain", "--stop", "x", "Once upon a time"],
-        ["--mode", "parallel", "--draft-length", "4", "a", "b"],
+        ["--mode", "speculative", "--draft-length", "4", "a", "b"],
     ],
     ids=["numbers and choices", "a mode"],
 )

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from tokenglass.cli.exit_codes import CUT_OFF
 from tokenglass.cli.options.common import Debug, Version
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
@@ -16,9 +17,7 @@ from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
-from tokenglass.cli.say import say_lines, write
-
-INTERRUPTED = 130
+from tokenglass.cli.say import say, say_dim, say_lines, write
 
 
 @flat
@@ -81,10 +80,12 @@ def generate(
     flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
     with keeper, soft_interrupt() as interrupt:
         records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model)
-        if run.search.seeds and name is ViewName.plain and not sys.stdout.isatty():
-            from tokenglass.cli.run.summary import seeds
+        fit = None
+        if request.constraint is not None:
+            from tokenglass.cli.run.cut_off import FitWatch, in_words
 
-            say_lines(seeds(run))
+            fit = FitWatch(loaded, request)
+            records = fit.watch(records)
         if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
@@ -97,8 +98,16 @@ def generate(
         from tokenglass.cli.run.summary import summary
 
         say_lines(summary(run, finish))
+    elif name is ViewName.plain and not sys.stdout.isatty() and not view.quiet:
+        from tokenglass.cli.run.summary import seeds
+
+        if run.search.seeds or (sampling.seed is None and not request.sampling.is_greedy):
+            say_dim(seeds(run))
     if finish.reason == "interrupt":
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interrupt.exit_code)
+    if fit is not None and fit.num_cut_off:
+        say(in_words(fit.num_cut_off, request))
+        raise typer.Exit(CUT_OFF)
 
 
 def print_version() -> None:

@@ -30,8 +30,6 @@ from tokenglass.cli.options.search import Guidance, Negative, SearchOptions
 from tokenglass.cli.options.view import PANEL, Color, ColorWhen
 from tokenglass.model.errors import ParameterError
 
-INTERRUPTED = 130
-
 Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="FILE", help="Where s saves the tree, as JSON; else a name is chosen and shown."),
@@ -110,7 +108,7 @@ def pick(
     with soft_interrupt() as interrupt:
         PickView(console, picking, interrupt).show()
         if interrupt.is_set():
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupt.exit_code)
 
 
 def check_terminal() -> None:

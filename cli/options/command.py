@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from tokenglass.cli.options.aliases import ALIASES, APART
 from tokenglass.cli.options.common import PANEL as OTHER
+from tokenglass.cli.options.idle import idle_option
 from tokenglass.cli.options.plain_values import PlainCommand
 from tokenglass.model.errors import did_you_mean
 
@@ -30,6 +31,16 @@ class Command(PlainCommand):
             if name in parser._short_opt:
                 parser._long_opt[name] = parser._short_opt.pop(name)  # a long one never has its value attached
         return parser
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if "mode" in ctx.params and not ctx.resilient_parsing:
+            given = {name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+            if idle := idle_option(given, ctx.params):
+                name, need = idle
+                flag = next(max(option.opts, key=len) for option in self.params if option.name == name)
+                ctx.fail(f"{flag} has no effect here; it needs {need}")
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         tidy(self, ctx)

@@ -19,9 +19,14 @@ NumSamples = Annotated[
     option(
         "--num-samples",
         min=1,
-        help="Write this many texts from one prefill, or the best so many beams; a pipe gets a newline between two.",
+        help="Write this many texts from one prefill, or the best so many beams.",
     ),
 ]
+Separator = Annotated[
+    str | None,
+    option("--separator", metavar="TEXT", help="What a pipe gets between two texts.", show_default="a newline"),
+]
+Null = Annotated[bool, option("-0", "--null", help="A pipe gets a null byte after each text, as xargs -0 wants it.")]
 Beams = Annotated[int, option("--beams", min=1, help="Keep the n most probable texts at each step (greedy search).")]
 LengthPenalty = Annotated[
     float, option("--length-penalty", help="A beam's sum of logprobs is divided by its length to this power.")
@@ -38,8 +43,20 @@ class SearchOptions:
     """One text, unless more are asked for."""
 
     num_samples: NumSamples = 1
+    separator: Separator = None
+    null: Null = False
     beams: Beams = 1
     length_penalty: LengthPenalty = 1.0
     early_stopping: EarlyStopping = False
     negative: Negative = None
     guidance: Guidance = 1.0
+
+    @property
+    def between(self) -> str:
+        """What stands between two texts."""
+        return "\0" if self.null else "\n" if self.separator is None else self.separator
+
+    @property
+    def behind(self) -> str:
+        """What stands behind the last one."""
+        return "\0" if self.null else ""

@@ -67,6 +67,10 @@ Flow = Annotated[
 Stats = Annotated[
     bool, typer.Option("--stats", help="Print a summary on stderr, also in pipes.", rich_help_panel=PANEL)
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="On stderr, nothing but errors and what is asked for.", rich_help_panel=PANEL),
+]
 Color = Annotated[ColorWhen, typer.Option("--color", help="When to use colour.", rich_help_panel=PANEL)]
 
 
@@ -83,4 +87,5 @@ class ViewOptions:
     pause: Pause = False
     flow: Flow = False
     stats: Stats = False
+    quiet: Quiet = False
     color: Color = ColorWhen.auto

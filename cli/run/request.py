@@ -12,6 +12,7 @@ from tokenglass.cli.options.prompt import PromptOptions, Side
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ViewOptions
+from tokenglass.cli.run.prompt import STDIN
 from tokenglass.cli.say import say
 from tokenglass.model.decoding.request import Request, check_length, truncate
 from tokenglass.model.errors import ParameterError, PromptError
@@ -112,13 +113,15 @@ def encode(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, 
 
     Raises PromptError, ParameterError, TemplateError.
     """
-    if not text:
+    if not text and (prompt.chat or not prompt.parts or STDIN in prompt.parts):
         raise PromptError("the prompt is empty; give at least one character")
     if not prompt.chat:
         for name, value in (("--system", prompt.system), ("--prefill-response", prompt.prefill_response)):
             if value is not None:
                 raise ParameterError(f"{name} is part of a chat; add --chat")
-        return opened.tokenizer.encode(text)
+        if not text and not opened.tokenizer.start_ids:
+            raise PromptError(f"the prompt is empty, and {opened.name} has no start token; give at least one character")
+        return opened.tokenizer.encode(text) if text else opened.tokenizer.start_ids
     from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
 
     is_list = not prompt.parts and text.lstrip().startswith("[")

@@ -29,6 +29,8 @@ def check_several(request: Request, search: SearchOptions, view: ViewOptions) ->
     """The request as several texts need it. Raises ParameterError for what does not go with them."""
     if view.pause or view.color_by is not ColorBy.none:
         raise ParameterError("--pause and --color-by follow a single text; leave out --num-samples and --beams")
+    if search.null and search.separator is not None:
+        raise ParameterError("--null and --separator exclude each other; give one of them")
     if search.beams == 1:
         from tokenglass.model.decoding.samples import check_samples
 
@@ -66,10 +68,14 @@ def several_view(
     """The view of that name on this process's stdout; its Finish is that of the whole run."""
     from tokenglass.cli.views.several import Counted  # a single text does without it
 
-    return Counted(view_of(name, options, search.num_samples, interrupt, echo))
+    return Counted(view_of(name, options, search, interrupt, echo))
 
 
-def view_of(name: ViewName, options: ViewOptions, shown: int, interrupt: threading.Event, echo: bool) -> View:
+def view_of(
+    name: ViewName, options: ViewOptions, search: SearchOptions, interrupt: threading.Event, echo: bool
+) -> View:
+    shown = search.num_samples
+
     from tokenglass.cli.terminal.console import make_console
     from tokenglass.cli.views.several import SeveralPipe, SeveralPlain
 
@@ -85,4 +91,4 @@ def view_of(name: ViewName, options: ViewOptions, shown: int, interrupt: threadi
         return SeveralLive(console, shown, options.panel.value, pace_of(options), interrupt)
     if sys.stdout.isatty() or options.color is ColorWhen.always:
         return SeveralPlain(make_console(sys.stdout, color=options.color.value), shown)
-    return SeveralPipe(sys.stdout.buffer, echo, shown)
+    return SeveralPipe(sys.stdout.buffer, echo, shown, search.between, search.behind)

@@ -7,6 +7,7 @@ from tokenglass.model.runs.run import Run
 from tokenglass.model.sampling.parameters import SamplingParameters
 
 UNKNOWN = "not reported"
+MOST_SEEDS = 8  # that a line shows
 
 
 def summary(run: Run, finish: Finish) -> str:
@@ -26,8 +27,10 @@ def summary(run: Run, finish: Finish) -> str:
 
 
 def seeds(run: Run) -> str:
-    """The seed, or those of the samples: each gives its text alone, too."""
+    """The seed, or those of the samples: each gives its text alone, too. Of many, how to get them again."""
     derived = run.search.seeds
+    if len(derived) > MOST_SEEDS:
+        return f"seed {run.seed}; --seed {run.seed} with --num-samples {len(derived)} writes the same texts"
     return f"seeds {', '.join(map(str, derived))}" if derived else f"seed {run.seed}"
 
 

@@ -9,21 +9,36 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-@contextmanager
-def soft_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the flag, which the loop reads between steps; the second raises KeyboardInterrupt."""
-    flag = threading.Event()
+class Interrupt(threading.Event):
+    """Set by a signal that ends the run."""
 
-    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal: int = signal.SIGINT
+
+    @property
+    def exit_code(self) -> int:
+        """That of a program which the signal ended."""
+        return 128 + self.signal
+
+
+@contextmanager
+def soft_interrupt() -> Iterator[Interrupt]:
+    """The first Ctrl-C or SIGTERM sets the flag, which the loop reads between steps; the second quits."""
+    flag = Interrupt()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         if flag.is_set():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        flag.signal = number
         flag.set()
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class ChatInterrupts:

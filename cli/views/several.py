@@ -33,22 +33,25 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class SeveralPipe:
-    """Exact bytes, a newline between two texts; `shown` is how many beams are printed."""
+    """Exact bytes, with something between two texts; `shown` is how many beams are printed."""
 
     out: BinaryIO
     echo: bool = False
     shown: int = 1
+    between: str = "\n"
+    behind: str = ""
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         begun, done = False, 0
         for record in arranged(run, records, self.shown):
             if not begun:
-                self._write(("\n" if done else "") + (run.prompt if self.echo else ""))
+                self._write((self.between if done else "") + (run.prompt if self.echo else ""))
                 begun = True
             self._write(record.text)
             if isinstance(record, Finish):
                 begun, done = False, done + 1
                 finish = record
+        self._write(self.behind)
         return finish
 
     def _write(self, text: str) -> None:
