@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,6 +19,11 @@ from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.say import say, say_dim, say_lines, write
+
+if TYPE_CHECKING:
+    from tokenglass.cli.run.cut_off import FitWatch
+    from tokenglass.cli.terminal.interrupts import Interrupt
+    from tokenglass.model.records.steps import Finish
 
 
 @flat
@@ -82,7 +88,7 @@ def generate(
         records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model)
         fit = None
         if request.constraint is not None:
-            from tokenglass.cli.run.cut_off import FitWatch, in_words
+            from tokenglass.cli.run.cut_off import FitWatch
 
             fit = FitWatch(loaded, request)
             records = fit.watch(records)
@@ -103,10 +109,15 @@ def generate(
 
         if run.search.seeds or (sampling.seed is None and not request.sampling.is_greedy):
             say_dim(seeds(run))
+    leave(finish, interrupt, fit)
+
+
+def leave(finish: Finish, interrupt: Interrupt, fit: FitWatch | None) -> None:
+    """Raises Exit where the run did not end as it was meant to; why a text was cut off is said."""
     if finish.reason == "interrupt":
         raise typer.Exit(interrupt.exit_code)
     if fit is not None and fit.num_cut_off:
-        say(in_words(fit.num_cut_off, request))
+        say(fit.in_words)
         raise typer.Exit(CUT_OFF)
 
 

@@ -24,6 +24,14 @@ class FitWatch:
         self._request = request
         self._token_ids: dict[int, dict[int, int]] = {}  # of each sequence, by position
 
+    @property
+    def in_words(self) -> str:
+        """What was cut off, and what to do."""
+        texts = "the text" if self.num_cut_off == 1 else f"{self.num_cut_off} texts"
+        assert self._request.constraint is not None
+        most = self._request.max_new_tokens
+        return f"{texts} ended before fitting --{self._request.constraint.name}; try a larger -n than {most:,}"
+
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
         """The same records."""
         for record in records:
@@ -49,10 +57,3 @@ class FitWatch:
         except TokenglassError:
             return False
         return allowed is not None and bool(allowed[min(request.eos_token_ids)])
-
-
-def in_words(count: int, request: Request) -> str:
-    """What was cut off, and what to do."""
-    assert request.constraint is not None
-    texts = "the text" if count == 1 else f"{count} texts"
-    return f"{texts} ended before fitting --{request.constraint.name}; try a larger -n than {request.max_new_tokens:,}"
