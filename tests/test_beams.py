@@ -22,7 +22,7 @@ from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.decoding.together import Together
+from tokenglass.model.decoding.run_totals import RunTotals
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.records.steps import Finish, Record, Step
@@ -191,8 +191,8 @@ def test_every_row_of_a_pass_is_told_once_and_a_branch_names_its_parent(
 ) -> None:
     prompt = tokenizer.encode(PROMPT)
     request = asked(prompt, eos_token_ids=frequent(search(engine, tokenizer, asked(prompt), 4)), prefill_chunk=5)
-    together = Together()
-    records = list(together.watch(search(engine, tokenizer, request, 4)))
+    run_totals = RunTotals()
+    records = list(run_totals.watch(search(engine, tokenizer, request, 4)))
 
     steps = [record for record in records if isinstance(record, Step)]
     assert [step.index for step in steps] == list(range(len(steps)))
@@ -212,7 +212,7 @@ def test_every_row_of_a_pass_is_told_once_and_a_branch_names_its_parent(
         seen |= {step.sequence for step in mates}
         running = sum(not is_last(step, request) for step in chosen) if chosen else running
     assert any(choice.status == "pruned" for step in steps for choice in step.choices)
-    totals = together.totals
+    totals = run_totals.totals
     assert totals.prefill_tokens == len(request.prompt_ids)
     assert totals.forwards == steps[-1].forward + 1
     assert totals.new_tokens == sum(finish.totals.new_tokens for finish in finishes(records))

@@ -22,8 +22,8 @@ from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.run_totals import RunTotals
 from tokenglass.model.decoding.samples import decode_samples, derived_seed, derived_seeds
-from tokenglass.model.decoding.together import Together
 from tokenglass.model.engine.engine import Ids, Logits
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.loading import load_model
@@ -183,11 +183,11 @@ def test_the_native_engine_gives_the_very_same_numbers_alone_and_beside_others()
 
 def test_the_prompt_is_computed_once_and_every_pass_counted_once(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     request = asked(tokenizer, prefill_chunk=4, max_new_tokens=6, eos_token_ids=frozenset())
-    together = Together()
-    records = list(together.watch(several(engine, tokenizer, request, 3)))
+    run_totals = RunTotals()
+    records = list(run_totals.watch(several(engine, tokenizer, request, 3)))
 
     length = len(request.prompt_ids)
-    totals = together.totals
+    totals = run_totals.totals
     assert totals.prefill_tokens == length
     assert totals.positions_computed == length + 3 * 5
     assert totals.forwards == -(-length // 4) + 5
@@ -201,7 +201,7 @@ def test_the_prompt_is_computed_once_and_every_pass_counted_once(engine: TorchEn
         assert [step.parent for step in steps[:2]] == [None if number == 0 else 0, None]
         assert steps[-1].cache is not None
         assert steps[-1].cache.length == length + 5
-    assert together.finish.reason == "length"
+    assert run_totals.finish.reason == "length"
 
 
 def fold(steps: Sequence[Step]) -> Totals:
@@ -234,9 +234,9 @@ def test_an_interrupt_finishes_every_sample_with_what_it_has(taken: int, tokeniz
 
     finishes = [record for record in after if isinstance(record, Finish)]
     assert [(finish.sequence, finish.reason) for finish in finishes] == [(k, "interrupt") for k in range(3)]
-    together = Together()
-    assert list(together.watch(after))
-    assert together.finish.reason == "interrupt"
+    run_totals = RunTotals()
+    assert list(run_totals.watch(after))
+    assert run_totals.finish.reason == "interrupt"
 
 
 def test_an_error_finishes_every_sample_and_is_raised(tokenizer: Tokenizer) -> None:

@@ -239,7 +239,7 @@ def test_a_branch_goes_on_with_its_parents_text(beams: tuple[Run, list[Record]])
     for finish in (record for record in records if isinstance(record, Finish)):
         assert ended[finish.sequence].latest(run.request.eos_token_ids) == finish.text
         assert ended[finish.sequence].logprob == pytest.approx(finish.score)
-    assert [text.number for text in ended.values()] == [finish.sequence for finish in texts.together.finishes]
+    assert [text.number for text in ended.values()] == [finish.sequence for finish in texts.run_totals.finishes]
 
 
 @pytest.mark.parametrize("kind", ["samples", "beams"])

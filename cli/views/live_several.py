@@ -58,7 +58,7 @@ class SeveralSession(LiveSession):
             if self._texts.is_pass_whole and self._wants_frame():
                 self._draw()
         self._complete = self._texts.is_complete = True
-        return self._texts.together.finish
+        return self._texts.run_totals.finish
 
     def end(self) -> None:
         """All texts in full, each below a rule that names it, and the last frame."""

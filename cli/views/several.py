@@ -14,7 +14,7 @@ from tokenglass.cli.views.view import View
 from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.texts import heading
 from tokenglass.cli.widgets.widget import glyphs_of
-from tokenglass.model.decoding.together import Together
+from tokenglass.model.decoding.run_totals import RunTotals
 from tokenglass.model.records.steps import Finish, Record
 from tokenglass.model.runs.run import Run
 
@@ -26,9 +26,9 @@ class Counted:
     view: View
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
-        together = Together()
-        self.view.show(run, together.watch(records))
-        return together.finish
+        run_totals = RunTotals()
+        self.view.show(run, run_totals.watch(records))
+        return run_totals.finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class SeveralPanel(Widget):
             return []
         width, run = min(width, WIDEST), self.texts.run
         if not self.texts.new_tokens:
-            done = self.texts.together.totals.prefill_tokens
+            done = self.texts.run_totals.totals.prefill_tokens
             return PrefillBar(done, run.prompt_length).rows(width, glyphs)[: self.height]
         above, below = [], []
         if self.height >= 5:
@@ -58,7 +58,7 @@ class SeveralPanel(Widget):
         return title + (f", {self.behind:,} {'passes' if self.behind > 1 else 'pass'} back" if self.behind else "")
 
     def cost(self, width: int, glyphs: Glyphs) -> list[Row]:
-        totals = self.texts.together.totals
+        totals = self.texts.run_totals.totals
         fields = [f"{totals.forwards:,} passes", f"{totals.positions_computed:,} positions computed"]
         if totals.decode_seconds:
             fields.append(f"{(totals.forwards - 1) / totals.decode_seconds:,.1f} passes/s")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tokenglass.model.decoding.together import Together
+from tokenglass.model.decoding.run_totals import RunTotals
 from tokenglass.model.records.steps import Choice, Finish, Record, Step
 from tokenglass.model.runs.run import Run
 
@@ -42,7 +42,7 @@ class Texts:
 
     def __init__(self, run: Run):
         self.run = run
-        self.together = Together()
+        self.run_totals = RunTotals()
         self.is_complete = False
         self._texts: dict[int, Text] = {}
         self._order: list[int] = []  # of the newest pass, as far as it has come
@@ -64,14 +64,14 @@ class Texts:
     @property
     def is_pass_whole(self) -> bool:
         """Whether every text that goes on has its step of the newest pass: those that ended in it may follow."""
-        going_on = self.count if self.run.search.has_beams else self.count - len(self.together.finishes)
+        going_on = self.count if self.run.search.has_beams else self.count - len(self.run_totals.finishes)
         return len(self._order) >= (going_on if self.new_tokens else 1)
 
     def begins_pass(self, record: Record) -> bool:
         return isinstance(record, Step) and record.forward != self._forward
 
     def add(self, record: Record) -> None:
-        self.together.add(record)
+        self.run_totals.add(record)
         text = self._texts.setdefault(record.sequence, Text(record.sequence))
         text.printed += record.text
         if isinstance(record, Finish):
@@ -85,7 +85,7 @@ class Texts:
         found: dict[State, list[Text]] = {"running": [], "ended": [], "pruned": []}
         for text in self._texts.values():
             found[self._state(text)].append(text)
-        ranks = {finish.sequence: rank for rank, finish in enumerate(self.together.finishes)}
+        ranks = {finish.sequence: rank for rank, finish in enumerate(self.run_totals.finishes)}
         order = {number: place for place, number in enumerate(dict.fromkeys([*self._order, *self._before]))}
         is_ranked = self.run.search.has_beams
         found["running"].sort(key=lambda text: order.get(text.number, 0) if is_ranked else text.number)
@@ -99,7 +99,7 @@ class Texts:
         has_beams = self.run.search.has_beams
         if has_beams:
             running = [text.number for text in self.by_state()["running"]]
-            numbers = ([finish.sequence for finish in self.together.finishes] or running)[:shown]
+            numbers = ([finish.sequence for finish in self.run_totals.finishes] or running)[:shown]
         titled, end_ids = [], self.run.request.eos_token_ids
         for rank, number in enumerate(numbers):
             text = self._texts[number]

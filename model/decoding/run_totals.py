@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tokenglass.model.records.steps import Finish, Record, Totals
 
 
-class Together:
+class RunTotals:
     """Totals over all sequences: the tokens of every text that finished; a pass that several share counts once."""
 
     def __init__(self) -> None:
