@@ -370,3 +370,13 @@ def test_in_the_midst_of_a_pass_a_beam_that_goes_on_is_not_called_ended(beams: t
         texts.add(record)
         later = {other.sequence for other in records[place + 1 :] if isinstance(other, Step) and other.parent is None}
         assert not later & {text.number for text in texts.by_state()["ended"]}
+
+
+def test_sums_and_scores_of_beams_have_columns_of_their_own_below_headings(beams: tuple[Run, list[Record]]) -> None:
+    _, records = beams
+    rows = [text_of(row) for row in panel_after(beams, None).rows(100, UNICODE)]
+    place = next(k for k, row in enumerate(rows) if "log prob" in row)
+    best = next(record for record in records if isinstance(record, Finish))
+    assert rows[place].split() == ["log", "prob", "score"]
+    assert rows[place + 1].split()[3] == f"{best.score:.4f}"
+    assert rows[place + 1].index(f"{best.score:.4f}") + len(f"{best.score:.4f}") == len(rows[place])

@@ -14,6 +14,7 @@ from tokenglass.cli.widgets.texts import State, Text, Texts
 from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
 
 STYLES: dict[State, Style] = {"running": PLAIN, "ended": CHOSEN, "pruned": Style(dim=True, strike=True)}
+SCORED = 60  # columns, from which on a beam's score has one of its own
 TOKENS = 120  # whose text is looked at for the end of a row
 
 
@@ -36,6 +37,7 @@ class SeveralPanel(Widget):
         above, below = [], []
         if self.height >= 5:
             above = Rule(self.title(), note(run.model, run.seed)).rows(width, glyphs)
+            above += self.heading(width, glyphs) if self.height >= 8 else []
             below = self.cost(width, glyphs)[:1]
         if self.height >= 7 and self.keys is not None:
             below += self.keys.rows(width, glyphs)
@@ -64,6 +66,13 @@ class SeveralPanel(Widget):
             fields.append(f"{(totals.forwards - 1) / totals.decode_seconds:,.1f} passes/s")
         return labelled("cost", [[Segment(text)] for text in fields], width, glyphs)
 
+    def heading(self, width: int, glyphs: Glyphs) -> list[Row]:
+        """What the two numbers of a beam are: the raw sum, and what it is ranked by once it has ended."""
+        if width < 40 or not self.texts.run.search.has_beams:
+            return []
+        names = ["log prob", "score"] if width >= SCORED else ["log prob"]
+        return [[Segment(" " * 7), *(cell(name, 10, DIM, right=True, glyphs=glyphs) for name in names)]]
+
     @staticmethod
     def more(count: int, width: int, glyphs: Glyphs) -> Row:
         return crop([Segment(f"   and {count:,} more", DIM)], width, glyphs)
@@ -75,10 +84,10 @@ class SeveralPanel(Widget):
         number = text.number if self.texts.run.search.has_beams else text.number + 1
         row = [Segment(f" {sign} ", STYLES[state]), cell(f"{number}", 4, DIM, right=True, glyphs=glyphs)]
         if width >= 40:
-            told = glyphs.none if logprob is None else f"{logprob:.2f}"
-            if finish is not None and finish.score is not None:
-                told = f"{finish.score:.4f}"
-            row.append(cell(told, 10, right=True, glyphs=glyphs))
+            row.append(cell(glyphs.none if logprob is None else f"{logprob:.2f}", 10, right=True, glyphs=glyphs))
+        if width >= SCORED and self.texts.run.search.has_beams:
+            score = "" if finish is None or finish.score is None else f"{finish.score:.4f}"
+            row.append(cell(score, 10, right=True, glyphs=glyphs))
         if width >= 60:
             reason = finish.reason if finish is not None else "" if state == "running" else state
             row.append(cell(f"  {reason}", 12, DIM, glyphs=glyphs))
