@@ -99,7 +99,9 @@ def test_what_cannot_be_meant_is_a_line_on_stderr(arguments: tuple[str, ...], to
 
 
 def test_the_chain_is_shown_in_its_order() -> None:
-    done = generate("The fox", "-n", "1", "--show-chain", "--top-k", "9", "--samplers", "top-k,temperature")
+    done = generate(
+        "The fox", "-n", "1", "--seed", "1", "--show-chain", "--top-k", "9", "--samplers", "top-k,temperature"
+    )
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["top-k", "temperature", "top-p"]
     assert "not in samplers" in done.stderr
 

@@ -395,7 +395,7 @@ def test_greedy_decoding_is_told_as_such() -> None:
     )
 
 
-@pytest.mark.parametrize(("names", "wrong"), [(("top-k", "top_p"), "top_p"), (("xtc", "top-k", "xtc"), "xtc")])
+@pytest.mark.parametrize(("names", "wrong"), [(("top-k", "top-q"), "top-q"), (("xtc", "top-k", "xtc"), "xtc")])
 def test_an_order_with_unknown_or_doubled_names_is_refused(names: tuple[str, ...], wrong: str) -> None:
     with pytest.raises(ParameterError, match=f"^samplers: '{wrong}' is .* of logit-bias, repetition-penalty, .*, xtc$"):
         SamplingParameters(samplers=names)

@@ -9,7 +9,7 @@ import pytest
 
 from tokenglass.model.decoding.recorder import Recorder, record
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.records.steps import Finish, Reason, Step, Totals
+from tokenglass.model.records.steps import Finish, Reason, Record, Step, Totals
 
 
 class Countdown:
@@ -102,7 +102,7 @@ def test_an_exception_comes_behind_a_finish_for_each_open_text() -> None:
             raise ZeroDivisionError
         yield from texts.decode_once(recorder)
 
-    seen = []
+    seen: list[Record] = []
     with pytest.raises(ZeroDivisionError):
         seen.extend(record(texts, fails, REQUEST, threading.Event()))
     assert [(one.sequence, one.reason) for one in seen if isinstance(one, Finish)] == [
