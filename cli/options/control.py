@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
 PANEL = "Control"
 
-
-def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
-
+option = partial(typer.Option, rich_help_panel=PANEL)
 
 MaxNewTokens = Annotated[
     int | None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -23,9 +24,7 @@ class DraftBy(StrEnum):
     model = "model"
 
 
-def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
-
+option = partial(typer.Option, rich_help_panel=PANEL)
 
 ModeOption = Annotated[
     Mode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 PANEL = "Sampling"
 
-
-def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
+option = partial(typer.Option, rich_help_panel=PANEL)
 
 
 def option_of(setting: Setting) -> Any:

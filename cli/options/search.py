@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 
 PANEL = "Search"
 
-
-def option(*names: str, help: str, **limits: Any) -> Any:  # noqa: A002  (Typer's own word)
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **limits)
-
+option = partial(typer.Option, rich_help_panel=PANEL)
 
 NumSamples = Annotated[
     int,
