@@ -217,7 +217,7 @@ def load_kernels(dtype: str, device: str) -> ctypes.CDLL | str:
     """The compiled kernels, or why they cannot run this."""
     if device != "cpu":
         return f"they run on a CPU, not on {device}"
-    from tokenglass.model.native_engine.library import load_library  # noqa: PLC0415  (only on a CPU)
+    from tokenglass.model.native_engine.shared_library import load_library  # noqa: PLC0415  (only on a CPU)
 
     if dtype not in ("float32", "bfloat16"):
         return f"they do not know a cache of {dtype}"

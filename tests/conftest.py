@@ -18,7 +18,7 @@ from hypothesis import settings
 
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.facts import kernels_of
-from tokenglass.model.native_engine.library import load_library
+from tokenglass.model.native_engine.shared_library import load_library
 from tokenglass.model.text.tokenizer import Tokenizer
 
 os.environ["TOKENGLASS_SPEED"] = "max"  # views wait in the tests of the pace alone

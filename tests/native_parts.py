@@ -20,10 +20,10 @@ from tokenglass.model.checkpoint.quantised import Int4Weight
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.build import find_compiler
 from tokenglass.model.native_engine.engine import NativeEngine
-from tokenglass.model.native_engine.library import load_compiled, load_library
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.processor import describe_processor, processor_flags
 from tokenglass.model.native_engine.program import Operations
+from tokenglass.model.native_engine.shared_library import load_compiled, load_library
 from tokenglass.model.native_engine.structures import (
     Buffer,
     Code,

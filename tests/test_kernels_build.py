@@ -19,11 +19,9 @@ from torch_parts import as_tensor
 
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build, sources
-from tokenglass.model.native_engine.library import MARCH, load_compiled
+from tokenglass.model.native_engine.shared_library import MARCH, load_compiled
 
-LOADED = (
-    "from tokenglass.model.native_engine.library import *; from pathlib import Path; load_compiled(Path({folder!r}))"
-)
+LOADED = "from tokenglass.model.native_engine.shared_library import *; from pathlib import Path; load_compiled(Path({folder!r}))"
 
 
 @pytest.fixture

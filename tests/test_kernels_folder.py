@@ -22,7 +22,7 @@ from native_parts import program
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build, facts
 from tokenglass.model.native_engine.facts import facts_of
-from tokenglass.model.native_engine.library import load_compiled, load_library
+from tokenglass.model.native_engine.shared_library import load_compiled, load_library
 
 COPY = """#!/bin/sh
 while [ $# -gt 0 ]; do
@@ -234,7 +234,7 @@ def test_an_interrupt_ends_the_compiler_too(folder: Path, tmp_path: Path) -> Non
     loading = (
         # a shell ignores it for what runs in its background
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from pathlib import Path; from tokenglass.model.native_engine.library import load_compiled; "
+        "from pathlib import Path; from tokenglass.model.native_engine.shared_library import load_compiled; "
         f"load_compiled(Path({str(folder)!r}))"
     )
     process = subprocess.Popen(

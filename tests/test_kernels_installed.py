@@ -14,10 +14,10 @@ import pytest
 from native_parts import program
 from shell import generate
 
-from tokenglass.model.native_engine import library
+from tokenglass.model.native_engine import shared_library
 from tokenglass.model.native_engine.folder import hash_library
 from tokenglass.model.native_engine.levels import Level, installed_library
-from tokenglass.model.native_engine.library import MARCH, load_library
+from tokenglass.model.native_engine.shared_library import MARCH, load_library
 from tokenglass.model.native_engine.sources import sources_key
 
 LEVELS = [Level("high", (), frozenset()), Level("high-est", (), frozenset()), Level("low", (), frozenset())]
@@ -37,18 +37,20 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "package"
     folder.mkdir()
     monkeypatch.delenv(MARCH, raising=False)
-    monkeypatch.setattr(library, "choose_levels", lambda *_: LEVELS)
-    monkeypatch.setattr(library, "installed_library", partial(installed_library, folders=[tmp_path / "no", folder]))
+    monkeypatch.setattr(shared_library, "choose_levels", lambda *_: LEVELS)
+    monkeypatch.setattr(
+        shared_library, "installed_library", partial(installed_library, folders=[tmp_path / "no", folder])
+    )
     return folder
 
 
 @pytest.fixture
 def compile_instead(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load_compiled", lambda: "compiled")
+    monkeypatch.setattr(shared_library, "load_compiled", lambda: "compiled")
 
 
 def test_the_highest_level_that_is_installed_is_loaded(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load_compiled", lambda: pytest.fail("compiled"))
+    monkeypatch.setattr(shared_library, "load_compiled", lambda: pytest.fail("compiled"))
     low = install(package, "low")
     assert load_library()._name == str(low)
     high = install(package, "high")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.build import find_compiler, fingerprint
 from tokenglass.model.native_engine.levels import Level, read_levels, usable_levels
-from tokenglass.model.native_engine.library import choose_levels, compiler_options
 from tokenglass.model.native_engine.processor import describe_processor, processor_flags
+from tokenglass.model.native_engine.shared_library import choose_levels, compiler_options
 
 X86 = read_levels("x86_64")
 CORE_2 = "fpu sse sse2 ht syscall nx lm pni ssse3 cx16 lahf_lm"

@@ -48,7 +48,7 @@ def test_only_a_description_that_is_kept_names_the_libraries_and_the_files() -> 
 
 UNLOADABLE = """
 import sys
-for name in ("torch", "tokenglass.model.native_engine.library", "tokenglass.model.native_engine.build"):
+for name in ("torch", "tokenglass.model.native_engine.shared_library", "tokenglass.model.native_engine.build"):
     sys.modules[name] = None  # whoever imports it fails
 sys.argv = {argv!r}
 from tokenglass.model.checkpoint import weights

@@ -15,7 +15,7 @@ import pytest
 from shell import ENVIRONMENT
 
 from tokenglass.model.errors import KernelsError
-from tokenglass.model.native_engine import build, levels, library, processor, sources
+from tokenglass.model.native_engine import build, levels, processor, shared_library, sources
 
 ROOT = Path(__file__).parent.parent
 KERNELS = "tokenglass/model/native_engine/kernels"
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tokenglass.model.loading import load_model
 from tokenglass.model.checkpoint.store import bundled_folder
-from tokenglass.model.native_engine.library import load_library
+from tokenglass.model.native_engine.shared_library import load_library
 loaded = load_model(bundled_folder(), backend="native", device="cpu", threads=1)
 print(Path(load_library()._name).name.split(".")[0])
 np.save(sys.argv[1], loaded.engine.forward(np.array([[3, 1, 4, 1, 5, 9, 2, 6]]), None, last=False))
@@ -71,7 +71,7 @@ def run(site: Path, empty: Path, *command: str | Path, **environment: str) -> su
         capture_output=True,
         check=False,
         env={
-            **{name: value for name, value in ENVIRONMENT.items() if name != library.MARCH},
+            **{name: value for name, value in ENVIRONMENT.items() if name != shared_library.MARCH},
             "PYTHONPATH": str(site),
             "XDG_CACHE_HOME": str(empty.with_name("cache")),
             **environment,
