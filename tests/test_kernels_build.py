@@ -21,7 +21,10 @@ from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import build, sources
 from tokenglass.model.native_engine.shared_library import MARCH, load_compiled
 
-LOADED = "from tokenglass.model.native_engine.shared_library import *; from pathlib import Path; load_compiled(Path({folder!r}))"
+LOADED = (
+    "from tokenglass.model.native_engine.shared_library import *; from pathlib import Path; "
+    "load_compiled(Path({folder!r}))"
+)
 
 
 @pytest.fixture
