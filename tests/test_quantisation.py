@@ -255,24 +255,6 @@ def test_everything_but_the_weights_is_copied(saved_checkpoint: Path, kept: Path
         assert (kept / name).read_bytes() == (saved_checkpoint / name).read_bytes()
 
 
-def test_further_chat_templates_are_copied_and_what_links_out_of_the_folder_is_not(
-    saved_checkpoint: Path, tmp_path: Path
-) -> None:
-    source = tmp_path / "source"
-    shutil.copytree(saved_checkpoint, source)
-    (source / "additional_chat_templates").mkdir()
-    (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
-    made = tmp_path / "int8"
-    for _ in quantize_checkpoint(Checkpoint.open(source), "int8", made, quantizer("int8", None, 1)):
-        pass
-    assert (made / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
-    secret = tmp_path / "secrets"
-    (source / "additional_chat_templates").rename(secret)
-    (source / "additional_chat_templates").symlink_to(secret)
-    with pytest.raises(CheckpointError, match="a link out of the folder"):
-        next(iter(quantize_checkpoint(Checkpoint.open(source), "int8", tmp_path / "again", quantizer("int8", None, 1))))
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is mapped")
 def test_stored_weights_are_mapped_not_copied(kept: Path) -> None:
     loaded = load_model(kept, device="cpu")

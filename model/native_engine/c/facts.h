@@ -1,4 +1,4 @@
-// What model/kernels/facts.py compares with its own numbers, and what these kernels were compiled for.
+// What model/native_engine/facts.py compares with its own numbers, and what these kernels were compiled for.
 #pragma once
 #include "measure.h"
 #include "products.h"
