@@ -118,7 +118,7 @@ def written(tokenizer: Tokenizer, constraint: Constraint, seed: int, rows: int, 
         return 3 * torch.randn(rows, generator=torch.Generator().manual_seed(1000 * seed + length))
 
     request = Request(
-        tokenizer.encode(PROMPT),
+        tuple(token_id for token_id in tokenizer.encode(PROMPT) if token_id < rows),
         seed,
         SamplingParameters(temperature=1, top_p=1),
         constraint=constraint,

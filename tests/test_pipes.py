@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -144,20 +145,37 @@ def test_ctrl_c_keeps_the_text_and_the_finish_and_exits_130() -> None:
     assert finish["reason"] == "interrupt"
 
 
+ENDLESS_LOADING = """
+import sys, time
+from tokenglass.model import loading
+from tokenglass.model.progress import Progress
+def load_weights(*_):
+    print("loading", file=sys.stderr, flush=True)
+    while True:
+        time.sleep(0.01)
+        yield Progress("loading", 0, 1)
+loading.load_weights = load_weights
+from tokenglass.cli.__main__ import generate
+generate()
+"""
+
+
 def test_a_second_ctrl_c_quits_even_while_the_model_is_loading() -> None:
     process = subprocess.Popen(
-        [SCRIPTS / "generate", "The fox"],
+        [sys.executable, "-c", ENDLESS_LOADING, "The fox"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
     )
-    time.sleep(0.5)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"loading\n"
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    _, errors = process.communicate()
+    text, errors = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT)
+    assert text == b""
     assert b"Traceback" not in errors
 
 

@@ -45,7 +45,7 @@ def run(name: str, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedP
         ("--mode", "jacobi"),
         ("--num-samples", "2"),
         ("--beams", "2"),
-        ("--json",),
+        ("--json-schema", '{"type": "boolean"}'),
         ("--stop", "the", "--ban", "a", "--heal"),
         ("--negative", "Two", "--guidance", "2"),
         ("--view", "plain", "--stats", "--show-chain"),

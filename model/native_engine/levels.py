@@ -10,7 +10,8 @@ import tokenglass
 from tokenglass.model.native_engine.folder import is_intact
 from tokenglass.model.native_engine.sources import LEVELS, sources_key
 
-INSTALLED = "model/native_engine/kernels"  # where CMakeLists.txt puts them in the package
+BESIDE = Path(__file__).parent / "kernels"  # where CMakeLists.txt puts them
+INSTALLED = "model/native_engine/kernels"  # the same in a package installed in place: its sources are another folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ def usable_levels(levels: Sequence[Level], flags: Set[str]) -> list[Level]:
 def installed_library(levels: Iterable[Level], folders: Sequence[Path] | None = None) -> Path | None:
     """The library of the first of these levels that is installed; None where there is none, or that one is damaged
     or was compiled from other sources."""
-    if folders is None:  # the package has two where it is installed in place: the sources, and what was compiled
-        folders = [Path(root) / INSTALLED for root in tokenglass.__path__]
+    if folders is None:
+        folders = [BESIDE] if BESIDE.is_dir() else [Path(root) / INSTALLED for root in tokenglass.__path__]
     for level in levels:
         libraries = [library for folder in folders for library in folder.glob(f"{level.name}.*.so")]
         if libraries:
