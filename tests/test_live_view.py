@@ -17,7 +17,6 @@ from rich.segment import Segment
 
 from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.terminal import visible
-from tokenglass.cli.terminal.wrapping import advance, hold_back
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, panel_height
@@ -93,28 +92,6 @@ def wrapped(text: str, width: int) -> list[str]:
     for paragraph in text.split("\n"):
         lines += [paragraph[start : start + width] for start in range(0, max(1, len(paragraph)), width)]
     return lines
-
-
-@given(st.integers(2, 40), st.integers(0, 40), st.text("ab日é👍\n\t", max_size=60))
-def test_the_column_after_a_text_is_that_after_its_characters_one_by_one(width: int, column: int, text: str) -> None:
-    column = min(column, width)
-    stepwise = column
-    for char in text:
-        stepwise = advance(stepwise, char, width)
-    assert advance(column, text, width) == stepwise
-    assert 0 <= stepwise <= width
-
-
-@given(st.lists(st.text("ab日e\u0301👍\n", max_size=9)), st.sets(st.integers(0, 9), min_size=1, max_size=2))
-def test_held_characters_are_the_end_of_the_text_and_few(texts: list[str], columns: set[int]) -> None:
-    segments = [Segment(text) for text in texts if text]
-
-    kept, held = hold_back(segments, columns, 10)
-
-    joined = "".join(segment.text for segment in held)
-    assert "".join(segment.text for segment in [*kept, *held]) == "".join(texts)
-    assert not kept or all(advance(column, "".join(s.text for s in kept), 10) != 10 for column in columns)
-    assert len(joined.replace("\u0301", "")) <= 4
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import scripted_run
-from rich.cells import get_character_cell_size
 from terminal import SIZES, Terminal, assert_restored, command, hold_at, is_held
+from wrapped_text import wrapped
 
 TEXT = scripted_run.PROMPT + "".join(scripted_run.STORY)
 LONG = scripted_run.PROMPT + "".join(scripted_run.STORY) * 6
@@ -224,21 +224,6 @@ def test_q_while_paused_ends_as_an_interrupt_with_stdin_elsewhere() -> None:
     assert terminal.finish() == 0
     assert terminal.lines()[-1] == "reason interrupt"
     assert_restored(terminal)
-
-
-def wrapped(text: str, columns: int) -> list[str]:
-    """The lines that a terminal makes of a text."""
-    lines = []
-    for paragraph in text.split("\n"):
-        line, used = "", 0
-        for char in paragraph:
-            cells = get_character_cell_size(char)
-            if used + cells > columns:
-                lines.append(line.rstrip())
-                line, used = "", 0
-            line, used = line + char, used + cells
-        lines.append(line.rstrip())
-    return lines
 
 
 def assert_whole(terminal: Terminal, text: str | None = None) -> None:

@@ -1,8 +1,9 @@
-"""Where text ends on a terminal of some width: the arithmetic of wrapping, apart from any terminal."""
+"""Where lines end: words wrapped at spaces, for text that is redrawn, apart from any terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Sequence
 
 from rich.cells import get_character_cell_size
 from rich.color import ColorSystem
@@ -11,49 +12,103 @@ from rich.style import Style
 
 from tokenglass.cli.terminal.terminal import visible
 
+Row = list[Segment]
+
+READABLE = 100  # columns: longer lines are hard to read
 TAB = 8
+BLANKS = " \t"
+JOINER = "\u200d"  # makes one sign of those on both sides
+NOT_FIRST, NOT_LAST = ("Pe", "Pf", "Po"), ("Ps", "Pi")  # punctuation that closes, or opens
 
 
-def advance(column: int, text: str, width: int) -> int:
-    """The column after `text`, begun in `column`; `width` itself means that the next character will wrap."""
-    _, newline, line = text.rpartition("\n")
-    if newline:
-        column = 0
-    if line.isascii() and "\t" not in line:
-        column += len(line)
-        return column if column <= width else (column - 1) % width + 1
-    for char in line:
-        if char == "\t":
-            column = max(column, min(width - 1, (column // TAB + 1) * TAB))
+def line_starts(text: str, width: int) -> list[int]:
+    """Where each line of a paragraph begins, none wider than `width` cells but for blanks at its end.
+
+    A line ends at blanks or beside a wide character; within a word only where the word alone is too wide. What is
+    added to the text later moves no line but the last one.
+    """
+    starts, column, place, before = [0], 0, 0, ""
+    for index, char in enumerate(text):
+        if char in BLANKS:
+            column += TAB - column % TAB if char == "\t" else 1
+            before = char
             continue
         cells = get_character_cell_size(char)
-        column = cells if column + cells > width else column + cells
-    return column
+        if cells and before and may_break(before, char):
+            place = index
+        while cells and column + cells > width and index > starts[-1]:
+            starts.append(place if place > starts[-1] else index)
+            column = sum(map(get_character_cell_size, text[starts[-1] : index]))
+        column += cells
+        before = char if cells or char == JOINER else before
+    return starts
 
 
-def hold_back(segments: Sequence[Segment], columns: Iterable[int], width: int) -> tuple[list[Segment], list[Segment]]:
-    """Cut off the fewest last characters that leave the text short of the right edge, wherever it began.
-
-    At the edge a terminal waits with the wrap, and moving the cursor makes it forget that.
-    """
-    kept, held = list(segments), list[Segment]()
-    while kept and (ends_at_edge(kept, columns, width) or (held and is_zero_wide(held[0].text[0]))):
-        text, style = kept[-1].text, kept[-1].style
-        cut = len(text) - 1
-        while cut > 0 and is_zero_wide(text[cut]):
-            cut -= 1
-        held.insert(0, Segment(text[cut:], style))
-        kept[-1:] = [Segment(text[:cut], style)] if cut > 0 else []
-    return kept, held
+def may_break(before: str, after: str) -> bool:
+    """Whether a line may end between two characters."""
+    if before in BLANKS:
+        return True
+    is_wide = 2 in (get_character_cell_size(before), get_character_cell_size(after))
+    return (
+        is_wide
+        and before != JOINER
+        and unicodedata.category(after) not in NOT_FIRST
+        and unicodedata.category(before) not in NOT_LAST
+    )
 
 
-def ends_at_edge(segments: Iterable[Segment], columns: Iterable[int], width: int) -> bool:
-    text = "".join(segment.text for segment in segments)
-    return any(advance(column, text, width) == width for column in columns)
+def wrap(segments: Sequence[Segment], width: int) -> list[Row]:
+    """A paragraph in lines; together they are the whole text."""
+    cuts = line_starts("".join(segment.text for segment in segments), width)[1:]
+    rows, at = [Row()], 0
+    for text, style, _ in segments:
+        begin = 0
+        while cuts and cuts[0] < at + len(text):
+            end = cuts.pop(0) - at
+            rows[-1].append(Segment(text[begin:end], style))
+            rows.append(Row())
+            begin = end
+        rows[-1].append(Segment(text[begin:], style))
+        at += len(text)
+    return rows
 
 
-def is_zero_wide(char: str) -> bool:
-    return get_character_cell_size(char) == 0 and char not in "\n\t"
+def on_screen(row: Row) -> Row:
+    """A line as it is drawn: tabs as blanks, no blanks at its end."""
+    text = "".join(segment.text for segment in row)
+    room, column, drawn = len(text.rstrip(BLANKS)), 0, list[Segment]()
+    for text, style, _ in row:
+        part = ""
+        for char in text[:room]:
+            cells = TAB - column % TAB if char == "\t" else get_character_cell_size(char)
+            part += " " * cells if char == "\t" else char
+            column += cells
+        drawn.append(Segment(part, style))
+        room = max(0, room - len(text))
+    return drawn
+
+
+class Paragraph:
+    """Text since the last line break. Lines that are full stay as they are: only the last is wrapped again."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self._full: list[Row] = []
+        self._last: Row = []
+        self._width = 0
+
+    def add(self, text: str, style: Style | None) -> None:
+        if text:
+            self.segments.append(Segment(text, style))
+            self._last.append(self.segments[-1])
+
+    def rows(self, width: int) -> list[Row]:
+        """Its lines, as they are drawn; at least one."""
+        if width != self._width:
+            self._full, self._last, self._width = [], self.segments[:], width
+        *full, self._last = wrap(self._last, width)
+        self._full += map(on_screen, full)
+        return [*self._full, on_screen(self._last)]
 
 
 def render(segment: Segment, system: ColorSystem | None, *, no_color: bool) -> str:
