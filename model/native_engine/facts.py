@@ -9,14 +9,14 @@ from ctypes import CFUNCTYPE, c_char_p, c_int64
 from tokenglass.model.checkpoint import quantised_layout
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine import structures
-from tokenglass.model.native_engine.measure import WIDEST
+from tokenglass.model.native_engine.measure import MAX_WANTED
 
 SHARED: Mapping[str, int] = {
     **{
         structure.__name__: ctypes.sizeof(structure)
         for structure in (
             *(structures.Matrix, structures.Norm, structures.Operation),
-            *(structures.Sizes, structures.Measured, structures.Pass),
+            *(structures.Sizes, structures.Measurement, structures.Pass),
         )
     },
     **{
@@ -27,7 +27,7 @@ SHARED: Mapping[str, int] = {
     **{f"NORM_{member.name}": member.value for member in structures.Normed},
     **{member.name: member.value for member in structures.Status},
     **{name: getattr(quantised_layout, name) for name in ("GROUP", "PANEL", "UNIT", "STEP")},
-    "WIDEST": WIDEST,
+    "MAX_WANTED": MAX_WANTED,
 }
 
 

@@ -39,7 +39,7 @@ class Sizes(ctypes.Structure):
     _fields_ = tuple((name, c_int64) for name in ("hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab"))
 
 
-class Measured(ctypes.Structure):
+class Measurement(ctypes.Structure):
     _fields_ = (
         *((name, c_double) for name in ("peak", "mass", "weighted")),
         *((name, c_int64) for name in ("count", "complete")),

@@ -5,7 +5,7 @@
 #include "elements.h"
 
 // One head of one position, normalised and rotated, as it is compared with others: out may be x.
-APART void prepare_head(const Engine *e, const Operation *op, const PassRow *row, const Norm *norm, const float *x,
+NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *row, const Norm *norm, const float *x,
                         long position, float *out) {
     long n = e->sizes.head_dim;
     if (norm->kind != NORM_NONE)
@@ -23,7 +23,7 @@ APART void prepare_head(const Engine *e, const Operation *op, const PassRow *row
     }
 }
 
-static void keep(int kind, const float *x, char *to, long n) {
+static void write_numbers(int kind, const float *x, char *to, long n) {
     if (kind == FLOAT32)
         memcpy(to, x, n * sizeof *x);
     else
@@ -33,22 +33,23 @@ static void keep(int kind, const float *x, char *to, long n) {
         }
 }
 
-static Store store_of(const Engine *e, const Operation *op, const PassRow *row, long head) {
+static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head) {
     const Block *block = &row->blocks[op->window >= 0];
     long kind = e->pass.cache_kind, heads = e->sizes.kv_heads;
     long bytes = block->slots * e->sizes.head_dim * (kind == FLOAT32 ? 4 : 2);  // of a head
     const char *keys = (const char *)block->memory + (2 * op->layer * heads + head) * bytes;
-    return (Store){kind, keys, keys + heads * bytes, block->start};
+    return (CachedHead){kind, keys, keys + heads * bytes, block->start};
 }
 
 // Writes the key and the value of new position i of a row into the cache.
-static void remember(const Engine *e, const Operation *op, const PassRow *row, long head, long i, float *scratch) {
-    Store to = store_of(e, op, row, head);
+static void write_key_and_value(const Engine *e, const Operation *op, const PassRow *row, long head, long i,
+                                float *scratch) {
+    CachedHead to = cached_head_of(e, op, row, head);
     long n = e->sizes.head_dim, position = row->length + i, c = row->first + i;
     long offset = (position - to.start) * n * (to.kind == FLOAT32 ? 4 : 2);
     prepare_head(e, op, row, &op->other_norm, column(e, KEY, c) + head * n, position, scratch);
-    keep(to.kind, scratch, (char *)to.keys + offset, n);
-    keep(to.kind, column(e, VALUE, c) + head * n, (char *)to.values + offset, n);
+    write_numbers(to.kind, scratch, (char *)to.keys + offset, n);
+    write_numbers(to.kind, column(e, VALUE, c) + head * n, (char *)to.values + offset, n);
 }
 
 // The queries of new positions first .. first + count - 1 of a row for one key-value head, position by position.
@@ -77,23 +78,23 @@ static Partial partial_at(float *memory, const Queries *queries) {
     return (Partial){memory, memory + queries->count, memory + 2 * queries->count};
 }
 
-static void fold_all(const Queries *queries, Partial into, Partial new) {
+static void fold_partial(const Queries *queries, Partial into, Partial new) {
     for (long q = 0; q < queries->count; q++)
         fold(&into.most[q], &into.sum[q], into.mixed + q * queries->size, new.most[q], new.sum[q],
              new.mixed + q * queries->size, queries->size);
 }
 
-static void clear(const Queries *queries, Partial partial) {
+static void clear_partial(const Queries *queries, Partial partial) {
     for (long q = 0; q < queries->count; q++) partial.most[q] = -INFINITY;
     memset(partial.sum, 0, queries->count * (1 + queries->size) * sizeof(float));
 }
 
-// Writes what the queries of one key-value head have got, first the position, then the head of its group.
-static void give(const Engine *e, const PassRow *row, long head, long first, const Queries *queries, Partial got) {
+// Writes the attention output of the queries of one key-value head, first the position, then the head of its group.
+static void write_mixed(const Engine *e, const PassRow *row, long head, long first, const Queries *queries, Partial result) {
     long n = queries->head_dim, group = e->sizes.heads / e->sizes.kv_heads;
     for (long q = 0; q < queries->count; q++) {
         float *out = column(e, MIXED, row->first + first + q / group) + (head * group + q % group) * n;
-        for (long d = 0; d < n; d++) out[d] = got.mixed[q * queries->size + d] / got.sum[q];
+        for (long d = 0; d < n; d++) out[d] = result.mixed[q * queries->size + d] / result.sum[q];
     }
 }
 
@@ -104,32 +105,32 @@ static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, 
     long chunks = chunks_of(row, op->window), chunk = task % chunks, head = task / chunks;
     float *scratch = (float *)self->scratch, *partial = partials + task * partial_size(e, row);
     long base = (first_chunk(row, op->window) + chunk) * CHUNK, length = row->length;
-    Store from = store_of(e, op, row, head);
+    CachedHead from = cached_head_of(e, op, row, head);
     for (long p = max(base, length); p < min(base + CHUNK, length + row->count); p++)
-        remember(e, op, row, head, p - length, scratch);
+        write_key_and_value(e, op, row, head, p - length, scratch);
     Queries queries = queries_of(e, op, row, head, 0, row->count, false, &scratch);
     attend_chunk(&queries, &from, base, scratch, partial_at(partial, &queries));
     if (chunks > 1) return;
-    Partial got = partial_at(scratch, &queries);
-    clear(&queries, got);
-    fold_all(&queries, got, partial_at(partial, &queries));
-    give(e, row, head, 0, &queries, got);
+    Partial result = partial_at(scratch, &queries);
+    clear_partial(&queries, result);
+    fold_partial(&queries, result, partial_at(partial, &queries));
+    write_mixed(e, row, head, 0, &queries, result);
 }
 
 // Second phase, where there are several chunks: each task puts those of one head together.
 static void join_chunks(const Engine *e, Member *self, const Operation *op, const PassRow *row, long head, float *partials) {
     long group = e->sizes.heads / e->sizes.kv_heads, chunks = chunks_of(row, op->window), size = partial_size(e, row);
     Queries queries = {.count = row->count * group, .head_dim = e->sizes.head_dim, .size = PADDED(e->sizes.head_dim)};
-    Partial got = partial_at((float *)self->scratch, &queries);
-    clear(&queries, got);
+    Partial result = partial_at((float *)self->scratch, &queries);
+    clear_partial(&queries, result);
     for (long chunk = 0; chunk < chunks; chunk++)
-        fold_all(&queries, got, partial_at(partials + (head * chunks + chunk) * size, &queries));
-    give(e, row, head, 0, &queries, got);
+        fold_partial(&queries, result, partial_at(partials + (head * chunks + chunk) * size, &queries));
+    write_mixed(e, row, head, 0, &queries, result);
 }
 
 // A row of many new positions, first phase: each task writes one of them, and makes its queries ready.
 static void write_position(const Engine *e, Member *self, const Operation *op, const PassRow *row, long i) {
-    for (long head = 0; head < e->sizes.kv_heads; head++) remember(e, op, row, head, i, (float *)self->scratch);
+    for (long head = 0; head < e->sizes.kv_heads; head++) write_key_and_value(e, op, row, head, i, (float *)self->scratch);
     for (long head = 0; head < e->sizes.heads; head++) {
         float *x = column(e, QUERY, row->first + i) + head * e->sizes.head_dim;
         prepare_head(e, op, row, &op->norm, x, row->length + i, x);
@@ -141,20 +142,20 @@ static void attend_strip(const Engine *e, Member *self, const Operation *op, con
     // The last strips see most: they come first, so that no thread is left alone with one.
     long heads = e->sizes.kv_heads, strip = strips_of(row) - 1 - task / heads, head = task % heads;
     float *scratch = (float *)self->scratch;
-    long first = strip * STRIP, count = min(STRIP, row->count - first);
+    long first = strip * POSITIONS_PER_STRIP, count = min(POSITIONS_PER_STRIP, row->count - first);
     Queries queries = queries_of(e, op, row, head, first, count, true, &scratch);
-    Partial got = partial_at(scratch, &queries);
+    Partial result = partial_at(scratch, &queries);
     Partial new = partial_at(scratch + queries.count * (2 + queries.size), &queries);
     scratch += 2 * queries.count * (2 + queries.size);
-    Store from = store_of(e, op, row, head);
+    CachedHead from = cached_head_of(e, op, row, head);
     long start = queries.from[0], end = 0;
     for (long q = 0; q < queries.count; q++) end = max(end, queries.to[q]);
-    clear(&queries, got);
+    clear_partial(&queries, result);
     for (long base = start / CHUNK * CHUNK; base < end; base += CHUNK) {
         attend_chunk(&queries, &from, base, scratch, new);
-        fold_all(&queries, got, new);
+        fold_partial(&queries, result, new);
     }
-    give(e, row, head, first, &queries, got);
+    write_mixed(e, row, head, first, &queries, result);
 }
 
 static void attend(Engine *e, Member *self, const Operation *op) {

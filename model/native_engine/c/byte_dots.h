@@ -11,22 +11,22 @@ INLINE ivec dot4(ivec sum, __m512i unsigned_bytes, const char *four) {  // signe
 }
 
 // A sum of q times whole numbers, from its sums over the planes.
-INLINE vec of_planes(const ivec *planes) {
+INLINE vec sum_of_planes(const ivec *planes) {
     vec sum = splat(0);
     UNROLL for (int p = PLANES - 1; p >= 0; p--) sum = sum * 256 + floats(planes[p]);
     return sum;
 }
 
-INLINE ivec of_planes_whole(const ivec *planes) { return (((planes[2] << 8) + planes[1]) << 8) + planes[0]; }
+INLINE ivec whole_sum_of_planes(const ivec *planes) { return (((planes[2] << 8) + planes[1]) << 8) + planes[0]; }
 
 // sums[c]: those of the rows of a panel of int8 with column c, but for the rows' scales.
 INLINE void int8_dots(int columns, const Panel *panel, const Fixed *const *x, long size, vec *sums) {
-    const int chains = COMPANY / columns;  // that do not wait for each other
-    ivec acc[COMPANY * PLANES];
-    UNROLL for (int i = 0; i < COMPANY * PLANES; i++) acc[i] = isplat(0);
+    const int chains = COLUMNS_PER_TILE / columns;  // that do not wait for each other
+    ivec acc[COLUMNS_PER_TILE * PLANES];
+    UNROLL for (int i = 0; i < COLUMNS_PER_TILE * PLANES; i++) acc[i] = isplat(0);
     for (long k = 0; k < size; k += STEP) {
         const char *from = panel->values + k * PANEL;
-        UNROLL for (int line = 0; line < STEP * PANEL; line += 64) fetch(columns == 1, from + line + AHEAD);
+        UNROLL for (int line = 0; line < STEP * PANEL; line += 64) prefetch(columns == 1, from + line + PREFETCH_DISTANCE);
         UNROLL for (int u = 0; u < STEP / 4; u++) {  // as bytes from 1 to 255: 128 is added
             __m512i weights = _mm512_xor_si512(_mm512_loadu_si512(from + u * UNIT_BYTES), _mm512_set1_epi8(-128));
             UNROLL for (int i = 0; i < columns * PLANES; i++) {
@@ -41,7 +41,7 @@ INLINE void int8_dots(int columns, const Panel *panel, const Fixed *const *x, lo
             totals[p] = isplat(-128 * x[c]->sums[p]);
             UNROLL for (int chain = 0; chain < chains; chain++) totals[p] += acc[(chain * columns + c) * PLANES + p];
         }
-        sums[c] = of_planes(totals) * x[c]->step;
+        sums[c] = sum_of_planes(totals) * x[c]->step;
     }
 }
 
@@ -52,7 +52,7 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
     for (long g = 0; g < GROUPS_OF(size); g++) {
         const char *from = panel->values + g * GROUP_BYTES;
         __m512i nibbles[GROUP / 4];
-        UNROLL for (int line = 0; line < GROUP_BYTES; line += 64) fetch(false, from + line + AHEAD);
+        UNROLL for (int line = 0; line < GROUP_BYTES; line += 64) prefetch(false, from + line + PREFETCH_DISTANCE);
         UNROLL for (int u = 0; u < GROUP / 8; u++) {
             __m512i bytes = _mm512_loadu_si512(from + u * UNIT_BYTES);
             nibbles[u] = _mm512_and_si512(bytes, low);
@@ -64,7 +64,7 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
             UNROLL for (int u = 0; u < GROUP / 4; u++)
                 UNROLL for (int p = 0; p < PLANES; p++)
                     totals[p] = dot4(totals[p], nibbles[u], plane_at(x[c], p, g * GROUP) + 4 * u);
-            sums[c] += floats(of_planes_whole(totals)) * scales;
+            sums[c] += floats(whole_sum_of_planes(totals)) * scales;
             sums[c] += splat(group_sums(x[c], size)[g]) * offsets;
         }
     }
@@ -72,10 +72,10 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
 }
 
 #define BYTE_DOTS(columns)                                                                               \
-    APART void int8_dots_##columns(const Panel *panel, const Fixed *const *x, long size, vec *sums) {    \
+    NOINLINE void int8_dots_##columns(const Panel *panel, const Fixed *const *x, long size, vec *sums) { \
         int8_dots(columns, panel, x, size, sums);                                                        \
     }                                                                                                    \
-    APART void int4_dots_##columns(const Panel *panel, const Fixed *const *x, long size, vec *sums) {    \
+    NOINLINE void int4_dots_##columns(const Panel *panel, const Fixed *const *x, long size, vec *sums) { \
         int4_dots(columns, panel, x, size, sums);                                                        \
     }
 BYTE_DOTS(1)
@@ -85,13 +85,13 @@ BYTE_DOTS(4)
 // The sums of a panel with columns `bytes` apart.
 static void byte_dots(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
     for (long c = 0, count; c < columns; c += count) {
-        const Fixed *some[COMPANY];
-        count = columns - c >= COMPANY ? COMPANY : columns - c >= 2 ? 2 : 1;
+        const Fixed *some[COLUMNS_PER_TILE];
+        count = columns - c >= COLUMNS_PER_TILE ? COLUMNS_PER_TILE : columns - c >= 2 ? 2 : 1;
         for (long i = 0; i < count; i++) some[i] = (const Fixed *)(x + (c + i) * bytes);
         if (kind == INT8)
-            (count == COMPANY ? int8_dots_4 : count == 2 ? int8_dots_2 : int8_dots_1)(panel, some, size, sums + c);
+            (count == COLUMNS_PER_TILE ? int8_dots_4 : count == 2 ? int8_dots_2 : int8_dots_1)(panel, some, size, sums + c);
         else
-            (count == COMPANY ? int4_dots_4 : count == 2 ? int4_dots_2 : int4_dots_1)(panel, some, size, sums + c);
+            (count == COLUMNS_PER_TILE ? int4_dots_4 : count == 2 ? int4_dots_2 : int4_dots_1)(panel, some, size, sums + c);
     }
 }
 

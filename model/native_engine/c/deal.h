@@ -3,12 +3,12 @@
 #include "attention.h"
 #include "pass.h"
 
-#define SPLIT 8   // new positions of a row up to which its cache is dealt out by chunks, and beyond by queries
-#define STRIP 16  // new positions in a task that is dealt out by queries
+#define SHORT_ROW_POSITIONS 8   // new positions of a row up to which its cache is dealt out by chunks, and beyond by queries
+#define POSITIONS_PER_STRIP 16  // new positions in a task that is dealt out by queries
 
-static bool is_long(const PassRow *row) { return row->count > SPLIT; }
+static bool is_long(const PassRow *row) { return row->count > SHORT_ROW_POSITIONS; }
 
-static long strips_of(const PassRow *row) { return (row->count + STRIP - 1) / STRIP; }
+static long strips_of(const PassRow *row) { return (row->count + POSITIONS_PER_STRIP - 1) / POSITIONS_PER_STRIP; }
 
 // The chunk in which what a row may see begins, and how many there are.
 static long first_chunk(const PassRow *row, long window) {

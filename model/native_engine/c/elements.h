@@ -3,7 +3,7 @@
 #include "program.h"
 #include "vectors.h"
 
-APART void normalise(const Norm *norm, const float *x, float *out, bool add) {
+NOINLINE void normalise(const Norm *norm, const float *x, float *out, bool add) {
     vec sum = splat(0), squares = splat(0);
     long n = norm->size, whole = n / LANES * LANES;
     float mean = 0;
@@ -28,25 +28,25 @@ APART void normalise(const Norm *norm, const float *x, float *out, bool add) {
     }
 }
 
-INLINE vec activated(long activation, vec x) {
+INLINE vec activation_of(long activation, vec x) {
     switch (activation) {
         case SILU: return x / (1.0f + exp_of(-x));
         case GELU_TANH: return 0.5f * x * (1.0f + tanh_of(0.797884561f * (x + 0.044715f * x * x * x)));
-        case RELU: return pick(x > 0.0f, x, splat(0));
+        case RELU: return blend(x > 0.0f, x, splat(0));
         case GELU: UNROLL for (int i = 0; i < LANES; i++) x[i] *= 0.5f * (1 + erff(x[i] * 0.707106781f)); return x;
         default: return x;
     }
 }
 
 // x = the activation of x, times `other` where there is one. `count` is rounded up to vectors: buffers are padded.
-APART void activate(long activation, float *x, const float *other, long count) {
+NOINLINE void activate(long activation, float *x, const float *other, long count) {
     for (long i = 0; i < count; i += LANES) {
-        vec value = activated(activation, load(x + i));
+        vec value = activation_of(activation, load(x + i));
         store(x + i, other ? value * load(other + i) : value);
     }
 }
 
-APART void cap_logits(float *x, long count, float cap) {
+NOINLINE void cap_logits(float *x, long count, float cap) {
     for (long i = 0; i < count; i += LANES) {
         long some = min(LANES, count - i);
         store_some(x + i, cap * tanh_of(load_some(x + i, some) / cap), some);

@@ -1,4 +1,40 @@
 // A forward pass of a transformer in one call: every thread runs the whole program, with a barrier after each phase.
+//
+// A pass has columns: the new positions of all rows, one row behind the other. Each buffer has a vector for each column:
+//
+//   buffer  width                written by                      read by
+//   HIDDEN  hidden               EMBED; MULTIPLY or NORMALISE    MULTIPLY of every layer; NORMALISE; TAP; HEAD
+//           (residual stream)    that adds to it
+//   QUERY   heads * head_dim     MULTIPLY; NORMALISE (a norm     ATTEND, which normalises and rotates it in place
+//                                over all heads)                 where a row has many new positions
+//   KEY     kv_heads * head_dim  the same                        ATTEND, which writes it into the cache
+//   VALUE   kv_heads * head_dim  MULTIPLY                        the same
+//   MIXED   heads * head_dim     ATTEND: weighted sums of values MULTIPLY by the attention's output matrix
+//   GATE    intermediate         MULTIPLY: the activation,       MULTIPLY by the MLP's last matrix
+//                                times UP where it is gated
+//   UP      intermediate         MULTIPLY, the task that gates   the same task
+//   ADDED   hidden               MULTIPLY, where a norm comes    NORMALISE, which adds it to HIDDEN
+//                                before the sum
+//   READY   hidden, or the       MULTIPLY and HEAD, where there  the products of the same operation
+//           widest column in     are many columns: normalised,
+//           fixed point          in fixed point, or both
+//
+// Before the threads begin (tokenglass_run, by the calling thread): make_room for the columns, make_room_for_rows,
+// deal_columns (their positions; which have logits), deal_attention for layers without and with a window (the tasks of
+// its two phases), make_room_for_partials, make_team.
+//
+// Then each thread runs every operation. A phase deals out its tasks and ends with a barrier (|):
+//
+//   EMBED      embed             columns |
+//   NORMALISE  normalise_columns columns |
+//   MULTIPLY   multiply_columns  make ready: columns | product: rows of matrices |
+//   HEAD       the same          The first phase is left out where columns are UNSHARED_COLUMNS or fewer: each thread
+//                                makes them ready in its own scratch memory. HEAD writes logits, not a buffer.
+//   ATTEND     attend            rows with few new positions: attend to chunks | join chunks |
+//                                rows with many: write positions | attend to strips |
+//                                One barrier serves both kinds. The second phase is left out where all rows have few
+//                                new positions and one chunk.
+//   TAP        tap               columns, to pass->hidden |  Left out where nobody asks for hidden states.
 #include "attend.h"
 #include "facts.h"
 #include "project.h"
@@ -80,8 +116,9 @@ static long widest(const Engine *e) {  // numbers of a column that is multiplied
 }
 
 static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
-    size_t size = PADDED(e->sizes.head_dim), queries = max(STRIP, SPLIT) * (e->sizes.heads / e->sizes.kv_heads);
-    size_t multiplying = (FEW + 1) * e->widths[READY] + PANEL_ROWS * widest(e);
+    size_t size = PADDED(e->sizes.head_dim), positions = max(POSITIONS_PER_STRIP, SHORT_ROW_POSITIONS);
+    size_t queries = positions * (e->sizes.heads / e->sizes.kv_heads);
+    size_t multiplying = (UNSHARED_COLUMNS + 1) * e->widths[READY] + ROWS_PER_TASK_MANY_COLUMNS * widest(e);
     size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
     return (max(multiplying, attending) + 64) * sizeof(float);
 }
@@ -122,7 +159,7 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
 }
 
 static bool make_team(Engine *e, long threads) {
-    if (e->team && e->team->asked == threads && e->team->owner == getpid()) return true;
+    if (e->team && e->team->requested_size == threads && e->team->owner == getpid()) return true;
     end_team(e->team);
     e->team = new_team(threads, scratch_size(e));
     return e->team != NULL;

@@ -33,8 +33,8 @@ INLINE float *group_sums(const Fixed *x, long size) { return (float *)((char *)(
 INLINE ivec q_of(const float *x, long from, long size, float inverse) {
     if (from >= size) return isplat(0);
     vec value = load_some(x + from, min(LANES, size - from)) * inverse;
-    ivec held = (ivec)((ivec)value & 0x7fffffff) < (ivec)splat(2 << BITS);  // not those of a column that is not finite
-    return (ivec)_mm512_cvtps_epi32((__m512)value) & held;
+    ivec in_range = (ivec)((ivec)value & 0x7fffffff) < (ivec)splat(2 << BITS);  // not those of a column that is not finite
+    return (ivec)_mm512_cvtps_epi32((__m512)value) & in_range;
 }
 
 // What a column's numbers are counted in, and its inverse. Numbers that are not finite make it, and so every sum, none.
@@ -53,14 +53,14 @@ INLINE float step_of(const float *x, long size, float *inverse) {
 }
 
 // Whole numbers as bytes of the planes: low, middle, high.
-INLINE void split(ivec q, ivec *parts) {
+INLINE void split_into_bytes(ivec q, ivec *parts) {
     parts[0] = q << 24 >> 24;
     parts[1] = (q - parts[0]) << 16 >> 24;
     parts[2] = (((q - parts[0]) >> 8) - parts[1]) >> 8;
 }
 
 // The column x (size,) as `out`, FIXED_BYTES of memory.
-APART void to_fixed(const float *x, long size, Fixed *out) {
+NOINLINE void to_fixed(const float *x, long size, Fixed *out) {
     float inverse, *groups = group_sums(out, size);
     out->step = step_of(x, size, &inverse);
     ivec sums[PLANES] = {isplat(0), isplat(0), isplat(0)};
@@ -69,7 +69,7 @@ APART void to_fixed(const float *x, long size, Fixed *out) {
         UNROLL for (int i = 0; i < GROUP; i += LANES) {
             ivec q = q_of(x, k + i, size, inverse), parts[PLANES];
             total += q;
-            split(q, parts);
+            split_into_bytes(q, parts);
             UNROLL for (int p = 0; p < PLANES; p++) {
                 sums[p] += parts[p];
                 _mm_storeu_si128((__m128i *)plane_at(out, p, k + i), _mm512_cvtepi32_epi8((__m512i)parts[p]));

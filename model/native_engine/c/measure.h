@@ -4,12 +4,12 @@
 #include "vectors.h"
 
 #define DOUBLES (LANES / 2)
-#define MOST_GROUPS 4096
-#define PER_TOKEN 8  // groups for each token that is asked for: few of those then share one
-#define MOST_OF_IT 0.9   // of the mass
-#define WIDER 4  // times as many tokens are looked at where they hold less,
-#define WIDEST 4096  // but no more than these: not every sampler needs them
-#define LEAST -708.0  // below it e**x has no full double
+#define MAX_GROUPS 4096
+#define GROUPS_PER_TOKEN 8  // for each token that is asked for: few of those then share one
+#define ENOUGH_MASS 0.9     // of all: where the tokens hold less,
+#define WIDENING_FACTOR 4   // times as many are looked at,
+#define MAX_WANTED 4096     // but no more than these: not every sampler needs them
+#define LEAST_EXPONENT -708.0  // below it e**x has no full double
 
 typedef double dvec __attribute__((vector_size(8 * DOUBLES)));
 typedef int64_t lvec __attribute__((vector_size(8 * DOUBLES)));
@@ -19,7 +19,7 @@ typedef fvec fvec_anywhere __attribute__((aligned(1), may_alias));
 typedef struct {
     double peak, mass, weighted;  // the greatest logit; sums of e**x and x * e**x for x = logit - peak
     int64_t count, complete;      // tokens found, and whether no other is possible
-} Measured;
+} Measurement;
 
 INLINE bool any_of(lvec lanes) {
 #if defined(__AVX512F__)
@@ -32,7 +32,7 @@ INLINE bool any_of(lvec lanes) {
 }
 
 // DOUBLES numbers, or as many as there are and minus infinity.
-INLINE dvec some_doubles(const float *from, long left) {
+INLINE dvec load_doubles(const float *from, long left) {
     float last[DOUBLES];
     if (left < DOUBLES) {
         for (int d = 0; d < DOUBLES; d++) last[d] = d < left ? from[d] : -INFINITY;
@@ -43,8 +43,8 @@ INLINE dvec some_doubles(const float *from, long left) {
 
 // e**x for x <= 0 within a unit in the last place, 0 below LEAST. (Cody and Waite's reduction, Taylor's series.)
 INLINE dvec exp_of_double(dvec x) {
-    lvec held = x >= LEAST;
-    x = (dvec)((lvec)x & held);
+    lvec in_range = x >= LEAST_EXPONENT;
+    x = (dvec)((lvec)x & in_range);
     dvec shifted = x * 1.4426950408889634 + 0x1.8p52;  // the whole number is in the low bits
     dvec octaves = shifted - 0x1.8p52;
     dvec rest = x - octaves * 0x1.62e42fee00000p-1 - octaves * 0x1.a39ef35793c76p-33;
@@ -62,17 +62,17 @@ INLINE dvec exp_of_double(dvec x) {
     sum = sum * rest + 1.0;
     sum = sum * rest + 1.0;
     dvec power = (dvec)(((lvec)shifted + 1023) << 52);
-    return (dvec)((lvec)(sum * power) & held);
+    return (dvec)((lvec)(sum * power) & in_range);
 }
 
 // A float as a whole number of the same order, and back.
-INLINE int32_t in_order(float value) {
+INLINE int32_t ordered_bits(float value) {
     int32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits ^ (bits >> 31 & 0x7fffffff);
 }
 
-INLINE float from_order(int32_t bits) {
+INLINE float from_ordered_bits(int32_t bits) {
     float value;
     bits ^= bits >> 31 & 0x7fffffff;
     memcpy(&value, &bits, sizeof value);
@@ -80,28 +80,28 @@ INLINE float from_order(int32_t bits) {
 }
 
 // The greatest number that at least `wanted` of `values` reach: found bit by bit.
-static float reached_by(const float *values, long count, long wanted) {
-    int64_t low = in_order(-INFINITY), high = in_order(INFINITY);
+static float kth_greatest(const float *values, long count, long wanted) {
+    int64_t low = ordered_bits(-INFINITY), high = ordered_bits(INFINITY);
     while (low < high) {
         int64_t middle = low + (high - low + 1) / 2;
-        float least = from_order(middle);
+        float least = from_ordered_bits(middle);
         long reach = 0;
         for (long i = 0; i < count; i++) reach += values[i] >= least;
         if (reach >= wanted) low = middle;
         else high = middle - 1;
     }
-    return from_order(low);
+    return from_ordered_bits(low);
 }
 
 // A floor that at least `wanted` tokens reach, and hardly more: `wanted` of the greatest of disjoint groups do.
 static float floor_of(const float *logits, long size, long wanted) {
-    float greatest[MOST_GROUPS];
-    long groups = min(min(PER_TOKEN * wanted, size / 2), MOST_GROUPS);
+    float greatest[MAX_GROUPS];
+    long groups = min(min(GROUPS_PER_TOKEN * wanted, size / 2), MAX_GROUPS);
     if (groups <= wanted) return -INFINITY;
     memcpy(greatest, logits, groups * sizeof *greatest);
     for (long from = groups; from + groups <= size; from += groups)
         for (long i = 0; i < groups; i++) greatest[i] = logits[from + i] > greatest[i] ? logits[from + i] : greatest[i];
-    return reached_by(greatest, groups, wanted);
+    return kth_greatest(greatest, groups, wanted);
 }
 
 // A number as a key that is the smaller the higher it is; -0 and 0 are one.
@@ -114,7 +114,7 @@ INLINE uint64_t key_of(double value) {
 
 // Puts tokens in order, from the highest down, those that are equal as they came: by radix, from the lowest byte of their
 // keys up, but for bytes that all have in common.
-static void put_in_order(int64_t *ids, double *below, long count, int64_t *other_ids, double *other) {
+static void radix_sort(int64_t *ids, double *below, long count, int64_t *other_ids, double *other) {
     const int bytes = sizeof(double);
     uint32_t places[sizeof(double)][256] = {0};
     for (long i = 0; i < count; i++) {
@@ -143,7 +143,7 @@ static void put_in_order(int64_t *ids, double *below, long count, int64_t *other
 static long collect(const float *logits, long size, double peak, double floor, long room, int64_t *ids, double *below) {
     long count = 0;
     for (long i = 0; i < size; i += DOUBLES) {
-        dvec x = some_doubles(logits + i, size - i) - peak;
+        dvec x = load_doubles(logits + i, size - i) - peak;
         lvec reaches = (x >= floor) & (x > -INFINITY);
         if (!any_of(reaches)) continue;
         for (int d = 0; d < DOUBLES; d++)
@@ -160,35 +160,35 @@ static long collect(const float *logits, long size, double peak, double floor, l
 // `below` tells how far each lies under the peak; a token that is not told lies lower than all of these. The peak is no
 // number where a logit is none.
 void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
-                        Measured *out) {
+                        Measurement *out) {
     vec most = splat(-INFINITY);
     ivec none = isplat(0);
     for (long i = 0; i < size; i += LANES) {
         long some = min(LANES, size - i);
         vec value = load_some(logits + i, some);
         none |= value != value;
-        if (some < LANES) value = pick(iota() < (int32_t)some, value, splat(-INFINITY));
+        if (some < LANES) value = blend(iota() < (int32_t)some, value, splat(-INFINITY));
         most = larger(value, most);
     }
     double peak = any_of((lvec)none) ? NAN : lane_max(most);
-    *out = (Measured){.peak = peak};
+    *out = (Measurement){.peak = peak};
     if (!isfinite(peak)) return;
     dvec mass = {0}, weighted = {0};
     for (long i = 0; i < size; i += DOUBLES) {
-        dvec x = some_doubles(logits + i, size - i) - peak, power = exp_of_double(x);
+        dvec x = load_doubles(logits + i, size - i) - peak, power = exp_of_double(x);
         mass += power;
-        weighted += power * (dvec)((lvec)x & (x >= LEAST));
+        weighted += power * (dvec)((lvec)x & (x >= LEAST_EXPONENT));
     }
     UNROLL for (int d = 0; d < DOUBLES; d++) out->mass += mass[d], out->weighted += weighted[d];
     while (1) {
         float least = floor_of(logits, size, wanted);
         out->count = collect(logits, size, peak, (double)least - peak, room, ids, below);
         out->complete = out->count == size || least == -INFINITY;
-        if (out->complete || out->count > room || wanted * WIDER > WIDEST) break;
-        double held = 0;
-        for (long i = 0; i < out->count; i++) held += exp(below[i]);
-        if (held >= MOST_OF_IT * out->mass) break;
-        wanted *= WIDER;
+        if (out->complete || out->count > room || wanted * WIDENING_FACTOR > MAX_WANTED) break;
+        double found_mass = 0;
+        for (long i = 0; i < out->count; i++) found_mass += exp(below[i]);
+        if (found_mass >= ENOUGH_MASS * out->mass) break;
+        wanted *= WIDENING_FACTOR;
     }
-    if (out->count <= room) put_in_order(ids, below, out->count, ids + room, below + room);
+    if (out->count <= room) radix_sort(ids, below, out->count, ids + room, below + room);
 }

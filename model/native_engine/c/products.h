@@ -2,21 +2,21 @@
 #pragma once
 #include "tiles.h"
 
-#define TASK_ROWS 16             // rows of a matrix in a task: whole vectors, so that tasks share none
-#define PANEL_ROWS 48            // the same where columns are many, and rows are read many times
-#define MOST_BYTES (1L << 16)    // of a row of int8: their products with a plane fit an int32
+#define ROWS_PER_TASK 16               // of a matrix: whole vectors, so that tasks share none
+#define ROWS_PER_TASK_MANY_COLUMNS 48  // the same where columns are many, and rows are read many times
+#define MAX_INT8_COLUMNS (1L << 16)    // of a matrix: a row's products with a plane fit an int32
 
 INLINE long row_bytes(const Matrix *m) { return bytes_of(m->kind) * m->columns; }
 
 // Rows of float32 or bfloat16 from `first` on.
-INLINE Rows rows_of(const Matrix *m, long first, long count) {
-    return (Rows){(const char *)m->values + first * row_bytes(m), count, row_bytes(m)};
+INLINE WeightRows rows_of(const Matrix *m, long first, long count) {
+    return (WeightRows){(const char *)m->values + first * row_bytes(m), count, row_bytes(m)};
 }
 
 // Row `row` as float32, zeros up to PADDED(columns), without the scale of int8.
-APART void expand(const Matrix *m, long row, float *to) {
+NOINLINE void row_as_float32(const Matrix *m, long row, float *to) {
     if (m->kind >= INT8) {
-        expand_panel(m, row, to);
+        panel_row_as_float32(m, row, to);
         return;
     }
     const char *from = rows_of(m, row, 1).values;
@@ -27,7 +27,8 @@ APART void expand(const Matrix *m, long row, float *to) {
 }
 
 // out[c * stride + r] = (or +=) sums[c][r] with the rows' scales and biases, for `count` rows from `first` on.
-APART void finish(const Matrix *m, long first, long count, long columns, const vec *sums, float *out, long stride, bool add) {
+NOINLINE void write_products(const Matrix *m, long first, long count, long columns, const vec *sums, float *out, long stride,
+                             bool add) {
     vec scale = m->kind == INT8 ? load_some((const char *)m->scales + 4 * first, count) : splat(1);
     vec bias = m->bias ? load_some((const char *)(m->bias + first), count) : splat(0);
     for (long c = 0; c < columns; c++) {
@@ -39,13 +40,13 @@ APART void finish(const Matrix *m, long first, long count, long columns, const v
 }
 
 // Whether a matrix is multiplied with columns in fixed point, and not in float32.
-INLINE bool in_fixed_point(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MOST_BYTES; }
+INLINE bool in_fixed_point(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MAX_INT8_COLUMNS; }
 
 typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point
     const char *x;
     long bytes, count;  // bytes from one to the next
     bool tiled;         // to be multiplied in tiles
-} Columns;
+} ActivationColumns;
 
 typedef struct {  // what a product is written to, for row `first` and the first column on
     float *out;
@@ -55,11 +56,11 @@ typedef struct {  // what a product is written to, for row `first` and the first
 
 INLINE float *column_of(Target to, long c, long r) { return to.out + c * to.stride + r; }
 
-// Rows in panels, whose columns are taken AT_HAND at a time.
-static void multiply_panels(const Matrix *m, long first, long count, Columns columns, Target to) {
-    vec sums[PARTS * AT_HAND];
-    for (long from = 0; from < columns.count; from += AT_HAND) {
-        long some = min(columns.count - from, AT_HAND);
+// Rows in panels, whose columns are taken PANEL_COLUMNS at a time.
+static void multiply_panels(const Matrix *m, long first, long count, ActivationColumns columns, Target to) {
+    vec sums[PANEL_VECTORS * PANEL_COLUMNS];
+    for (long from = 0; from < columns.count; from += PANEL_COLUMNS) {
+        long some = min(columns.count - from, PANEL_COLUMNS);
         const char *x = columns.x + from * columns.bytes;
         for (long r = 0; r < count; r += PANEL) {
             Panel panel = panel_of(m, first + r);
@@ -69,8 +70,8 @@ static void multiply_panels(const Matrix *m, long first, long count, Columns col
             else
 #endif
                 panel_sums(m->kind, &panel, some, (const float *)x, columns.bytes / sizeof(float), m->columns, sums);
-            for (long p = 0; p < PARTS && r + p * LANES < count; p++)
-                finish(m, first + r + p * LANES, min(count - r - p * LANES, LANES), some, sums + p * some,
+            for (long p = 0; p < PANEL_VECTORS && r + p * LANES < count; p++)
+                write_products(m, first + r + p * LANES, min(count - r - p * LANES, LANES), some, sums + p * some,
                        column_of(to, from, r + p * LANES), to.stride, to.add);
         }
     }
@@ -78,15 +79,15 @@ static void multiply_panels(const Matrix *m, long first, long count, Columns col
 
 #if TILES
 // The same in tiles. `scratch` takes the panels of int4, unpacked.
-static void multiply_tiled(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
-    vec sums[AT_HAND];
+static void multiply_tiled(const Matrix *m, long first, long count, ActivationColumns columns, Target to, float *scratch) {
+    vec sums[PANEL_COLUMNS];
     char *unpacked = (char *)scratch;
     for (long r = 0; r < count && m->kind == INT4; r += PANEL) {
         Panel panel = panel_of(m, first + r);
         unpack_panel(&panel, m->columns, unpacked + r / PANEL * UNPACKED(m->columns));
     }
-    for (long from = 0; from < columns.count; from += AT_HAND) {
-        long some = min(columns.count - from, AT_HAND);
+    for (long from = 0; from < columns.count; from += PANEL_COLUMNS) {
+        long some = min(columns.count - from, PANEL_COLUMNS);
         const char *x = columns.x + from * columns.bytes;
         set_tiles(some);
         for (long r = 0; r < count; r += PANEL) {
@@ -95,33 +96,34 @@ static void multiply_tiled(const Matrix *m, long first, long count, Columns colu
                 int8_tile_sums(&panel, some, x, columns.bytes, m->columns, sums);
             else
                 int4_tile_sums(&panel, unpacked + r / PANEL * UNPACKED(m->columns), some, x, columns.bytes, m->columns, sums);
-            finish(m, first + r, min(count - r, PANEL), some, sums, column_of(to, from, r), to.stride, to.add);
+            write_products(m, first + r, min(count - r, PANEL), some, sums, column_of(to, from, r), to.stride, to.add);
         }
     }
 }
 #endif
 
 // Rows of float32 or bfloat16. `scratch` takes those of bfloat16, widened once where they are read more than once.
-static void multiply_rows(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
-    vec sums[COLUMNS];
+static void multiply_rows(const Matrix *m, long first, long count, ActivationColumns columns, Target to, float *scratch) {
+    vec sums[NR];
     long size = PADDED(m->columns), stride = columns.bytes / sizeof(float);
     const float *x = (const float *)columns.x;
-    bool wide = columns.count > COLUMNS && m->kind != FLOAT32;
-    for (long r = 0; wide && r < count; r++) expand(m, first + r, scratch + r * size);
-    for (long c = 0; c < columns.count; c += COLUMNS) {
-        long some = min(columns.count - c, COLUMNS);
+    bool wide = columns.count > NR && m->kind != FLOAT32;
+    for (long r = 0; wide && r < count; r++) row_as_float32(m, first + r, scratch + r * size);
+    for (long c = 0; c < columns.count; c += NR) {
+        long some = min(columns.count - c, NR);
         for (long r = 0; r < count; r += LANES) {
             long left = min(count - r, LANES);
-            Rows rows = wide ? (Rows){(const char *)(scratch + r * size), left, 4 * size} : rows_of(m, first + r, left);
-            sums_of(wide ? FLOAT32 : (int)m->kind, some, &rows, x + c * stride, stride, m->columns, sums);
-            finish(m, first + r, left, some, sums, column_of(to, c, r), to.stride, to.add);
+            WeightRows rows = rows_of(m, first + r, left);
+            if (wide) rows = (WeightRows){(const char *)(scratch + r * size), left, 4 * size};
+            dot_rows(wide ? FLOAT32 : (int)m->kind, some, &rows, x + c * stride, stride, m->columns, sums);
+            write_products(m, first + r, left, some, sums, column_of(to, c, r), to.stride, to.add);
         }
     }
 }
 
 // `count` rows of a matrix from `first` on, where a panel may begin, times columns. `scratch` takes `count` rows as
 // float32, PANEL of them at least.
-static void multiply(const Matrix *m, long first, long count, Columns columns, Target to, float *scratch) {
+static void multiply(const Matrix *m, long first, long count, ActivationColumns columns, Target to, float *scratch) {
 #if TILES
     if (columns.tiled) {
         multiply_tiled(m, first, count, columns, to, scratch);

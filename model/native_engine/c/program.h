@@ -16,7 +16,7 @@ typedef struct {
 } Matrix;
 
 typedef struct {
-    int64_t kind, size;  // over each stretch of `size` numbers
+    int64_t kind, size;  // over each `size` numbers side by side
     double eps;
     const float *weight, *bias;
 } Norm;

@@ -4,8 +4,8 @@
 #include "pass.h"
 #include "products.h"
 
-#define FETCHED 8192        // bytes of the next operation's weights
-#define FEW 4               // columns that every thread normalises for itself, to be spared a barrier
+#define PREFETCH_BYTES 8192  // of the next operation's weights
+#define UNSHARED_COLUMNS 4   // up to which every thread makes the columns ready for itself, to be spared a barrier
 
 static void embed(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
@@ -14,11 +14,11 @@ static void embed(Engine *e, Member *self, const Operation *op) {
     float *row = (float *)self->scratch;
     TASKS(self, c, pass->columns) {
         float *out = column(e, HIDDEN, c);
-        expand(m, pass->ids[c], row);
+        row_as_float32(m, pass->ids[c], row);
         float scale = m->kind == INT8 ? ((const float *)m->scales)[pass->ids[c]] : 1;
         for (long i = 0; i < n; i++) out[i] = row[i] * scale;
         if (op->parts > 1) {
-            expand(learned, e->positions[c], row);
+            row_as_float32(learned, e->positions[c], row);
             for (long i = 0; i < n; i++) out[i] += row[i];
         }
         for (long i = 0; i < n; i++) out[i] *= (float)op->scale;
@@ -60,74 +60,77 @@ INLINE const float *source_column(const Engine *e, const Operation *op, long i) 
     return column(e, op->source, op->kind == HEAD ? e->outputs[i] : i);
 }
 
-INLINE bool taken_as_they_are(const Operation *op) {
+INLINE bool needs_no_preparation(const Operation *op) {
     return op->kind != HEAD && op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]);
 }
 
 // Many columns are made ready by all threads together.
 static void make_many_ready(Engine *e, Member *self, const Operation *op, long count) {
-    if (count <= FEW || taken_as_they_are(op)) return;
+    if (count <= UNSHARED_COLUMNS || needs_no_preparation(op)) return;
     TASKS(self, c, count) make_ready(op, source_column(e, op, c), column(e, READY, c), (float *)self->scratch);
     barrier(self, count);
 }
 
 // The columns as the products take them. Few are made ready by every thread for itself in its scratch memory, to be
 // spared a barrier.
-static Columns ready_columns(Engine *e, const Operation *op, long count, float **scratch) {
-    if (taken_as_they_are(op))
-        return (Columns){(const char *)column(e, op->source, 0), e->widths[op->source] * sizeof(float), count, false};
+static ActivationColumns ready_columns(Engine *e, const Operation *op, long count, float **scratch) {
+    if (needs_no_preparation(op))
+        return (ActivationColumns){(const char *)column(e, op->source, 0), e->widths[op->source] * sizeof(float), count,
+                                   false};
     long width = e->widths[READY];
     float *ready = column(e, READY, 0);
-    if (count <= FEW) {
+    if (count <= UNSHARED_COLUMNS) {
         ready = *scratch;
-        *scratch += FEW * width;
+        *scratch += UNSHARED_COLUMNS * width;
         for (long c = 0; c < count; c++) make_ready(op, source_column(e, op, c), ready + c * width, *scratch);
     }
     const Matrix *m = &op->matrices[0];
     bool tiled = in_fixed_point(m) && e->tiled && count >= least_tiled(m->kind);
-    return (Columns){(const char *)ready, width * sizeof *ready, count, tiled};
+    return (ActivationColumns){(const char *)ready, width * sizeof *ready, count, tiled};
 }
 
 // Rows in a task: more where they are read many times, and where two matrices take turns, each of which is a stream.
-INLINE long share_of(const Operation *op, long columns) { return columns > COLUMNS || op->gated ? PANEL_ROWS : TASK_ROWS; }
+INLINE long rows_per_task(const Operation *op, long columns) {
+    return columns > NR || op->gated ? ROWS_PER_TASK_MANY_COLUMNS : ROWS_PER_TASK;
+}
 
-INLINE long tasks_of(const Matrix *m, long share) { return (m->rows + share - 1) / share; }
+INLINE long tasks_of(const Matrix *m, long task_rows) { return (m->rows + task_rows - 1) / task_rows; }
 
-INLINE long all_tasks(const Operation *op, long share) {
+INLINE long count_tasks(const Operation *op, long task_rows) {
     long total = 0;
-    for (long p = 0; p < (op->gated ? 1 : op->parts); p++) total += tasks_of(op->matrices + p, share);
+    for (long p = 0; p < (op->gated ? 1 : op->parts); p++) total += tasks_of(op->matrices + p, task_rows);
     return total;
 }
 
 // The part whose task this is, by its number among those of all parts, which becomes that among the part's own.
-INLINE long part_of(const Operation *op, long share, long *task) {
+INLINE long part_of(const Operation *op, long task_rows, long *task) {
     long p = 0;
-    for (long of; *task >= (of = tasks_of(op->matrices + p, share)); p++) *task -= of;
+    for (long of; *task >= (of = tasks_of(op->matrices + p, task_rows)); p++) *task -= of;
     return p;
 }
 
 // Fetches the beginning of the weights that this thread will read next, before it waits for the others.
-static void fetch_next(const Engine *e, const Member *self, const Operation *op, long columns) {
+static void prefetch_next(const Engine *e, const Member *self, const Operation *op, long columns) {
     while (++op < e->operations + e->count && op->kind != MULTIPLY && op->kind != HEAD) continue;
     if (op == e->operations + e->count) return;
-    long share = share_of(op, columns), task = all_tasks(op, share) * self->number / self->team->size;
-    const Matrix *m = &op->matrices[part_of(op, share, &task)];
-    const char *from = m->kind >= INT8 ? panel_of(m, task * share).values : rows_of(m, task * share, 1).values;
-    for (long line = 0; line < FETCHED; line += 64) __builtin_prefetch(from + line, 0, 2);
+    long task_rows = rows_per_task(op, columns), task = count_tasks(op, task_rows) * self->number / self->team->size;
+    const Matrix *m = &op->matrices[part_of(op, task_rows, &task)];
+    const char *from = m->kind >= INT8 ? panel_of(m, task * task_rows).values : rows_of(m, task * task_rows, 1).values;
+    for (long line = 0; line < PREFETCH_BYTES; line += 64) __builtin_prefetch(from + line, 0, 2);
 }
 
 static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     const Pass *pass = &e->pass;
     bool head = op->kind == HEAD;
     float *scratch = (float *)self->scratch;
-    Columns columns = {0};
-    long all = count_columns(e, op), share = share_of(op, all), total = all_tasks(op, share);
+    ActivationColumns columns = {0};
+    long all = count_columns(e, op), task_rows = rows_per_task(op, all), total = count_tasks(op, task_rows);
     make_many_ready(e, self, op, all);
     TASKS(self, task, total) {
         // With a task in hand, for which all wait: a thread that comes late would read what others write by now.
         if (!columns.count) columns = ready_columns(e, op, all, &scratch);
-        const Matrix *m = &op->matrices[part_of(op, share, &task)];
-        long first = task * share, count = min(share, m->rows - first);
+        const Matrix *m = &op->matrices[part_of(op, task_rows, &task)];
+        long first = task * task_rows, count = min(task_rows, m->rows - first);
         if (head) {
             Target to = {pass->logits + first, m->rows, false};
             multiply(m, first, count, columns, to, scratch);
@@ -149,7 +152,7 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
 #if TILES
     if (columns.tiled) _tile_release();
 #endif
-    if (all <= FEW) fetch_next(e, self, op, all);
+    if (all <= UNSHARED_COLUMNS) prefetch_next(e, self, op, all);
     barrier(self, total);
 }
 

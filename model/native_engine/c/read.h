@@ -3,7 +3,7 @@
 #include "dots.h"
 #include "threads.h"
 
-#define READ_AT_ONCE (1L << 15)  // bytes in a task
+#define BYTES_PER_TASK (1L << 15)
 
 typedef struct {
     const char *memory;
@@ -13,12 +13,13 @@ typedef struct {
 
 static void read_memory(Member *self, void *argument) {
     Reading *reading = argument;
-    long total = reading->bytes / READ_AT_ONCE;
+    long total = reading->bytes / BYTES_PER_TASK;
     ivec seen = isplat(0);
     TASKS(self, task, total) {
-        const char *from = reading->memory + task * READ_AT_ONCE;
-        for (long i = 0; i < READ_AT_ONCE; i += 4 * sizeof seen) {
-            for (long line = 0; line < (long)(4 * sizeof seen); line += 64) __builtin_prefetch(from + i + line + AHEAD, 0, 2);
+        const char *from = reading->memory + task * BYTES_PER_TASK;
+        for (long i = 0; i < BYTES_PER_TASK; i += 4 * sizeof seen) {
+            for (long line = 0; line < (long)(4 * sizeof seen); line += 64)
+                __builtin_prefetch(from + i + line + PREFETCH_DISTANCE, 0, 2);
             UNROLL for (int v = 0; v < 4; v++) seen |= (ivec)load(from + i + v * sizeof seen);
         }
     }

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #define MAX_THREADS 256
-#define SPINS 200      // tries before a waiting thread lets others run
-#define PATIENCE 1200  // tries before it sleeps
+#define SPINS_BEFORE_YIELD 200   // after which a waiting thread lets others run
+#define SPINS_BEFORE_SLEEP 1200  // after which it sleeps
 #ifndef TASK_BITS
 #define TASK_BITS 28   // of a ticket; the rest is the number of the phase in its pass
 #endif
@@ -29,7 +29,7 @@ typedef struct {
 } Member;
 
 struct Team {
-    long size, asked;
+    long size, requested_size;
     pid_t owner;  // threads do not survive a fork
     void (*work)(Member *, void *);
     void *argument;
@@ -45,7 +45,7 @@ struct Team {
 };
 
 static inline void relax(long tries) {
-    if (tries > SPINS) {
+    if (tries > SPINS_BEFORE_YIELD) {
         sched_yield();
         return;
     }
@@ -81,7 +81,7 @@ static inline long take(Member *self, long total) {
 
 // Waits until a counter has reached `goal`, for a while awake: what it counts is seen when this returns.
 static void await(Team *team, atomic_long *counter, long goal) {
-    for (long tries = 0; tries < PATIENCE; tries++) {
+    for (long tries = 0; tries < SPINS_BEFORE_SLEEP; tries++) {
         if (atomic_load_explicit(counter, memory_order_acquire) >= goal) return;
         relax(tries);
     }
@@ -161,7 +161,7 @@ static Team *new_team(long size, size_t scratch) {
     Team *team = aligned_alloc(64, sizeof(Team));
     if (!team) return NULL;
     memset(team, 0, sizeof *team);
-    team->asked = size;
+    team->requested_size = size;
     team->owner = getpid();
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->reached, NULL);

@@ -36,7 +36,7 @@ static bool tiles_allowed(void) {
     return syscall(SYS_arch_prctl, ask, tile_data) == 0;
 }
 
-// Gives this thread its tiles, for up to AT_HAND columns, until _tile_release.
+// Gives this thread its tiles, for up to PANEL_COLUMNS columns, until _tile_release.
 static void set_tiles(long columns) {
     struct {
         uint8_t palette, start, reserved[14];
@@ -53,7 +53,7 @@ static void set_tiles(long columns) {
 }
 
 // A panel of int4 with a nibble in each byte: units of four elements, as int8 has them.
-APART void unpack_panel(const Panel *panel, long size, char *to) {
+NOINLINE void unpack_panel(const Panel *panel, long size, char *to) {
     const __m512i low = _mm512_set1_epi8(15);
     for (long g = 0; g < GROUPS_OF(size); g++)
         UNROLL for (int u = 0; u < GROUP / 8; u++) {
@@ -64,7 +64,7 @@ APART void unpack_panel(const Panel *panel, long size, char *to) {
         }
 }
 
-typedef int32_t Totals[PLANES][AT_HAND][PANEL];
+typedef int32_t Totals[PLANES][PANEL_COLUMNS][PANEL];
 
 INLINE void clear_totals(void) {
     _tile_zero(LOW);
@@ -94,12 +94,12 @@ INLINE void totals_of(Totals totals, long column, ivec *planes) {
 INLINE float step_at(const char *x, long bytes, long c) { return ((const Fixed *)(x + c * bytes))->step; }
 
 // sums[c]: those of the rows of a panel of int8 with column c, but for the rows' scales.
-APART void int8_tile_sums(const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
+NOINLINE void int8_tile_sums(const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
     _Alignas(64) Totals totals;
     clear_totals();
     for (long k = 0; k < size; k += STEP) {
         const char *from = panel->values + k * PANEL;
-        for (int line = 0; line < TILE_BYTES; line += 64) __builtin_prefetch(from + line + AHEAD, 0, 2);
+        for (int line = 0; line < TILE_BYTES; line += 64) __builtin_prefetch(from + line + PREFETCH_DISTANCE, 0, 2);
         _tile_loadd(INT8_UNITS, from, UNIT_BYTES);
         ADD_PRODUCTS(INT8_UNITS, INT8_COLUMNS, plane_at((const Fixed *)x, 0, k), bytes)
     }
@@ -107,12 +107,12 @@ APART void int8_tile_sums(const Panel *panel, long columns, const char *x, long 
     for (long c = 0; c < columns; c++) {
         ivec planes[PLANES];
         totals_of(totals, c, planes);
-        sums[c] = of_planes(planes) * step_at(x, bytes, c);
+        sums[c] = sum_of_planes(planes) * step_at(x, bytes, c);
     }
 }
 
 // The same for a panel of int4, whose nibbles `unpacked` has.
-APART void int4_tile_sums(const Panel *panel, const char *unpacked, long columns, const char *x, long bytes, long size,
+NOINLINE void int4_tile_sums(const Panel *panel, const char *unpacked, long columns, const char *x, long bytes, long size,
                           vec *sums) {
     _Alignas(64) Totals totals;
     for (long c = 0; c < columns; c++) sums[c] = splat(0);
@@ -125,7 +125,7 @@ APART void int4_tile_sums(const Panel *panel, const char *unpacked, long columns
         for (long c = 0; c < columns; c++) {
             ivec planes[PLANES];
             totals_of(totals, c, planes);
-            sums[c] += floats(of_planes_whole(planes)) * scales;
+            sums[c] += floats(whole_sum_of_planes(planes)) * scales;
             sums[c] += splat(group_sums((const Fixed *)(x + c * bytes), size)[g]) * offsets;
         }
     }

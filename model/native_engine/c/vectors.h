@@ -16,7 +16,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define APART static __attribute__((noinline))  // one copy: however it is reached, the same instructions round
+#define NOINLINE static __attribute__((noinline))  // one copy: however it is reached, the same instructions round
 #define UNROLL _Pragma("GCC unroll 32")
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -30,9 +30,8 @@ INLINE vec load(const void *from) { return *(const vec_anywhere *)from; }
 INLINE void store(float *to, vec value) { *(vec_anywhere *)to = value; }
 INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE ivec isplat(int32_t value) { return value - (ivec){0}; }
-INLINE vec pick(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
-INLINE ivec pick_int(ivec where, ivec yes, ivec no) { return (where & yes) | (~where & no); }
-INLINE vec larger(vec a, vec b) { return pick(a > b, a, b); }
+INLINE vec blend(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
+INLINE vec larger(vec a, vec b) { return blend(a > b, a, b); }
 
 INLINE ivec iota(void) {
     ivec lanes;
@@ -153,8 +152,8 @@ INLINE float lane_max(vec value) {
 // e**x within 2 units in the last place; 0 below -87.3, e**88 above 88. (A polynomial over half an octave, Cody and Waite's reduction.)
 INLINE vec exp_of(vec x) {
     ivec tiny = x < -87.3f;
-    x = pick(tiny, splat(-87.3f), x);
-    x = pick(x > 88.0f, splat(88.0f), x);
+    x = blend(tiny, splat(-87.3f), x);
+    x = blend(x > 88.0f, splat(88.0f), x);
     vec octaves = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded to a whole number
     vec rest = x - octaves * 0.693359375f + octaves * 2.12194440e-4f;
     vec sum = rest * (1.0f / 5040) + 1.0f / 720;
@@ -165,7 +164,7 @@ INLINE vec exp_of(vec x) {
     sum = sum * rest + 1.0f;
     sum = sum * rest + 1.0f;
     vec power = (vec)((__builtin_convertvector(octaves, ivec) + 127) << 23);
-    return pick(tiny, splat(0), sum * power);
+    return blend(tiny, splat(0), sum * power);
 }
 
 INLINE vec tanh_of(vec x) { return 1.0f - 2.0f / (exp_of(2.0f * x) + 1.0f); }
