@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from tokenglass.cli.say import say
+from tokenglass.cli.terminal.opening import NO_OPENING, Opening
 from tokenglass.cli.terminal.terminal import is_terminal
+from tokenglass.cli.text import nbytes
 from tokenglass.model.errors import MadeMeanwhile
 from tokenglass.model.progress import Progress, finish
 
@@ -16,16 +18,22 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-def watch(work: Generator[Progress, None, Result]) -> Result:
-    """What the work returns, its bytes shown as they are done."""
+def watch(work: Generator[Progress, None, Result], opening: Opening = NO_OPENING) -> Result:
+    """What the work returns, its bytes shown as they are done: in the opening's line, or else as bars."""
+    if opening.is_shown:
+        return finish(work, lambda progress: opening.show(in_words(progress)))
     with bars(in_bytes=True) as show:
         return finish(work, show)
 
 
-def watch_store(work: Generator[Progress, None, None]) -> None:
+def in_words(progress: Progress) -> str:
+    return f"{progress.doing}, {nbytes(progress.done)} of {nbytes(progress.total)}"
+
+
+def watch_store(work: Generator[Progress, None, None], opening: Opening = NO_OPENING) -> None:
     """The same for work that another process may have done meanwhile, which is said."""
     try:
-        watch(work)
+        watch(work, opening)
     except MadeMeanwhile as done:
         say(str(done))
 

@@ -13,6 +13,7 @@ from tokenglass.cli import options
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.text import count, nbytes
 from tokenglass.cli.widgets.rates import Rate, Rates, in_digits
 
@@ -49,13 +50,16 @@ def bench(
     Medians of several runs behind a warm-up, with the slowest and the fastest. The limit is the bytes of weights and
     cache that a step must read, over the bytes per second that the same threads read around each run.
     """
-    from tokenglass.cli.run import session
-    from tokenglass.model.engine.memory import Caches
-    from tokenglass.model.measuring.bench import Plan, measure, peak_memory
+    with opening() as first:
+        from tokenglass.cli.run import session
+        from tokenglass.model.engine.memory import Caches
+        from tokenglass.model.measuring.bench import Plan, measure, peak_memory
 
-    opened = session.open_model(options.ModelOptions(model, dtype, options.Device.cpu, quantize, backend, threads))
-    plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(opened.limit)
-    loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens))
+        opened = session.open_model(
+            options.ModelOptions(model, dtype, options.Device.cpu, quantize, backend, threads), first
+        )
+        plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(opened.limit)
+        loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens), first)
     readings: list[Reading] = []
     measuring = measure(loaded.engine, plan)
     for reading in watch_steps(measuring, "measuring", plan.steps, lambda _: len(readings) + 1):

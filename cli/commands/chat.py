@@ -16,6 +16,7 @@ from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import Panel, PanelSize, Speed, ViewName, ViewOptions
 from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.say import say, say_lines
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.model.errors import PromptError, TokenglassError
 from tokenglass.model.files import expand_home
 
@@ -52,22 +53,24 @@ def chat(
     Only what is new is computed at each turn. /clear, /save FILE and /help work at the prompt; Ctrl-C stops an answer,
     Ctrl-D ends.
     """
-    from tokenglass.cli.run import session
-    from tokenglass.cli.run.request import build_request, fit, lengths, plan_caches
-    from tokenglass.cli.run.summary import summary
-    from tokenglass.cli.terminal.interrupts import ChatInterrupts
-    from tokenglass.model.decoding.conversation import Conversation
-    from tokenglass.model.runs.run import describe_run
-    from tokenglass.model.text.chat import ChatTemplate, Message
+    with opening() as first:
+        from tokenglass.cli.run import session
+        from tokenglass.cli.run.request import build_request, fit, lengths, plan_caches
+        from tokenglass.cli.run.summary import summary
+        from tokenglass.cli.terminal.interrupts import ChatInterrupts
+        from tokenglass.model.decoding.conversation import Conversation
+        from tokenglass.model.runs.run import describe_run
+        from tokenglass.model.text.chat import ChatTemplate, Message
 
-    name = session.settle_view(view)
-    keeper = Keeper(trace, view.candidates)
-    opened = session.open_model(model)
-    opening = () if system is None else (Message("system", system),)
-    template = ChatTemplate.from_folder(opened.checkpoint.folder)
-    settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.candidates, chat=True))
-    loaded = session.load(opened, plan_caches(settings, opened))
-    conversation = Conversation(loaded.engine, loaded.tokenizer, template, opening)
+        name = session.settle_view(view)
+        keeper = Keeper(trace, view.candidates)
+        opened = session.open_model(model, first)
+        template = ChatTemplate.from_folder(opened.checkpoint.folder)
+        settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.candidates, chat=True))
+        loaded = session.load(opened, plan_caches(settings, opened), first)
+        conversation = Conversation(
+            loaded.engine, loaded.tokenizer, template, () if system is None else (Message("system", system),)
+        )
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
     def turn(line: str) -> None:

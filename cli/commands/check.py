@@ -27,6 +27,7 @@ from tokenglass.cli.options.model import (
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import visible
 
 if TYPE_CHECKING:
@@ -58,26 +59,28 @@ def check(
 
     Leaves with 1 where something does not hold.
     """
-    from tokenglass.cli.run import session
-    from tokenglass.model.engine.memory import Caches
-    from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
+    with opening() as first:
+        from tokenglass.cli.run import session
+        from tokenglass.model.engine.memory import Caches
+        from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
 
-    caches = Caches(3 * LENGTH)
-    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
-    loaded = session.load(opened, caches)
-    ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
-    probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
-    kind = loaded.dtype if loaded.quantize == "none" else loaded.quantize
-    title = f"{loaded.name}, {kind}, {loaded.backend}, {len(ids)} tokens"
-    findings = list(try_all(probe))
-    if (kind, loaded.backend) != ("float32", "torch"):
-        logits, name = probe.whole(ids), f"{kind} on {loaded.backend}"
-        del probe, loaded  # two models need not fit in memory at once
-        options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads)
-        exact = session.load(session.open_model(options), caches)
-        reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
-        base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
-        findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kind)
+        caches = Caches(3 * LENGTH)
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        loaded = session.load(opened, caches, first)
+        ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
+        probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
+        kind = loaded.dtype if loaded.quantize == "none" else loaded.quantize
+        title = f"{loaded.name}, {kind}, {loaded.backend}, {len(ids)} tokens"
+        first.show("trying what must always hold")
+        findings = list(try_all(probe))
+        if (kind, loaded.backend) != ("float32", "torch"):
+            logits, name = probe.whole(ids), f"{kind} on {loaded.backend}"
+            del probe, loaded  # two models need not fit in memory at once
+            options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads)
+            exact = session.load(session.open_model(options, first), caches, first)
+            reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
+            base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
+            findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kind)
     if as_json:
         write_json({"checked": title, "findings": findings}, indent=2)
     else:

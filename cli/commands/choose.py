@@ -9,6 +9,7 @@ import typer
 
 from tokenglass.cli import options
 from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import is_terminal
 
 UNEXPECTED = 1  # exit status
@@ -45,14 +46,9 @@ def choose(
 
     A terminal shows bars and where the answers part; a pipe gets the best answer and nothing else.
     """
-    from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import utf8_argument
-    from tokenglass.cli.run.question import Asking, has_template, read_prompt_or_messages, read_source
-    from tokenglass.cli.views import choose as views
-    from tokenglass.model.engine.memory import Caches
+    from tokenglass.cli.run.question import read_source
     from tokenglass.model.errors import ParameterError
-    from tokenglass.model.measuring.choosing import COPIES, Chooser
-    from tokenglass.model.measuring.scoring import LOGITS
 
     given = [utf8_argument(answer) for answer in answers or []]
     if as_json + jsonl + systemone > 1:
@@ -62,12 +58,23 @@ def choose(
     if systemone and (given or rotate):
         raise ParameterError("--systemone takes its answers from the request: no ANSWER, and no --rotate")
     source = None if jsonl else read_source(prompt, prompt_file, keep_newline=keep_newline)
-    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
-    asking = Asking(opened, chat or (systemone and has_template(opened)), system, rotate, prior)
-    lines = views.question_lines(prompt, prompt_file) if jsonl else iter(())
-    longest = UNKNOWN if source is None else asking.length(source)
-    loaded = session.load(opened, Caches(min(longest, opened.limit), beside=LOGITS + COPIES))
-    chooser = Chooser(loaded.engine, loaded.tokenizer)
+    with opening(source or "") as first:
+        from tokenglass.cli.run import session
+        from tokenglass.cli.run.question import Asking, has_template, read_prompt_or_messages
+        from tokenglass.cli.views import choose as views
+        from tokenglass.model.engine.memory import Caches
+        from tokenglass.model.measuring.choosing import COPIES, Chooser
+        from tokenglass.model.measuring.scoring import LOGITS
+
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        asking = Asking(opened, chat or (systemone and has_template(opened)), system, rotate, prior)
+        lines = views.question_lines(prompt, prompt_file) if jsonl else iter(())
+        longest = UNKNOWN if source is None else asking.length(source)
+        loaded = session.load(opened, Caches(min(longest, opened.limit), beside=LOGITS + COPIES), first)
+        chooser = Chooser(loaded.engine, loaded.tokenizer)
+        if source is not None and not systemone:
+            first.show("reading the prompt and the answers")
+            found = asking.ask(chooser, read_prompt_or_messages(source, chat=chat and prompt is None), given)
     if source is None:
         if not views.answer_lines(lines, asking, chooser, given, by_mean=by is options.By.mean):
             raise typer.Exit(UNEXPECTED)
@@ -75,7 +82,6 @@ def choose(
     if systemone:
         views.answer_request(source, asking, chooser)
         return
-    found = asking.ask(chooser, read_prompt_or_messages(source, chat=chat and prompt is None), given)
     best = found.ranked(by is options.By.mean)[0].text
     if as_json:
         views.write_facts(found, loaded.name, by_mean=by is options.By.mean)

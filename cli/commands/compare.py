@@ -11,6 +11,7 @@ import typer
 from tokenglass.cli import options
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.opening import opening
 
 if TYPE_CHECKING:
     from tokenglass.model.loading import LoadedModel
@@ -61,32 +62,35 @@ def compare(
 
     A mode is named as in the table; parallel-N is N passes for each block.
     """
-    from tokenglass.cli.options.model import ModelOptions
-    from tokenglass.cli.progress import watch_steps
-    from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.run.request import sampling_parameters
-    from tokenglass.cli.widgets.comparison import show
-    from tokenglass.model.engine.memory import Caches
 
     texts = tuple(read_prompt([part], None, keep_newline=False) for part in prompts) if prompts else None
-    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
-    longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
-    given = {"temperature": temperature, "top_p": top_p}
-    settings = {name: value for name, value in given.items() if value is not None}
-    sampling = sampling_parameters(opened, options.SamplingOptions(settings))
-    loaded = session.load(opened, Caches(longest + max_new_tokens))
-    from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
-    from tokenglass.model.measuring.comparison.facts import facts_of
-    from tokenglass.model.measuring.comparison.modes import Variants
-    from tokenglass.model.measuring.comparison.scorer import Scorer
+    with opening() as first:
+        from tokenglass.cli.options.model import ModelOptions
+        from tokenglass.cli.progress import watch_steps
+        from tokenglass.cli.run import session
+        from tokenglass.cli.run.request import sampling_parameters
+        from tokenglass.cli.widgets.comparison import show
+        from tokenglass.model.engine.memory import Caches
 
-    plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
-    draft = None if draft_model is None else load(draft_model, loaded)
-    make = Variants(loaded, draft, block_size, draft_length)
-    wanted = [make.named(name) for name in names_of(modes, has_draft=draft is not None)]
-    comparison = Comparison(loaded, Scorer(find_scorer(scorer, loaded)), plan, wanted)
-    comparison.try_modes()
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
+        given = {"temperature": temperature, "top_p": top_p}
+        settings = {name: value for name, value in given.items() if value is not None}
+        sampling = sampling_parameters(opened, options.SamplingOptions(settings))
+        loaded = session.load(opened, Caches(longest + max_new_tokens), first)
+        from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
+        from tokenglass.model.measuring.comparison.facts import facts_of
+        from tokenglass.model.measuring.comparison.modes import Variants
+        from tokenglass.model.measuring.comparison.scorer import Scorer
+
+        plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
+        draft = None if draft_model is None else load(draft_model, loaded)
+        make = Variants(loaded, draft, block_size, draft_length)
+        wanted = [make.named(name) for name in names_of(modes, has_draft=draft is not None)]
+        comparison = Comparison(loaded, Scorer(find_scorer(scorer, loaded)), plan, wanted)
+        first.show("trying each way of decoding")
+        comparison.try_modes()
     for refused in comparison.refused if as_json else ():
         say(f"note: {refused.mode} is left out: {refused.reason}")
     done = itertools.count(1)

@@ -25,6 +25,7 @@ from tokenglass.cli.options.model import (
 from tokenglass.cli.options.prompt import KeepNewline, PromptFile
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import say, write_json
+from tokenglass.cli.terminal.opening import opening
 
 if TYPE_CHECKING:
     from tokenglass.model.inspection.reading import Reading
@@ -98,46 +99,51 @@ def flow(
 
     Exact numbers, each named for what it is. Without -n the text itself is looked into, as the model reads it.
     """
-    from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.terminal.console import make_console
     from tokenglass.cli.terminal.terminal import supports_live
-    from tokenglass.model.engine.memory import Caches
     from tokenglass.model.errors import ParameterError
-    from tokenglass.model.records.codec import to_dict
 
     if sum((interactive, jsonl, svg is not None)) > 1:
         raise ParameterError("--interactive, --jsonl and --svg exclude each other")
     content = read_prompt(text or [], prompt_file, keep_newline=keep_newline)
     if interactive and not supports_live(sys.stdout, sys.stderr):
         raise ParameterError("--interactive needs a terminal of at least 20 columns and 6 lines; leave it out")
-    options = ModelOptions(model, dtype, device, quantize, Backend.torch, threads)  # kernels have nothing to look into
-    opened = session.open_model(options)
-    loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens))
-    reading, first = read(loaded, content, max_new_tokens, seed, temperature)
-    last = len(reading.token_ids) - 1
+    with opening(content) as first:
+        from tokenglass.cli.run import session
+        from tokenglass.cli.terminal.console import make_console
+        from tokenglass.model.engine.memory import Caches
+        from tokenglass.model.records.codec import to_dict
 
-    def look(position: int) -> Flow:
-        return reading.at(position, total=total)
+        options = ModelOptions(model, dtype, device, quantize, Backend.torch, threads)  # kernels: nothing to look into
+        opened = session.open_model(options, first)
+        loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens), first)
+        first.show(f"writing {max_new_tokens:,} tokens" if max_new_tokens else "looking into the text")
+        reading, begin = read(loaded, content, max_new_tokens, seed, temperature)
+        last = len(reading.token_ids) - 1
+        position = last if at is None else at
 
+        def look(position: int) -> Flow:
+            return reading.at(position, total=total)
+
+        if not jsonl:
+            first.show("recomputing the text without each token" if total else "looking into the text")
+            with patience(total and not first.is_shown):
+                found = look(position)
     if jsonl:
-        for position in range(first if max_new_tokens else last, last + 1) if at is None else [at]:
-            write_json({"record": "flow", **to_dict(look(position))})
+        for each in range(begin if max_new_tokens else last, last + 1) if at is None else [at]:
+            write_json({"record": "flow", **to_dict(look(each))})
     elif svg is not None:
         from tokenglass.cli.views.flow_picture import flow_picture
 
-        svg.write_text(flow_picture(look(last if at is None else at), limit=rows), encoding="utf-8")
+        svg.write_text(flow_picture(found, limit=rows), encoding="utf-8")
         say(f"wrote {svg}")
     elif interactive:
         from tokenglass.cli.views.flow import FlowView
 
-        look(last if at is None else at)  # what cannot be is told before the screen changes
-        FlowView(make_console(sys.stdout, color=color.value), look, last).show(last if at is None else at)
+        FlowView(make_console(sys.stdout, color=color.value), look, last).show(position)
     else:
         from tokenglass.cli.widgets.flow_page import FlowPage, styles_of
 
-        with patience(total):
-            found = look(last if at is None else at)
         console = make_console(sys.stdout, color=color.value)
         console.print(FlowPage(found, styles_of(console), rows))
 

@@ -19,11 +19,13 @@ from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.say import say, say_dim, say_lines, write
+from tokenglass.cli.terminal.opening import opening
 
 if TYPE_CHECKING:
     from tokenglass.cli.run.cut_off import FitWatch
     from tokenglass.cli.terminal.interrupts import Interrupt
     from tokenglass.model.records.steps import Finish
+    from tokenglass.model.runs.run import Run
 
 
 @flat
@@ -53,38 +55,39 @@ def generate(
     if version:
         print_version()
         return
-    from tokenglass.cli.run import session
-    from tokenglass.cli.run.decoder import check_run, explained, records_of
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.run.request import plan_caches, read_request
-    from tokenglass.cli.run.several import is_several, several_view
-    from tokenglass.cli.run.trace import Keeper
-    from tokenglass.cli.terminal.interrupts import soft_interrupt
-    from tokenglass.model.runs.run import describe_run
 
     text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
-    name = session.settle_view(view)
-    keeper = Keeper(trace, view.candidates)
-    opened = session.open_model(model)
-    draft = session.open_draft(mode, opened)
-    request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
-    settings = session.mode_settings(mode)
-    check_run(opened, request, settings, search, has_flow=view.flow)
-    caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
-    loaded, draft_model = session.load_with_draft(opened, draft, caches)
-    is_kept = keeper.is_on or name is ViewName.jsonl
-    run = describe_run(
-        loaded,
-        request,
-        prompt.shown(text),
-        negative_prompt=search.negative,
-        search=session.search_settings(search, request.seed),
-        mode=settings,
-        identify=is_kept,
-    )
-    several = is_several(search)
-    flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
-    with keeper, soft_interrupt() as interrupt:
+    with opening(text) as first:
+        from tokenglass.cli.run import session
+        from tokenglass.cli.run.decoder import check_run, explained, records_of
+        from tokenglass.cli.run.request import plan_caches, read_request
+        from tokenglass.cli.run.several import is_several, several_view
+        from tokenglass.cli.run.trace import Keeper
+        from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
+        from tokenglass.model.runs.run import describe_run
+
+        name = session.settle_view(view)
+        keeper = Keeper(trace, view.candidates)
+        opened = session.open_model(model, first)
+        draft = session.open_draft(mode, opened)
+        request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
+        settings = session.mode_settings(mode)
+        check_run(opened, request, settings, search, has_flow=view.flow)
+        caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
+        loaded, draft_model = session.load_with_draft(opened, draft, caches, first)
+        is_kept = keeper.is_on or name is ViewName.jsonl
+        run = describe_run(
+            loaded,
+            request,
+            prompt.shown(text),
+            negative_prompt=search.negative,
+            search=session.search_settings(search, request.seed),
+            mode=settings,
+            identify=is_kept,
+        )
+        flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
+        interrupt = Interrupt()
         records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model)
         fit = None
         if request.constraint is not None:
@@ -95,21 +98,29 @@ def generate(
         if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
-        if several:
+        if is_several(search):
             shown = several_view(name, view, search, interrupt, echo=prompt.echo)
         else:
             shown = session.make_view(name, view, interrupt, echo=prompt.echo, explainer=explainer)
+        if name is ViewName.live:
+            first.hand_over()
+    with keeper, soft_interrupt(interrupt):
         finish = shown.show(run, records)
     if view.stats:
         from tokenglass.cli.run.summary import summary
 
         say_lines(summary(run, finish))
     elif name is ViewName.plain and not sys.stdout.isatty() and not view.quiet:
+        say_seeds(run, is_new=sampling.seed is None)
+    leave(finish, interrupt, fit)
+
+
+def say_seeds(run: Run, *, is_new: bool) -> None:
+    """What gives the same texts again, where the user does not know it."""
+    if run.search.seeds or (is_new and not run.request.sampling.is_greedy):
         from tokenglass.cli.run.summary import seeds
 
-        if run.search.seeds or (sampling.seed is None and not request.sampling.is_greedy):
-            say_dim(seeds(run))
-    leave(finish, interrupt, fit)
+        say_dim(seeds(run))
 
 
 def leave(finish: Finish, interrupt: Interrupt, fit: FitWatch | None) -> None:

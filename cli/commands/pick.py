@@ -28,6 +28,7 @@ from tokenglass.cli.options.prompt import (
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import Guidance, Negative, SearchOptions
 from tokenglass.cli.options.view import PANEL, Color, ColorWhen
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.model.errors import ParameterError
 
 Save = Annotated[
@@ -74,11 +75,7 @@ def pick(
         raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
     if save is not None and save.exists():
         raise ParameterError(f"--save {save}: is there already; give another name")
-    from tokenglass.cli.run import session
     from tokenglass.cli.run.prompt import read_prompt
-    from tokenglass.cli.run.request import add_negative, build_request, encode, fit, plan_caches
-    from tokenglass.cli.terminal.console import make_console
-    from tokenglass.cli.terminal.interrupts import soft_interrupt
 
     given = PromptOptions(
         prompt.prompt,
@@ -89,22 +86,28 @@ def pick(
     )
     text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     control = ControlOptions(**asdict(text_options))
-    opened = session.open_model(model)
-    prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
-    request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
-    request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
-    if request.constraint is not None:
-        request.constraint.check()
-    loaded = session.load(opened, plan_caches(request, opened))
-    from tokenglass.cli.views.pick import PickView
-    from tokenglass.cli.views.picking import Picking
-    from tokenglass.model.decoding.branches import Branches
-    from tokenglass.model.decoding.job import Job
-    from tokenglass.model.runs.run import describe_run
+    with opening(text) as first:
+        from tokenglass.cli.run import session
+        from tokenglass.cli.run.request import add_negative, build_request, encode, fit, plan_caches
+        from tokenglass.cli.terminal.console import make_console
+        from tokenglass.cli.terminal.interrupts import soft_interrupt
 
-    run = describe_run(loaded, request, given.shown(text))
-    picking = Picking(Branches(Job.of(loaded, request)), run, most=request.max_new_tokens, save_to=save)
-    console = make_console(sys.stdout, color=color.value)
+        opened = session.open_model(model, first)
+        prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
+        request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
+        request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
+        if request.constraint is not None:
+            request.constraint.check()
+        loaded = session.load(opened, plan_caches(request, opened), first)
+        from tokenglass.cli.views.pick import PickView
+        from tokenglass.cli.views.picking import Picking
+        from tokenglass.model.decoding.branches import Branches
+        from tokenglass.model.decoding.job import Job
+        from tokenglass.model.runs.run import describe_run
+
+        run = describe_run(loaded, request, given.shown(text))
+        picking = Picking(Branches(Job.of(loaded, request)), run, most=request.max_new_tokens, save_to=save)
+        console = make_console(sys.stdout, color=color.value)
     with soft_interrupt() as interrupt:
         PickView(console, picking, interrupt).show()
         if interrupt.is_set():

@@ -11,6 +11,7 @@ from tokenglass.cli import options
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.run.texts import read_texts
 from tokenglass.cli.say import say
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import is_terminal
 
 Files = Annotated[
@@ -65,21 +66,23 @@ def score(
 
     A terminal shows one text coloured by surprise, and several as a table; a pipe gets the table, tab-separated.
     """
-    from tokenglass.cli.run import session
-    from tokenglass.cli.views import score as views
-    from tokenglass.cli.views.score_text import show_text
-    from tokenglass.model.engine.memory import Caches
     from tokenglass.model.errors import ParameterError
-    from tokenglass.model.measuring.scoring import LOGITS, GivenText, check_windows, score_tokens
 
     if as_json + jsonl + openai > 1:
         raise ParameterError("--json, --jsonl and --openai exclude each other; give one of them")
     texts = read_texts(files or [], keep_newline=keep_newline)
-    opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads))
-    given = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
-    size, stride = check_windows(window, stride, opened.limit)
-    longest = max(len(text.token_ids) for text in given)
-    loaded = session.load(opened, Caches(min(longest, size), beside=LOGITS))
+    with opening(texts[0][1] if len(texts) == 1 else "") as first:
+        from tokenglass.cli.run import session
+        from tokenglass.cli.views import score as views
+        from tokenglass.cli.views.score_text import show_text
+        from tokenglass.model.engine.memory import Caches
+        from tokenglass.model.measuring.scoring import LOGITS, GivenText, check_windows, score_tokens
+
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        given = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
+        size, stride = check_windows(window, stride, opened.limit)
+        longest = max(len(text.token_ids) for text in given)
+        loaded = session.load(opened, Caches(min(longest, size), beside=LOGITS), first)
     engine, tokenizer = loaded.engine, loaded.tokenizer
     on_screen = len(texts) == 1 and not (as_json or jsonl or openai) and is_drawn(color)
     shown = (5 if openai else int(on_screen)) if top is None else top

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from tokenglass.cli.terminal.opening import NO_OPENING, Opening
 
-def model_folder(name: str | None) -> Path:
+
+def model_folder(name: str | None, opening: Opening = NO_OPENING) -> Path:
     """Resolve a name; a GGUF file is imported to the user's cache first, once as long as it does not change."""
     from tokenglass.model.checkpoint.store import resolve
 
     path = resolve(name)
-    return import_once(path) if path.suffix.lower() == ".gguf" and path.is_file() else path
+    return import_once(path, opening) if path.suffix.lower() == ".gguf" and path.is_file() else path
 
 
-def import_once(path: Path) -> Path:
+def import_once(path: Path, opening: Opening) -> Path:
     """The folder that a GGUF file was imported to, now or before."""
     from tokenglass.cli.progress import watch_store
     from tokenglass.cli.say import say
@@ -31,7 +33,7 @@ def import_once(path: Path) -> Path:
         from tokenglass.model.importers.gguf import import_gguf
 
         try:
-            watch_store(import_gguf(path, folder))
+            watch_store(import_gguf(path, folder), opening)
         except StoreError:
             if not folder.is_dir():  # else another process has made it, just before this one began
                 raise

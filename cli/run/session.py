@@ -13,7 +13,9 @@ from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
 from tokenglass.cli.progress import watch
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
+from tokenglass.cli.terminal.opening import NO_OPENING, Opening
 from tokenglass.cli.terminal.terminal import supports_live
+from tokenglass.cli.text import nbytes
 from tokenglass.cli.views.pace import Pace
 from tokenglass.cli.views.plain import PipeView, PlainView
 from tokenglass.cli.views.view import View
@@ -32,12 +34,12 @@ if TYPE_CHECKING:
 LARGE = 256 * 2**20  # bytes of weights; fewer are read before a bar could be drawn
 
 
-def open_model(options: ModelOptions) -> OpenedModel:
+def open_model(options: ModelOptions, opening: Opening = NO_OPENING) -> OpenedModel:
     """The model that the options name, without its weights. Raises TokenglassError."""
     from tokenglass.model import loading
 
     return loading.open_model(
-        model_folder(options.model),
+        model_folder(options.model, opening),
         dtype=options.dtype,
         device=options.device,
         quantize=options.quantize.value,
@@ -46,23 +48,24 @@ def open_model(options: ModelOptions) -> OpenedModel:
     )
 
 
-def load(opened: OpenedModel, caches: Caches) -> LoadedModel:
-    """The model in memory, with room for what the run will keep; a bar shows how far a large one is.
+def load(opened: OpenedModel, caches: Caches, opening: Opening = NO_OPENING) -> LoadedModel:
+    """The model in memory, with room for what the run will keep; how far a large one is is shown.
 
     Raises TokenglassError.
     """
-    loaded = load_quietly(opened, caches)
+    loaded = load_quietly(opened, caches, opening)
     for note in loaded.notes:
         say(f"note: {note}")
     return loaded
 
 
-def load_quietly(opened: OpenedModel, caches: Caches) -> LoadedModel:
-    """The same, without a word about it."""
+def load_quietly(opened: OpenedModel, caches: Caches, opening: Opening = NO_OPENING) -> LoadedModel:
+    """The same, without notes about it."""
     from tokenglass.model.loading import load_weights
 
+    opening.show(f"loading {opened.name}, {nbytes(opened.nbytes)}")
     loading = load_weights(opened, caches)
-    return watch(loading) if opened.nbytes >= LARGE else finish(loading)
+    return watch(loading, opening) if opened.nbytes >= LARGE else finish(loading)
 
 
 def open_draft(mode: ModeOptions, opened: OpenedModel) -> OpenedModel | None:
@@ -76,16 +79,16 @@ def open_draft(mode: ModeOptions, opened: OpenedModel) -> OpenedModel | None:
 
 
 def load_with_draft(
-    opened: OpenedModel, draft: OpenedModel | None, caches: Caches
+    opened: OpenedModel, draft: OpenedModel | None, caches: Caches, opening: Opening = NO_OPENING
 ) -> tuple[LoadedModel, LoadedModel | None]:
     """A model, and the one that guesses for it: the memory is asked for both, and for both caches."""
     if draft is None:
-        return load(opened, caches), None
+        return load(opened, caches, opening), None
     guesses = replace(caches, rows=1, negative_length=0)
     nbytes = draft.nbytes + guesses.nbytes(draft.checkpoint.config, draft.dtype)
-    loaded = load(opened, replace(caches, beside=nbytes))
+    loaded = load(opened, replace(caches, beside=nbytes), opening)
     here = caches.nbytes(opened.checkpoint.config, loaded.dtype)  # it has not grown yet
-    return loaded, load_quietly(draft, replace(guesses, beside=here))
+    return loaded, load_quietly(draft, replace(guesses, beside=here), opening)
 
 
 def settle_view(options: ViewOptions) -> ViewName:

@@ -23,9 +23,9 @@ class Interrupt(threading.Event):
 
 
 @contextmanager
-def soft_interrupt() -> Iterator[Interrupt]:
+def soft_interrupt(flag: Interrupt | None = None) -> Iterator[Interrupt]:
     """The first Ctrl-C or SIGTERM sets the flag, which the loop reads between steps; the second quits."""
-    flag = Interrupt()
+    flag = Interrupt() if flag is None else flag
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if flag.is_set():
