@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def plural(number: int, thing: str) -> str:
+    """1 token, 2 tokens."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def nbytes(size: float) -> str:
     """Bytes in binary units: 57.0 KiB."""
     for unit in ("B", "KiB", "MiB"):

@@ -20,7 +20,7 @@ from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
 
 from tokenglass.cli.widgets.panel import Panel, Progress
-from tokenglass.cli.widgets.token_text import token_style
+from tokenglass.cli.widgets.token_text import TRUE_COLORS, token_style
 from tokenglass.cli.widgets.widget import DIM
 from tokenglass.model.records.steps import Finish, Step, Totals
 from tokenglass.model.runs.run import Run
@@ -61,10 +61,10 @@ def draw(trace: Sequence[str]) -> str:
         assert step.cache is not None
         history.append(step.cache.nbytes_used)
         if step.choices:
-            text.append(Segment(step.text, token_style(step.choices[-1], "probability", colors=True)))
+            text.append(Segment(step.text, token_style(step.choices[-1], "probability", TRUE_COLORS)))
     assert step is not None
     progress = Progress(run, totals, step.choices[-1], step.cache, history, finish)
-    panel = Panel(progress, "full", height=40, color_by="probability")
+    panel = Panel(progress, "full", height=40, color_by="probability", ramp=TRUE_COLORS)
     console = Console(
         file=io.StringIO(),
         record=True,

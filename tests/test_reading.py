@@ -38,7 +38,7 @@ def test_the_open_paragraph_has_whole_words_in_every_frame_and_is_written_once_a
         if told[0].endswith("more above"):
             told = told[1:]
             assert any(shown[-len(told) :] == told and len(shown) > len(told) for shown in allowed)
-        elif "(eos)" not in "".join(frame):
+        elif "eos: the model" not in "".join(frame):
             assert told in allowed
 
     assert terminal.finish() == 0

@@ -377,6 +377,8 @@ def test_sums_and_scores_of_beams_have_columns_of_their_own_below_headings(beams
     rows = [text_of(row) for row in panel_after(beams, None).rows(100, UNICODE)]
     place = next(k for k, row in enumerate(rows) if "log prob" in row)
     best = next(record for record in records if isinstance(record, Finish))
-    assert rows[place].split() == ["log", "prob", "score"]
+    assert rows[place].split() == ["beam", "log", "prob", "score", "end", "text"]
     assert rows[place + 1].split()[3] == f"{best.score:.4f}"
-    assert rows[place + 1].index(f"{best.score:.4f}") + len(f"{best.score:.4f}") == len(rows[place])
+    assert rows[place + 1].index(f"{best.score:.4f}") + len(f"{best.score:.4f}") == rows[place].index("score") + len(
+        "score"
+    )

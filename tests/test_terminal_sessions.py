@@ -32,7 +32,7 @@ def test_text_is_in_the_scrollback_once_and_the_last_panel_whole(columns: int, l
         assert len(panel_lines) == 1
     else:
         assert sum("token 318" in line for line in told) == 1
-        assert "(eos)" in panel_lines[-2]
+        assert "eos: the model" in panel_lines[-2]
         assert all(len(line) <= columns for line in panel_lines)
         assert len(panel_lines) <= lines - 2
     assert_restored(terminal)

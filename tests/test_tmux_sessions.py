@@ -23,7 +23,7 @@ def test_what_tmux_copies_has_no_line_break_that_the_model_did_not_write(
     copied = wait_for_copy(tmux, lambda copied: "reason eos" in copied)
 
     assert copied.startswith(LONG.rstrip() + "\n")
-    assert copied.count("(eos)") == 1
+    assert copied.count("eos: the model") == 1
 
 
 @pytest.mark.parametrize("color_by", ["none", "probability"])
@@ -56,7 +56,7 @@ def test_halving_a_tmux_pane_goes_on_with_the_text_and_a_whole_panel(tmux: Calla
 
     paragraph = "".join(scripted_run.STORY).split("\n\n")[1]
     assert paragraph + "".join(scripted_run.STORY).split("\n\n")[0] + "\n" in copied
-    assert copied.count("(eos)") == 1
+    assert copied.count("eos: the model") == 1
     panel = copied[copied.rindex("─ token ") :]
     assert [label for label in ("chosen", "cache", "speed", "end") if panel.count(f" {label} ") != 1] == []
 

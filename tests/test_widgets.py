@@ -18,8 +18,8 @@ from tokenglass.cli.widgets.cache_bar import CacheBar
 from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip, stretches
 from tokenglass.cli.widgets.lines import ChosenLine, SpeedLine
-from tokenglass.cli.widgets.token_text import LEVELS, LEVELS_WITHOUT_COLOR, token_style
-from tokenglass.cli.widgets.widget import ASCII, UNICODE, Row, Widget, bar, curve, percent
+from tokenglass.cli.widgets.token_text import NO_COLORS, SIXTEEN_COLORS, TRUE_COLORS, Legend, token_style
+from tokenglass.cli.widgets.widget import ASCII, CHOSEN, PLAIN, UNICODE, Row, Widget, bar, bar_leftwards, curve, percent
 from tokenglass.model.records.steps import CacheUsage, Candidate, Choice, Totals
 
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -94,6 +94,27 @@ def test_bars_are_in_eighths_and_never_empty_for_more_than_nothing() -> None:
     assert bar(2, 4, ASCII) == "####"
 
 
+def test_a_bar_that_grows_leftwards_is_in_the_parts_of_a_cell_that_there_are_signs_for() -> None:
+    assert bar_leftwards(0.5, 4, UNICODE) == "██"
+    assert bar_leftwards(0.61, 4, UNICODE) == "▐██"
+    assert bar_leftwards(1e-9, 4, UNICODE) == "▕"
+    assert bar_leftwards(0, 4, UNICODE) == ""
+    assert bar_leftwards(2, 4, ASCII) == "####"
+
+
+@given(st.floats(0, 1), st.integers(1, 50))
+def test_a_bar_is_as_long_leftwards_as_it_is_rightwards(share: float, width: int) -> None:
+    assert abs(len(bar_leftwards(share, width, UNICODE)) - share * width) <= 1
+    assert len(bar_leftwards(share, width, UNICODE)) <= width
+    assert (bar_leftwards(share, width, UNICODE) == "") == (share == 0)
+
+
+def test_a_legend_names_ranges_that_meet_each_other() -> None:
+    assert text_of(Legend("probability", NO_COLORS), 80).split("  ")[-4:] == ["≥ 60 %", "20–60 %", "5–20 %", "< 5 %\n"]
+    assert "< 1 bit  1–3 bits  3–5 bits  ≥ 5 bits" in text_of(Legend("entropy", NO_COLORS), 80)
+    assert Legend("probability", NO_COLORS).rows(80, ASCII)[0][3].text == ">= 60 %"
+
+
 def test_a_curve_ends_with_the_newest_value_and_is_as_wide_as_told() -> None:
     assert curve([1, 2, 3, 4], 16, UNICODE) == "▃▅▆█"
     assert len(curve(range(1000), 16, UNICODE)) == 16
@@ -115,7 +136,7 @@ def test_columns_stay_aligned_whatever_the_cells_of_the_tokens(width: int) -> No
 @pytest.mark.parametrize(
     ("width", "moved", "told"),
     [
-        (120, (("repetition-penalty", -0.26),), "−0.26 repetition-penalty"),
+        (120, (("dry", -0.26),), "−0.26 dry"),
         (120, (("logit-bias", 2.0), ("dry", -0.1)), "+2.00 logit-bias +1"),
         (100, (("repetition-penalty", -0.26),), "repetition-penalty"),
         (70, (("repetition-penalty", -0.26),), ""),
@@ -131,7 +152,7 @@ def test_what_moved_a_candidate_most_is_told_where_there_is_room(
     (row,) = CandidateTable(choice, heading=False, together=False).rows(width, UNICODE)
 
     text = "".join(segment.text for segment in row)
-    assert text.partition(" 1.0 %")[2].strip(" ▏▎▍▌▋▊▉█") == told
+    assert text.partition("│")[2].removesuffix("1.0 %").strip(" ▏▎▍▌▋▊▉█") == told
     assert len(text) <= width
 
 
@@ -177,10 +198,12 @@ def test_surprise_has_a_style_with_colour_and_without(prob: float, entropy: floa
     choice = replace(scripted_run.choice(b"x"), prob=prob, entropy=entropy)
     level = [0.9, 0.3, 0.1, 0.01].index(prob)
 
-    assert token_style(choice, "probability", colors=True) == LEVELS[level]
-    assert token_style(choice, "entropy", colors=True) == LEVELS[level]
-    assert token_style(choice, "entropy", colors=False) == LEVELS_WITHOUT_COLOR[level]
-    assert len(set(LEVELS_WITHOUT_COLOR)) == 4
+    for ramp in (TRUE_COLORS, SIXTEEN_COLORS, NO_COLORS):
+        assert token_style(choice, "probability", ramp) == ramp[level]
+        assert token_style(choice, "entropy", ramp) == ramp[level]
+        assert len(set(ramp)) == 4
+        assert all(style.color != CHOSEN.color for style in ramp)
+    assert token_style(choice, "entropy", None) == PLAIN
 
 
 @pytest.mark.parametrize(

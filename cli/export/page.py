@@ -57,7 +57,7 @@ def texts_of(records: Iterable[Record]) -> list[dict[str, Any]]:
     numbers = list(ends) or list(texts.choices)
     return [
         {
-            "title": f"text {number}" + (f": {in_words(ends[number].reason)}" if number in ends else ""),
+            "title": f"text {number}" + (f": {in_words(ends[number])}" if number in ends else ""),
             "tokens": tokens_of(texts.choices.get(number, []), lambda at, row=number: lengths.get((row, at))),
         }
         for number in numbers

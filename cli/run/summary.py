@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tokenglass.model.records.steps import Finish, Reason
+from tokenglass.cli.text import plural
+from tokenglass.model.records.steps import Finish
 from tokenglass.model.runs.run import Run
 from tokenglass.model.sampling.parameters import SamplingParameters
 
@@ -16,11 +17,11 @@ def summary(run: Run, finish: Finish) -> str:
     speeds = (
         speed("prefill", totals.prefill_tokens, totals.prefill_seconds, totals.prefill_rate),
         speed("decode", totals.decode_tokens, totals.decode_seconds, totals.decode_rate),
-        f"{totals.positions_computed:,} positions computed",
+        f"{plural(totals.positions_computed, 'position')} computed",
     )
     lines = (
         ", ".join(speeds),
-        f"{totals.new_tokens:,} new tokens, finished by {finish.reason}: {in_words(finish.reason)}",
+        f"{plural(totals.new_tokens, 'new token')}, finished by {finish.reason}: {in_words(finish)}",
         ", ".join((*computed_on(run), *settings(run.request.sampling), seeds(run))),
     )
     return "\n".join(lines)
@@ -39,26 +40,29 @@ def computed_on(run: Run) -> tuple[str, str]:
     engine = run.engine
     weights = engine.dtype if engine.quantize == "none" else engine.quantize
     device = engine.device if engine.backend is None else f"{engine.device} ({engine.backend})"
-    return f"{run.model} {weights or UNKNOWN} on {device or UNKNOWN}", f"{engine.threads or UNKNOWN} threads"
+    return (
+        f"{run.model} {weights or UNKNOWN} on {device or UNKNOWN}",
+        f"{engine.threads or UNKNOWN} thread{'s' * (engine.threads != 1)}",
+    )
 
 
 def speed(name: str, tokens: int, seconds: float, rate: float | None) -> str:
     per_second = f", {rate:,.0f} tok/s" if rate is not None else ""
-    return f"{name} {tokens:,} tokens in {seconds:.2f} s{per_second}"
+    return f"{name} {plural(tokens, 'token')} in {seconds:.2f} s{per_second}"
 
 
-def in_words(reason: Reason) -> str:
+def in_words(finish: Finish) -> str:
     """Why a run ended."""
     return {
         "eos": "the model chose to end",
         "stop": "a stop string came",
-        "length": "as many new tokens came as were asked for",
+        "length": f"stopped after {plural(finish.totals.new_tokens, 'token')} (-n)",
         "context": "the context is full",
         "time": "the time is up",
         "interrupt": "stopped by hand",
         "constraint": "nothing fits the constraint",
         "error": "an error came",
-    }[reason]
+    }[finish.reason]
 
 
 def settings(sampling: SamplingParameters) -> tuple[str, ...]:

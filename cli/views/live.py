@@ -17,7 +17,7 @@ from tokenglass.cli.terminal.session import POLL, Key, Session
 from tokenglass.cli.views.pace import MAX, Pace, Schedule
 from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
-from tokenglass.cli.widgets.token_text import ColorBy, token_style
+from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.runs.run import Run
@@ -64,7 +64,7 @@ class LiveSession(Session):
         super().__init__(self._region, reads=self._reads, needed=pace.is_stepwise)
         self._view = view
         self._run = run
-        self._colors = view.console.color_system is not None and not view.console.no_color
+        self._ramp = ramp_of(view.console)
         self._unshown: list[Segment] = [Segment(run.prompt, DIM)]
         self._history: list[float] = []
         self._progress = Progress(run, Totals(), history=self._history)
@@ -124,7 +124,7 @@ class LiveSession(Session):
         if step.text:
             style, choice = None, self._progress.choice
             if self._view.color_by != "none" and choice is not None:
-                style = token_style(choice, self._view.color_by, colors=self._colors)
+                style = token_style(choice, self._view.color_by, self._ramp)
             self._unshown.append(Segment(step.text, style))
 
     # the pace and the keys
@@ -223,7 +223,7 @@ class LiveSession(Session):
             self._view.panel,
             panel_height(width, height),
             self._view.color_by,
-            self._colors,
+            self._ramp,
             self._keys() if self._reads and self._can_wait else None,
             self._highlighted,
         )

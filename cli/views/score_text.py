@@ -16,7 +16,8 @@ from rich.table import Table
 from tokenglass.cli.terminal.console import ColorWhen, make_console, size
 from tokenglass.cli.terminal.terminal import visible_piece
 from tokenglass.cli.views.score import Scoring
-from tokenglass.cli.widgets.surprise import SurpriseLegend, drawn_line, lines_of, marking_of, parts_of
+from tokenglass.cli.widgets.surprise import SurpriseLegend, drawn_line, lines_of, parts_of
+from tokenglass.cli.widgets.token_text import ramp_of
 from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, glyphs_of, labelled, percent, probability
 from tokenglass.model.measuring.scoring import Score, Tally, surprise
 from tokenglass.model.records.steps import Choice
@@ -36,7 +37,7 @@ def show_text(scoring: Scoring, worst: int, color: ColorWhen) -> None:
     if not tally.score.scored:
         return
     console.print()
-    console.print(SurpriseLegend(marking_of(console)))
+    console.print(SurpriseLegend(ramp_of(console)))
     console.print(ScoreLine(tally.score, scoring.start if given.added else ""))
     if surprising.choices:
         console.print()

@@ -8,12 +8,12 @@ from rich.cells import get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
+from tokenglass.cli.terminal.wrapping import READABLE
 from tokenglass.cli.widgets.lines import Keys, PrefillBar, Rule, note
-from tokenglass.cli.widgets.panel import WIDEST
 from tokenglass.cli.widgets.texts import State, Text, Texts
-from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
+from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
 
-STYLES: dict[State, Style] = {"running": PLAIN, "ended": CHOSEN, "pruned": Style(dim=True, strike=True)}
+STYLES: dict[State, Style] = {"running": PLAIN, "ended": BOLD, "pruned": Style(dim=True, strike=True)}
 SCORED = 60  # columns, from which on a beam's score has one of its own
 TOKENS = 120  # whose text is looked at for the end of a row
 
@@ -30,14 +30,14 @@ class SeveralPanel(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.height < 1:
             return []
-        width, run = min(width, WIDEST), self.texts.run
+        width, run = min(width, READABLE), self.texts.run
         if not self.texts.new_tokens:
             done = self.texts.run_totals.totals.prefill_tokens
             return PrefillBar(done, run.prompt_length).rows(width, glyphs)[: self.height]
         above, below = [], []
         if self.height >= 5:
             above = Rule(self.title(), note(run.model, run.seed)).rows(width, glyphs)
-            above += self.heading(width, glyphs) if self.height >= 8 else []
+            above += self.heading(width, glyphs) if self.height >= 9 else []
             below = self.cost(width, glyphs)[:1]
         if self.height >= 7 and self.keys is not None:
             below += self.keys.rows(width, glyphs)
@@ -57,7 +57,7 @@ class SeveralPanel(Widget):
         run = self.texts.run
         kind = "beams" if run.search.has_beams else "samples"
         title = f"{self.texts.count} {kind}, token {self.texts.new_tokens:,} of {run.request.max_new_tokens:,}"
-        return title + (f", {self.behind:,} {'passes' if self.behind > 1 else 'pass'} back" if self.behind else "")
+        return title + (f", {self.behind:,} {'pass' if self.behind == 1 else 'passes'} back" if self.behind else "")
 
     def cost(self, width: int, glyphs: Glyphs) -> list[Row]:
         totals = self.texts.run_totals.totals
@@ -67,11 +67,16 @@ class SeveralPanel(Widget):
         return labelled("cost", [[Segment(text)] for text in fields], width, glyphs)
 
     def heading(self, width: int, glyphs: Glyphs) -> list[Row]:
-        """What the two numbers of a beam are: the raw sum, and what it is ranked by once it has ended."""
-        if width < 40 or not self.texts.run.search.has_beams:
-            return []
-        names = ["log prob", "score"] if width >= SCORED else ["log prob"]
-        return [[Segment(" " * 7), *(cell(name, 10, DIM, right=True, glyphs=glyphs) for name in names)]]
+        """What is in which column: of a beam the raw sum, and what it is ranked by once it has ended."""
+        has_beams = self.texts.run.search.has_beams
+        row = [cell("beam" if has_beams else "no.", 7, DIM, right=True)]
+        if width >= 40:
+            row.append(cell("log prob", 10, DIM, right=True, glyphs=glyphs))
+        if width >= SCORED and has_beams:
+            row.append(cell("score", 10, DIM, right=True, glyphs=glyphs))
+        if width >= 60:
+            row.append(cell("  end", 12, DIM))
+        return [crop([*row, Segment("  text", DIM)], width, glyphs)]
 
     @staticmethod
     def more(count: int, width: int, glyphs: Glyphs) -> Row:

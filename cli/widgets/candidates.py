@@ -18,6 +18,7 @@ from tokenglass.cli.widgets.widget import (
     Row,
     Widget,
     bar,
+    bar_leftwards,
     cell,
     percent,
     probability,
@@ -25,12 +26,13 @@ from tokenglass.cli.widgets.widget import (
 from tokenglass.model.records.steps import Candidate, Choice
 
 NUMBER = 7  # cells of ">99.9 %"
-WIDEST_BAR = 40
+WIDEST_BAR = 24
+RANK = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Cells of each column; 0 leaves it out."""
+    """Cells of each column; 0 leaves it out. Where both bars are there, they grow from one axis."""
 
     rank: int
     piece: int
@@ -46,8 +48,8 @@ class Columns:
         if width < 60:
             return Columns(0, 11, NUMBER, 0, max(0, width - 3 - 11 - 2 * (NUMBER + 2) - 2))
         piece = 16 if width < 100 else 22
-        bars = (width - 3 - 4 - piece - 2 * (NUMBER + 2) - 2 - 3 - 1) // 2
-        return Columns(4, piece, NUMBER, min(bars, WIDEST_BAR), min(bars, WIDEST_BAR))
+        bars = (width - 3 - RANK - piece - (2 + NUMBER + 1) - 1 - (1 + NUMBER) - 1) // 2
+        return Columns(RANK, piece, NUMBER, min(bars, WIDEST_BAR), min(bars, WIDEST_BAR))
 
     @property
     def left(self) -> int:
@@ -70,7 +72,7 @@ class CandidateTable(Widget):
         shown = self.shown()
         rows = [self.row(index, columns, glyphs) for index in shown]
         if self.heading and columns.raw:
-            rows.insert(0, heading(columns))
+            rows.insert(0, heading(columns, glyphs))
         if self.together and shown:
             rows.append(self.sums([self.choice.candidates[index] for index in shown], columns, glyphs))
         return rows
@@ -99,26 +101,32 @@ class CandidateTable(Widget):
             piece_style += Style(reverse=True)
         row = [Segment(f" {glyphs.marker if chosen else ' '} ", CHOSEN + BOLD)]
         if columns.rank:
-            row.append(cell(f"{rank:,} ", columns.rank, DIM, right=True))
+            row.append(cell(f"{rank:,}  ", columns.rank, DIM, right=True))
         row.append(cell(piece, columns.piece, piece_style, glyphs=glyphs))
         if columns.raw:
             row += [Segment("  "), cell(percent(raw), NUMBER, style, right=True)]
         if columns.raw_bar:
-            row += [Segment(" "), cell(bar(raw or 0.0, columns.raw_bar, glyphs), columns.raw_bar, fill)]
-        row.append(Segment("   " if columns.raw_bar else "  "))
+            grown = bar_leftwards(raw or 0.0, columns.raw_bar, glyphs)
+            row += [Segment(" "), cell(grown, columns.raw_bar, fill, right=True), Segment(glyphs.axis, DIM)]
+            return row + self.final_side(candidate, columns.final_bar, style, fill, glyphs)
+        row.append(Segment("  "))
         if cut:
             room = NUMBER + (1 + columns.final_bar if columns.final_bar else 0)
-            row.append(cell(self.why(candidate, room), room, DIM, glyphs=glyphs))
-            return row
+            return [*row, cell(self.why(candidate, room), room, DIM, glyphs=glyphs)]
         row.append(cell(percent(candidate.prob, glyphs), NUMBER, style, right=True))
         if columns.final_bar:
-            filled = bar(candidate.prob or 0, columns.final_bar, glyphs)
-            row += [
-                Segment(" "),
-                Segment(filled, fill),
-                *self.moves(candidate, columns.final_bar - len(filled), glyphs),
-            ]
+            row += [Segment(" "), Segment(bar(candidate.prob or 0, columns.final_bar, glyphs), fill)]
         return row
+
+    def final_side(self, candidate: Candidate, room: int, style: Style, fill: Style, glyphs: Glyphs) -> Row:
+        """Right of the axis: the final bar and number, or what cut the candidate."""
+        if candidate.removed_by is not None:
+            return [Segment(" "), cell(self.why(candidate, room), room - 1, DIM, glyphs=glyphs)]
+        filled = bar(candidate.prob or 0, room, glyphs)
+        moves = self.moves(candidate, room - len(filled), glyphs)
+        left = room - len(filled) - sum(segment.cell_length for segment in moves)
+        number = cell(percent(candidate.prob, glyphs), NUMBER, style, right=True)
+        return [Segment(filled, fill), *moves, Segment(" " * (left + 1)), number]
 
     def moves(self, candidate: Candidate, room: int, glyphs: Glyphs) -> Row:
         """What moved it most and by how much, in the room beside its bar: number and name, the name, or nothing."""
@@ -148,17 +156,22 @@ class CandidateTable(Widget):
             row += [Segment("  "), cell(raw, NUMBER, DIM, right=True)]
         if columns.raw_bar:
             row.append(Segment(" " * (1 + columns.raw_bar)))
-        return [*row, Segment("   " if columns.raw_bar else "  "), cell(final, NUMBER, DIM, right=True)]
+            row += [Segment(glyphs.axis, DIM), Segment(" " * (columns.final_bar + 1))]
+        else:
+            row.append(Segment("  "))
+        return [*row, cell(final, NUMBER, DIM, right=True)]
 
 
-def heading(columns: Columns) -> Row:
+def heading(columns: Columns, glyphs: Glyphs) -> Row:
     """Which column is what, in as many words as there is room for."""
-    roomy = columns.raw_bar >= 11
-    raw, final = ("raw: the model", "final: as sampled") if roomy else ("raw", "final")
+    rank = [cell("rank  ", columns.rank, DIM, right=True)] if columns.rank else []
+    row = [Segment("   "), *rank, cell("token", columns.piece, DIM)]
     if not columns.raw_bar:
-        return [Segment(" " * columns.left), *(cell(name, NUMBER + 2, DIM, right=True) for name in (raw, final))]
+        return [*row, *(cell(name, NUMBER + 2, DIM, right=True) for name in ("raw", "final"))]
+    raw, final = ("raw: the model", "final: as sampled") if columns.raw_bar >= 18 else ("raw", "final")
     return [
-        Segment(" " * columns.left),
-        cell(f"   {raw}", NUMBER + 2 + 1 + columns.raw_bar + 3, DIM),
-        cell(f" {final}", NUMBER + 1 + columns.final_bar, DIM),
+        *row,
+        cell(f"{raw} ", 2 + NUMBER + 1 + columns.raw_bar, DIM, right=True),
+        Segment(glyphs.axis, DIM),
+        cell(f" {final}", columns.final_bar + 1 + NUMBER, DIM),
     ]

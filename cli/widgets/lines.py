@@ -8,6 +8,7 @@ from rich.segment import Segment
 
 from tokenglass.cli.run.summary import in_words
 from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.text import plural
 from tokenglass.cli.widgets.widget import (
     BAR,
     BOLD,
@@ -99,6 +100,7 @@ class Details(Widget):
             f"bytes {told.piece.hex(' ')}",
             f"logprob {told.logprob:.3f}",
             f"raw {percent(probability(told.logprob))}",
+            *(f"{name} {change:+.2f}" for name, change in told.moved),
             fate,
         ]
         return labelled("look", [[Segment(word)] for word in words], width, glyphs, gap=2)
@@ -122,7 +124,7 @@ class SpeedLine(Widget):
 def rate(name: str, tokens: int, per_second: float | None) -> str:
     if per_second is None:
         return f"{name} not reported" if tokens else f"{name} not begun"
-    return f"{name} {tokens:,} tokens at {per_second:,.{0 if per_second >= 10 else 1}f} tok/s"
+    return f"{name} {plural(tokens, 'token')} at {per_second:,.{0 if per_second >= 10 else 1}f} tok/s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,8 @@ class EndLine(Widget):
     finish: Finish
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        words = in_words(self.finish.reason)
-        return labelled(
-            "end", [[Segment(words, BOLD)], [Segment(f"({self.finish.reason})", DIM)]], width, glyphs, gap=1
-        )
+        fields = [[Segment(f"{self.finish.reason}:", DIM)], [Segment(in_words(self.finish), BOLD)]]
+        return labelled("end", fields, width, glyphs, gap=1)
 
 
 @dataclass(frozen=True, slots=True)

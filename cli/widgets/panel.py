@@ -9,19 +9,20 @@ from typing import Literal
 from rich.segment import Segment
 
 from tokenglass.cli.terminal.terminal import MIN_HEIGHT, MIN_WIDTH, visible_piece
+from tokenglass.cli.terminal.wrapping import READABLE
+from tokenglass.cli.text import plural
 from tokenglass.cli.widgets.block import LABELS, BlockLines
 from tokenglass.cli.widgets.cache_bar import CacheBar
 from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip
 from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
 from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
-from tokenglass.cli.widgets.token_text import ColorBy, Legend
+from tokenglass.cli.widgets.token_text import ColorBy, Legend, Ramp
 from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
 from tokenglass.model.runs.run import Run
 
 Size = Literal["full", "slim", "off"]
-WIDEST = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Progress:
         title = f"token {self.totals.new_tokens:,} of {self.run.request.max_new_tokens:,}"
         back = self.totals.rewound_tokens
         title += f", {back:,} taken back" if back else ""
-        return title + (f", {self.behind:,} step{'s' if self.behind > 1 else ''} back" if self.behind else "")
+        return title + (f", {plural(self.behind, 'step')} back" if self.behind else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,14 @@ class Panel(Widget):
     size: Size
     height: int
     color_by: ColorBy = "none"
-    colors: bool = True
+    ramp: Ramp | None = None
     keys: Keys | None = None
     highlighted: int | None = None
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.size == "off" or self.height < 1:
             return []
-        width = min(width, WIDEST)
+        width = min(width, READABLE)
         rows = self.slim(width, glyphs) if self.size == "slim" else self.full(width, glyphs)
         return rows[: self.height]
 
@@ -141,10 +142,10 @@ class Panel(Widget):
         if choice is None:
             rows += PrefillBar(progress.totals.prefill_tokens, progress.run.prompt_length).rows(width, glyphs)
         else:
-            strip = DrawStrip(choice).rows(width, glyphs) if detail >= 7 else []
+            strip = DrawStrip(choice).rows(width, glyphs) if detail >= 6 else []
             line = ChosenLine(choice, progress.greedy, draw=not strip)
             rows += line.rows(width, glyphs)[: 2 if detail >= 4 else 1]
-            table = CandidateTable(choice, limit, detail >= 6, detail >= 4, self.highlighted)
+            table = CandidateTable(choice, limit, detail >= 5, detail >= 4, self.highlighted)
             rows += table.rows(width, glyphs) if limit else placeholder(detail)
             rows += strip
             if progress.has_block and progress.step is not None and detail >= 1:
@@ -153,11 +154,11 @@ class Panel(Widget):
         if progress.flow and detail >= 2:
             rows += FlowPanel(progress.flow).rows(width, glyphs)
         if detail >= 2 and choice is not None:
-            rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 5).rows(width, glyphs)
+            rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 7).rows(width, glyphs)
         if detail >= 3 and choice is not None:
             rows += SpeedLine(progress.totals).rows(width, glyphs)
-        if self.color_by != "none" and detail >= 2:
-            rows += Legend(self.color_by, self.colors).rows(width, glyphs)
+        if self.color_by != "none" and self.ramp is not None and detail >= 2:
+            rows += Legend(self.color_by, self.ramp).rows(width, glyphs)
         return rows + self.closing(width, glyphs)
 
     def closing(self, width: int, glyphs: Glyphs) -> list[Row]:
@@ -173,7 +174,7 @@ class Panel(Widget):
 
 def placeholder(detail: int) -> list[Row]:
     """Rows that the table will need beside its candidates: the heading and the sums."""
-    return [[] for _ in range((detail >= 6) + (detail >= 4))]
+    return [[] for _ in range((detail >= 5) + (detail >= 4))]
 
 
 def panel_height(width: int, height: int) -> int:

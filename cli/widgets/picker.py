@@ -60,7 +60,7 @@ class NumberedCandidates(Widget):
         table = CandidateTable(self.choice, highlighted=self.highlighted)
         rows: list[Row] = [[self.number(index, glyphs), *table.row(index, columns, glyphs)[1:]] for index in shown]
         if self.heading and columns.raw:
-            rows.insert(0, [Segment(" "), *heading(columns)])
+            rows.insert(0, [Segment(" "), *heading(columns, glyphs)])
         if self.together and shown:
             rows.append([Segment(" "), *table.sums([candidates[index] for index in shown], columns, glyphs)])
         return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -13,12 +12,10 @@ from rich.style import Style
 from rich.text import Text
 
 from tokenglass.cli.terminal.terminal import visible
-from tokenglass.cli.widgets.token_text import LEVELS, LEVELS_WITHOUT_COLOR
-from tokenglass.cli.widgets.widget import DIM, PLAIN, Glyphs, Row, Widget, glyphs_of, labelled
+from tokenglass.cli.widgets.token_text import Ramp, ramp_of, ranges
+from tokenglass.cli.widgets.widget import DIM, Glyphs, Row, Widget, glyphs_of, labelled
 from tokenglass.model.measuring.scoring import GivenText, surprise
 from tokenglass.model.records.steps import Choice
-
-Marking = Literal["colors", "attributes", "letters"]
 
 BITS = (1.0, 4.0, 8.0)  # from which on a token is of the next level
 LETTERS = " abc"
@@ -68,24 +65,12 @@ def lines_of(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield line
 
 
-def marking_of(console: Console) -> Marking:
-    """What the console can show: colours, or bold and underlined, or nothing but letters."""
-    if console.color_system is None:
-        return "letters"
-    return "attributes" if console.no_color else "colors"
-
-
-def styles_of(marking: Marking) -> Sequence[Style]:
-    return LEVELS if marking == "colors" else LEVELS_WITHOUT_COLOR
-
-
 def drawn_line(line: Sequence[Part], console: Console) -> RenderableType:
     """One line of the text, folded at words, or with letters in a row below."""
-    marking = marking_of(console)
-    glyphs = glyphs_of(console.options)
-    if marking == "letters":
+    styles, glyphs = ramp_of(console), glyphs_of(console.options)
+    if styles is None:
         return LetteredLine(line)
-    styles, text = styles_of(marking), Text(overflow="fold")
+    text = Text(overflow="fold")
     for part in line:
         style = styles[part.level]
         hidden = part.level and part.text.isspace()  # a colour needs ink
@@ -125,15 +110,14 @@ def drawn_rows(text: str, marks: str) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class SurpriseLegend(Widget):
-    """What the marks mean, each word in its own."""
+    """What the marks mean, each range in its own; without styles the letters."""
 
-    marking: Marking
+    ramp: Ramp | None
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        if self.marking == "letters":
-            words = [f"{letter} from {bits:g} bits" for letter, bits in zip(LETTERS[1:], BITS, strict=True)]
-            words[0] = words[0].removesuffix("s")
-            return labelled("marks", [[Segment(word, PLAIN)] for word in words], width, glyphs, gap=2)
-        words = [f"below {bits:g}" for bits in BITS] + ["more bits"]
-        fields = [[Segment(word, style)] for word, style in zip(words, styles_of(self.marking), strict=True)]
+        told = ranges(BITS, "bits", glyphs)
+        if self.ramp is None:
+            fields = [[Segment(f"{letter} {text}")] for letter, text in zip(LETTERS[1:], told[1:], strict=True)]
+            return labelled("marks", fields, width, glyphs, gap=2)
+        fields = [[Segment(text, style)] for text, style in zip(told, self.ramp, strict=True)]
         return labelled("text", fields, width, glyphs, gap=2)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
+from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 
@@ -13,12 +15,29 @@ from tokenglass.cli.widgets.widget import PLAIN, Glyphs, Row, Widget, labelled
 from tokenglass.model.records.steps import Choice
 
 ColorBy = Literal["none", "probability", "entropy"]
+Ramp = tuple[Style, ...]  # from expected to surprising
 
-# From expected to surprising. The plain colours read on light and dark; the attributes carry it where colour is off.
-LEVELS = (Style(color="green"), Style(color="cyan"), Style(color="magenta"), Style(color="red", bold=True))
-LEVELS_WITHOUT_COLOR = (PLAIN, Style(underline=True), Style(bold=True), Style(bold=True, underline=True))
+# From blue to red, equally bright: they read on light and dark. Green is the chosen token's.
+TRUE_COLORS: Ramp = tuple(Style(color=color) for color in ("#3f83c8", "#8b6ed6", "#c4529f", "#dd4b39"))
+SIXTEEN_COLORS: Ramp = (
+    Style(color="cyan"),
+    Style(color="magenta"),
+    Style(color="red"),
+    Style(color="red", bold=True, underline=True),
+)
+NO_COLORS: Ramp = (PLAIN, Style(underline=True), Style(bold=True), Style(bold=True, underline=True))
+
 PROBABILITIES = (0.6, 0.2, 0.05)  # at least
 ENTROPIES = (1.0, 3.0, 5.0)  # bits, below
+
+
+def ramp_of(console: Console) -> Ramp | None:
+    """The styles that a console can show; None where it has none at all."""
+    if console.color_system is None:
+        return None
+    if console.no_color:
+        return NO_COLORS
+    return SIXTEEN_COLORS if console.color_system in ("standard", "windows") else TRUE_COLORS
 
 
 def level(choice: Choice, color_by: ColorBy) -> int | None:
@@ -30,26 +49,31 @@ def level(choice: Choice, color_by: ColorBy) -> int | None:
     return None
 
 
-def token_style(choice: Choice, color_by: ColorBy, *, colors: bool) -> Style:
+def token_style(choice: Choice, color_by: ColorBy, ramp: Ramp | None) -> Style:
     """The style of a token's text."""
     found = level(choice, color_by)
-    return PLAIN if found is None else (LEVELS if colors else LEVELS_WITHOUT_COLOR)[found]
+    return PLAIN if found is None or ramp is None else ramp[found]
+
+
+def ranges(bounds: Sequence[float], unit: str, glyphs: Glyphs) -> list[str]:
+    """The ranges that rising bounds make, in words, from the lowest up."""
+    to, least = ("-", ">=") if glyphs.ascii_only else ("–", "≥")
+    first = unit.removesuffix("s") if bounds[0] == 1 else unit
+    between = [f"{low:g}{to}{high:g} {unit}" for low, high in pairwise(bounds)]
+    return [f"< {bounds[0]:g} {first}", *between, f"{least} {bounds[-1]:g} {unit}"]
 
 
 @dataclass(frozen=True, slots=True)
 class Legend(Widget):
-    """What the styles mean, each word in its own."""
+    """What the styles mean, each range in its own."""
 
     color_by: ColorBy
-    colors: bool
+    ramp: Ramp
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        styles = LEVELS if self.colors else LEVELS_WITHOUT_COLOR
-        fields = [Segment(text, style) for text, style in zip(self.words(width), styles, strict=True)]
-        name = "final probability" if self.color_by == "probability" else "entropy"
-        return labelled("text", [[Segment(f"{name}:")], *([field] for field in fields)], width, glyphs, gap=2)
-
-    def words(self, width: int) -> Sequence[str]:
         if self.color_by == "probability":
-            return ("60 % up", "20 % up", "5 % up", "below") if width >= 60 else ("60 %", "20 %", "5 %", "less")
-        return ("below 1 bit", "below 3", "below 5", "more") if width >= 60 else ("<1 bit", "<3", "<5", "more")
+            name, told = "final probability", ranges([100 * least for least in PROBABILITIES[::-1]], "%", glyphs)[::-1]
+        else:
+            name, told = "entropy", ranges(ENTROPIES, "bits", glyphs)
+        fields = [[Segment(text, style)] for text, style in zip(told, self.ramp, strict=True)]
+        return labelled("text", [[Segment(name)], *fields], width, glyphs, gap=2)

@@ -32,6 +32,7 @@ class Glyphs:
     heights: str
     track: str
     rule: str
+    axis: str
     marker: str
     arrow: str
     none: str
@@ -40,8 +41,8 @@ class Glyphs:
     draw: str
 
 
-UNICODE = Glyphs(False, "▏▎▍▌▋▊▉█", "▁▂▃▄▅▆▇█", "░", "─", "▸", "→", "–", "…", "├┤", "▼")
-ASCII = Glyphs(True, "#", "_.-=+*#@", "-", "-", ">", "->", "-", "~", "||", "v")
+UNICODE = Glyphs(False, "▏▎▍▌▋▊▉█", "▁▂▃▄▅▆▇█", "░", "─", "│", "▸", "→", "–", "…", "├┤", "▼")
+ASCII = Glyphs(True, "#", "_.-=+*#@", "-", "-", "|", ">", "->", "-", "~", "||", "v")
 
 
 class Widget(ABC):
@@ -93,6 +94,16 @@ def bar(share: float, width: int, glyphs: Glyphs) -> str:
     filled = min(width * steps, max(round(share * width * steps), 1 if share > 0 else 0))
     whole, rest = divmod(filled, steps)
     return glyphs.eighths[-1] * whole + (glyphs.eighths[rest - 1] if rest else "")
+
+
+def bar_leftwards(share: float, width: int, glyphs: Glyphs) -> str:
+    """The same from the right: in the eighth, the half and the whole of a cell that there are glyphs for."""
+    if glyphs.ascii_only:
+        return bar(share, width, glyphs)
+    share = min(1.0, share) if share > 0 else 0.0
+    whole, rest = divmod(share * width, 1)
+    part = "█" if rest >= 0.75 else "▐" if rest >= 0.25 else "▕" if rest > 0 and (rest >= 0.06 or not whole) else ""
+    return part + "█" * int(whole)
 
 
 def gauge(share: float, width: int, glyphs: Glyphs, style: Style) -> Row:
