@@ -15,7 +15,7 @@ def tokenglass() -> None:
     try:
         from tokenglass.cli.app import run, tokenglass_app
 
-        app = tokenglass_app()
+        app = tokenglass_app(*sys.argv[1:2])
     except KeyboardInterrupt:  # while the program itself is read
         sys.exit(INTERRUPTED)
     run(app, "tokenglass")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import importlib
+import keyword
 import os
 import re
 import sys
@@ -21,41 +23,35 @@ from tokenglass.cli.options.command import Command, Group, option_names
 from tokenglass.cli.say import LONGEST, cut, guard_streams, say, say_lines, write
 from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, did_you_mean, is_out_of_memory
 
+COMMANDS = {
+    "Write": ("generate", "chat", "pick"),
+    "Look inside": ("flow", "score", "choose", "replay", "export", "tokens", "inspect"),
+    "Measure": ("compare", "bench", "check"),
+    "Models": ("pull", "quantize", "import", "models"),
+}
 HELP = {"help_option_names": ["-h", "--help"], "token_normalize_func": with_dashes}
 
 
-def tokenglass_app() -> typer.Typer:
-    """`tokenglass COMMAND`."""
-    from tokenglass.cli.commands.bench import bench
-    from tokenglass.cli.commands.chat import chat
-    from tokenglass.cli.commands.check import check
-    from tokenglass.cli.commands.choose import choose
-    from tokenglass.cli.commands.compare import compare
-    from tokenglass.cli.commands.export import export
-    from tokenglass.cli.commands.flow import flow
-    from tokenglass.cli.commands.import_ import import_
-    from tokenglass.cli.commands.inspect import inspect
-    from tokenglass.cli.commands.models import models_app
-    from tokenglass.cli.commands.pick import pick
-    from tokenglass.cli.commands.pull import pull
-    from tokenglass.cli.commands.quantize import quantize
-    from tokenglass.cli.commands.replay import replay
-    from tokenglass.cli.commands.score import score
-    from tokenglass.cli.commands.tokens import tokens
-
+def tokenglass_app(name: str = "") -> typer.Typer:
+    """`tokenglass COMMAND`: all commands, or the one of that name alone, where there is one."""
     app = typer.Typer(cls=Group, context_settings=HELP, rich_markup_mode="rich", invoke_without_command=True)
     app.callback()(about)
-    groups = {
-        "Write": (generate, chat, pick),
-        "Look inside": (flow, score, choose, replay, export, tokens, inspect),
-        "Measure": (compare, bench, check),
-        "Models": (pull, quantize, import_),
-    }
-    for panel, commands in groups.items():
-        for command in commands:
-            app.command(command.__name__.rstrip("_"), cls=Command, rich_help_panel=panel)(command)
-    app.add_typer(models_app(), name="models", rich_help_panel="Models")
+    panels = {command: panel for panel, commands in COMMANDS.items() for command in commands}
+    for command in (name,) if name in panels else panels:
+        add_command(app, command, panels[command])
     return app
+
+
+def add_command(app: typer.Typer, name: str, panel: str) -> None:
+    """Add `tokenglass NAME`, which the module of that name in cli/commands defines: nobody else needs it."""
+    if name == "models":
+        from tokenglass.cli.commands.models import models_app
+
+        app.add_typer(models_app(), name=name, rich_help_panel=panel)
+        return
+    function = f"{name}_" if keyword.iskeyword(name) else name
+    module = importlib.import_module(f"tokenglass.cli.commands.{function}")
+    app.command(name, cls=Command, rich_help_panel=panel)(getattr(module, function))
 
 
 def about(context: typer.Context, version: Version = False) -> None:

@@ -22,9 +22,10 @@ DOORS = {
     "VisibleConsole": {"terminal/console.py"},
     "echo": set(),
     "secho": set(),
-    # Whole frames, of segments that wrapping.render has made visible, and bytes between pipes
+    # Whole frames, of text that is visible, and bytes between pipes
     "write": {
         "say.py",
+        "terminal/first_screen.py",
         "terminal/region.py",
         "terminal/screen.py",
         "run/trace.py",  # records, to a file

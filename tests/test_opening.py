@@ -45,9 +45,9 @@ def show(self, doing):
     open({file!r}, "w").write(" ".join(sys.modules))
     raise SystemExit(7)
 first_screen.FirstScreen.show = show
-sys.argv = ["generate", "Once"]
-from tokenglass.cli.__main__ import generate
-generate()
+sys.argv = ["tokenglass", *{arguments!r}]
+from tokenglass.cli.__main__ import tokenglass
+tokenglass()
 """
 
 
@@ -81,19 +81,13 @@ def test_the_prompt_stands_where_the_view_will_write_it_and_is_there_once() -> N
     assert_restored(terminal)
 
 
-def test_it_is_shown_before_anything_that_takes_long_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_it_is_shown_before_anything_that_takes_long_is_imported(arguments: str, tmp_path: Path) -> None:
     file = tmp_path / "modules"
-    terminal = Terminal(program=f"exec {PYTHON} -c {shlex.quote(FIRST_IMPORTS.format(file=str(file)))}")
+    code = FIRST_IMPORTS.format(file=str(file), arguments=shlex.split(arguments))
+    terminal = Terminal(program=f"exec {PYTHON} -c {shlex.quote(code)}")
     assert terminal.finish() == 7
-    heavy = {
-        "torch",
-        "numpy",
-        "tokenizers",
-        "llguidance",
-        "jinja2",
-        "tokenglass.model.loading",
-        "tokenglass.cli.views.live",
-    }
+    heavy = {"torch", "numpy", "tokenizers", "pydantic", "llguidance", "jinja2", "ctypes"}
     assert not heavy & set(file.read_text().split())
 
 

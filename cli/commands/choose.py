@@ -46,8 +46,7 @@ def choose(
 
     A terminal shows bars and where the answers part; a pipe gets the best answer and nothing else.
     """
-    from tokenglass.cli.run.prompt import utf8_argument
-    from tokenglass.cli.run.question import read_source
+    from tokenglass.cli.run.prompt import read_source, utf8_argument
     from tokenglass.model.errors import ParameterError
 
     given = [utf8_argument(answer) for answer in answers or []]

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from tokenglass.cli.options.aliases import ALIASES, APART
 from tokenglass.cli.options.common import PANEL as OTHER
 from tokenglass.cli.options.idle import idle_option
-from tokenglass.cli.options.plain_values import PlainCommand
+from tokenglass.cli.options.plain_values import PlainCommand, read_plain_values
 from tokenglass.model.errors import did_you_mean
 
 VALUES = {"bool": "", "int range": "N", "int": "N", "float range": "X", "float": "X", "str": "TEXT"}
@@ -49,6 +49,10 @@ class Command(PlainCommand):
 
 class Group(TyperGroup):
     """A command that has commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        read_plain_values(self, ctx)
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]

@@ -23,16 +23,20 @@ DIGITS = {int: re.compile(r"-?[0-9]{1,18}"), float: re.compile(r"-?[0-9]{1,15}(\
 
 
 class PlainCommand(TyperCommand):
-    """A command whose optional parameters read plain values themselves."""
+    """A command that reads plain values itself."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        hints = inspect.signature(self.callback, eval_str=True).parameters if self.callback is not None else {}
-        for parameter in self.get_params(ctx):  # those that Typer adds too: help and completion
-            if not parameter.required and "process_value" not in vars(parameter):
-                kind = kind_of(hints[parameter.name].annotation) if parameter.name in hints else Kind()
-                by_typer = parameter.process_value
-                parameter.process_value = partial(read, parameter, kind, by_typer)  # type: ignore[method-assign]
+        read_plain_values(self, ctx)
         return super().parse_args(ctx, args)
+
+
+def read_plain_values(command: Any, ctx: Any) -> None:
+    """Let the optional parameters of a command, or of a group of commands, read plain values themselves."""
+    hints = inspect.signature(command.callback, eval_str=True).parameters if command.callback is not None else {}
+    for parameter in command.get_params(ctx):  # those that Typer adds too: help and completion
+        if not parameter.required and "process_value" not in vars(parameter):
+            kind = kind_of(hints[parameter.name].annotation) if parameter.name in hints else Kind()
+            parameter.process_value = partial(read, parameter, kind, parameter.process_value)
 
 
 @dataclass(frozen=True, slots=True)

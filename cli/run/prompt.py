@@ -35,6 +35,15 @@ def read_prompt(parts: Sequence[str], file: Path | None, *, keep_newline: bool) 
     )
 
 
+def read_source(prompt: str | None, file: Path | None, *, keep_newline: bool) -> str:
+    """The text of --prompt, of --prompt-file, or of stdin. Raises PromptError."""
+    if prompt is not None:
+        return read_prompt([prompt], file, keep_newline=keep_newline)
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise PromptError('no prompt; pipe one in, or give --prompt "TEXT" (--help shows more)')
+    return read_prompt([] if file is not None else [STDIN], file, keep_newline=keep_newline)
+
+
 def read_stdin(stdin: TextIO | None, *, keep_newline: bool) -> str:
     if stdin is None:
         raise PromptError("stdin is closed, but the prompt asks for it")

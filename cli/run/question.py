@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tokenglass.cli.run.prompt import STDIN, read_prompt
 from tokenglass.cli.say import say
 from tokenglass.model.config.fields import shown
 from tokenglass.model.errors import ParameterError, PromptError
@@ -69,15 +66,6 @@ class Asking:
 def read_prompt_or_messages(source: str, *, chat: bool) -> Prompt:
     """A conversation where a chat's prompt is a JSON list, else the text itself. Raises ParameterError."""
     return parse_messages(source) if chat and source.lstrip().startswith("[") else source
-
-
-def read_source(prompt: str | None, file: Path | None, *, keep_newline: bool) -> str:
-    """The text of --prompt, of --prompt-file, or of stdin. Raises PromptError."""
-    if prompt is not None:
-        return read_prompt([prompt], file, keep_newline=keep_newline)
-    if file is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise PromptError('no prompt; pipe one in, or give --prompt "TEXT" (--help shows more)')
-    return read_prompt([] if file is not None else [STDIN], file, keep_newline=keep_newline)
 
 
 def read_id(content: dict[str, Any]) -> str | int | float | None:
