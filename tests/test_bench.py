@@ -27,8 +27,8 @@ from tokenglass.model.measuring.bench import (
     Plan,
     Reading,
     Spread,
-    decoded,
     measure,
+    measure_decode,
     peak_memory,
     prefill,
     prompt_of,
@@ -89,7 +89,7 @@ def test_the_readings_are_those_of_the_plan_in_its_order() -> None:
 
 def test_a_step_reads_the_weights_and_the_cache_of_every_row() -> None:
     engine = engine_of()
-    reading = decoded(engine, TINY, prompt_of(engine.vocab_size, 3, 8), 1000, Memory(engine, 1000), "batch")
+    reading = measure_decode(engine, TINY, prompt_of(engine.vocab_size, 3, 8), 1000, Memory(engine, 1000), "batch")
     assert reading.nbytes == 1000 + 3 * 8 * tiny.CONFIG.cache_bytes_per_token("float32")
 
 

@@ -33,7 +33,7 @@ from tokenglass.model.measuring.comparison.modes import NAMES, Variants
 from tokenglass.model.measuring.comparison.passages import read_passages
 from tokenglass.model.measuring.comparison.references import references
 from tokenglass.model.measuring.comparison.rows import METRICS
-from tokenglass.model.measuring.comparison.runs import Runs, interleaved, run
+from tokenglass.model.measuring.comparison.runs import TimedRuns, interleave, time_run
 from tokenglass.model.measuring.comparison.scorer import Scorer
 from tokenglass.model.measuring.comparison.speech import TOKENS, closes_speech
 from tokenglass.model.records.steps import Choice, Step
@@ -75,8 +75,8 @@ def request_of(loaded: LoadedModel, tokens: int, sampling: SamplingParameters = 
 def test_every_mode_writes_as_many_tokens_as_were_asked_for_and_lossless_ones_the_same(
     loaded: LoadedModel, name: str
 ) -> None:
-    mode, request = Variants(loaded).named(name), request_of(loaded, 21)
-    found, expected = run(mode, request), run(Variants(loaded).named("autoregressive"), request)
+    mode, request = Variants(loaded).find(name), request_of(loaded, 21)
+    found, expected = time_run(mode, request), time_run(Variants(loaded).find("autoregressive"), request)
     assert len(found.token_ids) == 21
     assert found.text == loaded.tokenizer.decode([*request.prompt_ids, *found.token_ids])[len(PROMPTS[1]) :]
     assert 0 < found.first_seconds <= found.seconds
@@ -89,33 +89,33 @@ def test_every_mode_writes_as_many_tokens_as_were_asked_for_and_lossless_ones_th
 
 def test_passes_are_those_of_the_prompt_and_of_every_block(loaded: LoadedModel) -> None:
     make, request = Variants(loaded, block_size=8), request_of(loaded, 24)
-    assert run(make.named("autoregressive"), request).forwards == 24
-    assert run(make.named("parallel-1"), request).forwards == 1 + 3
-    assert run(make.named("parallel-2"), request).forwards == 1 + 3 * 2
-    assert run(make.named("parallel-3"), request).forwards == 1 + 3 * 3
+    assert time_run(make.find("autoregressive"), request).forwards == 24
+    assert time_run(make.find("parallel-1"), request).forwards == 1 + 3
+    assert time_run(make.find("parallel-2"), request).forwards == 1 + 3 * 2
+    assert time_run(make.find("parallel-3"), request).forwards == 1 + 3 * 3
 
 
 def test_passes_of_a_draft_model_are_not_those_of_the_model(loaded: LoadedModel, plain: LoadedModel) -> None:
-    mode = Variants(loaded, draft=plain, draft_length=4).named("speculative-model")
-    found = run(mode, request_of(loaded, 21))
+    mode = Variants(loaded, draft=plain, draft_length=4).find("speculative-model")
+    found = time_run(mode, request_of(loaded, 21))
     assert found.forwards == 1 + 4  # the draft model has the same weights: 4 guesses and one token more each time
 
 
 def test_a_name_that_is_no_mode_is_refused(loaded: LoadedModel) -> None:
     for name in ("parallel", "parallel-0", "beam", ""):
         with pytest.raises(ParameterError, match="no mode is called"):
-            Variants(loaded).named(name)
+            Variants(loaded).find(name)
 
 
 def test_runs_are_interleaved_and_their_median_counts(loaded: LoadedModel) -> None:
-    modes = [Variants(loaded).named(name) for name in ("autoregressive", "jacobi")]
+    modes = [Variants(loaded).find(name) for name in ("autoregressive", "jacobi")]
     requests = [request_of(loaded, 3, seed=seed) for seed in (1, 2)]
-    counts = [[len(found) for runs in every for found in runs.found] for every in interleaved(modes, requests, 2)]
+    counts = [[len(found) for runs in every for found in runs.found] for every in interleave(modes, requests, 2)]
     assert counts[:5] == [[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [2, 1, 1, 1]]
     assert len(counts) == 8
-    one = run(modes[0], requests[0])
+    one = time_run(modes[0], requests[0])
     made = [replace(one, seconds=seconds, first_seconds=seconds / 2) for seconds in (1.0, 9.0, 2.0)]
-    runs = Runs(modes[0], [made])
+    runs = TimedRuns(modes[0], [made])
     assert (runs.seconds(0), runs.first_seconds(0)) == (2.0, 1.0)
     assert runs.rates == [3.0, 3 / 9, 1.5]
 
@@ -170,7 +170,7 @@ def test_equal_texts_do_not_diverge_and_a_shorter_one_has_no_margin(loaded: Load
 def compared(loaded: LoadedModel, names: tuple[str, ...], **plan: Any) -> tuple[Comparison, int]:
     plan = {"sampling": SAMPLED, "prompts": PROMPTS, "seeds": (1, 2), "tokens": 24, "rounds": 1, **plan}
     made = Comparison(
-        loaded, Scorer(loaded), Plan(**plan), [Variants(loaded, block_size=8).named(name) for name in names]
+        loaded, Scorer(loaded), Plan(**plan), [Variants(loaded, block_size=8).find(name) for name in names]
     )
     made.try_modes()
     return made, sum(1 for _ in made.measure())
@@ -226,10 +226,10 @@ def test_greedy_texts_need_one_seed(loaded: LoadedModel) -> None:
 
 
 def test_a_parted_text_is_listed(comparison: Comparison, loaded: LoadedModel) -> None:
-    mode = Variants(loaded).named("jacobi")
-    written = [[run(mode, request)] for request in comparison.requests]
+    mode = Variants(loaded).find("jacobi")
+    written = [[time_run(mode, request)] for request in comparison.requests]
     wrong = [[replace(written[0][0], token_ids=(*written[0][0].token_ids[:-1], 7))], *written[1:]]
-    (parting,) = comparison.parted(Runs(mode, wrong), Runs(mode, written), comparison.requests)
+    (parting,) = comparison.find_divergences(TimedRuns(mode, wrong), TimedRuns(mode, written), comparison.requests)
     assert (parting.mode, parting.prompt, parting.seed, parting.divergence.index) == ("jacobi", 0, 1, 23)
 
 

@@ -22,7 +22,7 @@ from tokenglass.model.measuring.comparison.texts import (
     Share,
     agreement,
     distinct,
-    repeated,
+    repetition,
     shared_length,
     unigram_entropy,
     words,
@@ -43,9 +43,9 @@ def test_distinct_ngrams_are_counted_once(text: str, size: int, expected: Share)
 
 
 def test_a_repeated_4gram_was_said_before() -> None:
-    assert repeated("a b c d a b c d a") == Share(2, 6)  # abcd bcda cdab dabc, then abcd and bcda again
-    assert repeated("a a a a a a") == Share(2, 3)
-    assert repeated("one two three") == Share(0, 0)
+    assert repetition("a b c d a b c d a") == Share(2, 6)  # abcd bcda cdab dabc, then abcd and bcda again
+    assert repetition("a a a a a a") == Share(2, 3)
+    assert repetition("one two three") == Share(0, 0)
 
 
 @pytest.mark.parametrize(

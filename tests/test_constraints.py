@@ -194,7 +194,7 @@ def test_forced_tokens_are_computed_with_the_token_after_them(seed: int) -> None
 def test_forced_tokens_are_those_of_the_tokenizer(kind: str) -> None:
     tokenizer = tokenizer_of(kind)
     usual = tokenizer.encode_bare("x the fox said")
-    forced = begin(Constraint("choice", (" the fox said",)), kind).forced()
+    forced = begin(Constraint("choice", (" the fox said",)), kind).forced_ids()
 
     assert tuple(forced[:-1]) == usual[-len(forced) + 1 :]
     assert forced[-1] in KINDS[kind][1]
@@ -215,13 +215,13 @@ def test_end_tokens_are_allowed_exactly_where_the_text_may_end() -> None:
 
 def test_an_end_token_that_has_to_come_is_forced_once() -> None:
     state = Constraint("regex", ("a",)).begin(tokenizer_of("byte fallback"), frozenset({1, 2}))
-    forced = state.forced()
+    forced = state.forced_ids()
 
     assert forced[1:] == [1]
-    assert state.forced() == forced
+    assert state.forced_ids() == forced
     for token_id in forced:
         state.advance(token_id)
-    assert state.forced() == []
+    assert state.forced_ids() == []
     with pytest.raises(NothingPossible, match="nothing may follow"):
         state.mask()
 
@@ -265,8 +265,8 @@ def test_a_fork_goes_its_own_way() -> None:
     state.advance(tokenizer.backend.token_to_id("a"))
     state.advance(tokenizer.backend.token_to_id("c"))
 
-    assert state.forced() == [0]
-    assert fork.forced() == []
+    assert state.forced_ids() == [0]
+    assert fork.forced_ids() == []
     assert np.array_equal(fork.mask().allowed, begin(Constraint("regex", ("[ab]c?",))).mask().allowed)
 
 

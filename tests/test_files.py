@@ -19,7 +19,7 @@ from shell import assert_one_line_error, tokenglass
 from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
-from tokenglass.model.config.fields import first_few, shown, shown_name
+from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import CheckpointError, ConfigError, TokenglassError, TokenizerError
 from tokenglass.model.files import read_bytes, read_json
 from tokenglass.model.loading import load_model
@@ -150,8 +150,8 @@ def test_what_a_file_says_is_short_and_escaped_in_a_message() -> None:
     for _ in range(50):
         deep = [deep] * 50
     for value in (deep, {"\x1b]0;a\x07" * 1000: deep}, "\u202e\ud800" * 1000, 10**4000):
-        assert len(shown(value)) <= 100
-        assert shown(value).isprintable()
+        assert len(quote(value)) <= 100
+        assert quote(value).isprintable()
     assert shown_name("model.norm.weight") == "model.norm.weight"
     assert shown_name("a\x1b[31m") == r"'a\x1b[31m'"
     assert len(shown_name("a" * 10**6)) <= 100

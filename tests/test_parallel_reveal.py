@@ -45,14 +45,14 @@ places = st.lists(st.tuples(st.floats(0.001, 1), st.floats(0, 12), st.booleans()
 def test_each_rule_reveals_the_most_certain_places_and_the_adaptive_ones_the_first_before_them(
     rule: dict[str, float], expected: list[int]
 ) -> None:
-    assert ParallelParameters(**rule).picked(range(5), PEAKS, ENTROPIES, done=0) == expected
+    assert ParallelParameters(**rule).pick(range(5), PEAKS, ENTROPIES, done=0) == expected
 
 
 def test_what_is_revealed_is_not_revealed_again_and_the_passes_left_share_the_rest() -> None:
     rule = ParallelParameters(passes=3)
-    assert rule.picked([0, 2, 4], PEAKS, ENTROPIES, done=1) == [0, 2]
-    assert rule.picked([4], PEAKS, ENTROPIES, done=2) == [4]
-    assert rule.picked([2, 4], PEAKS, ENTROPIES, done=7) == [2, 4]
+    assert rule.pick([0, 2, 4], PEAKS, ENTROPIES, done=1) == [0, 2]
+    assert rule.pick([4], PEAKS, ENTROPIES, done=2) == [4]
+    assert rule.pick([2, 4], PEAKS, ENTROPIES, done=7) == [2, 4]
 
 
 @given(rules, places)
@@ -60,7 +60,7 @@ def test_a_pass_reveals_at_least_one_hidden_place_and_the_last_only_with_all_oth
     rule: ParallelParameters, block: list[tuple[float, float, bool]]
 ) -> None:
     hidden = [place for place, (_, _, is_hidden) in enumerate(block) if is_hidden] or [0]
-    picked = rule.picked(hidden, [peak for peak, _, _ in block], [entropy for _, entropy, _ in block], done=0)
+    picked = rule.pick(hidden, [peak for peak, _, _ in block], [entropy for _, entropy, _ in block], done=0)
     assert picked
     assert len(set(picked)) == len(picked)
     assert set(picked) <= set(hidden)
@@ -76,7 +76,7 @@ def test_a_block_is_full_after_as_many_passes_as_it_has_places(
     done = 0
     while hidden:
         assert done < len(block)
-        hidden -= set(rule.picked(hidden, [peak for peak, _, _ in block], [e for _, e, _ in block], done))
+        hidden -= set(rule.pick(hidden, [peak for peak, _, _ in block], [e for _, e, _ in block], done))
         done += 1
 
 
@@ -85,7 +85,7 @@ def test_a_block_is_full_after_as_many_passes_as_it_has_places(
 def test_passes_fill_a_block_in_that_many(size: int, passes: int) -> None:
     rule, hidden, taken = ParallelParameters(passes=passes), set(range(size)), 0
     while hidden:
-        hidden -= set(rule.picked(hidden, [0.5] * size, [1.0] * size, taken))
+        hidden -= set(rule.pick(hidden, [0.5] * size, [1.0] * size, taken))
         taken += 1
     assert taken == min(passes, size)
 

@@ -15,7 +15,7 @@ import tiny
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, tokenglass
 from tiny_gguf import write_gguf
 
-from tokenglass.model.checkpoint.partial import complete_or_nothing, locked
+from tokenglass.model.checkpoint.partial import complete_or_nothing, lock_folder
 from tokenglass.model.checkpoint.quantised_checkpoint import small_files
 from tokenglass.model.errors import CheckpointError, MadeMeanwhile, StoreError
 from tokenglass.model.loading import load_model
@@ -130,10 +130,10 @@ def test_a_lock_is_of_the_folder_that_is_there(tmp_path: Path) -> None:
     order = []
 
     def second() -> None:
-        with locked(tmp_path / "folder") as waited:
+        with lock_folder(tmp_path / "folder") as waited:
             order.append(("second", waited, (tmp_path / "folder").exists()))
 
-    with locked(tmp_path / "folder") as waited:
+    with lock_folder(tmp_path / "folder") as waited:
         order.append(("first", waited, True))
         thread = threading.Thread(target=second)
         thread.start()

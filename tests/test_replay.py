@@ -26,7 +26,7 @@ from tokenglass.cli.views.live_several import SeveralLive
 from tokenglass.cli.views.several import Counted, SeveralPipe
 from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
-from tokenglass.model.runs.playback import Texts, at_speed, ended, split_runs, unsure_stretches
+from tokenglass.model.runs.playback import Texts, at_speed, end_each, split_runs, unsure_stretches
 from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.trace import read, to_line
 from tokenglass.model.runs.trace_reader import TraceReader, open_trace
@@ -68,7 +68,7 @@ def test_the_last_screen_is_that_of_the_records_that_were_written(kept: tuple[Pa
     run, *records = read(lines)
     with open_trace(kept[0]) as trace:
         again, played = next(split_runs(trace))
-        replayed = list(ended(at_speed(played, float("inf"), NEVER), NEVER))
+        replayed = list(end_each(at_speed(played, float("inf"), NEVER), NEVER))
     assert isinstance(run, Run)
     assert again == run
     shown = final_screen(again, replayed)
@@ -133,11 +133,11 @@ def test_an_interrupt_ends_what_is_played() -> None:
 
 
 def test_a_run_that_was_killed_ends_with_an_error_and_what_it_had_done() -> None:
-    *_, finish = ended([STEP, dataclasses.replace(STEP, sequence=1), STEP], NEVER)
+    *_, finish = end_each([STEP, dataclasses.replace(STEP, sequence=1), STEP], NEVER)
     assert isinstance(finish, Finish)
     assert (finish.sequence, finish.reason, finish.totals.new_tokens) == (1, "error", 1)
-    assert list(ended([STEP, FINISH], NEVER)) == [STEP, FINISH]
-    assert list(ended([], NEVER)) == [Finish(0, "error", "", Totals())]
+    assert list(end_each([STEP, FINISH], NEVER)) == [STEP, FINISH]
+    assert list(end_each([], NEVER)) == [Finish(0, "error", "", Totals())]
 
 
 def test_every_turn_of_a_chat_is_a_run_of_its_own() -> None:
@@ -213,7 +213,7 @@ def test_a_changed_trace_is_shown_or_refused_in_one_line(place: int, new: bytes,
     try:
         for run, records in split_runs(TraceReader(io.BytesIO(content), is_file=True)):
             out = io.BytesIO()
-            Counted(SeveralPipe(out)).show(run, ended(records, NEVER))
+            Counted(SeveralPipe(out)).show(run, end_each(records, NEVER))
     except TraceError as error:
         message = str(error)
         assert_harmless(message)

@@ -22,7 +22,7 @@ from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.head import HEAD
 from tokenglass.model.sampling.parameters import SAMPLERS, SamplingParameters
-from tokenglass.model.sampling.sampler import Sampler, drawn, inverse_cdf
+from tokenglass.model.sampling.sampler import Sampler, draw_token, inverse_cdf
 from tokenglass.model.sampling.scores import Scores
 
 PLAIN = SamplingParameters(temperature=1.0, top_p=1.0)
@@ -184,7 +184,7 @@ def test_a_candidate_names_the_first_processor_that_cut_it() -> None:
 
 
 def drawn_from(logits: Tensor, draw: float) -> int:
-    return drawn(Scores(logits.double().numpy(), at()), draw)
+    return draw_token(Scores(logits.double().numpy(), at()), draw)
 
 
 def straightforward(weights: np.ndarray, draw: float) -> list[int]:

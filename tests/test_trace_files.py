@@ -32,7 +32,7 @@ from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.schema import trace_schema
 from tokenglass.model.runs.trace import to_line
 from tokenglass.model.runs.trace_reader import TraceReader, open_trace
-from tokenglass.model.runs.trace_writer import TraceWriter, shortened
+from tokenglass.model.runs.trace_writer import TraceWriter, shorten
 
 SHORT = ("--seed", "1", "-n", "12", "--threads", "1")
 FINISH = Finish(0, "length", "", Totals())
@@ -114,9 +114,9 @@ def without_seconds(lines: list[str]) -> list[str]:
 
 def test_the_chosen_token_stays_where_candidates_are_left_out() -> None:
     step = dataclasses.replace(STEP, choices=(choice(b" fox", 4),))
-    (few,) = getattr(shortened(step, 2), "choices", ())
+    (few,) = getattr(shorten(step, 2), "choices", ())
     assert [each.token_id for each in few.candidates] == [300, 301, few.token_id]
-    assert shortened(step, 100) is step
+    assert shorten(step, 100) is step
 
 
 def test_a_chat_keeps_every_turn(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def choose(
     if systemone:
         views.answer_request(source, asking, chooser)
         return
-    best = found.ranked(by is options.By.mean)[0].text
+    best = found.ranking(by is options.By.mean)[0].text
     if as_json:
         views.write_facts(found, loaded.name, by_mean=by is options.By.mean)
     elif is_terminal(sys.stdout) or color is options.ColorWhen.always:

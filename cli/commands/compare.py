@@ -87,7 +87,7 @@ def compare(
         plan = Plan(sampling, texts, tuple(range(1, seeds + 1)), max_new_tokens, rounds)
         draft = None if draft_model is None else load(draft_model, loaded)
         make = Variants(loaded, draft, block_size, draft_length)
-        wanted = [make.named(name) for name in names_of(modes, has_draft=draft is not None)]
+        wanted = [make.find(name) for name in names_of(modes, has_draft=draft is not None)]
         comparison = Comparison(loaded, Scorer(find_scorer(scorer, loaded)), plan, wanted)
         first.show("trying each way of decoding")
         comparison.try_modes()

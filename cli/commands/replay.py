@@ -122,7 +122,7 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
     from tokenglass.cli.run.session import settle_view
     from tokenglass.cli.run.summary import summary
     from tokenglass.cli.terminal.interrupts import soft_interrupt
-    from tokenglass.model.runs.playback import at_speed, ended, split_runs
+    from tokenglass.model.runs.playback import at_speed, end_each, split_runs
 
     options = ViewOptions(
         view=chosen.view,
@@ -145,7 +145,7 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
             if finish is not None and not sys.stdout.isatty():
                 sys.stdout.buffer.write(b"\n")  # one answer after another, as in a chat
             view = make_replay_view(name, options, run.search.num_samples if run.search.is_several else None, interrupt)
-            finish = view.show(run, ended(at_speed(records, speed, interrupt, begin), interrupt))
+            finish = view.show(run, end_each(at_speed(records, speed, interrupt, begin), interrupt))
             if chosen.stats:
                 say_lines(summary(run, finish))
             if interrupt.is_set():

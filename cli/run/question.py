@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenglass.cli.say import say
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.loading import OpenedModel
 from tokenglass.model.measuring.choosing import Chooser, Choosing, Encode, mean_of
@@ -59,7 +59,7 @@ class Asking:
         prior = self.encoder("")("") if self.prior else None
         found = mean_of([chooser.choose(self.encoder(each), answers, prior=prior) for each in prompts])
         for answer in found.apart:
-            say(f"note: the tokenizer would join the prompt's end and {shown(answer)}; they are cut apart here")
+            say(f"note: the tokenizer would join the prompt's end and {quote(answer)}; they are cut apart here")
         return found
 
 
@@ -72,7 +72,7 @@ def read_id(content: dict[str, Any]) -> str | int | float | None:
     """What a line calls itself. Raises ParameterError."""
     found = content.get("id")
     if not isinstance(found, str | int | float | None):
-        raise ParameterError(f"id is {shown(found)}; expected a text or a number")
+        raise ParameterError(f"id is {quote(found)}; expected a text or a number")
     return found
 
 
@@ -81,13 +81,13 @@ def read_question(content: dict[str, Any], answers: Sequence[str]) -> tuple[Prom
     prompt, messages, own = content.get("prompt"), content.get("messages"), content.get("answers")
     own = list(answers) if own is None else own
     if not isinstance(own, list) or not all(isinstance(answer, str) for answer in own):
-        raise ParameterError(f"answers is {shown(own)}; expected a list of texts")
+        raise ParameterError(f"answers is {quote(own)}; expected a list of texts")
     if (prompt is None) == (messages is None):
         raise ParameterError("expected either a prompt or messages")
     if messages is not None:
         return parse_messages(json.dumps(messages)), tuple(own)
     if not isinstance(prompt, str):
-        raise ParameterError(f"prompt is {shown(prompt)}; expected a text")
+        raise ParameterError(f"prompt is {quote(prompt)}; expected a text")
     return prompt, tuple(own)
 
 

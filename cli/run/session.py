@@ -131,7 +131,7 @@ def make_view(
 
         console = make_console(sys.stdout, color=options.color.value)
         live = LiveView(console, options.panel.value, options.color_by.value, pace_of(options), interrupt)
-        return live if explainer is None else replace(live, explain=explainer.explained, follow=explainer.take)
+        return live if explainer is None else replace(live, explain=explainer.explain, follow=explainer.take)
     if sys.stdout.isatty() or options.color is ColorWhen.always:
         from tokenglass.cli.terminal.console import make_console
 

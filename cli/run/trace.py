@@ -52,8 +52,8 @@ class Keeper:
         """The run and its records as they are shown; they are written as they come."""
         if self._writer is None:
             return run, records
-        from tokenglass.model.runs.trace_writer import shortened
+        from tokenglass.model.runs.trace_writer import shorten
 
         tops = (self._options.trace_top, self._top)
         kept, shown = (replace(run, request=replace(run.request, top=top)) for top in tops)
-        return shown, (shortened(record, self._top) for record in self._writer.write(kept, records))
+        return shown, (shorten(record, self._top) for record in self._writer.write(kept, records))

@@ -43,7 +43,7 @@ def write_facts(found: Choosing, model: str, *, by_mean: bool) -> None:
 
 def facts_of(found: Choosing, *, by_mean: bool) -> dict[str, Any]:
     """All that is known of a question; `index` of the parting counts the tokens of the answers."""
-    best, second = found.ranked(by_mean)[:2]
+    best, second = found.ranking(by_mean)[:2]
     return {
         "best": best.text,
         "by": "mean" if by_mean else "joint",

@@ -39,7 +39,7 @@ class AnswerBars(Widget):
     by_mean: bool
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        ranked = self.found.ranked(self.by_mean)
+        ranked = self.found.ranking(self.by_mean)
         names = [one_line(answer.text.strip() or repr(answer.text), glyphs) for answer in ranked]
         label = min(max(map(cell_len, names)), max(8, width // 3))
         cells = min(MOST, width - label - NUMBER - 5)
@@ -75,7 +75,7 @@ class AnswerTokens(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         rows: list[Row] = []
-        ranked = self.found.ranked(self.by_mean)
+        ranked = self.found.ranking(self.by_mean)
         for answer in ranked:
             shared = self.found.parting(ranked[0], answer) if answer is not ranked[0] else 0
             fields = [
@@ -98,7 +98,7 @@ class Parting(Widget):
     by_mean: bool
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        best, second = self.found.ranked(self.by_mean)[:2]
+        best, second = self.found.ranking(self.by_mean)[:2]
         place = self.found.parting(best, second)
         ways = [self.way(answer, place, glyphs) for answer in (best, second)]
         at = f"the best two part at token {place + 1}" if place else "the best two part at once"

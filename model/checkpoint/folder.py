@@ -14,7 +14,7 @@ from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.headers import Header, TensorInfo, read_header
 from tokenglass.model.checkpoint.quantised_layout import Quantisation, quantisation_of, weights_in
 from tokenglass.model.config.config import ModelConfig, names_dtype
-from tokenglass.model.config.fields import first_few, shown, shown_name
+from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import CheckpointError
 from tokenglass.model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
 from tokenglass.model.sampling.generation_config import GenerationConfig
@@ -177,7 +177,7 @@ def read_index(path: Path) -> dict[str, frozenset[str]]:
     for name, file in weight_map.items():
         if not is_file_name(file):
             raise CheckpointError(
-                f"{path}: {shown_name(name)} points to {shown(file)}, which is not a file of this folder"
+                f"{path}: {shown_name(name)} points to {quote(file)}, which is not a file of this folder"
             )
         shards.setdefault(file, set()).add(name)
     return {file: frozenset(names) for file, names in shards.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenglass.model.config.fields import shown, shown_name
+from tokenglass.model.config.fields import quote, shown_name
 from tokenglass.model.errors import CheckpointError
 from tokenglass.model.files import open_regular, parse_json
 
@@ -54,15 +54,15 @@ def read_header(file: Path, limit: int = MAX_HEADER) -> Header:
     raw, data_bytes = parse(file, limit)
     metadata = raw.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise damaged(file, "its metadata is not text")
+        raise damage_error(file, "its metadata is not text")
     tensors = tuple(read_entry(file, name, entry) for name, entry in raw.items())
     filled = 0
     for info in sorted(tensors, key=lambda info: (info.begin, info.end)):
         if info.begin != filled:
-            raise damaged(file, f"{shown_name(info.name)} does not begin where the tensor before it ends")
+            raise damage_error(file, f"{shown_name(info.name)} does not begin where the tensor before it ends")
         filled = info.end
     if filled != data_bytes:
-        raise damaged(file, f"its tensors take {filled:,} bytes, and it has {data_bytes:,}")
+        raise damage_error(file, f"its tensors take {filled:,} bytes, and it has {data_bytes:,}")
     return Header(tensors, metadata)
 
 
@@ -76,7 +76,7 @@ def parse(file: Path, limit: int) -> tuple[dict[str, Any], int]:
             length = int.from_bytes(opened.read(8), "little")
             data_bytes = file.stat().st_size - 8 - length
             if data_bytes < 0:
-                raise damaged(file, f"no room for its header of {length:,} bytes")
+                raise damage_error(file, f"no room for its header of {length:,} bytes")
             if length > min(limit, MAX_HEADER):
                 raise CheckpointError(f"{file}: a header of {length:,} bytes, for more tensors than the model can have")
             content = opened.read(length)
@@ -92,12 +92,12 @@ def read_entry(file: Path, name: str, entry: Any) -> TensorInfo:
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), sizes(fields.get("shape")), sizes(fields.get("data_offsets"))
     if not isinstance(dtype, str) or shape is None or offsets is None or len(offsets) != 2:
-        raise damaged(file, f"the entry of {shown_name(name)} needs a dtype, a shape and two offsets")
+        raise damage_error(file, f"the entry of {shown_name(name)} needs a dtype, a shape and two offsets")
     if not (writable(name) and writable(dtype)):
-        raise damaged(file, f"{shown(name)} of dtype {shown(dtype)} is not Unicode text")
+        raise damage_error(file, f"{quote(name)} of dtype {quote(dtype)} is not Unicode text")
     info = TensorInfo(name, file, dtype, shape, *offsets)
     if info.nbytes < 0 or (dtype in DTYPE_BYTES and info.nbytes != info.size * DTYPE_BYTES[dtype]):
-        raise damaged(file, f"{shown_name(name)} does not lie in it as its header says")
+        raise damage_error(file, f"{shown_name(name)} does not lie in it as its header says")
     return info
 
 
@@ -113,5 +113,5 @@ def writable(name: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
-def damaged(file: Path, what: str) -> CheckpointError:
+def damage_error(file: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{file}: damaged or incomplete ({what})")

@@ -31,7 +31,7 @@ def complete_or_nothing(folder: Path, job: str = "") -> Iterator[Path]:
     clear_abandoned(folder.parent)
     identity = hashlib.sha256(f"{folder.name}\n{job}".encode("utf-8", "surrogateescape")).hexdigest()[:8]
     partial = folder.with_name(f".{folder.name[:40]}-{identity}{PARTIAL}")
-    with locked(partial) as waited:
+    with lock_folder(partial) as waited:
         if waited and folder.is_dir() and any(folder.iterdir()):
             partial.rmdir()
             raise MadeMeanwhile(f"{folder}: another process has just made it")
@@ -53,7 +53,7 @@ def refuse_existing(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def lock_folder(folder: Path) -> Iterator[bool]:
     """Hold a folder, made where there is none, against other processes. Gives whether one of them was waited for.
 
     The lock is the system's own: it ends with the process, however that ends.
@@ -61,7 +61,7 @@ def locked(folder: Path) -> Iterator[bool]:
     waited = False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with opened(folder) as descriptor:
+        with open_folder(folder) as descriptor:
             if not lock(descriptor, wait=False):
                 waited = True
                 lock(descriptor, wait=True)
@@ -75,7 +75,7 @@ def clear_abandoned(parent: Path) -> None:
     for folder in parent.glob(f".*{PARTIAL}"):
         with contextlib.suppress(OSError):
             if folder.is_dir() and not folder.is_symlink():
-                with opened(folder) as descriptor:
+                with open_folder(folder) as descriptor:
                     if lock(descriptor, wait=False) and is_still(folder, descriptor):
                         shutil.rmtree(folder)
 
@@ -98,7 +98,7 @@ def write_through(folder: Path) -> None:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[int]:
+def open_folder(folder: Path) -> Iterator[int]:
     """A descriptor of a folder; -1 where folders cannot be locked."""
     if fcntl is None:
         yield -1

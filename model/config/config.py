@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
-from tokenglass.model.config.fields import Fields, shown
+from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
@@ -66,7 +66,7 @@ class ModelConfig:
         ):
             size = getattr(self, name)
             if not 1 <= size <= MAX_SIZE:
-                raise ConfigError(f"config.json: {name} is {shown(size)}; expected between 1 and {MAX_SIZE:,}")
+                raise ConfigError(f"config.json: {name} is {quote(size)}; expected between 1 and {MAX_SIZE:,}")
         if not 1 <= self.num_layers <= MAX_LAYERS:
             raise ConfigError(f"config.json: num_layers is {self.num_layers}; expected between 1 and {MAX_LAYERS:,}")
         if self.num_heads * self.head_dim > MAX_SIZE:
@@ -86,7 +86,7 @@ class ModelConfig:
                 raise ConfigError(f"config.json: {name} is {value}; expected a positive number")
         if self.mask_token_id is not None and self.mask_token_id >= self.vocab_size:
             raise ConfigError(
-                f"config.json: mask_token_id is {shown(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
+                f"config.json: mask_token_id is {quote(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
             )
         if self.parallel_residual and self.post_norm:
             raise ConfigError("config.json: an MLP beside attention is not supported with norms on what they add")
@@ -142,7 +142,7 @@ class ModelConfig:
         model_type = raw.get("model_type")
         if not isinstance(model_type, str) or model_type not in FAMILIES:
             raise ConfigError(
-                f"config.json: model_type {shown(model_type)} is not supported (supported: {', '.join(FAMILIES)})"
+                f"config.json: model_type {quote(model_type)} is not supported (supported: {', '.join(FAMILIES)})"
             )
         fields = Fields({**DEFAULTS[model_type], **raw})
         fields.refuse("quantization_config", "compression_config", "per_layer_config")
@@ -189,7 +189,7 @@ def token_ids(raw: Mapping[str, Any], key: str, source: str) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int) or item < 0:
-            raise ConfigError(f"{source}: {key} is {shown(value)}; expected a token id or a list of them")
+            raise ConfigError(f"{source}: {key} is {quote(value)}; expected a token id or a list of them")
     return tuple(values)
 
 
@@ -201,5 +201,5 @@ def names_dtype(raw: Mapping[str, Any]) -> bool:
 def _dtype(raw: Mapping[str, Any]) -> str:
     name = raw.get("dtype") or raw.get("torch_dtype") or "float32"
     if not isinstance(name, str) or name not in DTYPE_BYTES:
-        raise ConfigError(f"config.json: dtype {shown(name)} is not supported (supported: {', '.join(DTYPE_BYTES)})")
+        raise ConfigError(f"config.json: dtype {quote(name)} is not supported (supported: {', '.join(DTYPE_BYTES)})")
     return name

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tokenglass.model.config.fields import Fields, shown
+from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import (
     LayerKind,
     alternating,
@@ -78,9 +78,9 @@ def read_gemma3(f: Fields) -> Switches:
     older = f.part("rope_scaling")  # one object, of the full layers, whose keys win
     full = Fields({**per_type.part("full_attention").raw, **older.raw}, older.where, f.notes)
     ropes = {
-        True: read_rope(untruncated(full), theta=f.number("rope_theta", 1e6), head_dim=head_dim, max_positions=most),
+        True: read_rope(drop_truncate(full), theta=f.number("rope_theta", 1e6), head_dim=head_dim, max_positions=most),
         False: read_rope(
-            untruncated(per_type.part("sliding_attention")),
+            drop_truncate(per_type.part("sliding_attention")),
             theta=f.number("rope_local_base_freq", 1e4),
             head_dim=head_dim,
             max_positions=most,
@@ -91,7 +91,7 @@ def read_gemma3(f: Fields) -> Switches:
     return {**gemma(f), "qk_norm": "head", "layers": layers, "max_positions": most}
 
 
-def untruncated(rope: Fields) -> Fields:
+def drop_truncate(rope: Fields) -> Fields:
     """A rope without yarn's `truncate`, which transformers looks for beside the objects per layer type, not in them."""
     rope.ignore([key for key in ("truncate",) if key in rope.raw])
     return Fields({key: value for key, value in rope.raw.items() if key != "truncate"}, rope.where, rope.notes)
@@ -99,7 +99,7 @@ def untruncated(rope: Fields) -> Fields:
 
 def read_gpt2(f: Fields) -> Switches:
     f.refuse("add_cross_attention", "scale_attn_by_inverse_layer_idx")
-    f = f.renamed(GPT2_NAMES)
+    f = f.rename(GPT2_NAMES)
     hidden_size, num_heads = f.integer("n_embd"), f.integer("n_head")
     return {
         "vocab_size": f.integer("vocab_size"),
@@ -210,7 +210,7 @@ def activation(f: Fields, key: str) -> str:
     name = f.text(key, "silu")
     if name not in ACTIVATIONS:
         raise ConfigError(
-            f"config.json: {key} {shown(name)} is not supported (supported: {', '.join(sorted(ACTIVATIONS))})"
+            f"config.json: {key} {quote(name)} is not supported (supported: {', '.join(sorted(ACTIVATIONS))})"
         )
     return ACTIVATIONS[name]
 

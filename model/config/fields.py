@@ -33,21 +33,21 @@ class Fields:
         return self.raw.get(key)
 
     def wrong(self, key: str, expected: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {key} is {shown(self.raw.get(key))}; expected {expected}")
+        return ConfigError(f"{self.where}: {key} is {quote(self.raw.get(key))}; expected {expected}")
 
     def refuse(self, *keys: str) -> None:
         """Raises ConfigError where one of these options, which are not built, is set."""
         for key in keys:
             if self.get(key):
                 raise ConfigError(
-                    f"{self.where}: {key} {shown(self.raw[key])} is not supported for {self.raw.get('model_type')}; "
+                    f"{self.where}: {key} {quote(self.raw[key])} is not supported for {self.raw.get('model_type')}; "
                     "it would change the numbers"
                 )
 
     def ignore(self, keys: Collection[str]) -> None:
         """Note fields that are not used, as transformers does not use them."""
         if keys:
-            few = first_few([f"{shown_name(key)} {shown(self.raw[key])}" for key in keys])
+            few = first_few([f"{shown_name(key)} {quote(self.raw[key])}" for key in keys])
             self.notes.append(f"{self.where}: not used, as in transformers: {few}")
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -95,7 +95,7 @@ class Fields:
             raise self.wrong(key, "an object")
         return Fields(value or {}, f"{self.where}: {key}", self.notes)
 
-    def renamed(self, names: Mapping[str, str]) -> Fields:
+    def rename(self, names: Mapping[str, str]) -> Fields:
         """The same fields where some have a second name, which wins."""
         raw = {**self.raw, **{own: self.raw[other] for other, own in names.items() if other in self.raw}}
         return Fields(raw, self.where, self.notes)
@@ -119,7 +119,7 @@ class Fields:
             raise ConfigError(f"{self.where}: {key} holds too large a number") from None
 
 
-def shown(value: Any) -> str:
+def quote(value: Any) -> str:
     """An untrusted value in a message: as Python writes it, escaped, and never long."""
     text = SHORT.repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
@@ -127,7 +127,7 @@ def shown(value: Any) -> str:
 
 def shown_name(name: str) -> str:
     """An untrusted name in a message: as it is where that is printable and short."""
-    return name if name.isprintable() and len(name) <= MAX_SHOWN else shown(name)
+    return name if name.isprintable() and len(name) <= MAX_SHOWN else quote(name)
 
 
 def first_few(texts: Collection[str], limit: int = 4) -> str:

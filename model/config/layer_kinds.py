@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenglass.model.config.fields import Fields, shown
+from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.rope_config import Dynamic, Rope, read_rope
 from tokenglass.model.errors import ConfigError
 
@@ -91,7 +91,7 @@ def windows_by_type(f: Fields, full: Sequence[bool]) -> list[int | None]:
     types = tuple("full_attention" if name == "attention" else name for name in types)  # as it was once called
     for name in types:
         if name not in ("full_attention", "sliding_attention"):
-            raise ConfigError(f"config.json: layer_types names {shown(name)}, which is not supported")
+            raise ConfigError(f"config.json: layer_types names {quote(name)}, which is not supported")
     if size is None and "sliding_attention" in types:
         raise ConfigError("config.json: layer_types names sliding_attention, but there is no sliding_window")
     return [size if name == "sliding_attention" else None for name in types]

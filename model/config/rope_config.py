@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tokenglass.model.config.fields import Fields, shown
+from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import ConfigError
 
 LEAST, MOST = 1e-6, 1e9  # of a factor; beyond, float32 overflows somewhere
@@ -143,7 +143,7 @@ def read_scaling(f: Fields, dim: int, max_positions: int, trained: int | None) -
         kind = "longrope"  # as the first files of phi3 call it
     if kind not in ("linear", "dynamic", "yarn", "longrope", "llama3"):
         if kind != "default":
-            raise ConfigError(f"{f.where} with rope_type {shown(kind)} is not supported; it would change the numbers")
+            raise ConfigError(f"{f.where} with rope_type {quote(kind)} is not supported; it would change the numbers")
         return None
     if kind == "linear":
         return Linear(positive(f, "factor"))

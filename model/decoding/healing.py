@@ -22,14 +22,14 @@ def heal(tokenizer: Tokenizer, prompt_ids: tuple[int, ...]) -> tuple[tuple[int, 
     *kept, last = prompt_ids
     piece = tokenizer.piece(last)
     whole, rest = tokenizer.decode(prompt_ids), tokenizer.decode(kept)
-    said = decoded(piece)
+    said = text_of(piece)
     if len(kept) <= len(tokenizer.start_ids) or tokenizer.is_hidden(last) or said is None or rest + said != whole:
         return prompt_ids, b""
     longer = any(other.startswith(piece) and len(other) > len(piece) for other in tokenizer.pieces)
     return (tuple(kept), piece) if longer else (prompt_ids, b"")
 
 
-def decoded(piece: bytes) -> str | None:
+def text_of(piece: bytes) -> str | None:
     """Its text, or None where it is no whole characters."""
     try:
         return piece.decode("utf-8")

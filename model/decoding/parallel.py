@@ -126,11 +126,11 @@ class OpenBlock:
         peaks, entropies = [0.0] * len(logits), [0.0] * len(logits)  # of places that are revealed nobody asks
         for place, raw in raws.items():
             peaks[place], entropies[place] = raw.highest, raw.entropy
-        picked = parameters.picked(self.hidden, peaks, entropies, self.passes)
+        picked = parameters.pick(self.hidden, peaks, entropies, self.passes)
         self.passes += 1
         choices = []
         for place in self.hidden:
-            choice = masked(self.start + place, entropies[place])
+            choice = masked_choice(self.start + place, entropies[place])
             if place in picked:
                 found = sequence.choose(raws[place], ahead=self.token_ids(mask_id)[:place])
                 choice = self.choices[place] = replace(found, status="revealed")
@@ -153,6 +153,6 @@ def append_block(sequence: Sequence, block: OpenBlock) -> str:
     return text
 
 
-def masked(position: int, entropy: float) -> Choice:
+def masked_choice(position: int, entropy: float) -> Choice:
     """A place that no pass has revealed."""
     return Choice(position, None, b"", None, None, None, entropy, None, status="masked")

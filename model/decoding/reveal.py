@@ -42,7 +42,7 @@ class ParallelParameters:
         if self.entropy_bound is not None and not 0 <= self.entropy_bound < math.inf:
             raise ParameterError(f"entropy_bound is {self.entropy_bound}; expected 0 bits or more")
 
-    def picked(self, hidden: Iterable[int], peaks: Sequence[float], entropies: Sequence[float], done: int) -> list[int]:
+    def pick(self, hidden: Iterable[int], peaks: Sequence[float], entropies: Sequence[float], done: int) -> list[int]:
         """Which of the `hidden` places (one or more) a pass reveals, after `done` passes over the block.
 
         `peaks` (highest raw probability) and `entropies` (bits) are those of all places. The last place comes last.

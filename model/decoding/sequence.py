@@ -18,7 +18,8 @@ from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.raw import Measure, Raw
 from tokenglass.model.sampling.sampler import Sampler
-from tokenglass.model.sampling.truncation import XTC, spared
+from tokenglass.model.sampling.token_array import TokenArray
+from tokenglass.model.sampling.truncation import XTC, ids_spared_by_xtc
 from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -64,13 +65,16 @@ class Sequence:
         self.number = 0
         self.seed = request.seed
         self.token_ids = list(request.prompt_ids)
+        self._array = TokenArray(request.prompt_ids)  # the same
         self.reason: Reason | None = None
         self.rewound_to: int | None = None  # length cut back to by the last decision
         self._request = request
         self._limit = limit
         self._tokenizer = tokenizer
         self.sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
-        self._spared = spared(tokenizer, request.eos_token_ids) if request.sampling.get(XTC).is_on else frozenset[int]()
+        self._spared = (
+            ids_spared_by_xtc(tokenizer, request.eos_token_ids) if request.sampling.get(XTC).is_on else frozenset[int]()
+        )
         self.has_begun = False  # whether a token was ever decided
         self._healing = Healing(tokenizer, request.healed)
         healed = len(request.healed.decode("utf-8", "replace"))
@@ -86,6 +90,7 @@ class Sequence:
         other = copy(self)
         other.number, other.token_ids = number, self.token_ids[:]
         other.seed = self.seed if seed is None else seed
+        other._array = self._array.fork()
         other._gate, other._retries = self._gate.fork(), Retries(self._retries.avoided)
         other._constraint = None if self._constraint is None else self._constraint.fork()
         return other
@@ -101,7 +106,7 @@ class Sequence:
         """
         self.rewound_to = None
         choices, text = [], ""
-        forced = self._forced()
+        forced = self._forced_ids()
         if not forced:
             try:
                 choice = self.choose(logits, negative)
@@ -111,7 +116,7 @@ class Sequence:
             choices.append(choice)
             assert choice.token_id is not None
             text = self.append(choice.token_id)
-            forced = self._forced() if self.rewound_to is None else []
+            forced = self._forced_ids() if self.rewound_to is None else []
         for token_id in forced:
             if self.reason is not None or self.rewound_to is not None:
                 break
@@ -142,6 +147,7 @@ class Sequence:
             masks=self._masks(avoided, ahead),
             negative=negative,
             spared=self._spared,
+            array=None if ahead else self._array.array,
         )
 
     def exclude(self, token_ids: tuple[int, ...]) -> None:
@@ -195,6 +201,7 @@ class Sequence:
         """Add a decided token; the text that may be printed now."""
         self.has_begun = True
         self.token_ids.append(token_id)
+        self._array.append(token_id)
         if self._constraint is not None:
             self._constraint.advance(token_id)
         self.reason = reason_to_stop(token_id, len(self.token_ids), self._request, self._limit)
@@ -214,14 +221,15 @@ class Sequence:
         if self._constraint is not None:
             self._constraint.rewind(len(self.token_ids) - length)
         del self.token_ids[length:]
+        self._array.truncate(length)
         self._gate.rewind(kept)
         self.reason, self.rewound_to = None, length
 
-    def _forced(self) -> Collection[int]:
+    def _forced_ids(self) -> Collection[int]:
         """Tokens that the constraint leaves no choice about, where nothing else has a say."""
         if self._constraint is None or self.reason is not None or self._retries.avoided:
             return []
-        forced, request = self._constraint.forced(), self._request
+        forced, request = self._constraint.forced_ids(), self._request
         if forced and forced[-1] in request.eos_token_ids:
             before = self.new_tokens + len(forced) - 1
             is_banned = request.ignore_eos or forced[-1] in self._banned_ids

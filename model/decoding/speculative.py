@@ -29,13 +29,13 @@ def decode_speculative(job: Job, drafter: Drafter, count: int = 8) -> Iterator[R
     accepted guesses, the sampler's own token behind them, and the guess that was rejected for it. Raises what `decode`
     raises, and ParameterError.
     """
-    return verified(job, drafter, count, "verify")
+    return verify_drafts(job, drafter, count, "verify")
 
 
 def decode_jacobi(job: Job, count: int = 16) -> Iterator[Record]:
     """Fixed-point iteration: each pass guesses `count` tokens anew from its guesses before; those that no longer change
     are the text. Works on any model. Raises what `decode_speculative` raises."""
-    return verified(job, JacobiDrafter(), count, "jacobi")
+    return verify_drafts(job, JacobiDrafter(), count, "jacobi")
 
 
 class JacobiDrafter:
@@ -61,7 +61,7 @@ class JacobiDrafter:
             self.guesses.append(found[-1])
 
 
-def verified(job: Job, drafter: Drafter, count: int, phase: Phase) -> Iterator[Record]:
+def verify_drafts(job: Job, drafter: Drafter, count: int, phase: Phase) -> Iterator[Record]:
     """The records of a text whose guesses the `drafter` makes."""
     job = job.with_cache()
     engine, request, tokenizer, cache = job.engine, job.request, job.tokenizer, job.cache
@@ -82,7 +82,7 @@ def verified(job: Job, drafter: Drafter, count: int, phase: Phase) -> Iterator[R
             room = min(count, job.planned_length - len(sequence.token_ids) - 1)
             draft = drafter.draft(sequence, room) if room > 0 else draft
             if draft.num_input_tokens:
-                guesses = guessed(sequence, tokenizer, draft)
+                guesses = guessed_choices(sequence, tokenizer, draft)
                 yield recorder.step("draft", draft.num_input_tokens, cache.usage(), guesses)
                 recorder.begin()
         logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=len(draft.token_ids) + 1)
@@ -116,7 +116,7 @@ def verify(
             place = choice.position - start
             wanted = drafts[place] if place < len(drafts) and not is_rejected else None
             if wanted is not None and wanted != choice.token_id:
-                choices.append(rejected(choice, wanted, tokenizer))
+                choices.append(rejected_choice(choice, wanted, tokenizer))
                 is_rejected = True  # the guesses behind it were for another text
             holds = wanted == choice.token_id and choice.status == "sampled"
             choices.append(replace(choice, status="accepted") if holds else choice)
@@ -127,7 +127,7 @@ def verify(
     return Decision(tuple(choices), text)
 
 
-def rejected(chosen: Choice, token_id: int, tokenizer: Tokenizer) -> Choice:
+def rejected_choice(chosen: Choice, token_id: int, tokenizer: Tokenizer) -> Choice:
     """The guess that was not taken at this place, with its numbers where it was among the candidates."""
     known = next((c for c in chosen.candidates if c.token_id == token_id), None)
     return Choice(
@@ -143,7 +143,7 @@ def rejected(chosen: Choice, token_id: int, tokenizer: Tokenizer) -> Choice:
     )
 
 
-def guessed(sequence: Sequence, tokenizer: Tokenizer, draft: Draft) -> tuple[Choice, ...]:
+def guessed_choices(sequence: Sequence, tokenizer: Tokenizer, draft: Draft) -> tuple[Choice, ...]:
     """A draft's tokens, of which nothing is known yet."""
     start = len(sequence.token_ids)
     return tuple(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import GGUFError
 
 BLOCK = re.compile(r"blk\.(\d{1,4})\.(\w+)\.(weight|bias)")
@@ -70,5 +70,5 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 def architecture(name: object) -> Architecture:
     """The architecture of that name. Raises GGUFError."""
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise GGUFError(f"architecture {shown(name)} is not supported (supported: {', '.join(ARCHITECTURES)})")
+        raise GGUFError(f"architecture {quote(name)} is not supported (supported: {', '.join(ARCHITECTURES)})")
     return ARCHITECTURES[name]

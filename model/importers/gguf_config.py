@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenglass.model.config.fields import shown, shown_name
+from tokenglass.model.config.fields import quote, shown_name
 from tokenglass.model.errors import GGUFError
 from tokenglass.model.importers.gguf_architectures import architecture
 from tokenglass.model.importers.gguf_file import GGUFFile
@@ -33,13 +33,13 @@ def config_of(file: GGUFFile, dtype: str, read_factors: Callable[[int], Sequence
     fields = {key.removeprefix(f"{name}."): value for key, value in file.metadata.items() if key.startswith(f"{name}.")}
     for key, value in fields.items():
         if key not in READ and not (key in NEUTRAL and NEUTRAL[key] in (None, value)):
-            raise GGUFError(f"{name}.{shown_name(key)} {shown(value)} is not supported; it would change the numbers")
+            raise GGUFError(f"{name}.{shown_name(key)} {quote(value)} is not supported; it would change the numbers")
     hidden_size, heads = integer(fields, "embedding_length"), integer(fields, "attention.head_count")
     head_dim = integer(fields, "attention.key_length", hidden_size // max(heads, 1))
     for key in ("attention.value_length", "rope.dimension_count"):
         if integer(fields, key, head_dim) != head_dim:
             raise GGUFError(
-                f"{name}.{key} is {shown(fields[key])} and a head {head_dim}; that they differ is not supported"
+                f"{name}.{key} is {quote(fields[key])} and a head {head_dim}; that they differ is not supported"
             )
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     embedding = shapes.get("token_embd.weight")
@@ -80,7 +80,7 @@ def rope_scaling(
     kind = fields.get("rope.scaling.type", "linear" if factor != 1.0 else "none")
     if factors is not None:
         if kind != "none":
-            raise GGUFError(f"rope_freqs.weight together with rope scaling {shown(kind)} is not supported")
+            raise GGUFError(f"rope_freqs.weight together with rope scaling {quote(kind)} is not supported")
         return llama3_scaling(theta, head_dim, factors)
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return None
@@ -89,7 +89,7 @@ def rope_scaling(
     if kind == "yarn":
         original = integer(fields, "rope.scaling.original_context_length")
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
-    raise GGUFError(f"rope.scaling.type {shown(kind)} is not supported; it would change the numbers")
+    raise GGUFError(f"rope.scaling.type {quote(kind)} is not supported; it would change the numbers")
 
 
 def llama3_scaling(theta: float, head_dim: int, factors: Sequence[float]) -> dict[str, Any] | None:
@@ -129,12 +129,12 @@ def integer(fields: Mapping[str, Any], key: str, default: int | None = None) -> 
             raise GGUFError(f"{key} differs between layers; that is not supported")
         value = value[0]
     if type(value) is not int:
-        raise GGUFError(f"{key} is {shown(value)}; expected a whole number")
+        raise GGUFError(f"{key} is {quote(value)}; expected a whole number")
     return value
 
 
 def number(fields: Mapping[str, Any], key: str, default: float | None = None) -> float:
     value = fields.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise GGUFError(f"{key} is {shown(value)}; expected a number")
+        raise GGUFError(f"{key} is {quote(value)}; expected a number")
     return float(value)

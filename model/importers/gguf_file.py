@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import GGUFError
 from tokenglass.model.files import open_regular
 
@@ -69,21 +69,21 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
         raise GGUFError(f"{path}: GGUF version {version} is not supported (supported: 2 and 3, little-endian)")
     num_tensors, num_keys = cursor.scalar("Q"), cursor.scalar("Q")
     if num_tensors > MAX_TENSORS:
-        raise cursor.damaged(f"{num_tensors:,} tensors")
+        raise cursor.damage_error(f"{num_tensors:,} tensors")
     if num_keys > MAX_KEYS:
-        raise cursor.damaged(f"{num_keys:,} keys")
+        raise cursor.damage_error(f"{num_keys:,} keys")
     metadata: dict[str, Any] = {}
     for _ in range(num_keys):
         key = cursor.text()
         if key in metadata:
-            raise cursor.damaged(f"{shown(key)} is there twice")
+            raise cursor.damage_error(f"{quote(key)} is there twice")
         metadata[key] = cursor.value(cursor.scalar("I"))
     entries = [cursor.tensor() for _ in range(num_tensors)]
     if len({tensor.name for tensor in entries}) < num_tensors:
-        raise cursor.damaged("two tensors of one name")
+        raise cursor.damage_error("two tensors of one name")
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise cursor.damaged(f"an alignment of {shown(alignment)}")
+        raise cursor.damage_error(f"an alignment of {quote(alignment)}")
     start = -(-cursor.at // alignment) * alignment
     tensors = (GGUFTensor(t.name, t.type, t.shape, start + t.offset) for t in entries)
     return GGUFFile(path, metadata, tuple(tensors))
@@ -99,19 +99,19 @@ class Cursor:
         self.values_left = MAX_VALUES
         self.text_left = MAX_TEXT
 
-    def damaged(self, what: str) -> GGUFError:
+    def damage_error(self, what: str) -> GGUFError:
         return GGUFError(f"{self.path}: damaged or incomplete ({what})")
 
     def take(self, nbytes: int) -> bytes:
         if nbytes > len(self.data) - self.at:
-            raise self.damaged(f"its header says {nbytes:,} bytes where {len(self.data) - self.at:,} are left")
+            raise self.damage_error(f"its header says {nbytes:,} bytes where {len(self.data) - self.at:,} are left")
         self.at += nbytes
         return self.data[self.at - nbytes : self.at]
 
     def spend(self, count: int) -> int:
         self.values_left -= count
         if self.values_left < 0:
-            raise self.damaged(f"its header holds more than {MAX_VALUES:,} values")
+            raise self.damage_error(f"its header holds more than {MAX_VALUES:,} values")
         return count
 
     def scalar(self, code: str) -> Any:
@@ -121,11 +121,11 @@ class Cursor:
         length = self.scalar("Q")
         self.text_left -= length
         if self.text_left < 0:
-            raise self.damaged(f"its header holds more than {MAX_TEXT:,} bytes of text")
+            raise self.damage_error(f"its header holds more than {MAX_TEXT:,} bytes of text")
         try:
             return self.take(length).decode()
         except UnicodeDecodeError:
-            raise self.damaged("text that is not UTF-8") from None
+            raise self.damage_error("text that is not UTF-8") from None
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
@@ -133,20 +133,20 @@ class Cursor:
         if kind in SCALARS:
             return self.scalar(SCALARS[kind])
         if kind != ARRAY:
-            raise self.damaged(f"a value of unknown type {kind}")
+            raise self.damage_error(f"a value of unknown type {kind}")
         items, count = self.scalar("I"), self.spend(self.scalar("Q"))
         if items == STRING:
             return tuple(self.text() for _ in range(count))
         if items not in SCALARS:
-            raise self.damaged(f"an array of type {items}")
+            raise self.damage_error(f"an array of type {items}")
         code = SCALARS[items]
         return struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(f"<{code}")))
 
     def tensor(self) -> GGUFTensor:
         name, dimensions = self.text(), self.scalar("I")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
-            raise self.damaged(f"a tensor of {dimensions} dimensions")
+            raise self.damage_error(f"a tensor of {dimensions} dimensions")
         sizes = [self.scalar("Q") for _ in range(dimensions)]
         if not 1 <= math.prod(sizes) < 2**63:
-            raise self.damaged(f"{shown(name)} of shape {sizes}")
+            raise self.damage_error(f"{quote(name)} of shape {sizes}")
         return GGUFTensor(name, self.scalar("I"), tuple(reversed(sizes)), self.scalar("Q"))

@@ -13,9 +13,9 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import GGUFError
-from tokenglass.model.text.tokenizer import byte_alphabet, refused
+from tokenglass.model.text.tokenizer import byte_alphabet, tokenizer_errors
 from tokenglass.model.text.tokenizer_classes import KEEPS_STEPS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
@@ -74,16 +74,16 @@ class Vocabulary:
     @staticmethod
     def of(metadata: Mapping[str, Any]) -> Vocabulary:
         """Raises GGUFError."""
-        tokens = listed(metadata, "tokens", str)
+        tokens = read_list(metadata, "tokens", str)
         if not tokens:
             raise GGUFError("tokenizer.ggml.tokens is missing; the file holds no tokenizer")
         if len(tokens) > MAX_TOKENS:
             raise GGUFError(f"{len(tokens):,} tokens are more than the {MAX_TOKENS:,} that this program reads")
-        types = listed(metadata, "token_type", int) or (NORMAL,) * len(tokens)
-        scores = listed(metadata, "scores", float) or (0.0,) * len(tokens)
+        types = read_list(metadata, "token_type", int) or (NORMAL,) * len(tokens)
+        scores = read_list(metadata, "scores", float) or (0.0,) * len(tokens)
         if not len(tokens) == len(types) == len(scores):
             raise GGUFError(f"{len(tokens):,} tokens, {len(types):,} types and {len(scores):,} scores do not match")
-        return Vocabulary(tokens, types, scores, listed(metadata, "merges", str))
+        return Vocabulary(tokens, types, scores, read_list(metadata, "merges", str))
 
     @property
     def ids(self) -> dict[str, int]:
@@ -92,13 +92,13 @@ class Vocabulary:
     def of_type(self, *types: int) -> list[str]:
         return [token for token, kind in zip(self.tokens, self.types, strict=True) if kind in types]
 
-    def named(self, metadata: Mapping[str, Any], role: str, default: int | None = None) -> str | None:
+    def special_id(self, metadata: Mapping[str, Any], role: str, default: int | None = None) -> str | None:
         """The token that the file names for a role, such as bos. Raises GGUFError."""
         token_id = metadata.get(f"tokenizer.ggml.{role}_token_id", default)
         if token_id is None:
             return None
         if type(token_id) is not int or not 0 <= token_id < len(self.tokens):
-            raise GGUFError(f"tokenizer.ggml.{role}_token_id is {shown(token_id)} of {len(self.tokens):,} tokens")
+            raise GGUFError(f"tokenizer.ggml.{role}_token_id is {quote(token_id)} of {len(self.tokens):,} tokens")
         return self.tokens[token_id]
 
 
@@ -106,7 +106,7 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
     """The tokenizer, and tokenizer_config.json with the chat template. Raises GGUFError, TokenizerError."""
     vocabulary = Vocabulary.of(metadata)
     kind = metadata.get("tokenizer.ggml.model")
-    with refused("the tokenizer in the file"):
+    with tokenizer_errors("the tokenizer in the file"):
         if kind == "gpt2":
             tokenizer, adds_start = byte_level(vocabulary, metadata.get("tokenizer.ggml.pre") or "default")
             defaults: dict[str, int] = {}
@@ -114,9 +114,9 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
             space = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
             tokenizer, adds_start, defaults = sentencepiece(vocabulary, space), True, {"unknown": 0, "bos": 1, "eos": 2}
         else:
-            raise GGUFError(f"tokenizer.ggml.model {shown(kind)} is not supported (supported: gpt2, llama)")
+            raise GGUFError(f"tokenizer.ggml.model {quote(kind)} is not supported (supported: gpt2, llama)")
         roles = {
-            short: vocabulary.named(metadata, role, defaults.get(role))
+            short: vocabulary.special_id(metadata, role, defaults.get(role))
             for short, role in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items()
         }
         specials = vocabulary.of_type(CONTROL, UNKNOWN)
@@ -144,7 +144,7 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
 def end_ids(metadata: Mapping[str, Any]) -> list[int]:
     """Ids that end a text or a turn: those the file names, and special tokens of a name that is known to."""
     vocabulary = Vocabulary.of(metadata)
-    named = [vocabulary.named(metadata, role) for role in ("eos", "eot", "eom")]
+    named = [vocabulary.special_id(metadata, role) for role in ("eos", "eot", "eom")]
     ids, special = vocabulary.ids, set(vocabulary.of_type(CONTROL))
     ends = [*(token for token in named if token is not None), *(token for token in ENDS if token in special)]
     return [ids[token] for token in dict.fromkeys(ends)]
@@ -154,7 +154,7 @@ def byte_level(vocabulary: Vocabulary, pre: object) -> tuple[tokenizers.Tokenize
     """Byte-level BPE, and whether it puts the start token first unless told otherwise. Raises GGUFError."""
     if not isinstance(pre, str) or pre not in WORDS:
         raise GGUFError(
-            f"tokenizer.ggml.pre {shown(pre)} is not supported (supported: {', '.join(KINDS)} and their other names)"
+            f"tokenizer.ggml.pre {quote(pre)} is not supported (supported: {', '.join(KINDS)} and their other names)"
         )
     words = WORDS[pre]
     ids = vocabulary.ids
@@ -212,11 +212,11 @@ def split_merge(merge: str) -> tuple[str, str]:
     """The two parts of a merge as a file writes it: joined by a space, which may not come first."""
     cut = merge.find(" ", 1)
     if cut < 0:
-        raise GGUFError(f"the merge {shown(merge)} has no two parts")
+        raise GGUFError(f"the merge {quote(merge)} has no two parts")
     return merge[:cut], merge[cut + 1 :]
 
 
-def listed(metadata: Mapping[str, Any], name: str, kind: type) -> tuple[Any, ...]:
+def read_list(metadata: Mapping[str, Any], name: str, kind: type) -> tuple[Any, ...]:
     """A list of the tokenizer's, () where there is none. Raises GGUFError for values of another type."""
     values = metadata.get(f"tokenizer.ggml.{name}", ())
     if not isinstance(values, tuple) or not all(type(value) is kind for value in values):

@@ -131,14 +131,14 @@ def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | No
             raise GGUFError(f"{tensor.name} has {len(order)} rows, which {heads} heads cannot share")
         order = order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
     if len(tensor.shape) == 1:
-        yield dequantized(tensor, np.array(stored))[0][order]
+        yield dequantize(tensor, np.array(stored))[0][order]
         return
     step = max(1, CHUNK // length)
     for start in range(0, rows, step):
-        yield dequantized(tensor, stored[order[start : start + step]])
+        yield dequantize(tensor, stored[order[start : start + step]])
 
 
-def dequantized(tensor: GGUFTensor, stored: Any) -> Array:
+def dequantize(tensor: GGUFTensor, stored: Any) -> Array:
     """Stored rows as float32."""
     import numpy as np
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.checkpoint.folder import INDEX, SINGLE, Checkpoint
-from tokenglass.model.checkpoint.partial import clear, locked
+from tokenglass.model.checkpoint.partial import clear, lock_folder
 from tokenglass.model.checkpoint.small_files import is_read
 from tokenglass.model.checkpoint.store import Origin, sha256_of, size_of, write_origin
 from tokenglass.model.config.config import ModelConfig
@@ -30,7 +30,7 @@ def pull_hub(name: str, folder: Path, revision: str | None = None) -> None:
     try:
         info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
         partial = folder.parent.parent / ".pulling" / f"{name.replace('/', '--')}-{info.sha}"
-        with locked(partial):
+        with lock_folder(partial):
             if folder.is_dir():  # another pull has ended meanwhile
                 clear(partial)
                 partial.rmdir()

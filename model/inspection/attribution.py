@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokenglass.model.inspection.fork import ForkView, Recording, blocks
 from tokenglass.model.inspection.records import Component
 from tokenglass.model.torch_engine.rope import rotate
-from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Transformer, normalised
+from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Transformer, normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkVie
     spec = attention.spec
     query = attention.q_proj(x[None, None])
     if spec.query_norm is not None:
-        query = normalised(query, attention.q_norm)
+        query = normalise(query, attention.q_norm)
     query = attention.heads(query)
     if spec.rope is not None:
         query = rotate(query, view.rotary(spec.rope, query.dtype))

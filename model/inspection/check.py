@@ -81,10 +81,10 @@ def try_all(probe: Probe) -> Iterator[Finding]:
     """Every claim in turn."""
     for name, claim, attempt in (
         ("causality", "changing a token changes no logit before it", causality),
-        ("cache", "one token at a time through the cache equals recomputation", cached),
-        ("chunked prefill", f"a prompt in chunks of {CHUNK} equals the prompt in one pass", chunked),
-        ("batch", "a text in a batch equals the text alone", batched),
-        ("streaming text", "the text piece by piece equals the decode of the whole", streamed),
+        ("cache", "one token at a time through the cache equals recomputation", check_cache),
+        ("chunked prefill", f"a prompt in chunks of {CHUNK} equals the prompt in one pass", check_chunks),
+        ("batch", "a text in a batch equals the text alone", check_batches),
+        ("streaming text", "the text piece by piece equals the decode of the whole", check_stream),
     ):
         try:
             yield attempt(probe, name, claim)
@@ -102,30 +102,30 @@ def causality(probe: Probe, name: str, claim: str) -> Finding:
         largest = max(largest, largest_difference(before[:place], after[:place]))
         moved &= changed == ids or largest_difference(before[place:], after[place:]) > probe.tolerance(before)
     note = f"tried at positions {', '.join(map(str, places))}" if moved else "a changed token changed nothing after it"
-    return compared(probe, name, claim, largest, before, note, holds=moved)
+    return compare_logits(probe, name, claim, largest, before, note, holds=moved)
 
 
-def cached(probe: Probe, name: str, claim: str) -> Finding:
+def check_cache(probe: Probe, name: str, claim: str) -> Finding:
     whole = probe.whole(probe.token_ids)
-    return compared(
+    return compare_logits(
         probe, name, claim, largest_difference(whole, probe.through_cache([probe.token_ids], 1)[0]), whole, ""
     )
 
 
-def chunked(probe: Probe, name: str, claim: str) -> Finding:
+def check_chunks(probe: Probe, name: str, claim: str) -> Finding:
     whole = probe.through_cache([probe.token_ids], len(probe.token_ids))
     parts = probe.through_cache([probe.token_ids], CHUNK)
-    return compared(probe, name, claim, largest_difference(whole, parts), whole, "")
+    return compare_logits(probe, name, claim, largest_difference(whole, parts), whole, "")
 
 
-def batched(probe: Probe, name: str, claim: str) -> Finding:
+def check_batches(probe: Probe, name: str, claim: str) -> Finding:
     rows = [probe.token_ids, probe.token_ids[::-1], probe.token_ids]
     together = probe.through_cache(rows, len(probe.token_ids))
     alone = torch.cat([probe.through_cache([row], len(row)) for row in rows])
-    return compared(probe, name, claim, largest_difference(together, alone), together, f"{len(rows)} rows")
+    return compare_logits(probe, name, claim, largest_difference(together, alone), together, f"{len(rows)} rows")
 
 
-def streamed(probe: Probe, name: str, claim: str) -> Finding:
+def check_stream(probe: Probe, name: str, claim: str) -> Finding:
     tokenizer = probe.tokenizer
     numbers = torch.randint(tokenizer.vocab_size, (256,), generator=torch.Generator().manual_seed(1))
     texts = [tokenizer.encode(PROBE), tokenizer.encode(PROBE)[::-1], tuple(numbers.tolist())]
@@ -163,7 +163,7 @@ def against_exact(
     yield Finding("flips", claim, None, len(flips), None, f"of {len(best)}", note)
 
 
-def compared(
+def compare_logits(
     probe: Probe, name: str, claim: str, value: float, logits: Tensor, note: str, *, holds: bool = True
 ) -> Finding:
     tolerance = probe.tolerance(logits)

@@ -40,7 +40,7 @@ class Explainer:
             del self._token_ids[step.rewound_to :]
         self._token_ids += [choice.token_id for choice in step.settled if choice.token_id is not None]
 
-    def explained(self, step: Step) -> Step:
+    def explain(self, step: Step) -> Step:
         """The step with its flow, where its first choice was drawn from logits."""
         if not step.choices or step.choices[0].logprob is None or step.choices[0].token_id is None:
             return step
@@ -59,7 +59,7 @@ class Explainer:
                 if isinstance(record, Step):
                     totals = totals.plus(record)
                     self.take(record)
-                    yield self.explained(record)
+                    yield self.explain(record)
                 else:
                     yield record
 

@@ -99,7 +99,7 @@ class Recording:
 
 
 @contextmanager
-def recorded(model: Transformer) -> Iterator[Recording]:
+def record(model: Transformer) -> Iterator[Recording]:
     """Record the next pass, which has one row, by hooks that are gone afterwards."""
     taken = Recording()
 

@@ -34,7 +34,7 @@ def direct_effects(
     for start in range(0, len(seen), ROWS):
         part = seen[start : start + ROWS]
         logits = logits_without(model, cache, row, token_ids, part)
-        effects.update(zip(part, compared(logits[0], logits[1:], chosen), strict=True))
+        effects.update(zip(part, effects_of(logits[0], logits[1:], chosen), strict=True))
     return effects
 
 
@@ -66,10 +66,10 @@ def total_effect(
     view = ForkView(Fork(cache, row, hidden), positions, sees)
     later = torch.tensor([token_ids[hidden + 1 :]], device=device)
     without = head(model, model.model(later, view)[:, -1:])[1][0]
-    return compared(logits, without, chosen)[0]
+    return effects_of(logits, without, chosen)[0]
 
 
-def compared(logits: Tensor, without: Tensor, chosen: int) -> list[Effect]:
+def effects_of(logits: Tensor, without: Tensor, chosen: int) -> list[Effect]:
     """Effects from logits (vocab,) as they are and those without each position (rows, vocab)."""
     logprobs, others = logits.double().log_softmax(-1), without.double().log_softmax(-1)
     lost = divergence_bits(logprobs, others).tolist()

@@ -14,7 +14,7 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import check_ids
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
 from tokenglass.model.inspection.attribution import Split, split_logits
-from tokenglass.model.inspection.fork import Fork, ForkView, device_of, head, recorded
+from tokenglass.model.inspection.fork import Fork, ForkView, device_of, head, record
 from tokenglass.model.inspection.knock_out import direct_effects, total_effect
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.records import Component, Flow, PositionFlow, Token
@@ -91,7 +91,7 @@ def flow_of(
     last, device = len(token_ids) - 1, device_of(cache)
     positions = torch.tensor([last], device=device)
     view = ForkView(Fork(cache, row, last), positions, torch.ones(1, last + 1, dtype=torch.bool, device=device))
-    with recorded(model) as recording:
+    with record(model) as recording:
         hidden = model.model(torch.tensor([[token_ids[-1]]], device=device), view)
     uncapped, logits = (part[0, 0] for part in head(model, hidden))
     logprobs = logits.double().log_softmax(-1)

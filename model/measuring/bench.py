@@ -107,18 +107,20 @@ def measure(engine: MeasurableEngine, plan: Plan) -> Iterator[Reading]:
     """
     weights = engine.step_bytes
     memory = Memory(engine, weights)
-    yield Reading("bandwidth", repeated(plan.runs, memory.bandwidth))
+    yield Reading("bandwidth", repeat(plan.runs, memory.bandwidth))
     for context in plan.contexts:
         prompt = prompt_of(engine.vocab_size, 1, context)
-        seconds = repeated(plan.runs, partial(prefill_seconds, engine, prompt))
+        seconds = repeat(plan.runs, partial(prefill_seconds, engine, prompt))
         rate = Spread(tuple(context / second for second in seconds.values))
         yield Reading("prefill", rate, context, nbytes=weights, first_token=seconds)
-        yield decoded(engine, plan, prompt, weights, memory, "decode")
+        yield measure_decode(engine, plan, prompt, weights, memory, "decode")
     for rows in plan.rows:
-        yield decoded(engine, plan, prompt_of(engine.vocab_size, rows, plan.contexts[0]), weights, memory, "batch")
+        yield measure_decode(
+            engine, plan, prompt_of(engine.vocab_size, rows, plan.contexts[0]), weights, memory, "batch"
+        )
 
 
-def decoded(engine: Engine, plan: Plan, prompt: Ids, weights: int, memory: Memory, kind: Kind) -> Reading:
+def measure_decode(engine: Engine, plan: Plan, prompt: Ids, weights: int, memory: Memory, kind: Kind) -> Reading:
     """Tokens per second, all rows together, behind a prompt (rows, length) that is in the cache already.
 
     The memory is read before and after each run.
@@ -165,7 +167,7 @@ def prompt_of(vocab_size: int, rows: int, length: int) -> Ids:
     return (np.arange(rows * length) * 7919 % vocab_size).reshape(rows, length)
 
 
-def repeated(runs: int, run: Callable[[], float]) -> Spread:
+def repeat(runs: int, run: Callable[[], float]) -> Spread:
     """What `run` gives, `runs` times behind a warm-up."""
     run()
     return Spread(tuple(run() for _ in range(runs)))

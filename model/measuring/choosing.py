@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.engine.cache import KVCache, common_prefix
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError, PromptError
@@ -44,7 +44,7 @@ class EncodedQuestion:
             raise ParameterError("give at least two answers to choose from")
         for number, answer in enumerate(answers):
             if answer in answers[:number]:
-                raise ParameterError(f"the answer {shown(answer)} stands there twice; give each once")
+                raise ParameterError(f"the answer {quote(answer)} stands there twice; give each once")
         prompt = encode("")
         if not prompt:
             raise PromptError("the prompt is empty; give at least one character")
@@ -65,9 +65,9 @@ class EncodedQuestion:
             )
         for number, ids in enumerate(question.answers):
             if not ids:
-                raise ParameterError(f"the answer {shown(answers[number])} is no token behind this prompt")
+                raise ParameterError(f"the answer {quote(answers[number])} is no token behind this prompt")
             if ids in question.answers[:number]:
-                raise ParameterError(f"the answer {shown(answers[number])} has the same tokens as another one")
+                raise ParameterError(f"the answer {quote(answers[number])} has the same tokens as another one")
         return question
 
 
@@ -114,7 +114,7 @@ class Choosing:
     tail: bytes = b""
     apart: tuple[str, ...] = ()
 
-    def ranked(self, by_mean: bool = False) -> list[Answer]:
+    def ranking(self, by_mean: bool = False) -> list[Answer]:
         """The most probable first; of the same, the one that was given first."""
         return sorted(self.answers, key=lambda answer: -(answer.mean_prob if by_mean else answer.prob))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.measuring.choosing import Choosing
 
@@ -35,9 +35,9 @@ class TypedQuestion:
     @staticmethod
     def read(name: str, content: Any) -> TypedQuestion:
         """Raises ParameterError."""
-        where = f"the question {shown(name)}"
+        where = f"the question {quote(name)}"
         if not isinstance(content, Mapping):
-            raise ParameterError(f"{where} is {shown(content)}; expected an object with type and instructions")
+            raise ParameterError(f"{where} is {quote(content)}; expected an object with type and instructions")
         kind, criteria = content.get("type"), content.get("criteria")
         instructions = text_of(content.get("instructions", ""))
         if kind == "noul":
@@ -55,7 +55,7 @@ class TypedQuestion:
                 raise ParameterError(f"{where}: the criteria of a score are a list of levels, from low to high")
             labels, meanings = tuple(map(str, range(len(criteria)))), tuple(map(text_of, criteria))
         else:
-            raise ParameterError(f"{where} has the type {shown(kind)}; expected choice, score or noul")
+            raise ParameterError(f"{where} has the type {quote(kind)}; expected choice, score or noul")
         if not 2 <= len(labels) <= MOST_OPTIONS:
             raise ParameterError(f"{where} has {len(labels)} options; give 2 to {MOST_OPTIONS}")
         return TypedQuestion(kind, instructions, labels, meanings)
@@ -93,7 +93,7 @@ def decide(request: Mapping[str, Any], ask: Ask, model: str) -> dict[str, Any]:
         raise ParameterError("the request has no state; expected a text or JSON that the questions are about")
     questions = request.get("questions")
     if not isinstance(questions, Mapping) or not 1 <= len(questions) <= MOST_QUESTIONS:
-        raise ParameterError(f"questions is {shown(questions)}; expected an object of 1 to {MOST_QUESTIONS} questions")
+        raise ParameterError(f"questions is {quote(questions)}; expected an object of 1 to {MOST_QUESTIONS} questions")
     state = text_of(request["state"])
     read = {name: TypedQuestion.read(name, content) for name, content in questions.items()}
     answers, tokens = {}, 0

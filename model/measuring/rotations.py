@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError
 
 
@@ -32,6 +32,6 @@ def place_of(prompt: str, word: str) -> int:
     places = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt)]
     if len(places) != 1 or not word:
         raise ParameterError(
-            f"--rotate turns a list in the prompt; the answer {shown(word)} stands there {len(places)} times, not once"
+            f"--rotate turns a list in the prompt; the answer {quote(word)} stands there {len(places)} times, not once"
         )
     return places[0]

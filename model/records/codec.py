@@ -9,7 +9,7 @@ import types
 import typing
 from typing import Any
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import TokenglassError, TraceError
 from tokenglass.model.records.encoder import PAIRS, anything, field_types, to_text
 
@@ -64,7 +64,7 @@ def _piece(content: dict[str, Any], field: str) -> bytes:
         return bytes(exact)
     text = content.get(field)
     if not isinstance(text, str):
-        raise TraceError(f"trace: {field} is {shown(text)}; expected text")
+        raise TraceError(f"trace: {field} is {quote(text)}; expected text")
     return text.encode("utf-8", "replace")
 
 
@@ -96,7 +96,7 @@ def _from_json(hint: Any, value: Any, name: str) -> Any:
         fits = isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
         fits = fits and is_sane(value)
     if not fits:
-        raise TraceError(f"trace: {name} is {shown(value)}, which does not fit")
+        raise TraceError(f"trace: {name} is {quote(value)}, which does not fit")
     return convert
 
 

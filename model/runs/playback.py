@@ -49,7 +49,7 @@ def at_speed(records: Iterable[Record], speed: float, interrupt: threading.Event
         yield record
 
 
-def ended(records: Iterable[Record], interrupt: threading.Event) -> Iterator[Record]:
+def end_each(records: Iterable[Record], interrupt: threading.Event) -> Iterator[Record]:
     """The same records; where none is a Finish, as of a run that was killed, one for each text at the end."""
     totals: dict[int, Totals] = {}
     is_ended = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import TraceError
 from tokenglass.model.records.codec import from_dict
 from tokenglass.model.records.encoder import to_text
@@ -29,10 +29,10 @@ def from_line(line: str) -> Run | Step | Finish:
         raise TraceError(f"trace: not a JSON line ({error})") from None
     kind = content.get("record") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise TraceError(f"trace: unknown record {shown(kind)}; expected {', '.join(KINDS)}")
+        raise TraceError(f"trace: unknown record {quote(kind)}; expected {', '.join(KINDS)}")
     if kind == "run" and content.get("version") != SCHEMA_VERSION:
         raise TraceError(
-            f"trace: version {shown(content.get('version'))} is unknown; this program reads version {SCHEMA_VERSION}"
+            f"trace: version {quote(content.get('version'))} is unknown; this program reads version {SCHEMA_VERSION}"
         )
     record: Run | Step | Finish = from_dict(KINDS[kind], content)
     return record

@@ -48,7 +48,7 @@ class TraceWriter:
             if not begun:
                 self.add(run)
                 begun = True
-            self.add(shortened(record, run.request.top))
+            self.add(shorten(record, run.request.top))
             yield record
 
     def add(self, record: Run | Step | Finish) -> None:
@@ -92,7 +92,7 @@ def create(path: Path) -> int:
         raise ParameterError(f"{path}: no trace can be written ({getattr(error, 'strerror', None) or error})") from None
 
 
-def shortened(record: Record, top: int) -> Record:
+def shorten(record: Record, top: int) -> Record:
     """The record with the `top` most probable candidates of each choice, and always the chosen one."""
     if isinstance(record, Finish) or all(len(choice.candidates) <= top for choice in record.choices):
         return record

@@ -19,7 +19,7 @@ def obstacle(tokenizer: Tokenizer) -> str | None:
     What it does at the beginning of a whole text (Metaspace, Strip) is none: a new text stands behind its prompt.
     """
     decoder = tokenizer.backend.decoder
-    parts = list(flattened(None if decoder is None else json.loads(decoder.__getstate__())))
+    parts = list(flatten(None if decoder is None else json.loads(decoder.__getstate__())))
     names = [part["type"] for part in parts]
     if not parts:
         return "there is none, so that spaces come between the tokens"
@@ -34,7 +34,7 @@ def obstacle(tokenizer: Tokenizer) -> str | None:
     return None
 
 
-def flattened(part: Any) -> Iterator[dict[str, Any]]:
+def flatten(part: Any) -> Iterator[dict[str, Any]]:
     """The decoders in their order."""
     if part is None:
         return
@@ -42,7 +42,7 @@ def flattened(part: Any) -> Iterator[dict[str, Any]]:
         yield part
         return
     for inner in part["decoders"]:
-        yield from flattened(inner)
+        yield from flatten(inner)
 
 
 def is_plain(part: dict[str, Any], before: list[str]) -> bool:

@@ -27,24 +27,24 @@ def grammar_of(name: str, source: tuple[str, ...]) -> str:
     from llguidance import LLMatcher  # noqa: PLC0415  (an extra)
 
     if name == "choice":
-        return LLMatcher.grammar_from_regex("|".join(f"({escaped(text)})" for text in source))
+        return LLMatcher.grammar_from_regex("|".join(f"({escape(text)})" for text in source))
     if name == "regex":
         return LLMatcher.grammar_from_regex(source[0])
     if name == "grammar":
         return LLMatcher.grammar_from_lark(source[0])
-    schema = ANY_JSON if name == "json" else checked(source[0])
+    schema = ANY_JSON if name == "json" else check_schema(source[0])
     try:
         return LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
     except ValueError as error:
         raise ParameterError(f"json-schema: {first_line(error)}") from None
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """A regex that matches exactly this text."""
     return "".join(char if char.isascii() and char.isalnum() else f"\\x{{{ord(char):x}}}" for char in text)
 
 
-def checked(source: str) -> str:
+def check_schema(source: str) -> str:
     """The same schema. Raises ParameterError for what is no schema, or could be met in name only."""
     try:
         schema = json.loads(source)

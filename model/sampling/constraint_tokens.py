@@ -53,11 +53,11 @@ class ConstraintTokens:
                 known = self._tokenizer.encode_bare(before)
                 ids = self._tokenizer.encode_bare(before + text.decode())
                 new = list(ids[len(known) :])
-                if ids[: len(known)] == known and self._spelt(new) == text:
+                if ids[: len(known)] == known and self._spelling(new) == text:
                     return new
         return self._longest_pieces(text)
 
-    def _spelt(self, token_ids: list[int]) -> bytes | None:
+    def _spelling(self, token_ids: list[int]) -> bytes | None:
         """Their text, if each of them has one."""
         if any(token_id >= self.size or token_id in self._silent for token_id in token_ids):
             return None

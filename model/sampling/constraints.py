@@ -114,7 +114,7 @@ class ConstraintState:
             self._allowed = self._compute()
         return Mask(self._name, self._allowed)
 
-    def forced(self) -> list[int]:
+    def forced_ids(self) -> list[int]:
         """Tokens that have to come now, in order; at the end of the text the lowest end token. [] where there is a
         choice, or nothing is possible."""
         tokens: list[int] = []

@@ -31,6 +31,7 @@ class Context:
     masks: tuple[Mask, ...] = ()
     negative: NDArray[Any] | None = None  # logits (vocab,) under the negative prompt
     spared: frozenset[int] = frozenset()  # tokens that XTC never cuts
+    array: NDArray[np.int64] | None = None  # `token_ids` where they are kept as an array too
 
     @property
     def position(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenglass.model.config.fields import MAX_INTEGER, first_few, shown
+from tokenglass.model.config.fields import MAX_INTEGER, first_few, quote
 from tokenglass.model.errors import ConfigError, ParameterError, PromptError
 from tokenglass.model.files import read_json
 from tokenglass.model.sampling.parameters import LISTED, SETTINGS, SamplingParameters
@@ -96,7 +96,7 @@ class GenerationConfig:
         value = self.keys.get("eos_token_id")
         token_ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in token_ids):
-            raise ConfigError(f"{self.source}: eos_token_id is {shown(value)}; expected a token id or a list of them")
+            raise ConfigError(f"{self.source}: eos_token_id is {quote(value)}; expected a token id or a list of them")
         return tuple(dict.fromkeys(token_id for token_id in token_ids if token_id >= 0))
 
     def sampling(self, **chosen: Any) -> SamplingParameters:
@@ -125,7 +125,7 @@ class GenerationConfig:
             return default if new_tokens is None else new_tokens
         if length <= prompt_length:
             raise PromptError(
-                f"the prompt is {prompt_length:,} tokens, and {self.source} ends every text at {shown(length)} "
+                f"the prompt is {prompt_length:,} tokens, and {self.source} ends every text at {quote(length)} "
                 "(max_length); give --max-new-tokens"
             )
         return length - prompt_length
@@ -156,18 +156,18 @@ class GenerationConfig:
         """One line for each key that asks for something and is not applied."""
         asked = {key: value for key, value in self.keys.items() if value is not None}
         lines = [
-            f"{self.source} asks for {key} {shown(asked[key])}, which is not applied{instead and f'; try {instead}'}"
+            f"{self.source} asks for {key} {quote(asked[key])}, which is not applied{instead and f'; try {instead}'}"
             for key, (neutral, instead) in NOT_APPLIED.items()
             if key in asked and key not in APPLIED and asked[key] not in neutral
         ]
-        unknown = [shown(key) for key in asked if key not in KNOWN]
+        unknown = [quote(key) for key in asked if key not in KNOWN]
         if unknown:
             lines.append(f"{self.source} holds keys that are not known: {first_few(unknown)}")
         return tuple(lines)
 
     def _wrong(self, key: str, expected: str) -> ParameterError:
         return ParameterError(
-            f"{self.source}: {key} is {shown(self.keys[key])}; expected {expected} (an option goes before the file)"
+            f"{self.source}: {key} is {quote(self.keys[key])}; expected {expected} (an option goes before the file)"
         )
 
     def _flag(self, key: str) -> bool | None:

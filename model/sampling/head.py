@@ -39,7 +39,7 @@ class Head:
         It is empty where everything falls.
         """
         if len(self.token_ids) > LONG:
-            return self._merged(whole, np.unique(np.concatenate(touched)))
+            return self._merge(whole, np.unique(np.concatenate(touched)))
         token_ids = np.concatenate((self.token_ids, *touched))
         values = whole[token_ids]
         is_in = values > -math.inf if self.is_complete else values >= self.values[-1]
@@ -48,7 +48,7 @@ class Head:
         np.not_equal(token_ids[1:], token_ids[:-1], out=is_first[1:])  # in order, the same token stands side by side
         return Head(token_ids[is_first], values[is_first], self.is_complete)
 
-    def _merged(self, whole: Floats, touched: Ints) -> Head:
+    def _merge(self, whole: Floats, touched: Ints) -> Head:
         """The same, where sorting all would take longer than putting the touched tokens (each once) in their places."""
         values = whole[touched]
         is_in = values > -math.inf if self.is_complete else values >= self.values[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError, did_you_mean
 from tokenglass.model.sampling.penalties import PENALTIES
 from tokenglass.model.sampling.processor import Processor
@@ -52,7 +52,7 @@ class SamplingParameters:
             if names:
                 meant = did_you_mean(names[0], SAMPLERS) if names is unknown else ""
                 expected = meant or f"; expected each once of {', '.join(SAMPLERS)}"
-                raise ParameterError(f"samplers: {shown(names[0])} is {wrong}{expected}")
+                raise ParameterError(f"samplers: {quote(names[0])} is {wrong}{expected}")
 
     @property
     def values(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.sampling import lazy_numpy as np
 from tokenglass.model.sampling.processor import Processor
@@ -156,7 +156,7 @@ PENALTIES: tuple[type[Processor], ...] = (LogitBias, RepetitionPenalty, Presence
 
 def read_bias(item: str, tokenizer: Tokenizer, rows: int) -> tuple[tuple[int, ...], float]:
     """One of them."""
-    what, (name, equals, amount) = shown(item), item.rpartition("=")
+    what, (name, equals, amount) = quote(item), item.rpartition("=")
     try:
         bias = float(amount)
     except ValueError:
@@ -184,6 +184,6 @@ def single_token_forms(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     if not found:
         count = len(tokenizer.encode_bare(text))
         raise ParameterError(
-            f"logit_bias: {shown(text)} is {count} tokens, and a bias is for one; give it for each, by id"
+            f"logit_bias: {quote(text)} is {count} tokens, and a bias is for one; give it for each, by id"
         )
     return found

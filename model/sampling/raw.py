@@ -36,7 +36,7 @@ class Raw:
         if not math.isfinite(peak):
             raise not_numbers()
         below = below_peak(logits, peak)
-        return Raw(logits, peak, *weighed(below), Head.of(below, count))
+        return Raw(logits, peak, *exponential_sums(below), Head.of(below, count))
 
     @property
     def highest(self) -> float:
@@ -112,7 +112,7 @@ def not_numbers() -> EngineError:
     )
 
 
-def weighed(below: Floats) -> tuple[float, float]:
+def exponential_sums(below: Floats) -> tuple[float, float]:
     """Sums of exp(x) and of x * exp(x), where minus infinity adds nothing.
 
     Part by part, so that the exponentials stay in the processor's first cache and BLAS starts no threads of its own.

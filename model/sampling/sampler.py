@@ -55,7 +55,7 @@ class Sampler:
         token_id = int(scores.token_ids[0])
         if not self.is_greedy:
             draw = uniform(context.seed, context.position, attempt=context.attempt)
-            token_id = drawn(scores, draw)
+            token_id = draw_token(scores, draw)
         return self.record(raw, scores, token_id, draw)
 
     def record(
@@ -137,7 +137,7 @@ class Sampler:
         )
 
 
-def drawn(scores: Scores, draw: float) -> int:
+def draw_token(scores: Scores, draw: float) -> int:
     """The token whose stretch of the cumulative distribution holds `draw`.
 
     Stretches lie in order of final probability, ties by token id. The head is tried first; what lies on its border

@@ -11,7 +11,7 @@ from tokenglass.model.errors import EngineError, NothingPossible
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.head import HEAD, Head
 from tokenglass.model.sampling.provenance import Allowed, Change, Edited, Floats, Ints, Kept, Reweighed
-from tokenglass.model.sampling.raw import Raw, weighed
+from tokenglass.model.sampling.raw import Raw, exponential_sums
 
 UNDERFLOW = math.log(sys.float_info.min)  # below it an exponential has no digits of its own
 
@@ -68,7 +68,8 @@ class Scores:
     def text(self) -> Ints:
         """The context's token ids as an array."""
         if self._text is None:
-            self._text = np.array(self.context.token_ids, np.int64)
+            kept = self.context.array
+            self._text = np.array(self.context.token_ids, np.int64) if kept is None else kept
         return self._text
 
     @property
@@ -107,7 +108,7 @@ class Scores:
         if self._pending is not None:
             shift, divisor = self._pending
             self._whole -= shift
-            self._whole, self._pending = divided(self._whole, divisor), None
+            self._whole, self._pending = divide(self._whole, divisor), None
         return self._whole
 
     @property
@@ -137,7 +138,7 @@ class Scores:
     @property
     def entropy(self) -> float:
         """Over all tokens, in nats."""
-        return math.log(self.mass) - weighed(self.possible - self.peak)[1] / self.mass
+        return math.log(self.mass) - exponential_sums(self.possible - self.peak)[1] / self.mass
 
     @property
     def probs(self) -> Floats:
@@ -198,7 +199,7 @@ class Scores:
             if self._pending is not None:
                 self._whole = self.whole
             self._pending = (peak, divisor)
-        self._set_head(Head(head.token_ids, divided(head.values - peak, divisor), head.is_complete))
+        self._set_head(Head(head.token_ids, divide(head.values - peak, divisor), head.is_complete))
         self.origin = (self.origin + peak) / divisor
 
     def mark_underflow(self, name: str, divisor: float) -> None:
@@ -217,7 +218,7 @@ class Scores:
         if self._pending is None or self._whole is None:
             return self.whole[token_ids]
         shift, divisor = self._pending
-        return divided(self._whole[token_ids] - shift, divisor)
+        return divide(self._whole[token_ids] - shift, divisor)
 
     def keep(self, name: str, kept: slice | Ints) -> None:
         """Cut everything but these places of the head."""
@@ -264,7 +265,7 @@ class Scores:
         self._mass = self._weights = None
 
 
-def divided(below: Floats, divisor: float) -> Floats:
+def divide(below: Floats, divisor: float) -> Floats:
     """In place; what is too low for a number becomes minus infinity."""
     with np.errstate(over="ignore"):
         below /= divisor

@@ -33,12 +33,12 @@ class HeadTruncation(Truncation):
     __slots__ = ()
 
     def __call__(self, scores: Scores) -> None:
-        while (kept := self.kept(scores)) is None:
+        while (kept := self.survivors(scores)) is None:
             scores.widen()
         scores.keep(self.name, kept)
 
     @abstractmethod
-    def kept(self, scores: Scores) -> slice | Ints | None:
+    def survivors(self, scores: Scores) -> slice | Ints | None:
         """Places of the head to keep; None where an incomplete head does not decide it."""
 
 
@@ -56,7 +56,7 @@ class TopK(HeadTruncation):
         in_transformers=50,
     )
 
-    def kept(self, scores: Scores) -> slice | None:
+    def survivors(self, scores: Scores) -> slice | None:
         values = scores.values
         if self.k > len(values):
             return slice(None) if scores.is_complete else None
@@ -79,7 +79,7 @@ class TopP(HeadTruncation):
         in_transformers=1.0,
     )
 
-    def kept(self, scores: Scores) -> slice | None:
+    def survivors(self, scores: Scores) -> slice | None:
         ends = np.cumsum(scores.probs)
         if ends[-1] < self.p and not scores.is_complete:
             return None
@@ -143,7 +143,7 @@ class TypicalP(HeadTruncation):
         in_transformers=1.0,
     )
 
-    def kept(self, scores: Scores) -> Ints | None:
+    def survivors(self, scores: Scores) -> Ints | None:
         total = math.log(scores.mass)
         surprise = total - (scores.values - scores.peak)
         entropy = scores.entropy
@@ -200,7 +200,7 @@ class XTC(Truncation):
             scores.remove(self.name, scores.token_ids[: reaching - 1])
 
 
-def spared(tokenizer: Tokenizer, eos_token_ids: Iterable[int]) -> frozenset[int]:
+def ids_spared_by_xtc(tokenizer: Tokenizer, eos_token_ids: Iterable[int]) -> frozenset[int]:
     """The tokens that XTC never cuts: those that end a text, and the newline's."""
     return frozenset((*eos_token_ids, *tokenizer.encode_bare("\n")[-1:]))
 

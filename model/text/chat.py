@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenglass.model.config.fields import first_few, shown, shown_name
+from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import ParameterError, TemplateError
 from tokenglass.model.files import read_text
 from tokenglass.model.text.chat_names import encode_hidden, hide_names, texts_of
@@ -55,7 +55,7 @@ class ChatTemplate:
     def from_folder(folder: Path) -> ChatTemplate:
         """The template files, else chat_template of tokenizer_config.json. Raises TemplateError, TokenizerError."""
         config = TokenizerConfig.from_folder(folder)
-        templates: Mapping[str, str | Path] = _files(folder) or _stored(config.chat_template, folder)
+        templates: Mapping[str, str | Path] = _files(folder) or _stored_templates(config.chat_template, folder)
         if not templates:
             raise TemplateError(
                 f"{folder.name} has no chat template, so it is not a chat model; use generate without --chat"
@@ -104,10 +104,10 @@ def parse_messages(text: str) -> tuple[Message, ...]:
 
 def _message(item: Any, number: int) -> Message:
     if not isinstance(item, dict):
-        raise ParameterError(f"message {number} is {shown(item)}; expected an object with role and content")
+        raise ParameterError(f"message {number} is {quote(item)}; expected an object with role and content")
     role, content = item.get("role"), item.get("content")
     if role not in ROLES:
-        raise ParameterError(f"message {number} has the role {shown(role)}; expected one of {', '.join(ROLES)}")
+        raise ParameterError(f"message {number} has the role {quote(role)}; expected one of {', '.join(ROLES)}")
     if isinstance(content, list):
         for part in content:
             _check_part(part, number)
@@ -128,7 +128,7 @@ def _says_otherwise(item: Mapping[str, Any]) -> bool:
 def _check_part(part: Any, number: int) -> None:
     kind = part.get("type") if isinstance(part, dict) else part
     if kind != "text":
-        raise ParameterError(f"message {number} has a part of the type {shown(kind)}; only text is read here")
+        raise ParameterError(f"message {number} has a part of the type {quote(kind)}; only text is read here")
     if not isinstance(part.get("text"), str):
         raise ParameterError(f"message {number} has a part without a text")
 
@@ -140,7 +140,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return {"default": single, **further} if single.exists() else further
 
 
-def _stored(stored: Any, folder: Path) -> dict[str, str]:
+def _stored_templates(stored: Any, folder: Path) -> dict[str, str]:
     """chat_template of tokenizer_config.json: one, or several by name."""
     if stored is None or isinstance(stored, str):
         return {} if stored is None else {"default": stored}

@@ -15,9 +15,9 @@ from typing import Any
 
 import tokenizers
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import PromptError
-from tokenglass.model.text.tokenizer import Tokenizer, refused
+from tokenglass.model.text.tokenizer import Tokenizer, tokenizer_errors
 
 STAND_INS = range(0x100000, 0x10FFFE)  # private use, and nobody is known to use it
 EDGES = ("\n", "\x02", ".")  # texts that a vocabulary is not likely to merge with what follows
@@ -40,7 +40,7 @@ def hide_names(
     free = (char for char in map(chr, STAND_INS) if char not in taken)
     chars = {char for text, spans in zip(found, places, strict=True) for a, b in spans for char in text[a:b]}
     stand_ins = dict(zip(sorted(chars), free, strict=False))
-    hidden = iter([replaced(text, spans, stand_ins) for text, spans in zip(found, places, strict=True)])
+    hidden = iter([replace_spans(text, spans, stand_ins) for text, spans in zip(found, places, strict=True)])
     return [with_texts(message, hidden) for message in said], {mark: char for char, mark in stand_ins.items()}
 
 
@@ -91,7 +91,7 @@ def find_names(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[in
     return places
 
 
-def replaced(text: str, spans: Sequence[tuple[int, int]], stand_ins: Mapping[str, str]) -> str:
+def replace_spans(text: str, spans: Sequence[tuple[int, int]], stand_ins: Mapping[str, str]) -> str:
     chars = list(text) if spans else text
     for start, end in spans:
         chars[start:end] = [stand_ins[char] for char in text[start:end]]  # type: ignore[index]
@@ -107,7 +107,7 @@ def encode_hidden(text: str, originals: Mapping[str, str], tokenizer: Tokenizer)
     """
     if not originals:
         return tokenizer.encode_bare(text)
-    with refused("the tokenizer"):
+    with tokenizer_errors("the tokenizer"):
         encoding = tokenizer.backend.encode(text, add_special_tokens=False)
     marks = re.compile(f"[{''.join(originals)}]")
     controls = [
@@ -133,18 +133,18 @@ def encode_as_text(text: str, control: int | None, tokenizer: Tokenizer) -> list
     edge = ""
     if control is not None:
         name, probe = tokenizer.special_tokens[control].content, "a"
-        with refused("the tokenizer"):
+        with tokenizer_errors("the tokenizer"):
             behind, alone = (backend.encode(part, add_special_tokens=False).ids for part in (name + probe, probe))
         if behind != [control, *alone]:  # a text at the beginning gets a space that this one has not
             edge = next((edge for edge in EDGES if is_border(edge, probe, backend)), "")
-    with refused("the tokenizer"), no_special_tokens(backend):
+    with tokenizer_errors("the tokenizer"), no_special_tokens(backend):
         before = len(backend.encode(edge, add_special_tokens=False).ids)
         encoding = backend.encode(edge + text, add_special_tokens=False)
     for token_id, (start, end) in zip(encoding.ids[before:], encoding.offsets[before:], strict=True):
         token = tokenizer.special_tokens.get(token_id)
         if token is not None and (edge + text)[start:end].strip() == token.content:
             raise PromptError(
-                f"a message holds {shown(token.content)}, which this tokenizer reads as control even where it is "
+                f"a message holds {quote(token.content)}, which this tokenizer reads as control even where it is "
                 "text; leave it out"
             )
     return encoding.ids[before:]

@@ -41,7 +41,7 @@ class TemplateProcess:
         finally:
             patience.cancel()
         if answer is None:
-            reason = broken(process)
+            reason = failure_of(process)
             self.close()
             raise TemplateError(f"the chat template failed: {reason}")
         if "error" in answer:
@@ -85,7 +85,7 @@ def ask(process: subprocess.Popen[bytes], job: bytes) -> dict[str, str] | None:
     return json.loads(line) if line.endswith(b"\n") else None
 
 
-def broken(process: subprocess.Popen[bytes]) -> str:
+def failure_of(process: subprocess.Popen[bytes]) -> str:
     """Why a helper ended."""
     assert process.stderr is not None
     status = process.wait()

@@ -76,10 +76,10 @@ def limit_time() -> None:
 def render(template: str, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str:
     """The text of a conversation up to where the assistant answers, as apply_chat_template makes it."""
     given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
-    return compiled(template).render({**given, "messages": [prepared(message) for message in messages]})
+    return compile_template(template).render({**given, "messages": [prepare(message) for message in messages]})
 
 
-def prepared(message: dict[str, Any]) -> dict[str, Any]:
+def prepare(message: dict[str, Any]) -> dict[str, Any]:
     """A message without its empty keys, its reasoning under each name that templates read."""
     message = {key: value for key, value in message.items() if value is not None}
     reasoning = next((message[key] for key in REASONING if key in message), None)
@@ -89,7 +89,7 @@ def prepared(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def compiled(template: str) -> Template:
+def compile_template(template: str) -> Template:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )

@@ -47,11 +47,11 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         content = read_bytes(path, MAX_TOKENIZER, TokenizerError)
         if folder.resolve() != bundled_folder().resolve():
-            with refused(str(path)):
+            with tokenizer_errors(str(path)):
                 if not is_vouched(content):
                     try_out(content)
         config = TokenizerConfig.from_folder(folder)
-        with refused(str(path)):
+        with tokenizer_errors(str(path)):
             backend = tokenizers.Tokenizer.from_buffer(content)
             conform(backend, config.tokenizer_class, config.settings)
             add_tokens(backend, config.added)
@@ -63,7 +63,7 @@ class Tokenizer:
         names = {token_id for token_id, token in self.special_tokens.items() if token.normalized}
         if not names or self.backend.normalizer is None:
             return []
-        with refused("the tokenizer"):
+        with tokenizer_errors("the tokenizer"):
             encoding = self.backend.encode(text, add_special_tokens=False)
         return [place for token_id, place in zip(encoding.ids, encoding.offsets, strict=True) if token_id in names]
 
@@ -98,12 +98,12 @@ class Tokenizer:
             raise PromptError(
                 "a text holds bytes that are not UTF-8, or half of a character; convert it first"
             ) from None
-        with refused("the tokenizer"):
+        with tokenizer_errors("the tokenizer"):
             return self.backend.encode(text, add_special_tokens=False)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out, bytes that are not UTF-8 as U+FFFD."""
-        with refused("the tokenizer"):
+        with tokenizer_errors("the tokenizer"):
             return str(self.backend.decode(list(token_ids), skip_special_tokens=True))
 
     @property
@@ -259,7 +259,7 @@ def add_tokens(backend: tokenizers.Tokenizer, tokens: Iterable[NewToken]) -> Non
 
 
 @contextmanager
-def refused(source: str) -> Iterator[None]:
+def tokenizer_errors(source: str) -> Iterator[None]:
     """Turn any failure of the tokenizers library, panics too, into a TokenizerError."""
     try:
         yield

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import TokenizerError
 from tokenglass.model.files import MAX_TOKENIZER_CONFIG, read_json
 from tokenglass.model.text.tokenizer_classes import NAMES, class_of
@@ -49,7 +49,7 @@ class TokenizerConfig:
         decoder = raw.get("added_tokens_decoder")
         listed: list[NewToken] = []
         if decoder is not None:
-            listed = _numbered(decoder, source)
+            listed = _numbered_tokens(decoder, source)
         else:
             raw |= {key: value for key, value in _read(folder / "special_tokens_map.json").items() if value}
         raw = {**NAMES.get(name or "", {}), **raw}
@@ -82,7 +82,7 @@ def _special(raw: Mapping[str, Any], source: Path) -> tuple[dict[str, NewToken],
         values |= extra
         extra = []
     if not isinstance(extra, list):
-        raise TokenizerError(f"{source}: extra_special_tokens is {shown(extra)}; expected a list of tokens")
+        raise TokenizerError(f"{source}: extra_special_tokens is {quote(extra)}; expected a list of tokens")
     named = {key: _token(value, key, source) for key, value in values.items() if isinstance(value, str | dict)}
     return named, [_token(value, "extra_special_tokens", source) for value in extra]
 
@@ -92,7 +92,7 @@ def _is_own_name(key: str, value: Any) -> bool:
     return key.endswith("_token") and key not in NAMED and (isinstance(value, str) or _is_token(value))
 
 
-def _numbered(decoder: Any, source: Path) -> list[NewToken]:
+def _numbered_tokens(decoder: Any, source: Path) -> list[NewToken]:
     """added_tokens_decoder, in the order of its ids, which the vocabulary decides anew."""
     try:
         items = sorted((int(token_id), value) for token_id, value in decoder.items())
@@ -107,7 +107,7 @@ def _older(content: Mapping[str, Any], specials: set[str], source: Path) -> list
     """added_tokens.json: names and ids."""
     for name, token_id in content.items():
         if isinstance(token_id, bool) or not isinstance(token_id, int):
-            raise TokenizerError(f"{source}: {shown(name)} has no token id")
+            raise TokenizerError(f"{source}: {quote(name)} has no token id")
     ordered = sorted(content, key=lambda name: content[name])
     return [_token({"content": name, "special": name in specials}, "a token", source) for name in ordered]
 
@@ -120,18 +120,18 @@ def _token(value: Any, name: str, source: Path) -> NewToken:
     """A token as a file writes it: a text, or an object with its flags. Raises TokenizerError."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str):
-        raise TokenizerError(f"{source}: {shown(name)} is {shown(value)}; expected a token")
+        raise TokenizerError(f"{source}: {quote(name)} is {quote(value)}; expected a token")
     try:
         content.encode("utf-8")
     except UnicodeEncodeError:
-        raise TokenizerError(f"{source}: {shown(name)} holds half a surrogate pair, which is no text") from None
+        raise TokenizerError(f"{source}: {quote(name)} holds half a surrogate pair, which is no text") from None
     if not isinstance(value, dict):
         return NewToken(content)
     flags = {flag: value.get(flag, False) for flag in FLAGS}
     flags["normalized"] = value.get("normalized", not flags["special"])
     for flag, given in flags.items():
         if not isinstance(given, bool):
-            raise TokenizerError(f"{source}: {flag} of {shown(content)} is neither true nor false")
+            raise TokenizerError(f"{source}: {flag} of {quote(content)} is neither true nor false")
     return NewToken(content, flags)
 
 

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         spec = self.spec
         query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if spec.query_norm is not None:
-            query, key = normalised(query, self.q_norm), normalised(key, self.k_norm)
+            query, key = normalise(query, self.q_norm), normalise(key, self.k_norm)
         query, key, value = self.heads(query), self.heads(key), self.heads(value)
         if spec.rope is not None:
             rotary = view.rotary(spec.rope, x.dtype)
@@ -87,7 +87,7 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], -1, self.spec.head_dim).transpose(1, 2)
 
 
-def normalised(x: Tensor, norm: Norm) -> Tensor:
+def normalise(x: Tensor, norm: Norm) -> Tensor:
     """A norm over each stretch of its own size of x (batch, length, heads * head_dim)."""
     return norm(x.view(*x.shape[:2], -1, len(norm.weight))).view(x.shape)
 

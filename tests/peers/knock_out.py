@@ -17,7 +17,7 @@ import torch
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.inspection.fork import Fork, ForkView, recorded
+from tokenglass.model.inspection.fork import Fork, ForkView, record
 from tokenglass.model.inspection.knock_out import direct_effects
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.reading import flow_rows
@@ -66,7 +66,7 @@ def works(loaded: LoadedModel, cache: KVCache, ids: list[int]) -> dict[str, Call
     def full_lens() -> None:
         positions = torch.tensor([last])
         view = ForkView(Fork(cache, 0, last), positions, torch.ones(1, last + 1, dtype=torch.bool))
-        with recorded(model) as recording:
+        with record(model) as recording:
             model.model(torch.tensor([before[-1:]]), view)
         through_layers(model, recording, chosen, piece)
 

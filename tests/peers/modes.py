@@ -25,7 +25,7 @@ from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.measuring.comparison.divergence import divergence
 from tokenglass.model.measuring.comparison.modes import Variants
 from tokenglass.model.measuring.comparison.passages import read_passages
-from tokenglass.model.measuring.comparison.runs import run
+from tokenglass.model.measuring.comparison.runs import time_run
 from tokenglass.model.measuring.quality import held_out_text
 from tokenglass.model.sampling.parameters import SamplingParameters
 
@@ -83,18 +83,18 @@ def findings(
 ) -> Iterator[dict[str, Any]]:
     """What each mode makes of each prompt; the autoregressive text is written once for all of them."""
     make = Variants(loaded)
-    plain, modes = make.named(AUTOREGRESSIVE), [make.named(name) for name in names]
+    plain, modes = make.find(AUTOREGRESSIVE), [make.find(name) for name in names]
     for number, prompt in enumerate(stretches(prompts)):
         for sampling, parameters in SAMPLINGS.items():
             missing = [mode for mode in modes if (mode.name, sampling, number) not in known]
             if not missing:
                 continue
             request = request_of(loaded, prompt, parameters, number, tokens)
-            expected = run(plain, request)
+            expected = time_run(plain, request)
             for mode in missing:
                 line: dict[str, Any] = {"mode": mode.name, "sampling": sampling, "prompt": number}
                 try:
-                    found = run(mode, request)
+                    found = time_run(mode, request)
                 except TokenglassError as error:
                     yield {**line, "refused": str(error), "divergence": None}
                     continue
@@ -124,7 +124,7 @@ def tell_repetition(loaded: LoadedModel, tokens: int) -> None:
             request = request_of(loaded, passage.prompt, SAMPLINGS["greedy"], 1, tokens)
             size = min(tokens, len(loaded.tokenizer.encode_bare(passage.continuation)))
             request = replace(request, max_new_tokens=size)
-            plain, guessed = (run(make.named(mode), request) for mode in (AUTOREGRESSIVE, "speculative-ngram"))
+            plain, guessed = (time_run(make.find(mode), request) for mode in (AUTOREGRESSIVE, "speculative-ngram"))
             assert plain.token_ids == guessed.token_ids or loaded.backend == "torch"
             ratios.append((plain, guessed))
             ratio = plain.forwards / guessed.forwards

@@ -16,7 +16,7 @@ from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
 from tokenglass.model.measuring.comparison.modes import NAMES, Variants
-from tokenglass.model.measuring.comparison.runs import Runs, interleaved
+from tokenglass.model.measuring.comparison.runs import TimedRuns, interleave
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.weights.recipe.patterns import pattern_texts
 
@@ -43,7 +43,7 @@ def table(loaded: LoadedModel, modes: list[str], texts: int, rounds: int) -> lis
     make = Variants(loaded)
     parts = [split(text) for text in pattern_texts(texts, held_out=True)]
     requests = [request_of(loaded, begin, rest) for begin, rest in parts]
-    *_, every = interleaved([make.named(name) for name in modes], requests, rounds)
+    *_, every = interleave([make.find(name) for name in modes], requests, rounds)
     return [row_of(runs, [rest for _, rest in parts]) for runs in every]
 
 
@@ -60,7 +60,7 @@ def request_of(loaded: LoadedModel, begin: str, rest: str) -> Request:
     )
 
 
-def row_of(runs: Runs, expected: list[str]) -> str:
+def row_of(runs: TimedRuns, expected: list[str]) -> str:
     first = [of_text[0] for of_text in runs.found]
     per_pass = sum(len(run.token_ids) for run in first) / sum(run.forwards for run in first)
     wrong, lines = 0, 0

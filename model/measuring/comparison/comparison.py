@@ -14,7 +14,7 @@ from tokenglass.model.measuring.comparison.modes import Variant
 from tokenglass.model.measuring.comparison.passages import Passage, read_passages
 from tokenglass.model.measuring.comparison.references import references
 from tokenglass.model.measuring.comparison.rows import Row, mode_row, reference_row
-from tokenglass.model.measuring.comparison.runs import Run, Runs, interleaved, run
+from tokenglass.model.measuring.comparison.runs import TimedRun, TimedRuns, interleave, time_run
 from tokenglass.model.measuring.comparison.scorer import Scorer
 from tokenglass.model.measuring.comparison.speech import TOKENS, closes_speech
 from tokenglass.model.measuring.comparison.texts import Share
@@ -45,7 +45,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class TextDivergence:
     """A text that a lossless mode did not write as the autoregressive mode did."""
 
     mode: str
@@ -56,7 +56,7 @@ class Parting:
 
 @dataclass(slots=True)
 class Comparison:
-    """Work in steps: `try_modes`, then `measure`; then `rows` and `partings` are there."""
+    """Work in steps: `try_modes`, then `measure`; then `rows` and `divergences` are there."""
 
     loaded: LoadedModel
     scorer: Scorer
@@ -64,7 +64,7 @@ class Comparison:
     modes: list[Variant]
     refused: list[Refused] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    partings: list[Parting] = field(default_factory=list)
+    divergences: list[TextDivergence] = field(default_factory=list)
     _scores: dict[tuple[str, str], Share] = field(default_factory=dict)
 
     @property
@@ -111,7 +111,7 @@ class Comparison:
         first, able = replace(self.requests[0], max_new_tokens=min(8, self.plan.tokens)), []
         for mode in self.modes:
             try:
-                run(mode, first)
+                time_run(mode, first)
             except TokenglassError as error:
                 if mode.name == AUTOREGRESSIVE:
                     raise
@@ -123,8 +123,8 @@ class Comparison:
     def measure(self) -> Iterator[None]:
         """Yields after each text written, and after each row."""
         requests, count = self.requests, len(self.seeds)
-        every: list[Runs] = []
-        for so_far in interleaved(self.modes, requests, self.plan.rounds):
+        every: list[TimedRuns] = []
+        for so_far in interleave(self.modes, requests, self.plan.rounds):
             every = so_far
             yield
         expected = next(runs for runs in every if runs.mode.name == AUTOREGRESSIVE)
@@ -134,11 +134,11 @@ class Comparison:
             for passage in read_passages("speech"):
                 task.append([])
                 for seed in self.seeds:
-                    task[-1].append(closes_speech(run(runs.mode, self.request(passage.prompt, seed, TOKENS)).text))
+                    task[-1].append(closes_speech(time_run(runs.mode, self.request(passage.prompt, seed, TOKENS)).text))
                     yield
             self.rows.append(mode_row(runs, expected, groups, lambda n, text: self.bits(self.prompts[n], text), task))
             if runs.mode.lossless:
-                self.partings += self.parted(runs, expected, requests)
+                self.divergences += self.find_divergences(runs, expected, requests)
             yield
         yield from self.refer()
 
@@ -161,15 +161,17 @@ class Comparison:
             known = self._scores[prompt, text] = self.scorer.bits(prompt, text)
         return known
 
-    def parted(self, runs: Runs, expected: Runs, requests: Sequence[Request]) -> list[Parting]:
-        found: list[Parting] = []
+    def find_divergences(
+        self, runs: TimedRuns, expected: TimedRuns, requests: Sequence[Request]
+    ) -> list[TextDivergence]:
+        found: list[TextDivergence] = []
         for place, request in enumerate(requests):
             wanted, written = ids_of(expected.found[place]), ids_of(runs.found[place])
             parting = divergence(self.loaded, request, wanted, written)
             if parting is not None:
-                found.append(Parting(runs.mode.name, place // len(self.seeds), request.seed, parting))
+                found.append(TextDivergence(runs.mode.name, place // len(self.seeds), request.seed, parting))
         return found
 
 
-def ids_of(rounds: Sequence[Run]) -> tuple[int, ...]:
+def ids_of(rounds: Sequence[TimedRun]) -> tuple[int, ...]:
     return rounds[0].token_ids

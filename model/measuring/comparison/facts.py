@@ -20,9 +20,9 @@ def facts_of(comparison: Comparison, threads: int) -> dict[str, Any]:
     plan, loaded, scorer = comparison.plan, comparison.loaded, comparison.scorer.loaded
     lossless = sum(mode.lossless for mode in comparison.modes)
     return {
-        **described(loaded),
+        **describe_model(loaded),
         "threads": threads,
-        "scorer": {**described(scorer), "is_the_model": scorer.checkpoint.folder == loaded.checkpoint.folder},
+        "scorer": {**describe_model(scorer), "is_the_model": scorer.checkpoint.folder == loaded.checkpoint.folder},
         "prompts": list(comparison.prompts),
         "prompts_are_fixed": plan.prompts is None,
         "seeds": list(comparison.seeds),
@@ -50,13 +50,13 @@ def facts_of(comparison: Comparison, threads: int) -> dict[str, Any]:
                 **asdict(parting.divergence),
                 "margin": finite(parting.divergence.margin),
             }
-            for parting in comparison.partings
+            for parting in comparison.divergences
         ],
         "left_out": [asdict(refused) for refused in comparison.refused],
     }
 
 
-def described(loaded: LoadedModel) -> dict[str, Any]:
+def describe_model(loaded: LoadedModel) -> dict[str, Any]:
     return {
         "model": loaded.name,
         "parameters": loaded.checkpoint.num_parameters,

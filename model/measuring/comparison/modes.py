@@ -51,7 +51,7 @@ class Variants:
     block_size: int = 16
     draft_length: int = 8
 
-    def named(self, name: str) -> Variant:
+    def find(self, name: str) -> Variant:
         """The one of that name; what this checkpoint cannot do is refused when it begins. Raises ParameterError."""
         for mode in MODES.values():
             for ending, settings in (mode.variants or {"": {}}).items():

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tokenglass.model.measuring.comparison.bootstrap import Estimate, estimate
-from tokenglass.model.measuring.comparison.runs import Runs
+from tokenglass.model.measuring.comparison.runs import TimedRuns
 from tokenglass.model.measuring.comparison.texts import (
     Share,
     agreement,
     distinct,
-    repeated,
+    repetition,
     shared_length,
     unigram_entropy,
 )
@@ -38,7 +38,7 @@ METRICS = (*COST, *COHERENCE, *LIKENESS, *TASK)
 
 
 def mode_row(
-    runs: Runs, expected: Runs, prompts: Sequence[Sequence[int]], bits: Bits, task: Sequence[Sequence[bool]]
+    runs: TimedRuns, expected: TimedRuns, prompts: Sequence[Sequence[int]], bits: Bits, task: Sequence[Sequence[bool]]
 ) -> Row:
     """`prompts` are the numbers of each prompt's requests, `expected` the autoregressive runs of the same requests,
     `task` for each prompt of the task whether its texts were right."""
@@ -84,7 +84,7 @@ def coherence(
         "bits_per_byte": over(bits),
         "distinct_1": over(lambda place: distinct(text(place), 1)),
         "distinct_2": over(lambda place: distinct(text(place), 2)),
-        "repeated_4grams": over(lambda place: repeated(text(place), 4)),
+        "repeated_4grams": over(lambda place: repetition(text(place), 4)),
         "unigram_entropy": over(lambda place: unigram_entropy(text(place))),
     }
 

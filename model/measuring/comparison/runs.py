@@ -13,7 +13,7 @@ from tokenglass.model.records.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TimedRun:
     """What a mode made of a request. Seconds are by the clock on the wall, the prompt's passes included."""
 
     token_ids: tuple[int, ...]  # the new ones
@@ -24,7 +24,7 @@ class Run:
     first_seconds: float  # until the first text could be printed
 
 
-def run(mode: Variant, request: Request) -> Run:
+def time_run(mode: Variant, request: Request) -> TimedRun:
     """Decode to the end. Raises TokenglassError, also for what the mode cannot do."""
     began = time.perf_counter()
     first: float | None = None
@@ -44,15 +44,15 @@ def run(mode: Variant, request: Request) -> Run:
         token_ids.update((choice.position, choice.token_id) for choice in record.settled if choice.token_id is not None)
     seconds = time.perf_counter() - began
     ids = tuple(token_ids[position] for position in sorted(token_ids))
-    return Run(ids, text, forwards, positions, seconds, seconds if first is None else first)
+    return TimedRun(ids, text, forwards, positions, seconds, seconds if first is None else first)
 
 
 @dataclass(slots=True)
-class Runs:
+class TimedRuns:
     """All runs of one mode: for each request one for each round."""
 
     mode: Variant
-    found: list[list[Run]] = field(default_factory=list)
+    found: list[list[TimedRun]] = field(default_factory=list)
 
     def seconds(self, request: int) -> float:
         """The median over the rounds."""
@@ -68,12 +68,12 @@ class Runs:
         return [sum(len(run.token_ids) for run in made) / sum(run.seconds for run in made) for made in rounds]
 
 
-def interleaved(modes: Sequence[Variant], requests: Sequence[Request], rounds: int) -> Iterator[list[Runs]]:
+def interleave(modes: Sequence[Variant], requests: Sequence[Request], rounds: int) -> Iterator[list[TimedRuns]]:
     """The runs so far, after each: round after round and request after request, every mode in turn, so that what the
     machine does besides meets all of them alike."""
-    every = [Runs(mode, [[] for _ in requests]) for mode in modes]
+    every = [TimedRuns(mode, [[] for _ in requests]) for mode in modes]
     for _ in range(rounds):
         for place, request in enumerate(requests):
             for runs in every:
-                runs.found[place].append(run(runs.mode, request))
+                runs.found[place].append(time_run(runs.mode, request))
                 yield every

@@ -36,7 +36,7 @@ def distinct(text: str, size: int) -> Share:
     return Share(len(set(found)), len(found))
 
 
-def repeated(text: str, size: int = 4) -> Share:
+def repetition(text: str, size: int = 4) -> Share:
     """How many of a text's n-grams of words it has said before (seq-rep-n, Welleck et al. 2020, arXiv 1908.04319)."""
     differ = distinct(text, size)
     return Share(differ.whole - differ.part, differ.whole)
