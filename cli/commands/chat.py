@@ -58,6 +58,7 @@ def chat(
         from tokenglass.cli.run.request import build_request, fit, lengths, plan_caches
         from tokenglass.cli.run.summary import summary
         from tokenglass.cli.terminal.interrupts import ChatInterrupts
+        from tokenglass.cli.views.view import Setting, make_view
         from tokenglass.model.decoding.conversation import Conversation
         from tokenglass.model.runs.run import describe_run
         from tokenglass.model.text.chat import ChatTemplate, Message
@@ -82,8 +83,7 @@ def chat(
         reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.limit))
         run = describe_run(loaded, request, prompt="", identify=keeper.is_on or name is ViewName.jsonl)
         flag = interrupts.soften()
-        shown = session.make_view(name, view, flag)
-        finish = shown.show(*keeper.keep(run, conversation.answer(line, request, flag)))
+        finish = make_view(name, Setting(view, flag)).show(*keeper.keep(run, conversation.answer(line, request, flag)))
         interrupts.disarm()
         if not sys.stdout.isatty():
             sys.stdout.buffer.write(b"\n")  # one answer after another

@@ -62,9 +62,9 @@ def generate(
         from tokenglass.cli.run import session
         from tokenglass.cli.run.decoder import check_run, explained, records_of
         from tokenglass.cli.run.request import plan_caches, read_request
-        from tokenglass.cli.run.several import is_several, several_view
         from tokenglass.cli.run.trace import Keeper
         from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
+        from tokenglass.cli.views.view import Setting, make_view
         from tokenglass.model.runs.run import describe_run
 
         name = session.settle_view(view)
@@ -98,10 +98,7 @@ def generate(
         if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
-        if is_several(search):
-            shown = several_view(name, view, search, interrupt, echo=prompt.echo)
-        else:
-            shown = session.make_view(name, view, interrupt, echo=prompt.echo, explainer=explainer)
+        shown = make_view(name, Setting(view, interrupt, search, echo=prompt.echo, explainer=explainer))
         if name is ViewName.live:
             first.hand_over()
     with keeper, soft_interrupt(interrupt):

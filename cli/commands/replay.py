@@ -30,9 +30,6 @@ from tokenglass.cli.say import json_bytes, say, say_lines, write
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
-    import threading
-
-    from tokenglass.cli.views.view import View as Shows
     from tokenglass.model.records.steps import Finish
     from tokenglass.model.runs.playback import UnsureStretch
     from tokenglass.model.runs.trace_reader import TraceReader
@@ -122,6 +119,7 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
     from tokenglass.cli.run.session import settle_view
     from tokenglass.cli.run.summary import summary
     from tokenglass.cli.terminal.interrupts import soft_interrupt
+    from tokenglass.cli.views.view import Setting, make_view
     from tokenglass.model.runs.playback import at_speed, end_each, split_runs
 
     options = ViewOptions(
@@ -144,22 +142,13 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
         for run, records in split_runs(trace):
             if finish is not None and not sys.stdout.isatty():
                 sys.stdout.buffer.write(b"\n")  # one answer after another, as in a chat
-            view = make_replay_view(name, options, run.search.num_samples if run.search.is_several else None, interrupt)
+            search = SearchOptions(num_samples=run.search.num_samples, beams=run.search.beams)
+            view = make_view(name, Setting(options, interrupt, search))
             finish = view.show(run, end_each(at_speed(records, speed, interrupt, begin), interrupt))
             if chosen.stats:
                 say_lines(summary(run, finish))
             if interrupt.is_set():
                 raise typer.Exit(INTERRUPTED)
-
-
-def make_replay_view(name: ViewName, options: ViewOptions, shown: int | None, interrupt: threading.Event) -> Shows:
-    """The view that `generate` would have; `shown` texts of several, or None for one."""
-    from tokenglass.cli.run.session import make_view
-    from tokenglass.cli.run.several import several_view
-
-    if shown is None:
-        return make_view(name, options, interrupt)
-    return several_view(name, options, SearchOptions(num_samples=shown), interrupt, echo=False)
 
 
 def write_lines(trace: TraceReader) -> None:

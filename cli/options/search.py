@@ -50,6 +50,11 @@ class SearchOptions:
     guidance: Guidance = 1.0
 
     @property
+    def is_several(self) -> bool:
+        """Whether more than one text is decoded."""
+        return self.num_samples > 1 or self.beams > 1
+
+    @property
     def between(self) -> str:
         """What stands between two texts."""
         return "\0" if self.null else "\n" if self.separator is None else self.separator

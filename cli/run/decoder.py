@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.search import SearchOptions
-from tokenglass.cli.run.several import decode_several, is_several
+from tokenglass.cli.run.several import decode_several
 from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES, ModeSettings, decode_job
 from tokenglass.model.errors import ParameterError
 
@@ -51,7 +51,7 @@ def records_of(
     from tokenglass.model.decoding.job import Job
 
     job = Job.of(loaded, request, interrupt, cache, draft)
-    return decode_several(job, search) if is_several(search) else decode_job(job, mode)
+    return decode_several(job, search) if search.is_several else decode_job(job, mode)
 
 
 def explained(loaded: LoadedModel, request: Request) -> tuple[KVCache, Explainer]:

@@ -35,14 +35,14 @@ def read_request(
     model: ModelOptions,
 ) -> Request:
     """All that the options of `generate` ask for. Raises ParameterError, PromptError, TemplateError."""
-    from tokenglass.cli.run.several import check_several, is_several
+    from tokenglass.cli.run.several import check_several
 
     prompt_ids = fit(opened, encode(opened, text, prompt), control, prompt.truncate)
     request = build_request(opened, prompt_ids, control, sampling, model, view.candidates, chat=prompt.chat)
     request = add_negative(request, opened, prompt, search)
     if prompt.heal:
         request = heal_prompt(request, opened.tokenizer)
-    return check_several(request, search, view) if is_several(search) else request
+    return check_several(request, search, view) if search.is_several else request
 
 
 def build_request(

@@ -1,4 +1,4 @@
-"""The parts of a run: the model, the view, and what the trace tells of the options."""
+"""The parts of a run: the model, the name of the view, and what the trace tells of the options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tokenglass.cli.options.mode import DraftBy, ModeOptions
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
-from tokenglass.cli.options.view import ColorWhen, ViewName, ViewOptions
+from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.progress import watch
 from tokenglass.cli.run.model_folder import model_folder
 from tokenglass.cli.say import say
@@ -17,17 +17,12 @@ from tokenglass.cli.terminal.opening import NO_OPENING, Opening
 from tokenglass.cli.terminal.terminal import supports_live
 from tokenglass.cli.text import nbytes
 from tokenglass.cli.views.pace import Pace
-from tokenglass.cli.views.plain import PipeView, PlainView
-from tokenglass.cli.views.view import View
 from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.progress import finish
 
 if TYPE_CHECKING:
-    import threading
-
     from tokenglass.model.engine.memory import Caches
-    from tokenglass.model.inspection.explainer import Explainer
     from tokenglass.model.loading import LoadedModel, OpenedModel
     from tokenglass.model.runs.run import Search
 
@@ -93,7 +88,7 @@ def load_with_draft(
 
 def settle_view(options: ViewOptions) -> ViewName:
     """What auto means here. Raises ParameterError for a view that cannot be shown, and for a speed that is none."""
-    pace_of(options)
+    Pace.of(options)
     if options.jsonl:
         if options.view not in (ViewName.auto, ViewName.jsonl):
             raise ParameterError(f"--jsonl and --view {options.view} exclude each other")
@@ -104,39 +99,6 @@ def settle_view(options: ViewOptions) -> ViewName:
     if options.view is ViewName.auto:
         return ViewName.live if can_live else ViewName.plain
     return options.view
-
-
-def pace_of(options: ViewOptions) -> Pace:
-    """How fast a live view goes. Raises ParameterError."""
-    pace = Pace() if options.speed is None else Pace.parse(options.speed)
-    return Pace(0.0) if options.pause else pace
-
-
-def make_view(
-    name: ViewName,
-    options: ViewOptions,
-    interrupt: threading.Event,
-    *,
-    echo: bool = False,
-    explainer: Explainer | None = None,
-) -> View:
-    """The view of that name on this process's stdout; a live one explains what it draws. A pipe needs no console."""
-    if name is ViewName.jsonl:
-        from tokenglass.cli.views.jsonl import JsonlView  # other views write no trace
-
-        return JsonlView(sys.stdout.buffer)
-    if name is ViewName.live:
-        from tokenglass.cli.terminal.console import make_console
-        from tokenglass.cli.views.live import LiveView
-
-        console = make_console(sys.stdout, color=options.color.value)
-        live = LiveView(console, options.panel.value, options.color_by.value, pace_of(options), interrupt)
-        return live if explainer is None else replace(live, explain=explainer.explain, follow=explainer.take)
-    if sys.stdout.isatty() or options.color is ColorWhen.always:
-        from tokenglass.cli.terminal.console import make_console
-
-        return PlainView(make_console(sys.stdout, color=options.color.value))
-    return PipeView(sys.stdout.buffer, echo)
 
 
 def search_settings(search: SearchOptions, seed: int) -> Search:

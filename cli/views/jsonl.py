@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from tokenglass.cli.say import json_bytes
+from tokenglass.cli.views.view import Setting
 from tokenglass.model.records.steps import Finish, Record
 from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.trace import to_line
+
+
+def make(_: Setting) -> JsonlView:
+    return JsonlView(sys.stdout.buffer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -11,10 +12,11 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.segment import Segment
 
-from tokenglass.cli.terminal.console import size
+from tokenglass.cli.terminal.console import make_console, size
 from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.session import POLL, Key, Session
 from tokenglass.cli.views.pace import MAX, Pace, Schedule
+from tokenglass.cli.views.view import Setting, View
 from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, token_style
@@ -28,6 +30,18 @@ LONGEST = 0.5  # seconds between frames on a terminal that is slow to write to
 SHORTEST = 0.025  # seconds between frames while the run is ahead of what is shown
 KEPT = 4096  # steps to go back to
 MEANING = {"h": "left", "l": "right", "k": "up", "j": "down", "=": "+", "end": "f"}
+
+
+def make(setting: Setting) -> View:
+    """For one text or several."""
+    options, explainer = setting.options, setting.explainer
+    console, pace = make_console(sys.stdout, color=options.color.value), Pace.of(options)
+    if setting.search.is_several:
+        from tokenglass.cli.views.live_several import SeveralLive
+
+        return SeveralLive(console, setting.search.num_samples, options.panel.value, pace, setting.interrupt)
+    view = LiveView(console, options.panel.value, options.color_by.value, pace, setting.interrupt)
+    return view if explainer is None else replace(view, explain=explainer.explain, follow=explainer.take)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
+from tokenglass.cli.options.view import ViewOptions
 from tokenglass.model.errors import ParameterError
 
 FIRST = 12.0  # choices a second, at first
@@ -41,6 +42,12 @@ class Pace:
         if not rate >= 0:
             raise ParameterError(f"--speed is {text!r}; expected tokens a second such as 5, max, or default")
         return cls(rate)
+
+    @classmethod
+    def of(cls, options: ViewOptions) -> Self:
+        """What `--speed` and `--pause` ask for. Raises ParameterError."""
+        pace = cls() if options.speed is None else cls.parse(options.speed)
+        return cls(0.0) if options.pause else pace
 
     @property
     def is_default(self) -> bool:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from tokenglass.cli.options.view import ColorWhen
 from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.views.view import Setting, View
 from tokenglass.model.records.steps import Finish, Record
 from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def make(setting: Setting) -> View:
+    """For a terminal or a pipe, one text or several. A pipe needs no console."""
+    search, color = setting.search, setting.options.color
+    is_terminal = sys.stdout.isatty() or color is ColorWhen.always
+    if search.is_several:
+        from tokenglass.cli.views.several import SeveralPipe, SeveralPlain
+
+        if not is_terminal:
+            return SeveralPipe(sys.stdout.buffer, setting.echo, search.num_samples, search.between, search.behind)
+    elif not is_terminal:
+        return PipeView(sys.stdout.buffer, setting.echo)
+    from tokenglass.cli.terminal.console import make_console
+
+    console = make_console(sys.stdout, color=color.value)
+    return SeveralPlain(console, search.num_samples) if search.is_several else PlainView(console)
 
 
 @dataclass(frozen=True, slots=True)
