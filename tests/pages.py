@@ -1,4 +1,4 @@
-"""The help pages of every command as a terminal of 80 columns shows them, kept in snapshots/help/.
+"""The help pages of every command as a terminal of 80 columns shows them, kept in snapshots/help/, and the manual page.
 
 python tests/pages.py        # renew them after a change of an option, and read the difference
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+from manual import manual
 from typer.testing import CliRunner
 
 from tokenglass.cli.app import tokenglass_app
 
+MANUAL = Path(__file__).parent.parent / "cli" / "tokenglass.1"
 FOLDER = Path(__file__).parent / "snapshots" / "help"
 COMMANDS = ("", *typer.main.get_command(tokenglass_app()).commands)  # type: ignore[attr-defined]
 
@@ -34,3 +36,4 @@ if __name__ == "__main__":
         kept.unlink()
     for command in COMMANDS:
         path_of(command).write_text(page_of(command), encoding="utf-8")
+    MANUAL.write_text(manual(), encoding="utf-8")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from pages import COMMANDS, FOLDER, page_of, path_of
+from manual import manual
+from pages import COMMANDS, FOLDER, MANUAL, page_of, path_of
 from shell import assert_one_line_error, generate, tokenglass
 
 from tokenglass.cli.app import explain, generate_app, tokenglass_app
@@ -25,6 +28,21 @@ SHORT = ("-n", "3", "--seed", "5")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "tokenglass")
 def test_a_help_page_is_the_one_that_was_read(command: str) -> None:
     assert page_of(command) == path_of(command).read_text(encoding="utf-8"), "see tests/pages.py"
+
+
+def test_the_manual_page_is_made_from_the_commands() -> None:
+    page = manual()
+    assert page == MANUAL.read_text(encoding="utf-8"), "see tests/pages.py"
+    for command in filter(None, COMMANDS):
+        assert f".SH {command.upper()}\n" in page
+
+
+@pytest.mark.skipif(not shutil.which("groff"), reason="there is no groff to read the page with")
+def test_the_manual_page_is_good_roff() -> None:
+    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", str(MANUAL)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "--max-new-tokens" in done.stdout
+    assert "top-p" in done.stdout
 
 
 def test_every_kept_page_is_of_a_command() -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenglass.cli.options.common import Debug, Json
+from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.options.model import (
     Backend,
     BackendOption,
@@ -38,6 +39,7 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
+        autocompletion=model_names,
         envvar="TOKENGLASS_MODEL",
         help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenglass.cli import options
+from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.opening import opening
@@ -29,7 +30,12 @@ ModeNames = Annotated[
 ]
 ScorerName = Annotated[
     str | None,
-    typer.Option("--scorer", metavar="MODEL", help="Who reads the texts; else smollm2 if pulled, or the model itself."),
+    typer.Option(
+        "--scorer",
+        metavar="MODEL",
+        help="Who reads the texts; else smollm2 if pulled, or the model itself.",
+        autocompletion=model_names,
+    ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Texts for each prompt: seeds 1 to N.")]
 Tokens = Annotated[int, typer.Option("-n", "--max-new-tokens", min=1, help="Tokens of each text.")]

