@@ -155,13 +155,16 @@ def test_models_lists_what_there_is_and_what_can_be_pulled(home: Path) -> None:
         "name": "org/fox",
         "state": "pulled",
         "nbytes": rows["org/fox"]["nbytes"],
+        "chat": False,
         "licence": "MIT",
         "where": str(models_folder() / "org/fox"),
         "source": "somewhere",
     }
     assert (rows["smollm2"]["state"], rows["smollm2"]["licence"]) == ("to pull", "Apache-2.0")
-    table = tokenglass("models", **os.environ).stdout.decode()
+    assert (rows["tale"]["chat"], rows["smollm2"]["chat"]) == (False, True)
+    table = tokenglass("models", **{**os.environ, "COLUMNS": "80"}).stdout.decode()
     assert "org/fox" in table
+    assert all(len(line) <= 80 for line in table.splitlines())
     assert "tokenglass pull smollm2" in table
 
 
