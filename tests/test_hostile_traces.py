@@ -42,7 +42,7 @@ from tokenglass.model.runs.run import EngineSettings, Run, Search
 from tokenglass.model.runs.trace import from_line, read, to_line
 from tokenglass.model.sampling.parameters import SETTINGS
 
-OWN = re.compile(r"\x1b(\[[0-9;]*[mHA]|\[[JK]|\[2K|\[\?(25|7|2026|1049)[hl]|[78D])")
+OWN = re.compile(r"\x1b(\[[0-9;]*[mHAG]|\[[JK]|\[2K|\[\?(25|7|2026|1049)[hl]|[78D])")
 STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 NASTY = "\x1b]0;x\x07\x9b31m\u202e\x08\x7f\x85\x1b[5;31;7mX"
 

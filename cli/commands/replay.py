@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +30,10 @@ from tokenglass.cli.say import json_bytes, say, say_lines, write
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
-    from tokenglass.model.records.steps import Finish
+    from collections.abc import Callable
+
+    from tokenglass.cli.views.view import View as Shows
+    from tokenglass.model.records.steps import Finish, Step
     from tokenglass.model.runs.playback import UnsureStretch
     from tokenglass.model.runs.trace_reader import TraceReader
 
@@ -75,7 +78,10 @@ def replay(
 ) -> None:
     """Show a kept run again, at the speed it had, without its model.
 
-    --trace FILE keeps a run. In a pipe the text comes at once, or with --jsonl the records again.
+    --trace FILE keeps a run. Keys: space pauses, the arrows go step by step, g to a token's number, / to a text,
+    s to the next surprise, t to the next near-tie, n to another of the same.
+
+    In a pipe the text comes at once, or with --jsonl the records again.
     """
     factor = speed_factor(speed)
     if fail and unsure is None:
@@ -135,8 +141,8 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
     if name is ViewName.jsonl:
         write_lines(trace)
         return
-    if not sys.stdout.isatty():
-        speed = float("inf")
+    is_live = name is ViewName.live  # it waits by itself, and obeys keys meanwhile
+    waits = not is_live and sys.stdout.isatty()
     with soft_interrupt() as interrupt:
         finish: Finish | None = None
         for run, records in split_runs(trace):
@@ -144,11 +150,30 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
                 sys.stdout.buffer.write(b"\n")  # one answer after another, as in a chat
             search = SearchOptions(num_samples=run.search.num_samples, beams=run.search.beams)
             view = make_view(name, Setting(options, interrupt, search))
-            finish = view.show(run, end_each(at_speed(records, speed, interrupt, begin), interrupt))
+            if is_live:
+                view = paced(view, 0 if chosen.pause else speed, begin, trace.following)
+            finish = view.show(
+                run, end_each(at_speed(records, speed if waits else float("inf"), interrupt, begin), interrupt)
+            )
             if chosen.stats:
                 say_lines(summary(run, finish))
             if interrupt.is_set():
                 raise typer.Exit(INTERRUPTED)
+
+
+def paced(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | None]) -> Shows:
+    """The live view at so many times the recorded speed, or at 0 with a key for each step, from one step on."""
+    from tokenglass.cli.views.live import LiveView
+    from tokenglass.cli.views.pace import Pace
+    from tokenglass.cli.views.seeking import step_number
+    from tokenglass.cli.views.several import Counted
+
+    pace = Pace(speed, is_recorded=speed > 0)
+    start = step_number(begin) if begin else None
+    if isinstance(view, Counted):
+        return replace(view, view=replace(view.view, pace=pace, start=start))  # type: ignore[type-var]
+    assert isinstance(view, LiveView)
+    return replace(view, pace=pace, start=start, reread=reread)
 
 
 def write_lines(trace: TraceReader) -> None:

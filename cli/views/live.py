@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -16,11 +16,12 @@ from tokenglass.cli.terminal.console import make_console, size
 from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.session import POLL, Key, Session
 from tokenglass.cli.views.pace import MAX, Pace, Schedule
+from tokenglass.cli.views.seeking import NEAR_TIE, SURPRISE, Entry, Goal, Moment, Past, RereadPast
 from tokenglass.cli.views.view import Setting, View
 from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, token_style
-from tokenglass.cli.widgets.widget import DIM, Row, glyphs_of
+from tokenglass.cli.widgets.widget import DIM, Row, Widget, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.runs.run import Run
 
@@ -28,7 +29,6 @@ INTERVAL = 0.05  # seconds between frames at least, while the run waits for them
 SHARE = 0.04  # of the run's time that frames may take
 LONGEST = 0.5  # seconds between frames on a terminal that is slow to write to
 SHORTEST = 0.025  # seconds between frames while the run is ahead of what is shown
-KEPT = 4096  # steps to go back to
 MEANING = {"h": "left", "l": "right", "k": "up", "j": "down", "=": "+", "end": "f"}
 
 
@@ -55,6 +55,8 @@ class LiveView:
     interrupt: threading.Event | None = None
     explain: Callable[[Step], Step] | None = None  # adds the flow to a step that is drawn
     follow: Callable[[Step], None] | None = None  # called with every step, for `explain`
+    reread: Callable[[int], Step | None] | None = None  # the step after so many others, of a run that is kept
+    start: Goal | None = None  # what comes before is shown at once
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         """Raises ParameterError for a stepwise pace without a terminal to read keys from."""
@@ -82,7 +84,7 @@ class LiveSession(Session):
         self._unshown: list[Segment] = [Segment(run.prompt, DIM)]
         self._history: list[float] = []
         self._progress = Progress(run, Totals(), history=self._history)
-        self._past = deque[Progress](maxlen=KEPT)
+        self._past = Past() if view.reread is None else RereadPast(view.reread)
         self._behind = 0  # steps between what is looked at and the newest
         self._complete = False
         self._tallest = 0
@@ -91,9 +93,15 @@ class LiveSession(Session):
         self._paused = pace.is_stepwise
         self._released = False  # the next step was asked for
         self._highlighted: int | None = None
+        self._entry: Entry | None = None
+        self._goal = view.start  # the last one, also once it is reached
+        self._seeks = view.start is not None  # steps are shown at once until the goal is reached
+        self._stays = self._paused  # there
+        self._words = ""  # about a goal that was not reached
 
     def run(self, records: Iterable[Record]) -> Finish:
         """Show the records until the last."""
+        self._show_now(0)
         self._draw()
         for record in records:
             self._await_turn(record)
@@ -160,17 +168,42 @@ class LiveSession(Session):
     def _await_turn(self, record: Record) -> None:
         """Until the record may be shown; keys are obeyed meanwhile."""
         interrupt = self._view.interrupt
+        if self._seeks and self._goal is not None:
+            is_met = self._can_wait and self._goal.is_met(next(self._moments(self._num_past)))
+            if is_met or isinstance(record, Finish):
+                self._stop_seeking(is_met=is_met)
+                self._draw(explain=False)
         self._released = not self._reads
         while not self._released and not (interrupt is not None and interrupt.is_set()):
-            holds = self._paused and self._can_wait
-            left = 0.0 if isinstance(record, Finish) else max(0.0, self._schedule.turn - time.perf_counter())
+            holds = self._paused and self._can_wait and not self._seeks
+            left = (
+                0.0
+                if isinstance(record, Finish) or self._seeks
+                else self._schedule.left_before(record, time.perf_counter())
+            )
             event = self.next_event(POLL if holds else min(left, POLL))
             if isinstance(event, Key):
-                self._obey(MEANING.get(event.name, event.name))
+                self._type(event.name)
+                if self._seeks and isinstance(record, Finish):
+                    self._stop_seeking(is_met=False)
                 self._draw(explain=False)
             elif left == 0 and not holds:
                 break
-        self._behind, self._highlighted = 0, None
+        self._behind, self._highlighted, self._words = 0, None, ""
+
+    def _type(self, key: str) -> None:
+        """A key: an end to seeking, part of what is being typed, or something to obey."""
+        if self._seeks:
+            self._seeks, self._paused = False, True
+        elif self._entry is None:
+            self._words = ""
+            self._obey(MEANING.get(key, key))
+        elif key == "enter":
+            goal, self._entry = self._entry.goal, None
+            if goal is not None:
+                self._seek(goal)
+        else:
+            self._entry = self._entry.typed(key)
 
     def _obey(self, key: str) -> None:
         schedule = self._schedule
@@ -197,6 +230,39 @@ class LiveSession(Session):
             count, step = len(choice.candidates), 1 if key == "down" else -1
             start = (-1 if key == "down" else count) if self._highlighted is None else self._highlighted
             self._paused, self._highlighted = True, (start + step) % count
+        elif key in ("/", "g"):
+            self._paused, self._entry = True, Entry(key)
+        elif key in ("s", "t") or (key == "n" and self._goal is not None):
+            self._seek({"s": SURPRISE, "t": NEAR_TIE}.get(key, self._goal))
+
+    # going to a place
+
+    def _seek(self, goal: Goal | None) -> None:
+        """Look at the first place that meets the goal among those that were shown, or show steps until there is one."""
+        assert goal is not None
+        self._goal, self._highlighted = goal, None
+        newest = self._num_past
+        if goal.is_next:
+            first = newest - self._behind + 1
+            places = (first + number for number, moment in enumerate(self._moments(first)) if goal.is_met(moment))
+            place = next(places, newest + 1)
+        else:
+            place = bisect_left(range(newest + 1), True, key=lambda place: goal.is_met(next(self._moments(place))))
+        self._paused = self._stays = True
+        self._seeks = place > newest
+        self._behind = max(0, newest - place)
+
+    def _stop_seeking(self, *, is_met: bool) -> None:
+        assert self._goal is not None
+        self._seeks, self._paused = False, self._stays
+        self._words = "" if is_met else self._goal.words
+
+    def _moments(self, first: int) -> Iterator[Moment]:
+        """What was shown from the past on, up to the newest."""
+        for progress in self._past.since(first):
+            yield moment_of(progress)
+        if first <= self._num_past:
+            yield moment_of(self._progress)
 
     # frames
 
@@ -204,6 +270,8 @@ class LiveSession(Session):
         """Whether there is time for a frame. While the next step waits there is, but for a terminal that is slow."""
         now = time.perf_counter()
         wait = self._schedule.turn - now
+        if self._seeks:
+            return now >= self._due
         if self._paused or self._schedule.shown <= 1 or wait >= max(SHORTEST, self._cost):
             return True
         return now >= (self._drawn + max(SHORTEST, 2 * self._cost) if wait > 0 else self._due)
@@ -225,7 +293,7 @@ class LiveSession(Session):
         """What the panel shows: the newest step, or one behind it."""
         if not self._behind:
             return self._progress
-        progress = self._past[-self._behind]
+        progress = self._past[len(self._past) - self._behind]
         history = self._history[: progress.totals.forwards]
         return replace(progress, history=history, behind=self._behind)
 
@@ -247,8 +315,15 @@ class LiveSession(Session):
             rows += [[] for _ in range(self._tallest - len(rows))]
         return rows
 
-    def _keys(self) -> Keys:
+    def _keys(self) -> Widget:
         schedule = self._schedule
+        if self._entry is not None:
+            return self._entry
         if self._paused:
-            return Keys("next" if schedule.pace.is_stepwise else "go on")
+            return Keys("next" if schedule.pace.is_stepwise else "go on", words=self._words)
         return Keys("pause", "speed" if schedule.rate is None else f"{schedule.rate:.{schedule.rate < 2:d}f} a second")
+
+
+def moment_of(progress: Progress) -> Moment:
+    step = progress.step
+    return Moment(() if step is None else step.settled, progress.totals.new_tokens, -1 if step is None else step.index)

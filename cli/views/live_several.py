@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.segment import Segment
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.views.live import LiveSession, LiveView
 from tokenglass.cli.views.pace import MAX, Pace
+from tokenglass.cli.views.seeking import Goal, Moment
 from tokenglass.cli.widgets.beams import SeveralPanel
 from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.panel import Size, panel_height
@@ -19,6 +20,9 @@ from tokenglass.cli.widgets.texts import Texts
 from tokenglass.cli.widgets.widget import Row, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step
 from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace_writer import shorten
+
+ENOUGH = 2  # candidates, to know a near-tie by
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class SeveralLive:
     panel: Size = "full"
     pace: Pace = MAX
     interrupt: threading.Event | None = None
+    start: Goal | None = None  # what comes before is shown at once
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         with SeveralSession(self, run) as session:
@@ -40,16 +45,21 @@ class SeveralSession(LiveSession):
     """One run of several texts on one terminal; a step of the pace is a pass, in which each text gets a token."""
 
     def __init__(self, view: SeveralLive, run: Run):
-        super().__init__(LiveView(view.console, view.panel, pace=view.pace, interrupt=view.interrupt), run)
+        super().__init__(
+            LiveView(view.console, view.panel, pace=view.pace, interrupt=view.interrupt, start=view.start), run
+        )
         self._whole = view.shown
         self._texts = Texts(run)
         self._records: list[Record] = []
         self._passes: list[int] = []  # how many records there were at the end of each pass but the newest
+        self._tokens: list[int] = []  # of the longest text, likewise
 
     def run(self, records: Iterable[Record]) -> Finish:
         """Show the records until the last."""
+        self._show_now(0)
         self._draw()
-        for record in records:
+        for whole in records:
+            record = shorten(whole, ENOUGH)
             if self._texts.begins_pass(record):
                 self._end_pass(record)
             self._texts.add(record)
@@ -57,6 +67,7 @@ class SeveralSession(LiveSession):
                 self._records.append(record)
             if self._texts.is_pass_whole and self._wants_frame():
                 self._draw()
+        self._await_turn(self._texts.run_totals.finish)
         self._complete = self._texts.is_complete = True
         return self._texts.run_totals.finish
 
@@ -77,6 +88,7 @@ class SeveralSession(LiveSession):
         self._await_turn(record)
         if self._can_wait:
             self._passes.append(len(self._records))
+            self._tokens.append(self._texts.new_tokens)
         self._show_now(1 if isinstance(record, Step) and record.choices else 0)
 
     @property
@@ -86,6 +98,14 @@ class SeveralSession(LiveSession):
     @property
     def _num_past(self) -> int:
         return len(self._passes)
+
+    def _moments(self, first: int) -> Iterator[Moment]:
+        for number in range(first, self._num_past + 1):
+            start, end = ([0, *self._passes, len(self._records)][number + place] for place in (0, 1))
+            steps = [record for record in self._records[start:end] if isinstance(record, Step)]
+            choices = [choice for step in steps for choice in step.choices]
+            token = [*self._tokens, self._texts.new_tokens][number]
+            yield Moment(choices, token, steps[-1].index if steps else -1)
 
     def _rows(self) -> list[Row]:
         """The panel, never lower than before."""

@@ -8,11 +8,13 @@ from typing import Self
 
 from tokenglass.cli.options.view import ViewOptions
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import Finish, Record
 
 FIRST = 12.0  # choices a second, at first
 MOST = 8.0  # seconds that the default adds to a run at most
 FAST = 1000.0  # choices a second
 CHANGE = 1.5  # by which a key press makes it faster or slower
+LONGEST = 60.0  # seconds that a recorded step may make anybody wait
 
 
 def due(index: float) -> float:
@@ -29,6 +31,7 @@ class Pace:
 
     rate: float | None = None
     factor: float = 1.0
+    is_recorded: bool = False  # the rate is then how many times the recorded speed
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -64,6 +67,8 @@ class Pace:
 
     def seconds(self, shown: int, count: int = 1) -> float:
         """How long `count` choices behind the first `shown` stay before the next may come."""
+        if self.is_recorded:
+            return 0.0  # what follows says how long it takes
         if self.rate is None:
             return (due(shown + count) - due(shown)) / self.factor
         return count / (self.rate * self.factor) if self.rate else math.inf
@@ -93,6 +98,15 @@ class Schedule:
         if not self._count:
             return self._since
         return self._since + self.pace.seconds(self.shown - self._count, self._count)
+
+    def left_before(self, record: Record, now: float) -> float:
+        """Seconds until this record, the next, may be shown; an end may at once."""
+        if isinstance(record, Finish):
+            return 0.0
+        turn, pace = self.turn, self.pace
+        if pace.is_recorded and pace.rate is not None and record.seconds > 0:
+            turn += min(record.seconds / (pace.rate * pace.factor), LONGEST)
+        return max(0.0, turn - now)
 
     @property
     def rate(self) -> float | None:

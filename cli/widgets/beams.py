@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from tokenglass.cli.terminal.wrapping import READABLE
-from tokenglass.cli.widgets.lines import Keys, PrefillBar, Rule, note
+from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
 from tokenglass.cli.widgets.texts import State, Text, Texts
 from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
 
@@ -24,7 +24,7 @@ class SeveralPanel(Widget):
 
     texts: Texts
     height: int
-    keys: Keys | None = None
+    keys: Widget | None = None
     behind: int = 0  # passes, of the newest one
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:

@@ -13,6 +13,7 @@ from tokenglass.cli.widgets.widget import CHOSEN, DIM, Glyphs, Row, Widget, cell
 from tokenglass.model.records.steps import Candidate, Choice
 
 LEFT = 8  # cells of the label
+MOST = 1.001  # that probabilities add up to
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class DrawStrip(Widget):
         return [[*row, Segment(glyphs.ends[1], DIM), Segment(f"  {draw:.2f}")]]
 
     def explains(self, draw: float) -> bool:
-        """Whether the draw falls where the chosen token is, or must be."""
-        found = next((stretch for stretch in stretches(self.choice) if stretch.start <= draw < stretch.end), None)
-        if found is None or self.choice.rank is None:
+        """Whether the draw falls where the chosen token is, or must be, among probabilities that are any."""
+        every = list(stretches(self.choice))
+        found = next((stretch for stretch in every if stretch.start <= draw < stretch.end), None)
+        if found is None or self.choice.rank is None or not all(0 < stretch.end < MOST for stretch in every):
             return False
         return found.candidate is None or found.candidate.token_id == self.choice.token_id
 

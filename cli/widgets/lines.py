@@ -158,12 +158,15 @@ class Keys(Widget):
 
     space: str = "pause"
     speed: str = ""  # where it can be changed
+    words: str = ""  # about the last key
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         arrows = "left right" if glyphs.ascii_only else "← →"
         words = {"space": self.space, "f": "to the end", arrows: "steps", "q": "stop"}
         words |= {"+ -": self.speed} if self.speed else {"k j": "look"}
-        fields = [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
+        words |= {"/ g": "find", "s t": "surprise, tie", "n": "again"}
+        told = [[Segment(one_line(self.words, glyphs), BOLD)]] if self.words else []
+        fields = told + [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
         return labelled("keys", fields, width, glyphs, gap=2)[:1]
 
 

@@ -16,7 +16,7 @@ from tokenglass.cli.widgets.cache_bar import CacheBar
 from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip
 from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
-from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, Keys, PrefillBar, Rule, SpeedLine, note
+from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, PrefillBar, Rule, SpeedLine, note
 from tokenglass.cli.widgets.token_text import ColorBy, Legend, Ramp
 from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
@@ -91,7 +91,7 @@ class Panel(Widget):
     height: int
     color_by: ColorBy = "none"
     ramp: Ramp | None = None
-    keys: Keys | None = None
+    keys: Widget | None = None
     highlighted: int | None = None
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:

@@ -32,6 +32,7 @@ class TraceReader:
         """A stream that is no plain file is copied to a temporary one as far as it is read."""
         self.note = ""
         self._starts = array("Q", [0])  # of every line that was read, and of the next
+        self._run = 0  # the line of the newest one
         self._source: Iterator[bytes] | None = None
         self._file = stream
         first = stream.read(len(MAGIC)) if is_file else b""
@@ -55,8 +56,15 @@ class TraceReader:
             raise TraceError("trace: it is empty")
         number = 0
         while (record := self.record(number)) is not None:
+            if isinstance(record, Run):
+                self._run = number
             yield record
             number += 1
+
+    def following(self, count: int) -> Step | None:
+        """The step that stands behind the newest run and `count` other records; None where there is none."""
+        record = self.record(self._run + 1 + count)
+        return record if isinstance(record, Step) else None
 
     def record(self, number: int) -> Run | Step | Finish | None:
         """The record of a line, counted from 0; None behind the last. Raises TraceError with the line's number."""
