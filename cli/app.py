@@ -8,10 +8,8 @@ import errno
 import importlib
 import keyword
 import os
-import re
 import sys
-from itertools import takewhile
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -19,9 +17,10 @@ from tokenglass.cli.commands.generate import generate, print_version
 from tokenglass.cli.exit_codes import CLOSED_PIPE, DONE, ERROR, INTERRUPTED, USAGE
 from tokenglass.cli.options import Version
 from tokenglass.cli.options.aliases import with_dashes
-from tokenglass.cli.options.command import Command, Group, option_names
+from tokenglass.cli.options.command import Command, Group
+from tokenglass.cli.options.usage import usage_message
 from tokenglass.cli.say import LONGEST, cut, guard_streams, say, say_lines, write
-from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, did_you_mean, is_out_of_memory
+from tokenglass.model.errors import ParameterError, PromptError, TokenglassError, is_out_of_memory
 
 COMMANDS = {
     "Write": ("generate", "chat", "pick"),
@@ -116,31 +115,6 @@ def explain(error: BaseException) -> tuple[int, str]:
             about = f"{error.filename}: " if error.filename else ""
             message = f"{about}{error.strerror or error}"
     return code, " ".join(cut(message, 4 * LONGEST).split())
-
-
-def usage_message(error: typer.TyperException, arguments: list[str]) -> str:
-    """What is wrong with the arguments, and what was meant or where to read on."""
-    context = getattr(error, "ctx", None)
-    message = error.format_message().rstrip(".")
-    if context is None:
-        return message
-    unknown = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
-    if unknown.startswith("--"):
-        if meant := did_you_mean(unknown, option_names(context.command, context)):
-            return f"no option {unknown}{meant}"
-        message = f"no option {unknown}"
-    elif unknown:  # a single dash: only its first letter was looked for
-        message = f"no option {next(argument for argument in arguments if argument.startswith(unknown))}"
-    hint = dash_hint(context.command, bool(unknown), arguments)
-    return f"{message}{hint}; see {context.command_path} --help"
-
-
-def dash_hint(command: Any, is_unknown: bool, arguments: list[str]) -> str:
-    """What to do where a text may have been taken for an option: it is unknown, or looks like a text."""
-    given = [*takewhile(lambda argument: argument != "--", arguments)]
-    is_text = any(re.match(r"-(?:[^-\s]*\s|--)", argument) for argument in given)
-    takes_text = any(parameter.name in ("prompt", "text") for parameter in command.params)
-    return "; a text that begins with a dash goes behind --" if takes_text and (is_text or is_unknown) else ""
 
 
 def leave(code: int) -> NoReturn:

@@ -13,7 +13,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from tokenglass.cli.terminal.terminal import (
     NOT_ASCII,
@@ -42,11 +42,15 @@ def say_lines(text: str) -> None:
 
 def say_dim(message: str) -> None:
     """A line that may be overlooked, on stderr."""
-    is_plain = not is_terminal(sys.stderr) or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb")
-    if is_plain:
+    if is_plain(sys.stderr):
         say(message)
         return
     print(f"{pending_newline()}\x1b[2m{one_line(message)}\x1b[0m", file=plain_stream(sys.stderr), flush=True)
+
+
+def is_plain(stream: TextIO | None) -> bool:
+    """Whether styles are better left out."""
+    return bool(not is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb"))
 
 
 class TextOutput(io.BufferedWriter):

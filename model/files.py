@@ -1,4 +1,7 @@
-"""Reading files that a stranger may have sent: regular ones only, and never more than a limit. No torch here."""
+"""Reading files that a stranger may have sent: regular ones only, and never more than a limit; writing whole ones.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -92,3 +95,21 @@ def parse_json(content: bytes, where: str, error: type[TokenglassError] = Config
     if not isinstance(value, dict):
         raise error(f"{where}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def write_whole(text: str, path: Path, *, new: bool) -> None:
+    """Write a file whole or not at all. Raises OSError, ValueError; FileExistsError where a `new` one is there."""
+    content = text.encode("utf-8")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if new:
+        path.touch(exist_ok=False)
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+        part.replace(path)
+    except BaseException:
+        if new:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        part.unlink(missing_ok=True)

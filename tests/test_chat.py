@@ -142,13 +142,14 @@ def test_messages_that_are_none_are_refused(text: str) -> None:
 
 
 def say(conversation: Conversation, text: str) -> tuple[str, Finish, Request]:
+    turn = conversation.ask(text)
     request = Request(
-        conversation.prompt_ids(text),
+        turn.prompt_ids,
         seed=5,
         max_new_tokens=12,
         sampling=SamplingParameters(temperature=1.0, top_p=1.0),
     )
-    records = list(conversation.answer(text, request, threading.Event()))
+    records = list(conversation.answer(turn, request, threading.Event()))
     finish = records[-1]
     assert isinstance(finish, Finish)
     return "".join(record.text for record in records), finish, request

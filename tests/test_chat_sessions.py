@@ -38,7 +38,7 @@ def start(folder: Path, *arguments: str) -> Terminal:
         *arguments,
     ]
     terminal = Terminal(program=f"exec {shlex.join(program)}", columns=120, lines=50)
-    terminal.wait_for_words("/clear forgets")
+    terminal.wait_for_words("/help names")
     terminal.wait_for(lambda: terminal.shown().endswith("\n>"))
     return terminal
 

@@ -17,7 +17,7 @@ from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
-from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.conversation import Conversation, Turn
 from tokenglass.model.decoding.drafts import NgramDrafter
 from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.decoding.job import Job
@@ -30,7 +30,7 @@ from tokenglass.model.errors import EngineError
 from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.model.text.chat import ChatTemplate
+from tokenglass.model.text.chat import ChatTemplate, Message
 
 FLAG = threading.Event()
 ENDS = 6  # forward passes that work
@@ -74,7 +74,8 @@ def tale() -> Any:
 
 
 def conversation(engine: Any, tokenizer: Any, request: Request) -> Iterator[Record]:
-    return Conversation(engine, tokenizer, ChatTemplate("", {})).answer("Hello", request, FLAG)
+    turn = Turn((Message("user", "Hello"),), request.prompt_ids)
+    return Conversation(engine, tokenizer, ChatTemplate("", {})).answer(turn, request, FLAG)
 
 
 def parallel(engine: Any, tokenizer: Any, request: Request) -> Iterator[Record]:

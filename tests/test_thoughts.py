@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import tiny
@@ -37,7 +38,7 @@ def test_any_pieces_give_what_an_expression_finds_in_the_whole(pieces: list[str]
 @given(text=st.text("<think>/ \nab", max_size=40), cuts=st.lists(st.integers(0, 40), max_size=6))
 def test_letters_of_tags_cut_anywhere_lose_nothing(text: str, cuts: list[int]) -> None:
     ends = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
-    pieces = [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [text[start:end] for start, end in pairwise(ends)]
     assert read(pieces, Thoughts()) == read([text], Thoughts())
 
 

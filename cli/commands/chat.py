@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,18 +12,15 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import System
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.trace import TraceOptions
-from tokenglass.cli.options.view import Panel, PanelSize, Speed, ViewName, ViewOptions
+from tokenglass.cli.options.view import Panel, PanelSize, Speed, ViewOptions
 from tokenglass.cli.run.trace import Keeper
-from tokenglass.cli.say import say, say_lines
+from tokenglass.cli.say import say, say_dim
 from tokenglass.cli.terminal.opening import opening
-from tokenglass.model.errors import PromptError, TokenglassError
-from tokenglass.model.files import expand_home
+from tokenglass.model.errors import TokenglassError
 
 if TYPE_CHECKING:
-    from tokenglass.cli.terminal.interrupts import ChatInterrupts
-    from tokenglass.model.decoding.conversation import Conversation
-
-HELP = "/clear forgets the conversation, /save FILE writes it as JSON, /help shows this; Ctrl-D ends"
+    from tokenglass.cli.run.chat import Chat
+    from tokenglass.cli.run.lines import LineReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,112 +46,75 @@ def chat(
 ) -> None:
     """Talk with a chat model, turn by turn.
 
-    Only what is new is computed at each turn. /clear, /save FILE and /help work at the prompt; Ctrl-C stops an answer,
-    Ctrl-D ends.
+    Only what is new is computed at each turn. /help at the prompt names the commands: retry, undo, settings, files.
+    Without -m, the chat model that is here answers. Ctrl-C stops an answer, Ctrl-D ends.
     """
     with opening() as first:
         from tokenglass.cli.run import session
-        from tokenglass.cli.run.request import build_request, fit, lengths, plan_caches
-        from tokenglass.cli.run.summary import summary
+        from tokenglass.cli.run.chat import Chat
+        from tokenglass.cli.run.chat_commands import COMMANDS
+        from tokenglass.cli.run.lines import LineReader
+        from tokenglass.cli.run.model_folder import chat_model
+        from tokenglass.cli.run.request import build_request, plan_caches
         from tokenglass.cli.terminal.interrupts import ChatInterrupts
-        from tokenglass.cli.views.view import Setting, make_view
         from tokenglass.model.decoding.conversation import Conversation
-        from tokenglass.model.runs.run import describe_run
         from tokenglass.model.text.chat import ChatTemplate, Message
 
         name = session.settle_view(view)
         keeper = Keeper(trace, view.candidates)
+        if model.model is None:
+            model = replace(model, model=chat_model())
         opened = session.open_model(model, first)
         template = ChatTemplate.from_folder(opened.checkpoint.folder)
         settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.candidates, chat=True))
         loaded = session.load(opened, plan_caches(settings, opened), first)
-        conversation = Conversation(
-            loaded.engine, loaded.tokenizer, template, () if system is None else (Message("system", system),)
-        )
-    interactive = sys.stdin is not None and sys.stdin.isatty()
-
-    def turn(line: str) -> None:
-        """Answer one line of the user. Raises TokenglassError, KeyboardInterrupt."""
-        interrupts.arm()
-        prompt_ids = fit(loaded, conversation.prompt_ids(line), control, None)
-        most, least = lengths(loaded, control, len(prompt_ids))
-        request = replace(settings, prompt_ids=prompt_ids, max_new_tokens=most, min_new_tokens=least)
-        reused = conversation.reuse(request.prompt_ids, request.planned_length(loaded.limit))
-        run = describe_run(loaded, request, prompt="", identify=keeper.is_on or name is ViewName.jsonl)
-        flag = interrupts.soften()
-        finish = make_view(name, Setting(view, flag)).show(*keeper.keep(run, conversation.answer(line, request, flag)))
-        interrupts.disarm()
-        if not sys.stdout.isatty():
-            sys.stdout.buffer.write(b"\n")  # one answer after another
-            sys.stdout.buffer.flush()
-        if interactive or view.stats:
-            say(f"({reused:,} of {len(request.prompt_ids):,} prompt positions reused)")
-        if view.stats:
-            say_lines(summary(run, finish))
-
+        messages = () if system is None else (Message("system", system),)
+        conversation = Conversation(loaded.engine, loaded.tokenizer, template, messages)
+    lines = LineReader([command.name for command in COMMANDS])
     with keeper, ChatInterrupts().handled() as interrupts:
-        if interactive:
-            say(f"{loaded.name}, seed {settings.seed}. {HELP}")
-        while (line := next_line(interactive, interrupts)) is not None:
-            try:
-                if line.startswith("/"):
-                    say(obey(line, conversation))
-                elif line.strip():
-                    turn(line)
-            except (TokenglassError, KeyboardInterrupt) as error:
-                interrupts.disarm()
-                if not interactive:
-                    raise
-                say(f"{error}; /clear begins anew" if isinstance(error, TokenglassError) else "")
+        chat = Chat(
+            loaded,
+            conversation,
+            control,
+            replace(sampling, show_chain=False),
+            model,
+            view,
+            name,
+            keeper,
+            interrupts,
+            settings,
+            lines.is_interactive,
+        )
+        if lines.is_interactive and not view.quiet:
+            say_dim(f"{loaded.name}, seed {settings.seed}. /help names the commands, Ctrl-D ends.")
+        talk(chat, lines)
 
 
-def next_line(interactive: bool, interrupts: ChatInterrupts) -> str | None:
-    """The next line of the user, or None at the end. On a terminal, Ctrl-C empties a line, and bytes that are no text
-    are told of."""
+def talk(chat: Chat, lines: LineReader) -> None:
+    """Answer line after line. On a terminal no error ends the chat, and Ctrl-C stops what is going on."""
+    from tokenglass.cli.run.chat_commands import EndOfChat, obey
+
+    interrupts = chat.interrupts
     while True:
+        line: str | None = ""
         try:
             interrupts.arm()
-            line = read_line(interactive)
+            line = lines.read()
+            if line is None:
+                return
+            if line.startswith("/"):
+                if said := obey(chat, line):
+                    say(said)
+            elif line.strip():
+                chat.answer(chat.conversation.ask(line))
             interrupts.disarm()
-            return line
-        except (PromptError, KeyboardInterrupt) as error:
+        except EndOfChat:
+            return
+        except (TokenglassError, KeyboardInterrupt) as error:
             interrupts.disarm()
-            if not interactive:
+            goes_on = isinstance(error, TokenglassError) and bool(line) and line.startswith("/")
+            if not (chat.interactive or goes_on):
                 raise
-            say(str(error))
-
-
-def read_line(interactive: bool) -> str | None:
-    """The next line of the user, or None at the end. Raises PromptError."""
-    from tokenglass.cli.run.prompt import decode, utf8_argument
-
-    if not interactive:
-        line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
-        return decode(line, "stdin", keep_newline=False) if line else None
-    import contextlib
-
-    with contextlib.suppress(ImportError):  # line editing and history, where the platform has them
-        import readline  # noqa: F401  (input() uses it once it is imported)
-    try:
-        return utf8_argument(input("> "))
-    except EOFError:
-        say("")
-        return None
-
-
-def obey(line: str, conversation: Conversation) -> str:
-    """Carry out a line that begins with a slash; what to say about it."""
-    import json
-
-    command, _, argument = line.strip().partition(" ")
-    if command == "/clear":
-        conversation.clear()
-        return "the conversation is forgotten"
-    if command == "/save" and argument:
-        messages = [message.fields for message in conversation.messages]
-        try:
-            expand_home(argument).write_text(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", "utf-8")
-        except (OSError, ValueError) as error:  # a null byte in the name, or half a character
-            return f"{argument}: {getattr(error, 'strerror', None) or error}"
-        return f"{len(messages)} messages written to {argument}"
-    return HELP if command == "/help" else f"unknown command {command}; {HELP}"
+            say(str(error) or ("" if line else "Ctrl-D ends the chat"))
+        if chat.interactive and line:
+            say("")

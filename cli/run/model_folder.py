@@ -16,6 +16,26 @@ def model_folder(name: str | None, opening: Opening = NO_OPENING) -> Path:
     return import_once(path, opening) if path.suffix.lower() == ".gguf" and path.is_file() else path
 
 
+def chat_model() -> str:
+    """The folder of a model with a chat template that was pulled or imported; those of the catalog go first.
+
+    Raises StoreError where there is none.
+    """
+    from tokenglass.model.checkpoint.store import imports_folder, kept_folders, models_folder
+    from tokenglass.model.errors import StoreError
+    from tokenglass.model.importers.catalog import read_catalog
+    from tokenglass.model.text.chat import has_template
+
+    kept = kept_folders(imports_folder()) | kept_folders(models_folder())
+    catalog = read_catalog()
+    for name in (*(name for name in catalog if name in kept), *kept):
+        if has_template(kept[name]):
+            return str(kept[name])
+    raise StoreError(
+        f"no chat model is here yet; `tokenglass pull {next(iter(catalog))}` gets one, or name one with -m"
+    )
+
+
 def import_once(path: Path, opening: Opening) -> Path:
     """The folder that a GGUF file was imported to, now or before."""
     from tokenglass.cli.progress import watch_store

@@ -54,8 +54,12 @@ def build_request(
     top: int,
     *,
     chat: bool = False,
+    notes: bool = True,
 ) -> Request:
-    """What the options ask for, of a text or of a turn in a chat. Raises ParameterError, PromptError."""
+    """What the options ask for, of a text or of a turn in a chat; `notes` tell what is not applied.
+
+    Raises ParameterError, PromptError.
+    """
     from tokenglass.cli.run.constraint import read_constraint
 
     checkpoint = opened.checkpoint.generation_config
@@ -63,7 +67,7 @@ def build_request(
     return Request(
         prompt_ids=prompt_ids,
         seed=secrets.randbits(32) if sampling.seed is None else sampling.seed,
-        sampling=sampling_parameters(opened, sampling),
+        sampling=sampling_parameters(opened, sampling, notes=notes),
         max_new_tokens=most,
         min_new_tokens=least,
         ignore_eos=control.ignore_eos,
@@ -154,12 +158,15 @@ def fit(
     return prompt_ids
 
 
-def sampling_parameters(opened: OpenedModel, options: SamplingOptions) -> SamplingParameters:
-    """The checkpoint's defaults, overridden by what was given; what is not applied is told. Raises ParameterError."""
+def sampling_parameters(opened: OpenedModel, options: SamplingOptions, *, notes: bool = True) -> SamplingParameters:
+    """The checkpoint's defaults, overridden by what was given; `notes` tell what is not applied.
+
+    Raises ParameterError.
+    """
     from tokenglass.model.sampling.chain import describe_chain
 
     checkpoint = opened.checkpoint.generation_config
-    for note in checkpoint.notes:
+    for note in checkpoint.notes if notes else ():
         say(f"note: {note}")
     parameters = checkpoint.sampling(**options.values(opened.tokenizer, opened.vocab_size))
     if options.show_chain:

@@ -107,7 +107,7 @@ class LiveSession(Session):
             self._await_turn(record)
             if isinstance(record, Finish):
                 self._progress = replace(self._progress, finish=record)
-                self._unshown.append(Segment(record.text))
+                self._unshown += self.segments(record)
                 continue
             self._take(record)
             if self._wants_frame():
@@ -121,13 +121,17 @@ class LiveSession(Session):
         """The last frame, its panel whole; after an error the text alone."""
         with self.frame():
             if self._complete:
-                self._region.finish(self.text_to_leave(), self._rows())
+                self._region.finish(self.text_to_leave(), self.rows_to_leave())
             else:
                 self._region.leave(self.text_to_leave())
 
     def redraw(self) -> None:
         self._tallest = 0
         self._draw(explain=False)
+
+    def rows_to_leave(self) -> list[Row]:
+        """What stays below the text at the end."""
+        return self._rows()
 
     def text_to_leave(self) -> list[Segment]:
         """What has come and was not written yet."""
@@ -143,11 +147,16 @@ class LiveSession(Session):
             self._past.append(self._progress)
         self._progress = self._progress.plus(step)
         self._show_now(max(1, len(step.settled)) if step.choices else 0)
-        if step.text:
-            style, choice = None, self._progress.choice
-            if self._view.color_by != "none" and choice is not None:
-                style = token_style(choice, self._view.color_by, self._ramp)
-            self._unshown.append(Segment(step.text, style))
+        self._unshown += self.segments(step)
+
+    def segments(self, record: Record) -> list[Segment]:
+        """What the text gets from a record."""
+        if not record.text:
+            return []
+        style, choice = None, self._progress.choice
+        if self._view.color_by != "none" and choice is not None and isinstance(record, Step):
+            style = token_style(choice, self._view.color_by, self._ramp)
+        return [Segment(record.text, style)]
 
     # the pace and the keys
 

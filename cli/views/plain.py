@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -66,13 +66,18 @@ class PlainView:
         written = run.prompt
         try:
             for record in records:
-                self._write(record.text)
-                written = record.text or written
+                for text, style in self.parts(record):
+                    self._write(text, style)
+                    written = text or written
         finally:
             if not written.endswith("\n"):
                 self.console.line()
         assert isinstance(record, Finish)
         return record
+
+    def parts(self, record: Record) -> Sequence[tuple[str, str | None]]:
+        """The texts of a record, each with its style."""
+        return ((record.text, None),)
 
     def _write(self, text: str, style: str | None = None) -> None:
         if text:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+
+import torch
 
 from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.inspection.reading import flow_rows
+from tokenglass.model.inspection.reading import Reading, flow_rows
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.torch_engine.engine import TorchEngine, build_transformer
@@ -17,6 +19,14 @@ from tokenglass.model.torch_engine.transformer import Transformer
 def modules_of(engine: NativeEngine) -> Transformer:
     """The same weights as torch modules, to look into."""
     return build_transformer(engine.config, engine.weights)
+
+
+def reading_of(engine: TorchEngine | NativeEngine, token_ids: Sequence[int], piece: Callable[[int], bytes]) -> Reading:
+    """The text as the engine's model reads it. Raises PromptError."""
+    if not isinstance(engine, TorchEngine):
+        model = modules_of(engine)
+        engine = TorchEngine(model, torch.device("cpu"), next(model.parameters()).dtype)
+    return Reading(engine, token_ids, piece)
 
 
 class Explainer:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tokenglass.model.decoding.branches import Branches, Node
+from tokenglass.model.files import write_whole
 from tokenglass.model.records.codec import to_dict
 from tokenglass.model.runs.run import Run
 
@@ -56,13 +56,4 @@ def finite(number: float) -> float | None:
 
 def write(content: dict[str, Any], path: Path, *, new: bool) -> None:
     """Write the file whole or not at all. Raises OSError; FileExistsError where a `new` one is there already."""
-    if new:
-        path.touch(exist_ok=False)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("x", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, allow_nan=False, indent=1)
-            file.write("\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n", path, new=new)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.config.fields import first_few, quote, shown_name
-from tokenglass.model.errors import ParameterError, TemplateError
+from tokenglass.model.errors import ParameterError, TemplateError, TokenglassError
 from tokenglass.model.files import read_text
 from tokenglass.model.text.chat_names import encode_hidden, hide_names, texts_of
 from tokenglass.model.text.chat_process import TemplateProcess
@@ -74,21 +74,37 @@ class ChatTemplate:
         """The conversation up to where the assistant answers. Raises TemplateError, in bounded time and memory."""
         return self._render([message.fields for message in messages])
 
-    def encode(self, messages: Sequence[Message], tokenizer: Tokenizer, begun: str = "") -> tuple[int, ...]:
+    def encode(
+        self, messages: Sequence[Message], tokenizer: Tokenizer, begun: str = "", *, is_generated: bool = False
+    ) -> tuple[int, ...]:
         """Token ids of the rendered conversation, and of an answer that is `begun` already.
 
         The template's special tokens are control, and so are those of the system's messages and of answers that were
-        given; in what a user, a tool or a model said they are text. Raises TemplateError, TokenizerError, PromptError.
+        given; in what a user, a tool or a model said they are text, in `begun` where it `is_generated`.
+        Raises TemplateError, TokenizerError, PromptError.
         """
         said = [message.fields for message in messages if message.is_said]
         others = [self.source, begun, *self.variables.values(), *texts_of([m.fields for m in messages])]
+        if is_generated:
+            said.append({"content": begun})
         said, originals = hide_names(said, tokenizer, others)
+        if is_generated:
+            begun = str(said.pop()["content"])
         hidden = iter(said)
         rendered = self._render([next(hidden) if message.is_said else message.fields for message in messages])
         return encode_hidden(rendered + begun, originals, tokenizer)
 
     def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         return self.process.render(self.source, messages, self.variables)
+
+
+def has_template(folder: Path) -> bool:
+    """Whether a checkpoint is a chat model that can be used."""
+    try:
+        ChatTemplate.from_folder(folder)
+    except TokenglassError:
+        return False
+    return True
 
 
 def parse_messages(text: str) -> tuple[Message, ...]:

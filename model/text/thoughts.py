@@ -33,10 +33,10 @@ TAGS = (  # of DeepSeek-R1, Qwen3 and many others; Mistral; Cohere; Seed-OSS; mo
 
 def tags_of(template: str, tokenizer: Tokenizer) -> Tags:
     """The tags that the tokenizer has as tokens, else those that the template names, else the usual ones."""
-    known = [(tags, *(tokenizer.backend.token_to_id(name) for name in (tags.begin, tags.end))) for tags in TAGS]
-    for tags, begin, end in known:
+    special = tokenizer.special_tokens
+    for tags in TAGS:
+        begin, end = (tokenizer.backend.token_to_id(name) for name in (tags.begin, tags.end))
         if begin is not None and end is not None:
-            special = tokenizer.special_tokens
             return Tags(tags.begin, tags.end, begin if begin in special else None, end if end in special else None)
     return next((tags for tags in TAGS if tags.begin in template and tags.end in template), TAGS[0])
 
@@ -58,6 +58,11 @@ class Thoughts:
         """The beginning of an answer; a template may open the thought itself."""
         text = b"".join(map(tokenizer.piece, prompt_ids[-WINDOW:])).decode("utf-8", "replace")
         return Thoughts(tags, is_thinking=text.rstrip().endswith(tags.begin))
+
+    @staticmethod
+    def over(said: str, thought: str, tags: Tags) -> Thoughts:
+        """An answer that has begun to speak."""
+        return Thoughts(tags, thought=thought, said=said, _is_over=True)
 
     def add(self, text: str, token_ids: Collection[int] = ()) -> tuple[str, str]:
         """More of the answer, and the tokens that were chosen: what of it is thought, and what is said."""
