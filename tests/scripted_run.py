@@ -18,6 +18,7 @@ from typing import Any
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.interrupts import soft_interrupt
 from tokenglass.cli.terminal.terminal import supports_live
+from tokenglass.cli.views.chat import in_chat
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.views.plain import PlainView
@@ -27,6 +28,7 @@ from tokenglass.model.errors import EngineError
 from tokenglass.model.records.steps import CacheUsage, Candidate, Choice, Finish, Record, Step, Totals
 from tokenglass.model.runs.run import EngineSettings, Run, Search
 from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.text.thoughts import Thoughts
 
 PROMPT = "Once upon a time"
 STORY = (
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--hold", type=int, nargs="*", default=())
     parser.add_argument("--hold-file", type=Path)
+    parser.add_argument("--chat", action="store_true", help="the view of an answer in a chat")
     parser.add_argument("--pieces", help="a Python literal: the texts of the tokens")
     given = parser.parse_args()
     pieces = __import__("ast").literal_eval(given.pieces) if given.pieces else STORY
@@ -161,6 +164,8 @@ def main() -> None:
         view: View = PlainView(console)
         if supports_live(sys.stdout, sys.stderr):
             view = LiveView(console, given.panel, given.color_by, given.speed, interrupt)
+        if given.chat:
+            view = in_chat(view, Thoughts())
         stream = records(
             list(pieces) * given.repeat,
             given.prompt_tokens,

@@ -87,6 +87,7 @@ def chat(
         )
         if lines.is_interactive and not view.quiet:
             say_dim(f"{loaded.name}, seed {settings.seed}. /help names the commands, Ctrl-D ends.")
+            say("")
         talk(chat, lines)
 
 
@@ -112,7 +113,7 @@ def talk(chat: Chat, lines: LineReader) -> None:
             return
         except (TokenglassError, KeyboardInterrupt) as error:
             interrupts.disarm()
-            goes_on = isinstance(error, TokenglassError) and bool(line) and line.startswith("/")
+            goes_on = isinstance(error, TokenglassError) and (line or "").startswith("/")
             if not (chat.interactive or goes_on):
                 raise
             say(str(error) or ("" if line else "Ctrl-D ends the chat"))

@@ -26,9 +26,9 @@ from tokenglass.model.records.steps import Finish, Reason
 from tokenglass.model.runs.run import describe_run
 
 ADVICE: dict[Reason, str] = {
-    "length": "-n is reached; /continue goes on",
-    "interrupt": "stopped; /continue goes on, /retry answers anew",
-    "context": "the context is full; /undo or /clear makes room",
+    "length": "stopped at -n: /continue goes on",
+    "interrupt": "stopped: /continue goes on, /retry begins anew",
+    "context": "the context is full: /undo or /clear makes room",
 }
 
 
@@ -64,11 +64,11 @@ class Chat:
         if not sys.stdout.isatty():
             sys.stdout.buffer.write(b"\n")  # one answer after another
             sys.stdout.buffer.flush()
-        reuse = f"{reused:,} of {len(request.prompt_ids):,} prompt positions reused"
+        reuse = f"{reused:,} of {len(request.prompt_ids):,}"
         if self.interactive and not self.view.quiet:
             say_dim(facts(finish, reuse))
         elif self.view.stats:
-            say(f"({reuse})")
+            say(f"({reuse} prompt positions reused)")
         if self.view.stats:
             say_lines(summary(run, finish))
 
@@ -108,6 +108,6 @@ def facts(finish: Finish, reuse: str) -> str:
     totals = finish.totals
     words = ["1 token" if totals.new_tokens == 1 else f"{totals.new_tokens:,} tokens"]
     words += [] if totals.decode_rate is None else [f"{totals.decode_rate:,.0f} tok/s"]
-    words.append(reuse)
+    words.append(f"{reuse} positions reused")
     words += [] if finish.reason == "eos" else [ADVICE.get(finish.reason) or in_words(finish.reason)]
     return ", ".join(words)

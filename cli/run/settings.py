@@ -30,9 +30,10 @@ def change(setting: str, control: ControlOptions, sampling: SamplingOptions) -> 
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": with_dashes})
     app.command(cls=Command, add_help_option=False)(options)
     try:
-        name, *values = shlex.split(setting)
-        dashes = "" if name.startswith("-") else "-" if len(name) == 1 else "--"
-        arguments = [f"{dashes}{name}", *values]
+        first, *values = shlex.split(setting)
+        if not (name := first.lstrip("-")):
+            raise ValueError
+        arguments = [f"-{name}" if len(name) == 1 else f"--{name}", *values]
         app(arguments, prog_name="/set", standalone_mode=False)
     except typer.TyperException as error:
         raise ParameterError(usage_message(error, arguments, "as in /set temperature 0.5")) from None

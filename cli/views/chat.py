@@ -87,7 +87,7 @@ class ChatSession(LiveSession):
     def _fold(self) -> str:
         glyphs = glyphs_of(self._view.console.options)
         number = "1 token" if self._num_tokens == 1 else f"{self._num_tokens:,} tokens"
-        return f"{glyphs.marker} thought for {number} (/thoughts shows them)"
+        return f"{glyphs.marker} thought for {number} (/thoughts)"
 
     def _thought_rows(self, below: int) -> list[Row]:
         """The end of the thought, in what room the panel leaves."""

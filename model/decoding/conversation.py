@@ -131,7 +131,7 @@ class Conversation:
         """Take back the last message of the user and all that came after it; the message. Raises PromptError."""
         places = [place for place, message in enumerate(self.messages) if message.role == "user"]
         if not places:
-            raise PromptError("there is nothing to take back")
+            raise PromptError("there is no message to take back")
         message, self.messages, self.last = self.messages[places[-1]], self.messages[: places[-1]], None
         return message.content if isinstance(message.content, str) else ""
 
