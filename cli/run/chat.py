@@ -109,5 +109,5 @@ def facts(finish: Finish, reuse: str) -> str:
     words = ["1 token" if totals.new_tokens == 1 else f"{totals.new_tokens:,} tokens"]
     words += [] if totals.decode_rate is None else [f"{totals.decode_rate:,.0f} tok/s"]
     words.append(f"{reuse} positions reused")
-    words += [] if finish.reason == "eos" else [ADVICE.get(finish.reason) or in_words(finish.reason)]
+    words += [] if finish.reason == "eos" else [ADVICE.get(finish.reason) or in_words(finish)]
     return ", ".join(words)
