@@ -59,14 +59,15 @@ def choose(
     source = None if jsonl else read_source(prompt, prompt_file, keep_newline=keep_newline)
     with opening(source or "") as first:
         from tokenglass.cli.run import session
-        from tokenglass.cli.run.question import Asking, has_template, read_prompt_or_messages
+        from tokenglass.cli.run.question import Asking, read_prompt_or_messages
         from tokenglass.cli.views import choose as views
         from tokenglass.model.engine.memory import Caches
         from tokenglass.model.measuring.choosing import COPIES, Chooser
         from tokenglass.model.measuring.scoring import LOGITS
+        from tokenglass.model.text.chat import has_template
 
         opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
-        asking = Asking(opened, chat or (systemone and has_template(opened)), system, rotate, prior)
+        asking = Asking(opened, chat or (systemone and has_template(opened.checkpoint.folder)), system, rotate, prior)
         lines = views.question_lines(prompt, prompt_file) if jsonl else iter(())
         longest = UNKNOWN if source is None else asking.length(source)
         loaded = session.load(opened, Caches(min(longest, opened.limit), beside=LOGITS + COPIES), first)

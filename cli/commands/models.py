@@ -66,6 +66,7 @@ def listing() -> list[dict[str, Any]]:
     """Every model by the fields that JSON uses; nbytes is on disk, or to fetch where it is not here yet."""
     from tokenglass.model.checkpoint import store
     from tokenglass.model.importers.catalog import read_catalog
+    from tokenglass.model.text.chat import has_template
 
     tale = store.bundled_folder()
     rows = [
@@ -94,18 +95,6 @@ def row(name: str, state: str, size: int, chat: bool, licence: str, where: str, 
         "where": where,
         "source": source,
     }
-
-
-def has_template(folder: Path) -> bool:
-    """Whether `tokenglass chat` can talk with the model of this folder."""
-    from tokenglass.model.errors import TokenglassError
-    from tokenglass.model.text.chat import ChatTemplate
-
-    try:
-        ChatTemplate.from_folder(folder)
-    except TokenglassError:
-        return False
-    return True
 
 
 def below_home(place: str) -> str:

@@ -13,7 +13,7 @@ from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.loading import OpenedModel
 from tokenglass.model.measuring.choosing import Chooser, Choosing, Encode, mean_of
 from tokenglass.model.measuring.rotations import rotations
-from tokenglass.model.text.chat import ChatTemplate, Message, TemplateError, parse_messages
+from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
 
 Prompt = str | tuple[Message, ...]
 ROOM = 256  # tokens that a template and an answer may add
@@ -89,12 +89,3 @@ def read_question(content: dict[str, Any], answers: Sequence[str]) -> tuple[Prom
     if not isinstance(prompt, str):
         raise ParameterError(f"prompt is {quote(prompt)}; expected a text")
     return prompt, tuple(own)
-
-
-def has_template(opened: OpenedModel) -> bool:
-    """Whether the model is one to chat with."""
-    try:
-        ChatTemplate.from_folder(opened.checkpoint.folder)
-    except TemplateError:
-        return False
-    return True
