@@ -1,0 +1,85 @@
+"""Every command of the README does what it says, in its order, in one folder and with pipes as in a script.
+
+smollm2 stands here for a small random chat model under its name, as tests have no network.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from shell import ENVIRONMENT, bash
+from test_chat import CHATML, chat_checkpoint
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+ELSEWHERE = {  # lines that other tests or nobody can run here
+    "pip install": "an installation: .ci/run begins with it",
+    "uv pip install .": "an installation",
+    "python -m tokenglass.weights.recipe": "a training of days; tests/test_recipe*.py run it small",
+    "python tests/renew.py": "measures for minutes; tests/test_renew.py",
+    "tokenglass pull": "needs the network; tests/test_pull.py has an index of its own",
+    "tokenglass pick": "needs a terminal; tests/test_pick*.py",
+    "tokenglass chat": "needs a terminal; tests/test_chat_sessions.py",
+    "generate --pause": "needs a terminal; tests/test_pace.py",
+    "tokenglass replay fox.jsonl --pause": "needs a terminal; tests/test_replay*.py",
+}
+
+
+def names(line: str) -> str:
+    return line.split("  #", maxsplit=1)[0].strip()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README's reader has: a text or two, a checkpoint, and a chat model that was pulled."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "notes.txt").write_text("The fox met the hen.\n")
+    (folder / "story.txt").write_text("Once upon a time there was a fox. It met a hen.\n")
+    (folder / "letter.txt").write_text("Dear fox, come and see the hen.\n")
+    pulled = folder / "store" / "models" / "smollm2"
+    pulled.mkdir(parents=True)
+    chat_checkpoint(pulled, CHATML)
+    (pulled / "tokenglass.json").write_text("{}")
+    shutil.copytree(pulled, folder / "my-checkpoint")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LINES, ids=names)
+def test_a_command_of_the_readme_runs(folder: Path, line: str) -> None:
+    for beginning, reason in ELSEWHERE.items():
+        if line.startswith(beginning):
+            pytest.skip(reason)
+    for program in ("jq", "xargs"):
+        if f"| {program} " in line and not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    done = bash(f'cd "{folder}" && export TOKENGLASS_HOME="{folder / "store"}" && {line}')
+    told = done.stderr.decode()
+    assert done.returncode == 0, told
+    assert "Traceback" not in told
+    assert done.stdout or "--trace" in line or "> " in line
+
+
+def test_the_same_seed_gives_the_same_text_as_it_says() -> None:
+    line = next(line for line in LINES if "the same seed, the same text" in line)
+    assert bash(line).stdout == bash(line).stdout != b""
+
+
+def test_the_example_in_python_prints_a_story() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    done = subprocess.run(["python", "-c", example], capture_output=True, check=False, timeout=120, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 20
+
+
+def test_every_link_within_the_readme_has_a_heading_or_a_file() -> None:
+    titles = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    headings = {"#" + re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert target in headings or (README.parent / target).exists(), target
