@@ -144,7 +144,7 @@ class ModelConfig:
             raise ConfigError(
                 f"config.json: model_type {quote(model_type)} is not supported (supported: {', '.join(FAMILIES)})"
             )
-        fields = Fields({**DEFAULTS[model_type], **raw})
+        fields = Fields({**DEFAULTS.get(model_type, {}), **raw})
         fields.refuse("quantization_config", "compression_config", "per_layer_config")
         switches = FAMILIES[model_type](fields)
         note_unread(fields)

@@ -1,4 +1,7 @@
-"""What a config.json means that leaves a field out: the defaults of transformers' config classes. No torch here."""
+"""What a config.json means that leaves a field out: the defaults of transformers' config classes. No torch here.
+
+A family that is not here names every field in its file.
+"""
 
 from __future__ import annotations
 
