@@ -88,7 +88,8 @@ def generate(
         )
         flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
         interrupt = Interrupt()
-        records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model)
+        log = session.choice_log(request, view) if name is ViewName.live and not search.is_several else None
+        records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model, log)
         fit = None
         if request.constraint is not None:
             from tokenglass.cli.run.cut_off import FitWatch
@@ -98,7 +99,7 @@ def generate(
         if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
-        shown = make_view(name, Setting(view, interrupt, search, echo=prompt.echo, explainer=explainer))
+        shown = make_view(name, Setting(view, interrupt, search, echo=prompt.echo, explainer=explainer, log=log))
         if name is ViewName.live:
             first.hand_over()
     with keeper, soft_interrupt(interrupt):

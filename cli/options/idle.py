@@ -36,7 +36,7 @@ RULES = (
     Rule(("reveal", "threshold", "entropy_bound", "passes"), "--mode parallel", is_mode("parallel")),
     Rule(("block_size",), "--mode parallel or jacobi", is_mode("parallel", "jacobi")),
     Rule(("draft", "draft_model", "draft_length"), "--mode speculative", is_mode("speculative")),
-    Rule(("panel", "color_by", "pause"), "the live view", may_be_live),
+    Rule(("panel", "color_by", "pause", "stages"), "the live view", may_be_live),
     Rule(("echo",), "another view than jsonl, which holds the prompt", lambda values: not values["jsonl"]),
     Rule(("separator", "null"), "several texts (--num-samples)", is_several),
 )

@@ -64,6 +64,14 @@ Flow = Annotated[
         "--flow", help="Show what each earlier token did to the choice; see `tokenglass flow`.", rich_help_panel=PANEL
     ),
 ]
+Stages = Annotated[
+    bool,
+    typer.Option(
+        "--stages",
+        help="Unfold each choice: its distribution after each sampler, and at other temperatures.",
+        rich_help_panel=PANEL,
+    ),
+]
 Stats = Annotated[
     bool, typer.Option("--stats", help="Print a summary on stderr, also in pipes.", rich_help_panel=PANEL)
 ]
@@ -86,6 +94,7 @@ class ViewOptions:
     speed: Speed = None
     pause: Pause = False
     flow: Flow = False
+    stages: Stages = False
     stats: Stats = False
     quiet: Quiet = False
     color: Color = ColorWhen.auto

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.search import SearchOptions
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tokenglass.model.inspection.explainer import Explainer
     from tokenglass.model.loading import LoadedModel, OpenedModel
     from tokenglass.model.records.steps import Record
+    from tokenglass.model.sampling.stages import ChoiceLog
 
 
 def check_run(
@@ -43,14 +45,18 @@ def records_of(
     interrupt: threading.Event,
     cache: KVCache | None = None,
     draft: LoadedModel | None = None,
+    log: ChoiceLog | None = None,
 ) -> Iterator[Record]:
-    """The records of a run that was checked, over that cache where one is given; `draft` is the model that guesses.
+    """The records of a run that was checked, over that cache where one is given; `draft` is the model that guesses,
+    `log` keeps what the choices are made of.
 
     Raises what the mode raises.
     """
     from tokenglass.model.decoding.job import Job
 
     job = Job.of(loaded, request, interrupt, cache, draft)
+    if log is not None:
+        job = replace(job, keep=log.keep)
     return decode_several(job, search) if search.is_several else decode_job(job, mode)
 
 

@@ -22,9 +22,11 @@ from tokenglass.model.errors import ParameterError
 from tokenglass.model.progress import finish
 
 if TYPE_CHECKING:
+    from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.loading import LoadedModel, OpenedModel
     from tokenglass.model.runs.run import Search
+    from tokenglass.model.sampling.stages import ChoiceLog
 
 LARGE = 256 * 2**20  # bytes of weights; fewer are read before a bar could be drawn
 
@@ -99,6 +101,15 @@ def settle_view(options: ViewOptions) -> ViewName:
     if options.view is ViewName.auto:
         return ViewName.live if can_live else ViewName.plain
     return options.view
+
+
+def choice_log(request: Request, options: ViewOptions) -> ChoiceLog | None:
+    """Where what the choices are made of is kept, if anybody may look at it. Raises ParameterError."""
+    if not (options.stages or Pace.of(options).waits):
+        return None
+    from tokenglass.model.sampling.stages import ChoiceLog
+
+    return ChoiceLog(request.sampling)
 
 
 def search_settings(search: SearchOptions, seed: int) -> Search:

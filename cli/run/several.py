@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 def check_several(request: Request, search: SearchOptions, view: ViewOptions) -> Request:
     """The request as several texts need it. Raises ParameterError for what does not go with them."""
-    if view.pause or view.color_by is not ColorBy.none:
-        raise ParameterError("--pause and --color-by follow a single text; leave out --num-samples and --beams")
+    if view.pause or view.stages or view.color_by is not ColorBy.none:
+        raise ParameterError(
+            "--pause, --stages and --color-by follow a single text; leave out --num-samples and --beams"
+        )
     if search.null and search.separator is not None:
         raise ParameterError("--null and --separator exclude each other; give one of them")
     if search.beams == 1:

@@ -8,6 +8,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.segment import Segment
@@ -17,6 +18,7 @@ from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.session import POLL, Key, Session
 from tokenglass.cli.views.pace import MAX, Pace, Schedule
 from tokenglass.cli.views.seeking import NEAR_TIE, SURPRISE, Entry, Goal, Moment, Past, RereadPast
+from tokenglass.cli.views.unfolding import Unfolding
 from tokenglass.cli.views.view import Setting, View
 from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
@@ -24,6 +26,9 @@ from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, Widget, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.runs.run import Run
+
+if TYPE_CHECKING:
+    from tokenglass.model.sampling.stages import ChoiceLog
 
 INTERVAL = 0.05  # seconds between frames at least, while the run waits for them: 20 a second
 SHARE = 0.04  # of the run's time that frames may take
@@ -40,7 +45,15 @@ def make(setting: Setting) -> View:
         from tokenglass.cli.views.live_several import SeveralLive
 
         return SeveralLive(console, setting.search.num_samples, options.panel.value, pace, setting.interrupt)
-    view = LiveView(console, options.panel.value, options.color_by.value, pace, setting.interrupt)
+    view = LiveView(
+        console,
+        options.panel.value,
+        options.color_by.value,
+        pace,
+        setting.interrupt,
+        log=setting.log,
+        has_stages=options.stages,
+    )
     return view if explainer is None else replace(view, explain=explainer.explain, follow=explainer.take)
 
 
@@ -57,6 +70,8 @@ class LiveView:
     follow: Callable[[Step], None] | None = None  # called with every step, for `explain`
     reread: Callable[[int], Step | None] | None = None  # the step after so many others, of a run that is kept
     start: Goal | None = None  # what comes before is shown at once
+    log: ChoiceLog | None = None  # what the choices were made of, where that is kept
+    has_stages: bool = False  # from the start
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         """Raises ParameterError for a stepwise pace without a terminal to read keys from."""
@@ -93,6 +108,7 @@ class LiveSession(Session):
         self._paused = pace.is_stepwise
         self._released = False  # the next step was asked for
         self._highlighted: int | None = None
+        self._unfolding = Unfolding(view.log, view.has_stages)
         self._entry: Entry | None = None
         self._goal = view.start  # the last one, also once it is reached
         self._seeks = view.start is not None  # steps are shown at once until the goal is reached
@@ -232,6 +248,11 @@ class LiveSession(Session):
             self._behind = 0
         elif key in (" ", "enter") or (key == "right" and self._behind == 0):
             self._paused = self._released = True
+        elif key == "u":
+            self._unfolding.toggle_stages(self._looked_at.choice)
+        elif key == "d" and self._unfolding.log is not None:
+            self._paused = True
+            self._unfolding.draw_again(self._looked_at.choice)
         elif key in ("left", "right"):
             self._paused, self._highlighted = True, None
             self._behind = min(max(0, self._behind + (1 if key == "left" else -1)), self._num_past)
@@ -317,6 +338,7 @@ class LiveSession(Session):
             self._ramp,
             self._keys() if self._reads and self._can_wait else None,
             self._highlighted,
+            self._unfolding.tables(self._looked_at.choice),
         )
         rows = panel.rows(width, glyphs_of(self._view.console.options))
         if self._progress.finish is None:
@@ -325,12 +347,13 @@ class LiveSession(Session):
         return rows
 
     def _keys(self) -> Widget:
-        schedule = self._schedule
+        schedule, unfold = self._schedule, self._unfolding.word(self._looked_at.choice)
         if self._entry is not None:
             return self._entry
         if self._paused:
-            return Keys("next" if schedule.pace.is_stepwise else "go on", words=self._words)
-        return Keys("pause", "speed" if schedule.rate is None else f"{schedule.rate:.{schedule.rate < 2:d}f} a second")
+            return Keys("next" if schedule.pace.is_stepwise else "go on", unfold=unfold, words=self._words)
+        speed = "speed" if schedule.rate is None else f"{schedule.rate:.{schedule.rate < 2:d}f} a second"
+        return Keys("pause", speed, unfold)
 
 
 def moment_of(progress: Progress) -> Moment:

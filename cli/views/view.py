@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import threading
 
     from tokenglass.model.inspection.explainer import Explainer
+    from tokenglass.model.sampling.stages import ChoiceLog
 
 
 ONE_TEXT = SearchOptions()
@@ -35,6 +36,7 @@ class Setting:
     search: SearchOptions = ONE_TEXT
     echo: bool = False  # the prompt before the text
     explainer: Explainer | None = None  # explains the steps that a live view draws
+    log: ChoiceLog | None = None  # what the choices of a live view were made of, where that is kept
 
 
 def make_view(name: ViewName, setting: Setting) -> View:

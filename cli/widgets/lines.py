@@ -158,11 +158,14 @@ class Keys(Widget):
 
     space: str = "pause"
     speed: str = ""  # where it can be changed
+    unfold: str = ""  # where what choices were made of is kept
     words: str = ""  # about the last key
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         arrows = "left right" if glyphs.ascii_only else "← →"
-        words = {"space": self.space, "f": "to the end", arrows: "steps", "q": "stop"}
+        words = {"space": self.space, "f": "to the end", arrows: "steps"}
+        words |= {"u": self.unfold, "d": "draw 100"} if self.unfold else {}
+        words["q"] = "stop"
         words |= {"+ -": self.speed} if self.speed else {"k j": "look"}
         words |= {"/ g": "find", "s t": "surprise, tie", "n": "again"}
         told = [[Segment(one_line(self.words, glyphs), BOLD)]] if self.words else []

@@ -17,6 +17,7 @@ from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip
 from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
 from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, PrefillBar, Rule, SpeedLine, note
+from tokenglass.cli.widgets.stages import Unfolded
 from tokenglass.cli.widgets.token_text import ColorBy, Legend, Ramp
 from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
@@ -93,13 +94,27 @@ class Panel(Widget):
     ramp: Ramp | None = None
     keys: Widget | None = None
     highlighted: int | None = None
+    unfolded: Unfolded | None = None  # in place of the candidates and what stands below them
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.size == "off" or self.height < 1:
             return []
         width = min(width, READABLE)
-        rows = self.slim(width, glyphs) if self.size == "slim" else self.full(width, glyphs)
+        if self.unfolded is not None and self.progress.choice is not None:
+            rows = self.unfold(self.unfolded, self.progress.choice, width, glyphs)
+        else:
+            rows = self.slim(width, glyphs) if self.size == "slim" else self.full(width, glyphs)
         return rows[: self.height]
+
+    def unfold(self, unfolded: Unfolded, choice: Choice, width: int, glyphs: Glyphs) -> list[Row]:
+        """The title, the chosen token, and its tables."""
+        above = [*self.rule(width, glyphs), *ChosenLine(choice, self.progress.greedy).rows(width, glyphs)[:1]]
+        below = [*self.legend(width, glyphs), *self.closing(width, glyphs)]
+        return [*above, *unfolded.rows(width, glyphs, max(0, self.height - len(above) - len(below))), *below]
+
+    def rule(self, width: int, glyphs: Glyphs) -> list[Row]:
+        run = self.progress.run
+        return Rule(self.progress.title, note(run.model, run.seed)).rows(width, glyphs)
 
     def slim(self, width: int, glyphs: Glyphs) -> list[Row]:
         progress, choice = self.progress, self.progress.choice
@@ -138,7 +153,7 @@ class Panel(Widget):
         progress, choice = self.progress, self.progress.choice
         rows: list[Row] = []
         if detail >= 1:
-            rows += Rule(progress.title, note(progress.run.model, progress.run.seed)).rows(width, glyphs)
+            rows += self.rule(width, glyphs)
         if choice is None:
             rows += PrefillBar(progress.totals.prefill_tokens, progress.run.prompt_length).rows(width, glyphs)
         else:
@@ -157,9 +172,14 @@ class Panel(Widget):
             rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 7).rows(width, glyphs)
         if detail >= 3 and choice is not None:
             rows += SpeedLine(progress.totals).rows(width, glyphs)
-        if self.color_by != "none" and self.ramp is not None and detail >= 2:
-            rows += Legend(self.color_by, self.ramp).rows(width, glyphs)
+        if detail >= 2:
+            rows += self.legend(width, glyphs)
         return rows + self.closing(width, glyphs)
+
+    def legend(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if self.color_by == "none" or self.ramp is None:
+            return []
+        return Legend(self.color_by, self.ramp).rows(width, glyphs)
 
     def closing(self, width: int, glyphs: Glyphs) -> list[Row]:
         """The candidate looked at and the keys, or why the run ended."""

@@ -13,6 +13,7 @@ from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.sampling.sampler import Keep
 from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Job:
     """A request, and what carries it out.
 
     A `cache` is continued from what its row has in common with the prompt (chat keeps it between turns). `mask_id` is
-    the checkpoint's mask token, `draft_engine` a smaller model with the same tokenizer, where there are such.
+    the checkpoint's mask token, `draft_engine` a smaller model with the same tokenizer, where there are such; `keep` is
+    called with what each choice was made of.
     """
 
     engine: Engine
@@ -34,6 +36,7 @@ class Job:
     cache: KVCache | None = None
     mask_id: int | None = None
     draft_engine: Engine | None = None
+    keep: Keep | None = None
 
     @staticmethod
     def of(
@@ -72,4 +75,6 @@ class Job:
         engine, request = self.engine, self.request
         check_length(request.prompt_ids, engine.limit)
         limit = room(engine, request)
-        return Sequence(self.tokenizer, request, limit, vocab_size=engine.vocab_size, measure=engine.measure)
+        return Sequence(
+            self.tokenizer, request, limit, vocab_size=engine.vocab_size, measure=engine.measure, keep=self.keep
+        )

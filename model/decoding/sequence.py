@@ -17,7 +17,7 @@ from tokenglass.model.errors import NothingPossible
 from tokenglass.model.records.steps import Choice, Finish, Reason, Totals
 from tokenglass.model.sampling.context import Context, Mask
 from tokenglass.model.sampling.raw import Measure, Raw
-from tokenglass.model.sampling.sampler import Sampler
+from tokenglass.model.sampling.sampler import Keep, Sampler
 from tokenglass.model.sampling.token_array import TokenArray
 from tokenglass.model.sampling.truncation import XTC, ids_spared_by_xtc
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -61,6 +61,7 @@ class Sequence:
         *,
         vocab_size: int | None = None,
         measure: Measure = Raw.of,
+        keep: Keep | None = None,
     ):
         self.number = 0
         self.seed = request.seed
@@ -71,7 +72,7 @@ class Sequence:
         self._request = request
         self._limit = limit
         self._tokenizer = tokenizer
-        self.sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure)
+        self.sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure, keep)
         self._spared = (
             ids_spared_by_xtc(tokenizer, request.eos_token_ids) if request.sampling.get(XTC).is_on else frozenset[int]()
         )

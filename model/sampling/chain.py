@@ -5,6 +5,7 @@ The default order is `tokenglass.model.sampling.parameters.IN_CHAIN`; guidance a
 
 from __future__ import annotations
 
+from tokenglass.model.sampling.context import Mask
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.rescaling import Guidance, Temperature
@@ -19,16 +20,25 @@ def build_chain(parameters: SamplingParameters) -> tuple[Processor, ...]:
     return tuple(acting[name] for name in (Guidance.name, *parameters.samplers) if name in acting)
 
 
-def apply_chain(chain: tuple[Processor, ...], scores: Scores) -> None:
+def parts_in_order(chain: tuple[Processor, ...], masks: tuple[Mask, ...]) -> tuple[Processor | Mask, ...]:
     """Guidance, which asks for the model's own distribution, then the context's masks, then the others (as
-    transformers has it). Raises NothingPossible, EngineError."""
-    first = [processor for processor in chain if isinstance(processor, Guidance)]
-    for guidance in first:
-        guidance(scores)
-    for mask in scores.context.masks:
-        scores.mask(mask)
-    for processor in chain[len(first) :]:
-        processor(scores)
+    transformers has it)."""
+    first = sum(isinstance(processor, Guidance) for processor in chain)
+    return (*chain[:first], *masks, *chain[first:])
+
+
+def apply_part(part: Processor | Mask, scores: Scores) -> None:
+    """Raises NothingPossible, EngineError."""
+    if isinstance(part, Mask):
+        scores.mask(part)
+    else:
+        part(scores)
+
+
+def apply_chain(chain: tuple[Processor, ...], scores: Scores) -> None:
+    """Masks and processors in their order. Raises NothingPossible, EngineError."""
+    for part in parts_in_order(chain, scores.context.masks):
+        apply_part(part, scores)
 
 
 def describe_chain(parameters: SamplingParameters) -> tuple[tuple[str, str], ...]:

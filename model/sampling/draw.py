@@ -7,6 +7,7 @@ import struct
 
 TOKEN_STREAM = 0
 XTC_STREAM = 1
+AGAIN_STREAM = 2  # draws that only show what else could have come
 
 
 def uniform(seed: int, position: int, *, stream: int = TOKEN_STREAM, attempt: int = 0) -> float:

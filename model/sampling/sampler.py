@@ -19,6 +19,8 @@ from tokenglass.model.sampling.provenance import Change, Floats, Ints
 from tokenglass.model.sampling.raw import Measure, Raw, as_array
 from tokenglass.model.sampling.scores import Scores
 
+Keep = Callable[[Choice, Raw, Context], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
@@ -31,13 +33,20 @@ class Distribution:
 class Sampler:
     """Picks one token per position; a pure function of the logits and the context."""
 
-    __slots__ = ("chain", "is_greedy", "measure", "piece", "top")
+    __slots__ = ("chain", "is_greedy", "keep", "measure", "piece", "top")
 
     def __init__(
-        self, parameters: SamplingParameters, piece: Callable[[int], bytes], top: int = 5, measure: Measure = Raw.of
+        self,
+        parameters: SamplingParameters,
+        piece: Callable[[int], bytes],
+        top: int = 5,
+        measure: Measure = Raw.of,
+        keep: Keep | None = None,
     ):
-        """`piece` gives the bytes of a token id; `top` candidates are recorded per choice."""
+        """`piece` gives the bytes of a token id; `top` candidates are recorded per choice; `keep` is called with what
+        each choice was made of."""
         self.measure = measure
+        self.keep = keep
         self.is_greedy = parameters.is_greedy
         self.piece = piece
         self.top = top
@@ -56,7 +65,10 @@ class Sampler:
         if not self.is_greedy:
             draw = uniform(context.seed, context.position, attempt=context.attempt)
             token_id = draw_token(scores, draw)
-        return self.record(raw, scores, token_id, draw)
+        choice = self.record(raw, scores, token_id, draw)
+        if self.keep is not None:
+            self.keep(choice, raw, context)
+        return choice
 
     def record(
         self,
