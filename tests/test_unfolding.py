@@ -120,7 +120,7 @@ def test_on_a_terminal_each_step_unfolds_to_what_its_record_says(columns: int) -
         terminal.drain()
         names = [line.split()[0] for line in terminal.lines() if line.strip()]
         start = names.index("raw")
-        assert names[start : start + 5] == ["raw", "temperature", "top-k", "top-p", "final"]
+        assert names[start : start + 6] == ["raw", "ignore-eos", "temperature", "top-k", "top-p", "final"]
         final = next(line for line in terminal.lines() if line.strip().startswith("final"))
         raw = next(line for line in terminal.lines() if line.strip().startswith("raw"))
         assert percent(choice["prob"]) in final
