@@ -49,7 +49,7 @@ def cells(row: Row) -> int:
 def test_its_rows_fit_every_width_and_height(width: int, room: int, draws: bool, glyphs: object, greedy: bool) -> None:
     choice, view = unfolding(EVERYTHING.replace(temperature=0.0) if greedy else EVERYTHING)
     if draws:
-        view.draw_again(choice)
+        view.obey("d", choice)
     unfolded = view.tables(choice)
     assert unfolded is not None
 
@@ -86,15 +86,15 @@ def test_a_hundred_draws_stand_beside_the_probabilities_and_another_key_adds_a_h
     choice, view = unfolding(has_stages=False)
     assert view.tables(choice) is None
     for presses in (1, 2):
-        view.draw_again(choice)
+        view.obey("d", choice)
         told = lines(view.tables(choice), 80)
         assert f"drawn again {presses * DRAWS} times" in told[0]
         assert sum(int(row.split()[-1]) for row in told[1:]) == presses * DRAWS
     other, _ = unfolding()
     assert view.tables(other) is None
-    view.toggle_stages(choice)
+    view.obey("u", choice)
     assert "raw" in lines(view.tables(choice), 80)[1]
-    view.toggle_stages(choice)
+    view.obey("u", choice)
     assert view.tables(choice) is None
 
 

@@ -248,11 +248,9 @@ class LiveSession(Session):
             self._behind = 0
         elif key in (" ", "enter") or (key == "right" and self._behind == 0):
             self._paused = self._released = True
-        elif key == "u":
-            self._unfolding.toggle_stages(self._looked_at.choice)
-        elif key == "d" and self._unfolding.log is not None:
-            self._paused = True
-            self._unfolding.draw_again(self._looked_at.choice)
+        elif key in ("u", "d"):
+            self._unfolding.obey(key, self._looked_at.choice)
+            self._paused = self._paused or key == "d"
         elif key in ("left", "right"):
             self._paused, self._highlighted = True, None
             self._behind = min(max(0, self._behind + (1 if key == "left" else -1)), self._num_past)

@@ -23,14 +23,14 @@ class Unfolding:
     _choice: Choice | None = None
     _draws: int = 0
 
-    def toggle_stages(self, choice: Choice | None) -> None:
-        """Show the stages of every choice; or no longer, where they are what is shown."""
-        self.has_stages = not self.has_stages or self.draws_of(choice) > 0
-        self._draws = 0
-
-    def draw_again(self, choice: Choice | None) -> None:
-        """Another hundred times."""
-        self._choice, self._draws = choice, self.draws_of(choice) + DRAWS
+    def obey(self, key: str, choice: Choice | None) -> None:
+        """`u` shows the stages of every choice, or no longer where they are what is shown; `d` draws again from this
+        one, each time a hundred times more."""
+        if key == "d":
+            self._choice, self._draws = choice, self.draws_of(choice) + DRAWS
+        else:
+            self.has_stages = not self.has_stages or self.draws_of(choice) > 0
+            self._draws = 0
 
     def draws_of(self, choice: Choice | None) -> int:
         return self._draws if self._choice is choice else 0
