@@ -16,7 +16,7 @@ from tokenglass.model.errors import MadeMeanwhile, StoreError
 try:
     import fcntl
 except ImportError:  # Windows has none; there two processes must not make the same folder
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module, where there is one
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def grammar_of(name: str, source: tuple[str, ...]) -> str:
         return LLMatcher.grammar_from_lark(source[0])
     schema = ANY_JSON if name == "json" else check_schema(source[0])
     try:
-        return LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
+        return LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)  # type: ignore[arg-type]  # it takes JSON text too
     except ValueError as error:
         raise ParameterError(f"json-schema: {first_line(error)}") from None
 

@@ -92,9 +92,9 @@ def find_names(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[in
 
 
 def replace_spans(text: str, spans: Sequence[tuple[int, int]], stand_ins: Mapping[str, str]) -> str:
-    chars = list(text) if spans else text
+    chars = list(text)
     for start, end in spans:
-        chars[start:end] = [stand_ins[char] for char in text[start:end]]  # type: ignore[index]
+        chars[start:end] = [stand_ins[char] for char in text[start:end]]
     return "".join(chars)
 
 

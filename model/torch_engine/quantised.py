@@ -52,4 +52,4 @@ def put_quantised(model: Transformer, name: str, weight: QuantizedWeight) -> Non
         return
     model.set_submodule(module_name, QuantizedEmbedding(weight))
     if model.blueprint.tied:
-        model.lm_head = QuantizedLinear(weight)  # type: ignore[assignment]
+        model.lm_head = QuantizedLinear(weight)  # type: ignore[assignment]  # another kind of module

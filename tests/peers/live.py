@@ -22,7 +22,6 @@ from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tokenglass.cli.run import session
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.plain import PlainView
@@ -31,6 +30,7 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.runs.run import describe_run
 
 FRAME = b"\x1b[?2026h"  # begins every frame of the live view
 
@@ -72,7 +72,7 @@ def random_model(folder: Path) -> Path:
 def timed(loaded: LoadedModel, name: str, tokens: int, screen: Path) -> tuple[float, int]:
     """Seconds of one run on a pseudo-terminal, loading not counted, and the frames it drew."""
     request = Request(loaded.tokenizer.encode("Once upon a time"), seed=1, max_new_tokens=tokens)
-    run = session.describe(loaded, "Once upon a time", request, loaded.threads)
+    run = describe_run(loaded, request, "Once upon a time")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with screen.open("wb") as out, subprocess.Popen(["cat"], stdin=master, stdout=out, stderr=subprocess.DEVNULL):
