@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from tokenglass.model.decoding.ending import end_always
@@ -26,6 +27,7 @@ class Recorder:
         self._seconds: float | None = None  # of this pass, once it has a step
         self._forwards = self._steps = 0
         self._totals: dict[int, Totals] = {}
+        self._texts: dict[int, list[str]] = {}  # what each sequence wrote, piece by piece
 
     def begin(self) -> float:
         """A pass begins now; the seconds since the run began."""
@@ -65,14 +67,21 @@ class Recorder:
         )
         self._steps += 1
         self._totals[sequence] = self.totals(sequence).plus(step)
+        if text:
+            self._texts.setdefault(sequence, []).append(text)
         return step
 
     def branch(self, parent: int, sequence: int) -> None:
-        """A new sequence goes on from what its parent has cost so far."""
+        """A new sequence goes on from what its parent has cost and written so far."""
         self._totals[sequence] = self.totals(parent)
+        self._texts[sequence] = self._texts.get(parent, [])[:]
 
     def totals(self, sequence: int) -> Totals:
         return self._totals.get(sequence, Totals())
+
+    def finish(self, end: Finish) -> Finish:
+        """The same end with the whole text."""
+        return replace(end, whole_text="".join([*self._texts.get(end.sequence, ()), end.text]))
 
 
 class Texts(Protocol):
@@ -106,11 +115,11 @@ def record(
                 yield from decode_once(recorder)
             else:
                 texts.end(reason)
-            yield from texts.finishes(recorder.totals)
+            yield from map(recorder.finish, texts.finishes(recorder.totals))
 
     def failures() -> Iterable[Finish]:
         texts.end("error")
-        return texts.finishes(recorder.totals)
+        return map(recorder.finish, texts.finishes(recorder.totals))
 
     return end_always(records(), failures)
 

@@ -141,7 +141,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of one sequence; `text` is what was still held back.
+    """The end of one sequence; `text` is what was still held back, `whole_text` all that it wrote.
 
     `score` ranks a beam: the sum of its log-probabilities over its number of new tokens to the length penalty.
     """
@@ -151,6 +151,7 @@ class Finish:
     text: str
     totals: Totals
     score: float | None = None
+    whole_text: str | None = None
 
 
 Record = Step | Finish
