@@ -10,6 +10,7 @@ import pytest
 import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
+from shell import assert_one_line_error, generate
 
 from tokenglass.cli.app import generate_app
 from tokenglass.cli.options.sampling import SamplingOptions
@@ -108,3 +109,35 @@ def test_options_are_read_without_numpy() -> None:
     """It takes half of the time that help takes."""
     code = "import sys; from tokenglass.cli.app import generate_app; generate_app(); sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "need"),
+    [
+        (("--dry-base", "2"), "--dry-multiplier"),
+        (("--dry-breaker", "x", "-t", "0"), "--dry-multiplier"),
+        (("--xtc-threshold", "0.2"), "--xtc-probability"),
+        (("--penalty-window", "9"), "--repetition-penalty or --presence-penalty or --frequency-penalty"),
+        (("--top-k", "5", "--samplers", "top-p"), "top-k among --samplers"),
+        (("-t", "0.5", "--samplers", "top-p"), "temperature among --samplers"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_setting_without_effect_is_refused_by_name(arguments: tuple[str, ...], need: str) -> None:
+    assert_one_line_error(generate("The fox", "-n", "1", *arguments), 2, "has no effect", need)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dry_base": 2.0, "dry_multiplier": 0.5},
+        {"penalty_window": 9, "presence_penalty": 0.5},
+        {"temperature": 0.0, "samplers": ("top-p",)},
+        {"top_k": 0, "samplers": ("top-p",)},
+        {"xtc_threshold": 0.1},
+    ],
+    ids=str,
+)
+def test_a_setting_that_acts_or_switches_off_is_not_refused(values: dict[str, Any]) -> None:
+    given = {name: value for name, value in values.items() if name != "samplers"}
+    assert SamplingParameters(**values).idle(given) is None

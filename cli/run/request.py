@@ -169,6 +169,8 @@ def sampling_parameters(opened: OpenedModel, options: SamplingOptions, *, notes:
     for note in checkpoint.notes if notes else ():
         say(f"note: {note}")
     parameters = checkpoint.sampling(**options.values(opened.tokenizer, opened.vocab_size))
+    if idle := parameters.idle(options.settings):
+        raise ParameterError("{} has no effect here; it needs {}".format(*idle))
     if options.show_chain:
         for name, settings in describe_chain(parameters):
             say(f"{name:<19} {settings}")

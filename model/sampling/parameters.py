@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,6 +72,23 @@ class SamplingParameters:
         """The parameters with their types, as JSON has them."""
         types = {name: hint for kind in KINDS for name, hint in kind.setting_types().items()}
         return {**{name: types[name] for name in SETTINGS}, "samplers": tuple[str, ...]}
+
+    def idle(self, given: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The first of the settings that were given which does nothing, by its option, and what it needs.
+
+        A setting that switches its sampler off, or greedy sampling on, does what it says.
+        """
+        for name, value in given.items():
+            setting = SETTINGS[name]
+            owners = [kind for kind in IN_CHAIN if setting in kind.settings()]
+            if not owners or value == setting.off or (name == "temperature" and value == 0):
+                continue
+            listed = [kind for kind in owners if kind.name in self.samplers]
+            if not listed:
+                return setting.flags[-1], f"{' or '.join(kind.name for kind in owners)} among --samplers"
+            if not any(setting is kind.settings()[0] or self.get(kind).is_on for kind in listed):
+                return setting.flags[-1], " or ".join(kind.settings()[0].flags[-1] for kind in listed)
+        return None
 
     @property
     def in_effect(self) -> dict[str, float]:
