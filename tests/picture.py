@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.segment import Segment, Segments
-from rich.terminal_theme import TerminalTheme
 
+from tokenglass.cli.export.svg import THEME
 from tokenglass.cli.terminal.wrapping import on_screen, wrap
 from tokenglass.cli.views.pace import due
 from tokenglass.cli.widgets.panel import Panel, Progress
@@ -32,14 +32,6 @@ FOLDER = Path(__file__).parent / "picture"
 TRACE, PICTURE = FOLDER / "run.jsonl", FOLDER / "run.svg"
 PROMPT, SEED, TOKENS = "Once upon a time", "24", "48"
 WIDTH = 88
-THEME = TerminalTheme(
-    (24, 26, 31),
-    (214, 217, 224),
-    [(24, 26, 31), (224, 108, 117), (126, 190, 120), (229, 192, 123), (97, 175, 239), (198, 120, 221), (86, 182, 194),
-     (214, 217, 224)],
-)  # fmt: skip
-
-
 LINE = 24.4  # of Rich's pictures, in pixels
 HOLD = 4.0  # seconds that the last frame stays
 FILM = """<svg viewBox="0 0 {{width}} {whole}" xmlns="http://www.w3.org/2000/svg" role="img"

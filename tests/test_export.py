@@ -8,8 +8,7 @@ import hashlib
 import json
 import math
 import re
-import shutil
-import subprocess
+import stat
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_run import choice
 from shell import assert_one_line_error, tokenglass
+from test_chat import CHATML, chat_checkpoint
 from test_hostile_traces import NASTY, traces
 from test_trace import RUN, STEP
 from test_trace_files import FINISH, MODES
@@ -26,7 +26,6 @@ from test_trace_files import FINISH, MODES
 from tokenglass.cli.export.page import page
 from tokenglass.model.runs.trace import to_line
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MARKUP = "</script><script>document.title='owned'</script><!--<script>\u2028\u2029 &lt; <img src=x onerror=alert(1)>"
 
 
@@ -72,7 +71,7 @@ def test_no_text_becomes_markup(text: str) -> None:
     assert [attributes for attributes, _ in hostile.scripts] == [{"id": "data", "type": "application/json"}, {}]
     assert hostile.scripts[1] == plain.scripts[1]
     assert not re.search("[<>&\u2028\u2029\x1b\u202e]", hostile.scripts[0][1])
-    assert "owned" in data_of(nasty_page())["prompt"]
+    assert "owned" in data_of(nasty_page())["texts"][0]["prompt"]
 
 
 def test_the_page_may_fetch_nothing_and_run_its_own_script_alone() -> None:
@@ -117,32 +116,55 @@ def test_the_page_has_the_numbers_of_the_trace(mode: str, tmp_path: Path) -> Non
         chosen = next(each for each in token["candidates"] if each["id"] == token["id"])
         assert (chosen["prob"], chosen["logprob"]) == (token["prob"], token["logprob"])
         assert math.exp(token["logprob"]) <= 1
+    passes = [token["pass"] for token in texts[0]["tokens"]]
+    assert {*passes} == {*range(texts[0]["passes"])}
+
+
+@pytest.mark.parametrize(
+    "command", [("generate", "The fox", "-n", "8", "--seed", "1"), ("chat", "--seed", "1", "-n", "4")]
+)
+def test_a_page_in_one_go_is_the_page_of_the_trace(command: tuple[str, ...], tmp_path: Path) -> None:
+    trace, html = tmp_path / "run.jsonl", tmp_path / "run.html"
+    if command[0] == "chat":
+        chat_checkpoint(tmp_path / "model", CHATML)
+        command = (*command, "-m", str(tmp_path / "model"))
+    done = tokenglass(*command, "--trace", str(trace), "--html", str(html), stdin=b"hello\nand you?\n")
+    assert done.returncode == 0, done.stderr.decode()
+    assert html.read_bytes() == tokenglass("export", str(trace), "--html").stdout
+    assert stat.S_IMODE(html.stat().st_mode) == 0o600
+    assert len(data_of(html.read_text())["texts"]) == (2 if command[0] == "chat" else 1)
+
+
+def test_no_page_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    path.write_text("mine")
+    for command in (("generate", "The fox"), ("flow", "The fox and")):
+        assert_one_line_error(tokenglass(*command, "--html", str(path)), 2, "a page is never written over")
+    assert path.read_text() == "mine"
+
+
+def test_a_page_of_the_flow_has_what_the_command_prints(tmp_path: Path) -> None:
+    done = tokenglass("flow", "The fox met the hen", "--html", str(tmp_path / "flow.html"))
+    assert done.returncode == 0, done.stderr.decode()
+    tokens = data_of((tmp_path / "flow.html").read_text())["texts"][0]["tokens"]
+    assert "".join(token["text"] for token in tokens) == "The fox met the hen"
+    for token in tokens[-2:]:
+        at = str(token["position"])
+        flow = json.loads(tokenglass("flow", "The fox met the hen", "--at", at, "--jsonl").stdout)
+        assert token["logprob"] == pytest.approx(flow["logprob"], rel=1e-4)
+        (sums,) = (row for row in token["flow"] if row["row"] == "sums")
+        assert sums["difference"] == pytest.approx(flow["difference"], rel=1e-4)
+        hidden = [row["kl_bits"] for row in token["flow"] if row["row"] == "position"]
+        assert hidden == pytest.approx(
+            [each["direct"]["kl_bits"] for each in flow["positions"][:-1]], rel=1e-3, abs=1e-6
+        )
+        assert {row["row"] for row in token["flow"]} == {"layer", "position", "sums"}
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("hello")
     assert_one_line_error(tokenglass("export", str(tmp_path / "bad"), "--html"), 1, "not a JSON line")
     assert_one_line_error(tokenglass("export", str(tmp_path / "bad")), 2, "--html")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to render the page with")
-def test_a_browser_renders_the_page_and_shows_a_tokens_numbers(tmp_path: Path) -> None:
-    assert CHROMIUM is not None
-    steps = [
-        dataclasses.replace(STEP, choices=(dataclasses.replace(choice(b" fox", at), position=at),)) for at in range(300)
-    ]
-    (tmp_path / "page.html").write_text(page([(RUN, [*steps, FINISH])]))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--window-size=400,800", "--virtual-time-budget=3000", "--enable-logging=stderr", "--dump-dom"]
-    done = subprocess.run(
-        [*command, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    assert done.stdout.count('class="token') == 300
-    assert "Token 1: “·fox”" in done.stdout
-    assert done.stdout.count("<tr") > 5
-    assert done.stdout.count("<polyline") == 3
 
 
 def test_a_trace_with_text_that_is_markup_goes_through_the_command(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_file_that_comes_between_the_look_and_the_first_record_is_not_written_
     writer = TraceWriter(tmp_path / "run")
     (tmp_path / "run").write_text("another's")
     with pytest.raises(ParameterError, match="no trace can be written"):
-        list(writer.write(RUN, [FINISH]))
+        list(writer.watch(RUN, [FINISH]))
     assert (tmp_path / "run").read_text() == "another's"
 
 
@@ -169,8 +169,8 @@ def test_a_run_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_ends_the_trace_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = TraceWriter(tmp_path / "run")
-    monkeypatch.setattr("tokenglass.model.runs.trace_writer.create", lambda _: os.open("/dev/full", os.O_WRONLY))
-    passed = list(writer.write(RUN, [STEP, STEP, FINISH]))
+    monkeypatch.setattr("tokenglass.model.runs.trace_writer.create", lambda *_: os.open("/dev/full", os.O_WRONLY))
+    passed = list(writer.watch(RUN, [STEP, STEP, FINISH]))
     writer.close()
     assert passed == [STEP, STEP, FINISH]
     assert writer.failure is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,11 +26,14 @@ from tokenglass.cli.options.prompt import KeepNewline, PromptFile
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.opening import opening
+from tokenglass.model.files import expand_home
 
 if TYPE_CHECKING:
+    from tokenglass.model.decoding.request import Request
     from tokenglass.model.inspection.reading import Reading
     from tokenglass.model.inspection.records import Flow
     from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.records.steps import Choice
 
 WHICH, SHOWN, MODEL = "Which token", "What is shown", "Model"
 Text = Annotated[
@@ -68,6 +71,15 @@ Jsonl = Annotated[
 Svg = Annotated[
     Path | None, typer.Option("--svg", metavar="FILE", help="Save the picture instead.", rich_help_panel=SHOWN)
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="A new page for a browser instead: every token, or with -n each new one, and what made it.",
+        rich_help_panel=SHOWN,
+    ),
+]
 Rows = Annotated[int, typer.Option("--rows", min=2, max=1000, help="Rows of each table.", rich_help_panel=SHOWN)]
 FlowDtype = Annotated[
     Dtype, typer.Option("--dtype", help="In float32 the sums are exact to 0.0001.", rich_help_panel=MODEL)
@@ -85,6 +97,7 @@ def flow(
     rows: Rows = 12,
     jsonl: Jsonl = False,
     svg: Svg = None,
+    html: Html = None,
     color: Color = ColorWhen.auto,
     prompt_file: PromptFile = None,
     keep_newline: KeepNewline = False,
@@ -103,8 +116,12 @@ def flow(
     from tokenglass.cli.terminal.terminal import supports_live
     from tokenglass.model.errors import ParameterError
 
-    if sum((interactive, jsonl, svg is not None)) > 1:
-        raise ParameterError("--interactive, --jsonl and --svg exclude each other")
+    if sum((interactive, jsonl, svg is not None, html is not None)) > 1:
+        raise ParameterError("--interactive, --jsonl, --svg and --html exclude each other")
+    if html is not None:
+        from tokenglass.cli.run.page_file import PageFile
+
+        page = PageFile(expand_home(str(html)))
     content = read_prompt(text or [], prompt_file, keep_newline=keep_newline)
     if interactive and not supports_live(sys.stdout, sys.stderr):
         raise ParameterError("--interactive needs a terminal of at least 20 columns and 6 lines; leave it out")
@@ -118,25 +135,36 @@ def flow(
         opened = session.open_model(options, first)
         loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens), first)
         first.show(f"writing {max_new_tokens:,} tokens" if max_new_tokens else "looking into the text")
-        reading, begin = read(loaded, content, max_new_tokens, seed, temperature)
+        reading, request, choices = read(loaded, content, max_new_tokens, seed, temperature)
         last = len(reading.token_ids) - 1
         position = last if at is None else at
 
         def look(position: int) -> Flow:
             return reading.at(position, total=total)
 
-        if not jsonl:
+        if html is not None:
+            from tokenglass.cli.views.flow_run import flow_run, with_flow
+
+            first.show("looking into every token")
+            run, choices = flow_run(loaded, content, request, choices, reading.token_ids)
+            for _ in page.watch(run, with_flow(choices, look, range(1, last + 1) if at is None else [at])):
+                pass
+        elif not jsonl:
             first.show("recomputing the text without each token" if total else "looking into the text")
             with patience(total and not first.is_shown):
                 found = look(position)
     if jsonl:
-        for each in range(begin if max_new_tokens else last, last + 1) if at is None else [at]:
+        start = last if request is None else len(request.prompt_ids)
+        for each in range(start, last + 1) if at is None else [at]:
             write_json({"record": "flow", **to_dict(look(each))})
     elif svg is not None:
         from tokenglass.cli.views.flow_picture import flow_picture
 
         svg.write_text(flow_picture(found, limit=rows), encoding="utf-8")
         say(f"wrote {svg}")
+    elif html is not None:
+        page.write()
+        say(f"wrote {html}")
     elif interactive:
         from tokenglass.cli.views.flow import FlowView
 
@@ -148,21 +176,23 @@ def flow(
         console.print(FlowPage(found, styles_of(console), rows))
 
 
-def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature: float | None) -> tuple[Reading, int]:
-    """The text, continued where that was asked for, and the position of the first new token. Raises PromptError."""
+def read(
+    loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature: float | None
+) -> tuple[Reading, Request | None, Iterable[Choice]]:
+    """The text, and where it was to be continued how, and with which tokens. Raises PromptError."""
     from tokenglass.model.decoding.autoregressive import decode
     from tokenglass.model.decoding.job import Job
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.errors import PromptError
     from tokenglass.model.inspection.reading import Reading
-    from tokenglass.model.records.steps import Step
+    from tokenglass.model.records.steps import Choice, Step
     from tokenglass.model.torch_engine.engine import TorchEngine
 
     assert isinstance(loaded.engine, TorchEngine), "loaded for torch"
     if not text:
         raise PromptError("the text is empty; give at least two words")
     token_ids, planned_length = list(loaded.tokenizer.encode(text)), None
-    first = len(token_ids)
+    request, choices = None, list[Choice]()
     if new_tokens:
         chosen = {} if temperature is None else {"temperature": temperature}
         sampling = loaded.checkpoint.generation_config.sampling(**chosen)
@@ -172,9 +202,10 @@ def read(loaded: LoadedModel, text: str, new_tokens: int, seed: int, temperature
         planned_length = request.planned_length(loaded.engine.limit)
         for record in decode(Job.of(loaded, request)):
             if isinstance(record, Step):
-                token_ids += [choice.token_id for choice in record.choices if choice.token_id is not None]
+                choices += record.choices
+        token_ids += [choice.token_id for choice in choices if choice.token_id is not None]
     reading = Reading(loaded.engine, token_ids, loaded.tokenizer.piece, planned_length=planned_length)
-    return reading, first
+    return reading, request, choices
 
 
 @contextmanager

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import base64
-import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
-from tokenglass.cli.run.summary import computed_on, in_words, seeds, settings
+from tokenglass.cli.export.kept_text import KeptText, KeptToken, Runs, kept_texts
 from tokenglass.cli.terminal.terminal import visible, visible_piece
 from tokenglass.model.records.codec import to_json
-from tokenglass.model.records.steps import Choice, Finish, Record
-from tokenglass.model.runs.playback import Texts
-from tokenglass.model.runs.run import Run
+from tokenglass.model.records.steps import Candidate
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+TOKENS = ("piece", "top", "runner_up")  # in a row of a flow
 IN_SCRIPT = {char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def page(runs: Iterable[tuple[Run, Iterable[Record]]]) -> str:
-    """HTML of the texts of all runs; the first names the model, the settings and the prompt."""
-    content: dict[str, Any] = {"texts": []}
-    for number, (run, records) in enumerate(runs, start=1):
-        if number == 1:
-            content["title"] = f"A kept run of {visible(run.model)}"
-            content["settings"] = visible(", ".join((*computed_on(run), *settings(run.request.sampling), seeds(run))))
-            content["prompt"] = visible(run.prompt)
-        content["texts"] += [{**text, "title": f"run {number}, {text['title']}"} for text in texts_of(records)]
+def page(runs: Runs) -> str:
+    """HTML of the texts of all runs."""
+    content = {"texts": [text_data(text) for text in kept_texts(runs)]}
     template = files("tokenglass.cli.export").joinpath("page.html").read_text(encoding="utf-8")
     script = SCRIPT.search(template)
     assert script is not None
@@ -40,55 +31,58 @@ def page(runs: Iterable[tuple[Run, Iterable[Record]]]) -> str:
 
 def in_script(content: Any) -> str:
     """JSON that no text in it can lead out of a script element."""
-    text = json.dumps(to_json(content), ensure_ascii=False)
+    text = json.dumps(to_json(content), ensure_ascii=False, separators=(",", ":"))
     return "".join(IN_SCRIPT.get(char, char) for char in text)
 
 
-def texts_of(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Each text with its tokens that stand; those that finished, where any did."""
-    texts, ends, lengths = Texts(), dict[int, Finish](), dict[tuple[int, int], int]()
-    for record in records:
-        if isinstance(record, Finish):
-            ends[record.sequence] = record
-            continue
-        texts.add(record)
-        if record.cache is not None:
-            lengths.update({(record.sequence, choice.position): record.cache.length for choice in record.choices})
-    numbers = list(ends) or list(texts.choices)
-    return [
-        {
-            "title": f"text {number}" + (f": {in_words(ends[number])}" if number in ends else ""),
-            "tokens": tokens_of(texts.choices.get(number, []), lambda at, row=number: lengths.get((row, at))),
-        }
-        for number in numbers
-    ]
+def text_data(text: KeptText) -> dict[str, Any]:
+    """A text as the page's script reads it; tokens of one pass have its number, counted from 0."""
+    forwards = sorted({token.step.forward for token in text.tokens})
+    passes = {forward: number for number, forward in enumerate(forwards)}
+    return {
+        "title": text.title,
+        "model": visible(text.run.model),
+        "about": text.about,
+        "prompt": visible(text.run.prompt),
+        "passes": len(passes),
+        "tokens": [token_data(token, passes[token.step.forward]) for token in text.tokens],
+    }
 
 
-def tokens_of(choices: list[Choice], length: Any) -> list[dict[str, Any]]:
-    """Every token with its numbers; a character that several make stands with the last of them."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    last = len(choices) - 1
-    return [
-        {
-            "text": visible(decoder.decode(choice.piece, number == last)),
-            "id": choice.token_id,
-            "piece": visible_piece(choice.piece),
-            "logprob": choice.logprob,
-            "prob": choice.prob,
-            "rank": choice.rank,
-            "entropy": choice.entropy,
-            "status": choice.status,
-            "cache": length(choice.position),
-            "candidates": [
-                {
-                    "id": candidate.token_id,
-                    "piece": visible_piece(candidate.piece),
-                    "logprob": candidate.logprob,
-                    "prob": candidate.prob,
-                    "removed_by": None if candidate.removed_by is None else visible(candidate.removed_by),
-                }
-                for candidate in choice.candidates
-            ],
-        }
-        for number, choice in enumerate(choices)
-    ]
+def token_data(token: KeptToken, number_of_pass: int) -> dict[str, Any]:
+    choice, step = token.choice, token.step
+    data: dict[str, Any] = {
+        "text": visible(token.text),
+        "id": choice.token_id,
+        "piece": visible_piece(choice.piece),
+        "position": choice.position,
+        "logprob": choice.logprob,
+        "prob": choice.prob,
+        "rank": choice.rank,
+        "entropy": choice.entropy,
+        "draw": choice.draw,
+        "status": choice.status,
+        "pass": number_of_pass,
+        "cache": None if step.cache is None else step.cache.length,
+        "candidates": [candidate_data(candidate) for candidate in choice.candidates],
+    }
+    if step.flow is not None and choice is step.choices[0]:
+        data["flow"] = [
+            {name: visible_piece(str(value).encode()) if name in TOKENS else value for name, value in row.items()}
+            for row in step.flow
+        ]
+    return data
+
+
+def candidate_data(candidate: Candidate) -> dict[str, Any]:
+    """Numbers as they are, and what was done to it, in words; a rule that did nothing is left out."""
+    done = [f"{visible(name)} {change:+.2f}" for name, change in candidate.moved]
+    if candidate.removed_by is not None:
+        done.append(f"cut by {visible(candidate.removed_by)}")
+    data: dict[str, Any] = {
+        "id": candidate.token_id,
+        "piece": visible_piece(candidate.piece),
+        "logprob": candidate.logprob,
+        "prob": candidate.prob,
+    }
+    return {**data, "done": ", ".join(done)} if done else data

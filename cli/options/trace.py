@@ -1,4 +1,4 @@
-"""Options about the trace, the file that keeps a run."""
+"""Options about the files that keep a run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ Trace = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Keep the run as a new page for a browser, which fetches nothing.",
+        rich_help_panel=PANEL,
+    ),
+]
 TraceTop = Annotated[
-    int, typer.Option("--trace-top", min=0, max=1000, help="Candidates kept per step.", rich_help_panel=PANEL)
+    int, typer.Option("--trace-top", min=0, max=1000, help="Candidates that are kept per step.", rich_help_panel=PANEL)
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
     trace: Trace = None
+    html: Html = None
     trace_top: TraceTop = 20

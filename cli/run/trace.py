@@ -12,6 +12,7 @@ from tokenglass.cli.say import say
 from tokenglass.model.files import expand_home
 
 if TYPE_CHECKING:
+    from tokenglass.cli.run.page_file import PageFile
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.records.steps import Record
     from tokenglass.model.runs.run import Run
@@ -19,17 +20,22 @@ if TYPE_CHECKING:
 
 
 class Keeper:
-    """Keeps runs in the trace that was asked for, if one was, until it is left; `top` candidates a step are shown."""
+    """Keeps runs in the files that were asked for until it is left; `top` candidates a step are shown."""
 
     def __init__(self, options: TraceOptions, top: int):
         """Raises ParameterError for a file that cannot be made."""
         self._options = options
         self._top = top
         self._writer: TraceWriter | None = None
+        self._page: PageFile | None = None
         if options.trace is not None:
             from tokenglass.model.runs.trace_writer import TraceWriter
 
             self._writer = TraceWriter(expand_home(str(options.trace)))
+        if options.html is not None:
+            from tokenglass.cli.run.page_file import PageFile
+
+            self._page = PageFile(expand_home(str(options.html)))
 
     def __enter__(self) -> Self:
         return self
@@ -39,10 +45,12 @@ class Keeper:
             self._writer.close()
             if self._writer.failure is not None:
                 say(f"note: {self._options.trace}: the trace ends early ({self._writer.failure.strerror})")
+        if self._page is not None:
+            self._page.write()
 
     @property
     def is_on(self) -> bool:
-        return self._writer is not None
+        return self._writer is not None or self._page is not None
 
     def widen(self, request: Request) -> Request:
         """The request with as many candidates as the trace and the screen need."""
@@ -50,10 +58,12 @@ class Keeper:
 
     def keep(self, run: Run, records: Iterator[Record]) -> tuple[Run, Iterator[Record]]:
         """The run and its records as they are shown; they are written as they come."""
-        if self._writer is None:
+        if not self.is_on:
             return run, records
         from tokenglass.model.runs.trace_writer import shorten
 
         tops = (self._options.trace_top, self._top)
         kept, shown = (replace(run, request=replace(run.request, top=top)) for top in tops)
-        return shown, (shorten(record, self._top) for record in self._writer.write(kept, records))
+        for file in (self._writer, self._page):
+            records = records if file is None else file.watch(kept, records)
+        return shown, (shorten(record, self._top) for record in records)

@@ -28,17 +28,14 @@ class TraceWriter:
 
     def __init__(self, path: Path):
         """Raises ParameterError where the file cannot be made."""
-        if os.path.lexists(path):
-            raise ParameterError(f"{path}: is there already, and a trace is never written over; give another name")
-        if not path.parent.is_dir():
-            raise ParameterError(f"{path}: there is no folder {path.parent} to write a trace in")
+        require_new(path, "trace")
         self.failure: OSError | None = None
         self._path = path
         self._file: int | None = None
         self._compressor = zlib.compressobj(LEVEL, wbits=GZIP) if path.suffix == ".gz" else None
         self._flushed, self._waiting = time.monotonic(), 0  # lines since then
 
-    def write(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
+    def watch(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
         """The same records, each written first with as many candidates as the run tells of.
 
         A run that is refused before its first record leaves no file.
@@ -56,7 +53,7 @@ class TraceWriter:
         if self.failure is not None:
             return
         if self._file is None:
-            self._file = create(self._path)
+            self._file = create(self._path, "trace")
         line = (to_line(record) + "\n").encode("utf-8", "backslashreplace")
         if self._compressor is not None:
             line = self._compressor.compress(line)
@@ -84,12 +81,21 @@ class TraceWriter:
             self.failure = error
 
 
-def create(path: Path) -> int:
+def require_new(path: Path, what: str) -> None:
+    """Raises ParameterError where something is there already, or no folder to make it in."""
+    if os.path.lexists(path):
+        raise ParameterError(f"{path}: is there already, and a {what} is never written over; give another name")
+    if not path.parent.is_dir():
+        raise ParameterError(f"{path}: there is no folder {path.parent} to write a {what} in")
+
+
+def create(path: Path, what: str) -> int:
     """A new regular file, mode 0600. Raises ParameterError."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     except (OSError, ValueError) as error:
-        raise ParameterError(f"{path}: no trace can be written ({getattr(error, 'strerror', None) or error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError(f"{path}: no {what} can be written ({reason})") from None
 
 
 def shorten(record: Record, top: int) -> Record:

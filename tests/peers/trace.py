@@ -38,7 +38,7 @@ def main() -> None:
         writer = None
         if folder is not None:
             writer = TraceWriter(folder / f"{time.monotonic_ns()}.jsonl{'.gz' if options.gz else ''}")
-            records = writer.write(describe_run(loaded, asked, ""), records)
+            records = writer.watch(describe_run(loaded, asked, ""), records)
         started = time.perf_counter()
         for _ in records:
             pass

@@ -1,0 +1,42 @@
+"""Runs kept as a page, which is written when they have ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenglass.model.runs.trace_writer import create, require_new, shorten
+
+if TYPE_CHECKING:
+    from tokenglass.model.records.steps import Record
+    from tokenglass.model.runs.run import Run
+
+
+class PageFile:
+    """A new file, readable by its owner alone; a run that is refused before its first record leaves none."""
+
+    def __init__(self, path: Path):
+        """Raises ParameterError where the file cannot be made."""
+        require_new(path, "page")
+        self._path = path
+        self._runs: list[tuple[Run, list[Record]]] = []
+
+    def watch(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
+        """The same records, which are kept with as many candidates as the run tells of."""
+        kept: list[Record] = []
+        for record in records:
+            if not kept:
+                self._runs.append((run, kept))
+            kept.append(shorten(record, run.request.top))
+            yield record
+
+    def write(self) -> None:
+        """The page of what was watched. Raises ParameterError where the file cannot be made, OSError."""
+        if not self._runs:
+            return
+        from tokenglass.cli.export.page import page
+
+        with os.fdopen(create(self._path, "page"), "wb") as file:
+            file.write(page(self._runs).encode("utf-8", "replace"))
