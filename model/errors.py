@@ -42,6 +42,10 @@ class MadeMeanwhile(StoreError):  # noqa: N818  (it ends well)
     """Another process did the same work while this one waited for it; its result is there."""
 
 
+class CacheFileError(TokenglassError):
+    """A saved cache is damaged, or of another model."""
+
+
 class PromptError(TokenglassError):
     """The prompt is empty or does not fit in the context."""
 

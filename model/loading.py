@@ -86,6 +86,18 @@ class LoadedModel(OpenedModel):
     engine: TorchEngine | NativeEngine
     backend: Literal["native", "torch"]
 
+    @property
+    def cache_identity(self) -> dict[str, str]:
+        """All that the numbers in a cache depend on, but for the text and the length that is planned for it."""
+        return {
+            "model": self.checkpoint.fingerprint,
+            "tokenizer": self.tokenizer_fingerprint,
+            "dtype": self.dtype,
+            "quantize": self.quantize,
+            "backend": self.backend,
+            "device": self.device,
+        }
+
 
 def load_model(
     folder: Path,

@@ -14,8 +14,8 @@ from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.checkpoint.weights import Weights, read_weights
 from tokenglass.model.progress import finish
 from tokenglass.model.torch_engine.engine import TorchEngine, load_torch
-from tokenglass.model.torch_engine.engine import as_tensor as share
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
+from tokenglass.model.torch_engine.storage import as_tensor as share
 from tokenglass.model.torch_engine.transformer import Transformer
 
 __all__ = ["as_array", "as_tensor", "load_engine", "quantize_model", "weights_of"]

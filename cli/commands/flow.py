@@ -143,19 +143,17 @@ def flow(
             return reading.at(position, total=total)
 
         if html is not None:
-            from tokenglass.cli.views.flow_run import flow_run, with_flow
+            from tokenglass.cli.views.flow_run import flow_run, keep_flow
 
             first.show("looking into every token")
-            run, choices = flow_run(loaded, content, request, choices, reading.token_ids)
-            for _ in page.watch(run, with_flow(choices, look, range(1, last + 1) if at is None else [at])):
-                pass
+            run = flow_run(loaded, content, request, choices, reading.token_ids)
+            keep_flow(page, run, look, range(1, last + 1) if at is None else [at])
         elif not jsonl:
             first.show("recomputing the text without each token" if total else "looking into the text")
             with patience(total and not first.is_shown):
                 found = look(position)
     if jsonl:
-        start = last if request is None else len(request.prompt_ids)
-        for each in range(start, last + 1) if at is None else [at]:
+        for each in range(last if request is None else len(request.prompt_ids), last + 1) if at is None else [at]:
             write_json({"record": "flow", **to_dict(look(each))})
     elif svg is not None:
         from tokenglass.cli.views.flow_picture import flow_picture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tokenglass.cli.exit_codes import CUT_OFF
+from tokenglass.cli.options.cache import CacheOptions
 from tokenglass.cli.options.common import Debug, Version
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
@@ -24,6 +25,8 @@ from tokenglass.cli.terminal.opening import opening
 if TYPE_CHECKING:
     from tokenglass.cli.run.cut_off import FitWatch
     from tokenglass.cli.terminal.interrupts import Interrupt
+    from tokenglass.model.decoding.request import Request
+    from tokenglass.model.loading import LoadedModel
     from tokenglass.model.records.steps import Finish
     from tokenglass.model.runs.run import Run
 
@@ -38,6 +41,7 @@ def generate(
     view: ViewOptions,
     trace: TraceOptions,
     model: ModelOptions,
+    cache_options: CacheOptions,
     debug: Debug = False,
     version: Version = False,
 ) -> None:
@@ -60,6 +64,7 @@ def generate(
     text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     with opening(text) as first:
         from tokenglass.cli.run import session
+        from tokenglass.cli.run.cache_files import CacheFiles
         from tokenglass.cli.run.decoder import check_run, explained, records_of
         from tokenglass.cli.run.request import plan_caches, read_request
         from tokenglass.cli.run.trace import Keeper
@@ -69,6 +74,7 @@ def generate(
 
         name = session.settle_view(view)
         keeper = Keeper(trace, view.candidates)
+        cache_files = CacheFiles(cache_options, is_single=not search.is_several, use_cache=not model.no_cache)
         opened = session.open_model(model, first)
         draft = session.open_draft(mode, opened)
         request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
@@ -86,16 +92,13 @@ def generate(
             mode=settings,
             identify=is_kept,
         )
-        flow_cache, explainer = explained(loaded, request) if view.flow else (None, None)
+        cache = cache_files.begin(loaded, request, quiet=view.quiet)
+        cache, explainer = explained(loaded, request, cache) if view.flow else (cache, None)
         interrupt = Interrupt()
         log = session.choice_log(request, view) if name is ViewName.live and not search.is_several else None
-        records = records_of(loaded, request, settings, search, interrupt, flow_cache, draft_model, log)
-        fit = None
-        if request.constraint is not None:
-            from tokenglass.cli.run.cut_off import FitWatch
-
-            fit = FitWatch(loaded, request)
-            records = fit.watch(records)
+        records = records_of(loaded, request, settings, search, interrupt, cache, draft_model, log)
+        fit = fit_watch(loaded, request)
+        records = records if fit is None else fit.watch(records)
         if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
@@ -104,6 +107,7 @@ def generate(
             first.hand_over()
     with keeper, soft_interrupt(interrupt):
         finish = shown.show(run, records)
+        cache_files.end(loaded, cache)
     if view.stats:
         from tokenglass.cli.run.summary import summary
 
@@ -111,6 +115,15 @@ def generate(
     elif name is ViewName.plain and not sys.stdout.isatty() and not view.quiet:
         say_seeds(run, is_new=sampling.seed is None)
     leave(finish, interrupt, fit)
+
+
+def fit_watch(loaded: LoadedModel, request: Request) -> FitWatch | None:
+    """Who sees whether the text fits its constraint, where it has one."""
+    if request.constraint is None:
+        return None
+    from tokenglass.cli.run.cut_off import FitWatch
+
+    return FitWatch(loaded, request)
 
 
 def say_seeds(run: Run, *, is_new: bool) -> None:

@@ -60,9 +60,9 @@ def records_of(
     return decode_several(job, search) if search.is_several else decode_job(job, mode)
 
 
-def explained(loaded: LoadedModel, request: Request) -> tuple[KVCache, Explainer]:
-    """A cache for the run, and who explains its steps from it."""
+def explained(loaded: LoadedModel, request: Request, cache: KVCache | None = None) -> tuple[KVCache, Explainer]:
+    """A cache for the run, that one where it is given, and who explains its steps from it."""
     from tokenglass.model.inspection.explainer import Explainer
 
-    cache = loaded.engine.new_cache(planned_length=request.planned_length(loaded.engine.limit))
+    cache = cache or loaded.engine.new_cache(planned_length=request.planned_length(loaded.engine.limit))
     return cache, Explainer(loaded.engine, cache, request.prompt_ids, loaded.tokenizer.piece)

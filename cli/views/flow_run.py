@@ -12,6 +12,7 @@ from tokenglass.model.records.steps import Choice, Step
 from tokenglass.model.runs.run import Run, describe_run
 
 if TYPE_CHECKING:
+    from tokenglass.cli.run.page_file import PageFile
     from tokenglass.model.inspection.records import Flow
     from tokenglass.model.loading import LoadedModel
 
@@ -28,6 +29,15 @@ def flow_run(
     run = describe_run(loaded, Request(tuple(token_ids[:1]), 0, top=TOP), loaded.tokenizer.decode(token_ids[:1]))
     given = score_tokens(loaded.engine, loaded.tokenizer, token_ids, window=loaded.engine.limit, top=TOP)
     return run, (choice for choice in given if choice.position > 0)
+
+
+def keep_flow(
+    page: PageFile, run: tuple[Run, Iterable[Choice]], look: Callable[[int], Flow], positions: Collection[int]
+) -> None:
+    """Put a run and its flow on a page."""
+    described, choices = run
+    for _ in page.watch(described, with_flow(choices, look, positions)):
+        pass
 
 
 def with_flow(choices: Iterable[Choice], look: Callable[[int], Flow], positions: Collection[int]) -> Iterator[Step]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Zeros, layer_groups
@@ -204,6 +207,15 @@ class KVCache:
     def attach(self, row: int, tail: CacheTail) -> None:
         """Put a tail back behind the prefix it was cut from."""
         self.rows[row].attach(tail)
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """Storage as numpy has it, bfloat16 as bits of a dtype of their own."""
+        numpy: NDArray[Any] = array
+        return numpy
+
+    def from_numpy(self, array: NDArray[Any]) -> Array:
+        """The inverse of `to_numpy`."""
+        return array
 
     def usage(self, row: int = 0) -> CacheUsage:
         """One row in positions and bytes of the real arrays.

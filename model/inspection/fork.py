@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.torch_engine.attention import Sight
-from tokenglass.model.torch_engine.engine import as_tensor
+from tokenglass.model.torch_engine.storage import as_tensor
 from tokenglass.model.torch_engine.transformer import Block, PassView, Transformer
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
@@ -19,7 +18,7 @@ from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.sampling.raw import Raw
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
-from tokenglass.model.torch_engine.storage import TensorCache
+from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
 from tokenglass.model.torch_engine.transformer import PassView, Transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -123,15 +122,6 @@ def build_transformer(config: ModelConfig, weights: Weights, device: torch.devic
         tensors[f"{HEAD}.weight"] = tensors[f"{EMBEDDING}.weight"]
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def as_tensor(array: Any) -> Tensor:
-    """The same memory as a tensor; a tensor as it is."""
-    if isinstance(array, Tensor):
-        return array
-    if array.dtype == BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def pick_device(name: str) -> torch.device:

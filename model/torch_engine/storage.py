@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.cache import CacheRow, KVCache
 
@@ -28,6 +33,22 @@ class TensorCache(KVCache):
 
         super().__init__(config, rows=rows, limit=limit, zeros=zeros, planned_length=planned_length)
         self.device = device
+
+    def to_numpy(self, array: Tensor) -> NDArray[Any]:
+        held = array.cpu()
+        return held.view(torch.int16).numpy().view(BFLOAT16) if held.dtype == torch.bfloat16 else held.numpy()
+
+    def from_numpy(self, array: NDArray[Any]) -> Tensor:
+        return as_tensor(array).to(self.device)
+
+
+def as_tensor(array: Any) -> Tensor:
+    """The same memory as a tensor; a tensor as it is."""
+    if isinstance(array, Tensor):
+        return array
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
