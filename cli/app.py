@@ -24,7 +24,7 @@ from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
 
 COMMANDS = {
     "Write": ("generate", "chat", "pick"),
-    "Look inside": ("flow", "score", "choose", "replay", "export", "tokens", "inspect"),
+    "Look inside": ("flow", "score", "choose", "replay", "export", "import-trace", "tokens", "inspect"),
     "Measure": ("compare", "bench", "check"),
     "Models": ("pull", "quantize", "import", "models"),
 }
@@ -48,7 +48,7 @@ def add_command(app: typer.Typer, name: str, panel: str) -> None:
 
         app.add_typer(models_app(), name=name, rich_help_panel=panel)
         return
-    function = f"{name}_" if keyword.iskeyword(name) else name
+    function = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
     module = importlib.import_module(f"tokenglass.cli.commands.{function}")
     app.command(name, cls=Command, rich_help_panel=panel)(getattr(module, function))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenglass.cli.export.kept_text import KeptText, KeptToken, Runs, kept_texts
 from tokenglass.cli.terminal.terminal import visible, visible_piece
+from tokenglass.model.records.bounds import Bounds
 from tokenglass.model.records.codec import to_json
 from tokenglass.model.records.steps import Candidate
 
@@ -66,6 +67,9 @@ def token_data(token: KeptToken, number_of_pass: int) -> dict[str, Any]:
         "cache": None if step.cache is None else step.cache.length,
         "candidates": [candidate_data(candidate) for candidate in choice.candidates],
     }
+    bounds = Bounds.of(choice) if choice.entropy is None else None
+    if bounds is not None:
+        data |= {"rest": bounds.rest, "least_entropy": bounds.least_entropy}
     if step.flow is not None and choice is step.choices[0]:
         data["flow"] = [
             {name: visible_piece(str(value).encode()) if name in TOKENS else value for name, value in row.items()}

@@ -22,9 +22,16 @@ def summary(run: Run, finish: Finish) -> str:
     lines = (
         ", ".join(speeds),
         f"{plural(totals.new_tokens, 'new token')}, finished by {finish.reason}: {in_words(finish)}",
-        ", ".join((*computed_on(run), *settings(run.request.sampling), seeds(run))),
+        ", ".join(described(run)),
     )
     return "\n".join(lines)
+
+
+def described(run: Run) -> tuple[str, ...]:
+    """What it was computed on, and the settings and the seed, where they are reported."""
+    if run.is_imported:
+        return (f"{run.model} ({run.engine.backend}), settings {UNKNOWN}",)
+    return (*computed_on(run), *settings(run.request.sampling), seeds(run))
 
 
 def seeds(run: Run) -> str:

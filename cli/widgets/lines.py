@@ -24,6 +24,7 @@ from tokenglass.cli.widgets.widget import (
     percent,
     probability,
 )
+from tokenglass.model.records.bounds import Bounds
 from tokenglass.model.records.steps import Candidate, Choice, Finish, Totals
 
 
@@ -74,7 +75,8 @@ class ChosenLine(Widget):
 
     def entropy(self, narrow: bool) -> str:
         if self.choice.entropy is None:
-            return "entropy not reported"
+            bounds = Bounds.of(self.choice)
+            return "entropy not reported" if bounds is None else f"entropy {bounds.least_entropy:.1f} bits or more"
         return f"{self.choice.entropy:.1f} bits" if narrow else f"entropy {self.choice.entropy:.1f} bits"
 
     def drawn(self) -> str:

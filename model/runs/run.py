@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenglass.model.loading import LoadedModel
 
 SCHEMA_VERSION = 2
+SERVERS = ("openai", "vllm", "llama.cpp", "ollama")  # whose responses are imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Run:
     @property
     def seed(self) -> int:
         return self.request.seed
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another program wrote the text, with settings that it does not report."""
+        return self.engine.backend in SERVERS
 
     @property
     def prompt_length(self) -> int:
