@@ -15,7 +15,7 @@ import numpy as np
 from tokenglass.model.checkpoint.arrays import CODES, Array, read_arrays
 from tokenglass.model.checkpoint.headers import Header, read_header
 from tokenglass.model.checkpoint.writer import write_safetensors
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.engine.cache import NO_TOKEN, CacheTail, KVCache
 from tokenglass.model.engine.keys_values import Cut
 from tokenglass.model.errors import CacheFileError, CheckpointError
@@ -85,7 +85,7 @@ def check_identity(path: Path, metadata: Mapping[str, str], identity: Mapping[st
         theirs = metadata.get(name, "nothing")
         if theirs != ours:
             raise CacheFileError(
-                f"{path}: was saved with another {name} ({shown(theirs[:16])}, here {shown(ours[:16])}); "
+                f"{path}: was saved with another {name} ({quote(theirs[:16])}, here {quote(ours[:16])}); "
                 "save it anew with --save-cache"
             )
 

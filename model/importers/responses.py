@@ -13,15 +13,16 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tokenglass.model.config.fields import shown
+from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import Reason
 
 NOT_TOLD = -9999.0  # OpenAI's log-probability of a token beyond the most probable ones
 NANOSECONDS, MILLISECONDS = 1e-9, 1e-3
+TOPS = ("top_logprobs", "top_probs", "probs")
 ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 ENDS: dict[str, Reason] = {"stop": "eos", "length": "length", "eos": "eos", "limit": "length", "word": "stop"}
 
@@ -97,7 +98,7 @@ def documents(content: bytes) -> Iterator[Fields]:
         values = list(lines(text))
     for value in values if isinstance(values, list) else [values]:
         if not isinstance(value, dict):
-            raise TraceError(f"expected a response as a JSON object, found {shown(value)}")
+            raise TraceError(f"expected a response as a JSON object, found {quote(value)}")
         yield value
 
 
@@ -115,7 +116,7 @@ def lines(text: str) -> Iterator[Any]:
 def reader_of(document: Fields) -> tuple[Callable[[Fields, Response], None], str]:
     """What reads a document of this shape, and whose shape it is."""
     if "error" in document:
-        raise TraceError(f"the response is an error of the server: {shown(document['error'])}")
+        raise TraceError(f"the response is an error of the server: {quote(document['error'])}")
     if "choices" in document:
         is_vllm = any(name in document for name in ("prompt_logprobs", "prompt_token_ids", "kv_transfer_params"))
         return read_openai, "vllm" if is_vllm else "openai"
@@ -137,12 +138,11 @@ def read_openai(document: Fields, response: Response) -> None:
         number = whole(choice.get("index"))
         text = response.text(place if number is None else number)
         logprobs = fields_of(choice.get("logprobs"), "logprobs")
-        told = token_columns(logprobs) if "tokens" in logprobs else entries(logprobs.get("content"))
+        tokens = [*(token_columns(logprobs) if "tokens" in logprobs else entries(logprobs.get("content")))]
         ids = whole_numbers(choice.get("token_ids"))
-        told = [*told]
-        if len(ids) == len(told):
-            told = [ReportedToken(t.piece, i, t.logprob, t.prob, t.top) for t, i in zip(told, ids, strict=True)]
-        text.tokens += told
+        if len(ids) == len(tokens):
+            tokens = [replace(token, token_id=token_id) for token, token_id in zip(tokens, ids, strict=True)]
+        text.tokens += tokens
         if isinstance(reason := choice.get("finish_reason"), str):
             is_stop = reason == "stop" and isinstance(choice.get("stop_reason"), str)
             text.reason = "stop" if is_stop else ENDS.get(reason, "stop")
@@ -162,18 +162,18 @@ def token_columns(logprobs: Fields) -> Iterator[ReportedToken]:
         yield ReportedToken(piece_of(token), None, logprob_of(value), None, ranked(beside))
 
 
-def entries(value: Any) -> Iterator[ReportedToken]:
+def entries(value: Any, *, has_top: bool = True) -> Iterator[ReportedToken]:
     """Tokens that are objects: token, logprob, bytes, top_logprobs, and with llama.cpp id, or prob and top_probs."""
     for each in list_of(value, "logprobs"):
         entry = fields_of(each, "logprobs")
-        top = entries(entry.get("top_logprobs") or entry.get("top_probs") or entry.get("probs"))
+        top = next((entry[key] for key in TOPS if entry.get(key)), None) if has_top else None
         name = next((entry[key] for key in ("token", "tok_str", "content") if key in entry), "")
         yield ReportedToken(
             piece_of(name, entry.get("bytes")),
             whole(entry.get("id")),
             logprob_of(entry.get("logprob")),
-            number(entry.get("prob")),
-            ranked(top),
+            share(entry.get("prob")),
+            ranked(entries(top, has_top=False)),
         )
 
 
@@ -245,12 +245,17 @@ def logprob_of(value: Any) -> float | None:
     return None if logprob is None or logprob <= NOT_TOLD else min(logprob, 0.0)
 
 
+def share(value: Any) -> float | None:
+    prob = number(value)
+    return None if prob is None else min(max(prob, 0.0), 1.0)
+
+
 def number(value: Any) -> float | None:
     """A finite number; None for null. Raises TraceError for anything else."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TraceError(f"expected a number, found {shown(value)}")
+        raise TraceError(f"expected a number, found {quote(value)}")
     try:
         return float(value) if math.isfinite(value) else None
     except OverflowError:
@@ -273,19 +278,19 @@ def whole_numbers(value: Any) -> tuple[int, ...]:
 
 def text_of(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise TraceError(f"{name} is {shown(value)}; expected text")
+        raise TraceError(f"{name} is {quote(value)}; expected text")
     return value
 
 
 def list_of(value: Any, name: str) -> list[Any]:
     """A list; empty for null."""
     if not (value is None or isinstance(value, list)):
-        raise TraceError(f"{name} is {shown(value)}; expected a list")
+        raise TraceError(f"{name} is {quote(value)}; expected a list")
     return value or []
 
 
 def fields_of(value: Any, name: str) -> Fields:
     """An object; empty for null."""
     if not (value is None or isinstance(value, dict)):
-        raise TraceError(f"{name} is {shown(value)}; expected an object")
+        raise TraceError(f"{name} is {quote(value)}; expected an object")
     return value or {}
