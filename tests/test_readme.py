@@ -5,12 +5,14 @@ smollm2 stands here for a small random chat model under its name, as tests have 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from responses import CHAT
 from shell import ENVIRONMENT, bash
 from test_chat import CHATML, chat_checkpoint
 
@@ -41,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "notes.txt").write_text("The fox met the hen.\n")
     (folder / "story.txt").write_text("Once upon a time there was a fox. It met a hen.\n")
+    (folder / "response.json").write_text(json.dumps(CHAT))
     (folder / "letter.txt").write_text("Dear fox, come and see the hen.\n")
     pulled = folder / "store" / "models" / "smollm2"
     pulled.mkdir(parents=True)

@@ -146,8 +146,12 @@ def flow(
             from tokenglass.cli.views.flow_run import flow_run, keep_flow
 
             first.show("looking into every token")
-            run = flow_run(loaded, content, request, choices, reading.token_ids)
-            keep_flow(page, run, look, range(1, last + 1) if at is None else [at])
+            keep_flow(
+                page,
+                flow_run(loaded, content, request, choices, reading.token_ids),
+                look,
+                range(1, last + 1) if at is None else [at],
+            )
         elif not jsonl:
             first.show("recomputing the text without each token" if total else "looking into the text")
             with patience(total and not first.is_shown):

@@ -20,11 +20,9 @@ from tokenglass.model.runs.run import Run
 WIDTH = 88  # columns
 
 
-def picture(runs: Runs, *, command: str = "", unique_id: str = "run") -> str:
-    """SVG of every text, below the command that wrote it, if that is given. The same trace gives the same picture."""
+def picture(runs: Runs) -> str:
+    """SVG of every text. The same trace gives the same picture."""
     console = drawing_console(WIDTH)
-    if command:
-        console.print(f"$ {command}")
     kept = [(run, list(records)) for run, records in runs]
     texts = list(kept_texts(kept))
     for text in texts:
@@ -35,7 +33,7 @@ def picture(runs: Runs, *, command: str = "", unique_id: str = "run") -> str:
                 console.print(Segments([*on_screen(row), Segment.line()]), end="")
     panel = last_panel(*kept[0]) if len(texts) == 1 else None
     console.print(Legend("probability", TRUE_COLORS) if panel is None else panel)
-    return drawn(console, title="tokenglass", unique_id=unique_id)
+    return drawn(console, title="tokenglass", unique_id="run")
 
 
 def coloured(text: KeptText) -> Iterator[Segment]:
