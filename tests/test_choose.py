@@ -13,7 +13,7 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_families import CASES, save
+from pairs import load_pair
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import ParameterError, PromptError
@@ -31,17 +31,7 @@ ANSWERS = [" girl", " boy", " boy named Tim", " frog who said hello to the bear"
 
 @pytest.fixture(scope="module", params=["llama", "gemma2", "tale"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, LoadedModel]:
-    """A model as transformers has it and as we do."""
-    if request.param == "tale":
-        from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
-
-        folder = bundled_folder()
-        reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    else:
-        folder = tmp_path_factory.mktemp("chosen")
-        reference = save(folder, *CASES[request.param])
-        tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
-    return reference, load_model(folder, backend="auto", dtype="float32")
+    return load_pair(request.param, tmp_path_factory.mktemp("chosen"))
 
 
 @pytest.fixture(scope="module")

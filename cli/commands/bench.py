@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenglass.cli import options
-from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
@@ -23,21 +22,12 @@ if TYPE_CHECKING:
     from tokenglass.model.measuring.bench import Reading, Spread
 
 
-Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODEL",
-        autocompletion=model_names,
-        envvar="TOKENGLASS_MODEL",
-        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
-    ),
-]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer contexts, fewer rows and 3 runs each.")]
 NARROW = 44  # columns under which only the rates are told
 
 
 def bench(
-    model: Name = None,
+    model: options.ModelArgument = None,
     quick: Quick = False,
     quantize: options.QuantizeOption = options.Quantize.none,
     dtype: options.DtypeOption = options.Dtype.auto,

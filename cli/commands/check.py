@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenglass.cli.options.common import Debug, Json
-from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.options.model import (
     Backend,
     BackendOption,
@@ -20,6 +19,7 @@ from tokenglass.cli.options.model import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    ModelArgument,
     ModelOptions,
     Quantize,
     QuantizeOption,
@@ -35,19 +35,10 @@ if TYPE_CHECKING:
     from tokenglass.model.inspection.check import Finding
 
 FAILED = 1
-Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODEL",
-        autocompletion=model_names,
-        envvar="TOKENGLASS_MODEL",
-        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
-    ),
-]
 
 
 def check(
-    model: Name = None,
+    model: ModelArgument = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     quantize: QuantizeOption = Quantize.none,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
 from tokenglass.cli import options
-from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import count, nbytes
@@ -19,19 +17,9 @@ if TYPE_CHECKING:
     from tokenglass.model.checkpoint.folder import Checkpoint
     from tokenglass.model.config.config import ModelConfig
 
-Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODEL",
-        autocompletion=model_names,
-        envvar="TOKENGLASS_MODEL",
-        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
-    ),
-]
-
 
 def inspect(
-    model: Name = None,
+    model: options.ModelArgument = None,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,

@@ -51,6 +51,15 @@ ModelName = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        autocompletion=model_names,
+        envvar="TOKENGLASS_MODEL",
+        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
+    ),
+]
 DtypeOption = Annotated[
     Dtype,
     typer.Option("--dtype", help="auto: float32 for tale on a CPU, else the checkpoint's.", rich_help_panel=PANEL),
