@@ -255,9 +255,9 @@ class LiveSession(Session):
             self._paused, self._highlighted = True, None
             self._behind = min(max(0, self._behind + (1 if key == "left" else -1)), self._num_past)
         elif key in ("up", "down") and (choice := self._looked_at.choice) is not None and choice.candidates:
-            count, step = len(choice.candidates), 1 if key == "down" else -1
-            start = (-1 if key == "down" else count) if self._highlighted is None else self._highlighted
-            self._paused, self._highlighted = True, (start + step) % count
+            places, step = choice.possible_first, 1 if key == "down" else -1
+            start = min(step, 0) if self._highlighted is None else places.index(self._highlighted) + step
+            self._paused, self._highlighted = True, places[start % len(places)]
         elif key in ("/", "g"):
             self._paused, self._entry = True, Entry(key)
         elif key in ("s", "t") or (key == "n" and self._goal is not None):

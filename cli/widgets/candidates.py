@@ -80,7 +80,7 @@ class CandidateTable(Widget):
     def shown(self) -> list[int]:
         """Indices of the candidates that fit, the chosen and the highlighted one among them."""
         candidates = self.choice.candidates
-        indices = list(range(min(self.limit, len(candidates))))
+        indices = self.choice.possible_first[: self.limit]
         chosen = next((k for k, other in enumerate(candidates) if other.token_id == self.choice.token_id), None)
         for wanted in (chosen, self.highlighted):
             if wanted is not None and indices and wanted not in indices:
@@ -94,7 +94,7 @@ class CandidateTable(Widget):
         style = BOLD if chosen else DIM if cut else PLAIN
         fill = DIM if cut else CHOSEN if chosen else BAR
         raw = probability(candidate.logprob)
-        rank = self.choice.rank if chosen and self.choice.rank else index + 1
+        rank = candidate.rank or (self.choice.rank if chosen and self.choice.rank else index + 1)
         piece = visible_piece(candidate.piece, ascii_only=glyphs.ascii_only)
         piece_style = CHOSEN + BOLD if chosen else style
         if index == self.highlighted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -57,11 +57,20 @@ class DrawStrip(Widget):
 def stretches(choice: Choice) -> Iterator[Stretch]:
     """In the sampler's order: by final probability, ties by token id. A token from beyond the first is in the rest."""
     beyond = choice.rank is not None and choice.rank > len(choice.candidates)
-    possible = [
-        (-candidate.prob, candidate.token_id, candidate)
-        for candidate in choice.candidates
-        if candidate.prob and not (beyond and candidate.token_id == choice.token_id)
-    ]
+    if beyond and choice.is_constrained and choice.draw is not None:
+        # Unless those before it are all there: then the draw falls where they leave it.
+        placed = laid_out(choice.candidates)
+        beyond = not any(
+            each.start <= choice.draw < each.end
+            and each.candidate is not None
+            and each.candidate.token_id == choice.token_id
+            for each in placed
+        )
+    return laid_out([each for each in choice.candidates if not (beyond and each.token_id == choice.token_id)])
+
+
+def laid_out(candidates: Iterable[Candidate]) -> Iterator[Stretch]:
+    possible = [(-candidate.prob, candidate.token_id, candidate) for candidate in candidates if candidate.prob]
     start = 0.0
     for negative, _, candidate in sorted(possible, key=lambda entry: entry[:2]):
         yield Stretch(candidate, start, start - negative)

@@ -14,6 +14,7 @@ from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.engine import Logits
 from tokenglass.model.records.steps import Candidate, Choice, Reason
 from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.sampler import likeliest
 from tokenglass.model.text.tokenizer import REPLACEMENT
 
 WINDOW = 32  # last tokens of the prompt that decide how the first new ones are written
@@ -146,9 +147,13 @@ class Branches:
             node = node.parent
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """The most probable next tokens; what the sampler will draw is among them only if it is one of these."""
-        offer = self.here.offer
-        return () if offer is None else offer.candidates[: self._request.top]
+        """The most probable next tokens, under a constraint those first that it leaves; what the sampler will draw is
+        among them only if it is one of these."""
+        offer, top = self.here.offer, self._request.top
+        if offer is None or not offer.is_constrained:
+            return () if offer is None else offer.candidates[:top]
+        possible = likeliest(offer.candidates)[:top]
+        return (*possible, *[each for each in offer.candidates[:top] if each not in possible])
 
     def text(self, node: Node) -> str:
         """The new text up to there, or to a stop; an incomplete character at its end is U+FFFD."""
@@ -233,7 +238,7 @@ class Branches:
             piece=taken.piece,
             logprob=taken.logprob,
             prob=taken.prob,
-            rank=rank,
+            rank=taken.rank or rank,
             draw=None,
             candidates=shown,
             status="forced",

@@ -37,6 +37,12 @@ def field_types(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
+def optional_fields(kind: Any) -> set[str]:
+    """The fields that JSON leaves out where they say nothing."""
+    marked = {field.name for field in dataclasses.fields(kind) if field.metadata.get("absent")}
+    return marked | {name for name, hint in field_types(kind).items() if hint == PAIRS}
+
+
 @functools.cache
 def encoder(hint: Any) -> Encode:
     """The function that writes a value of this type, compiled from one expression over its fields."""
@@ -65,6 +71,8 @@ def expression(hint: Any, value: str, names: dict[str, Any]) -> str:
         written, start = f"value.{name}", f"{', ' if parts else ''}{json.dumps(name)}: "
         if kind == PAIRS:
             parts.append(f"({start!r} + anything(dict({written})) if {written} else '')")
+        elif name in optional_fields(hint):
+            parts.append(f"({start!r} + {expression(kind, written, names)} if {written} is not None else '')")
         else:
             parts += [repr(start), expression(kind, written, names)]
     return "''.join(('{', " + ", ".join(parts) + ", '}'))"

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Phase = Literal["prefill", "decode", "draft", "verify", "denoise", "jacobi"]
 Status = Literal["sampled", "accepted", "rejected", "revealed", "masked", "guessed", "forced", "pruned", "given"]
+ABSENT = {"absent": True}  # of a field that JSON leaves out where it is None
 OPEN_STATUSES: tuple[Status, ...] = ("rejected", "guessed", "masked", "pruned")
 Reason = Literal["eos", "stop", "length", "context", "time", "interrupt", "constraint", "error"]
 
@@ -28,13 +29,15 @@ class Candidate:
     prob: float | None
     removed_by: str | None = None
     moved: tuple[tuple[str, float], ...] = ()
+    rank: int | None = field(default=None, metadata=ABSENT)  # raw; None: its place among the candidates tells
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One position decided: the token, how likely the model and the sampler found it, and what else there was.
 
-    `candidates` are the most probable by raw probability, in that order, and always the chosen one.
+    `candidates` are the most probable by raw probability, in that order, and always the chosen one. Under a constraint
+    as many that were most likely to be drawn are there too, in the same order, and all have a rank.
     """
 
     position: int
@@ -47,6 +50,16 @@ class Choice:
     draw: float | None  # the uniform number used; None when greedy
     candidates: tuple[Candidate, ...] = ()
     status: Status = "sampled"
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether less probable tokens stand among the candidates because a constraint leaves them."""
+        return any(candidate.rank is not None for candidate in self.candidates)
+
+    @property
+    def possible_first(self) -> list[int]:
+        """Places of the candidates: those that could be drawn, then those that were cut."""
+        return sorted(range(len(self.candidates)), key=lambda place: self.candidates[place].removed_by is not None)
 
 
 @dataclass(frozen=True, slots=True)

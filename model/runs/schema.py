@@ -12,7 +12,7 @@ import types
 import typing
 from typing import Any
 
-from tokenglass.model.records.encoder import PAIRS, field_types
+from tokenglass.model.records.encoder import PAIRS, field_types, optional_fields
 from tokenglass.model.runs.run import SCHEMA_VERSION
 from tokenglass.model.runs.trace import KINDS
 
@@ -57,7 +57,7 @@ def refer(kind: Any, definitions: dict[str, Any]) -> str:
         definitions[kind.__name__] |= {
             "type": "object",
             "properties": properties,
-            "required": [name for name, hint in hints.items() if hint != PAIRS],
+            "required": [name for name in hints if name not in optional_fields(kind)],
             "additionalProperties": False,
         }
     return str(kind.__name__)

@@ -13,6 +13,7 @@ from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Choice, Finish, Record, Step
 from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.trace import to_line
+from tokenglass.model.sampling.sampler import likeliest
 
 GZIP = 31  # zlib's name for gzip's format
 LEVEL = 1  # lines are much alike: higher levels take longer, and save little
@@ -99,12 +100,15 @@ def create(path: Path, what: str) -> int:
 
 
 def shorten(record: Record, top: int) -> Record:
-    """The record with the `top` most probable candidates of each choice, and always the chosen one."""
+    """The record as it would be with `top` candidates a choice: the most probable, and always the chosen one."""
     if isinstance(record, Finish) or all(len(choice.candidates) <= top for choice in record.choices):
         return record
     return replace(record, choices=tuple([fewer_candidates(choice, top) for choice in record.choices]))
 
 
 def fewer_candidates(choice: Choice, top: int) -> Choice:
-    rest = [candidate for candidate in choice.candidates[top:] if candidate.token_id == choice.token_id]
+    kept = {choice.token_id}
+    if choice.is_constrained:
+        kept |= {candidate.token_id for candidate in likeliest(choice.candidates)[:top]}
+    rest = [candidate for candidate in choice.candidates[top:] if candidate.token_id in kept]
     return replace(choice, candidates=(*choice.candidates[:top], *rest))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from tokenglass.model.records.steps import Candidate, Choice, Status
 from tokenglass.model.sampling.chain import GREEDY, apply_chain, build_chain
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.draw import uniform
-from tokenglass.model.sampling.head import HEAD
+from tokenglass.model.sampling.head import HEAD, in_order
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.provenance import Change, Floats, Ints
 from tokenglass.model.sampling.raw import Measure, Raw, as_array
@@ -85,11 +85,16 @@ class Sampler:
         Without probabilities where nothing is drawn, as in a search.
         """
         shown = scores.watched if len(scores.watched) <= self.top else scores.watched[: self.top]
+        is_constrained = any(mask.allowed is not None for mask in scores.context.masks)
+        if is_constrained:
+            shown = np.concatenate((shown, self._possible_beside(raw, scores, shown)))
         candidates = self._candidates(raw, scores, shown, has_probs=has_probs)
         chosen = next((candidate for candidate in candidates if candidate.token_id == token_id), None)
         if chosen is None:
             (chosen,) = self._candidates(raw, scores, np.array([token_id]), has_probs=has_probs)
             candidates += (chosen,)
+        if is_constrained:
+            candidates = tuple([replace(candidate, rank=raw.rank(candidate.token_id)) for candidate in candidates])
         place = (raw.head.token_ids == token_id).nonzero()[0]
         return Choice(
             position=scores.context.position,
@@ -127,6 +132,14 @@ class Sampler:
         apply_chain(self.chain, scores)
         return scores
 
+    def _possible_beside(self, raw: Raw, scores: Scores, shown: Ints) -> Ints:
+        """The `top` tokens that were most likely to be drawn but for those that are shown, by raw probability."""
+        while not scores.is_complete and len(scores.token_ids) < self.top:
+            scores.widen()
+        possible = scores.token_ids[: self.top]
+        possible = possible[~np.isin(possible, shown)]
+        return in_order(possible, raw.logprobs(possible))[0]
+
     def _candidates(self, raw: Raw, scores: Scores, shown: Ints, *, has_probs: bool) -> tuple[Candidate, ...]:
         token_ids = shown.tolist()
         logprobs = raw.logprobs(shown).tolist()
@@ -147,6 +160,16 @@ class Sampler:
                 for i, logprob, prob, (cut, moved) in zip(token_ids, logprobs, probs, told, strict=True)
             ]
         )
+
+
+def likeliest(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those that a constraint left, in the sampler's order."""
+
+    def place(candidate: Candidate) -> tuple[float, float, int]:
+        score = candidate.logprob + sum(change for _, change in candidate.moved)
+        return -(candidate.prob or 0.0), -score, candidate.token_id
+
+    return sorted([each for each in candidates if each.removed_by in (None, GREEDY)], key=place)
 
 
 def draw_token(scores: Scores, draw: float) -> int:
