@@ -18,7 +18,7 @@ from tokenglass.cli.widgets.cache_bar import CacheBar
 from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip, stretches
 from tokenglass.cli.widgets.lines import ChosenLine, SpeedLine
-from tokenglass.cli.widgets.token_text import NO_COLORS, SIXTEEN_COLORS, TRUE_COLORS, Legend, token_style
+from tokenglass.cli.widgets.token_text import NO_COLORS, SIXTEEN_COLORS, TRUE_COLORS, Legend, styled_token, token_style
 from tokenglass.cli.widgets.widget import ASCII, CHOSEN, PLAIN, UNICODE, Row, Widget, bar, bar_leftwards, curve, percent
 from tokenglass.model.records.steps import CacheUsage, Candidate, Choice, Totals
 
@@ -152,7 +152,7 @@ def test_what_moved_a_candidate_most_is_told_where_there_is_room(
     (row,) = CandidateTable(choice, heading=False, together=False).rows(width, UNICODE)
 
     text = "".join(segment.text for segment in row)
-    assert text.partition("│")[2].removesuffix("1.0 %").strip(" ▏▎▍▌▋▊▉█") == told
+    assert text.removesuffix("1.0 %").rpartition("▏")[2].strip() == told
     assert len(text) <= width
 
 
@@ -204,6 +204,8 @@ def test_surprise_has_a_style_with_colour_and_without(prob: float, entropy: floa
         assert len(set(ramp)) == 4
         assert all(style.color != CHOSEN.color for style in ramp)
     assert token_style(choice, "entropy", None) == PLAIN
+    underlined = styled_token("  fox x ", NO_COLORS[1])
+    assert [(segment.text, segment.style) for segment in underlined] == [("  ", None), ("fox x ", NO_COLORS[1])]
 
 
 @pytest.mark.parametrize(

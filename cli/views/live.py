@@ -22,7 +22,7 @@ from tokenglass.cli.views.unfolding import Unfolding
 from tokenglass.cli.views.view import Setting, View
 from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
-from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, token_style
+from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, styled_token, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, Widget, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.runs.run import Run
@@ -169,10 +169,10 @@ class LiveSession(Session):
         """What the text gets from a record."""
         if not record.text:
             return []
-        style, choice = None, self._progress.choice
+        choice = self._progress.choice
         if self._view.color_by != "none" and choice is not None and isinstance(record, Step):
-            style = token_style(choice, self._view.color_by, self._ramp)
-        return [Segment(record.text, style)]
+            return styled_token(record.text, token_style(choice, self._view.color_by, self._ramp))
+        return [Segment(record.text)]
 
     # the pace and the keys
 

@@ -150,7 +150,8 @@ class EndLine(Widget):
     finish: Finish
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        fields = [[Segment(f"{self.finish.reason}:", DIM)], [Segment(in_words(self.finish), BOLD)]]
+        words = in_words(self.finish).split(" ")  # a row ends between two of them
+        fields = [[Segment(f"{self.finish.reason}:", DIM)], *([Segment(word, BOLD)] for word in words)]
         return labelled("end", fields, width, glyphs, gap=1)
 
 

@@ -98,7 +98,8 @@ def share(prob: float, is_chosen: bool, glyphs: Glyphs, *, is_cut: bool, is_idle
 
 
 def name_of(stage: Stage) -> str:
-    return f"{stage.name} {stage.settings}".strip()
+    """The processor and the first of its settings."""
+    return f"{stage.name} {stage.settings.partition(',')[0]}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +151,12 @@ class DrawTable(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         total = sum(self.counts.values())
         first = 3 + (22 if width >= 60 else 11)
-        bars = max(0, (width - first - 2 * (NUMBER + 2) - 2) // 2)
+        bars = max(0, (width - first - 2 * (NUMBER + 2) - 3) // 2)
         heading = [
             cell("   token", first, DIM),
-            cell("final", NUMBER + 2 + bars, DIM, right=True),
-            Segment(f" {glyphs.axis} ", DIM),
-            cell(f"drawn again {plural(total, 'time')}", bars + NUMBER, DIM, glyphs=glyphs),
+            cell("final ", NUMBER + 3 + bars, DIM, right=True),
+            Segment(glyphs.axis, DIM),
+            cell(f" drawn again {plural(total, 'time')}", bars + NUMBER, DIM, glyphs=glyphs),
         ]
         rows = [heading]
         indices = CandidateTable(self.choice, self.limit).shown()
@@ -177,12 +178,14 @@ class DrawTable(Widget):
     @staticmethod
     def row(label: Row, prob: float, count: int, total: int, bars: int, fill: Style, glyphs: Glyphs) -> Row:
         came = count / total if total else 0.0
+        number = cell(percent(prob), NUMBER, right=True) if prob else cell("cut", NUMBER, DIM, right=True)
         return [
             *label,
             Segment("  "),
-            cell(percent(prob), NUMBER, right=True),
+            number,
+            Segment(" "),
             cell(bar_leftwards(prob, bars, glyphs), bars, fill, right=True),
-            Segment(f" {glyphs.axis} ", DIM),
+            Segment(glyphs.axis, DIM),
             Segment(bar(came, bars, glyphs), fill),
             Segment(f" {count:,}"),
         ]

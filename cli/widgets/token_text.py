@@ -23,7 +23,7 @@ SIXTEEN_COLORS: Ramp = (
     Style(color="cyan"),
     Style(color="magenta"),
     Style(color="red"),
-    Style(color="red", bold=True, underline=True),
+    Style(color="red", bold=True),
 )
 NO_COLORS: Ramp = (PLAIN, Style(underline=True), Style(bold=True), Style(bold=True, underline=True))
 
@@ -53,6 +53,12 @@ def token_style(choice: Choice, color_by: ColorBy, ramp: Ramp | None) -> Style:
     """The style of a token's text."""
     found = level(choice, color_by)
     return PLAIN if found is None or ramp is None else ramp[found]
+
+
+def styled_token(text: str, style: Style) -> list[Segment]:
+    """The text in its style; blanks before a word are not underlined."""
+    blanks = len(text) - len(text.lstrip(" ")) if style.underline else 0
+    return [Segment(part, part_style) for part, part_style in ((text[:blanks], None), (text[blanks:], style)) if part]
 
 
 def ranges(bounds: Sequence[float], unit: str, glyphs: Glyphs) -> list[str]:
