@@ -10,6 +10,7 @@ import typer
 
 from tokenglass.cli.options.common import Debug
 from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import (
     PANEL,
@@ -26,6 +27,7 @@ from tokenglass.cli.options.view import (
     ViewName,
     ViewOptions,
 )
+from tokenglass.cli.options.what_if import WhatIfOptions
 from tokenglass.cli.say import json_bytes, say, say_lines, write
 from tokenglass.model.errors import ParameterError
 
@@ -70,6 +72,7 @@ class ReplayViewOptions:
 def replay(
     file: TraceFile,
     view: ReplayViewOptions,
+    other: WhatIfOptions,
     speed: Speed = "1",
     begin: Begin = 0,
     unsure: Unsure = None,
@@ -82,6 +85,9 @@ def replay(
     s to the next surprise, t to the next near-tie, n to another of the same.
 
     In a pipe the text comes at once, or with --jsonl the records again.
+
+    With another temperature or another cut, such as --top-p 0.8, it tells where the same draws give another token;
+    --continue writes that text.
     """
     factor = speed_factor(speed)
     if fail and unsure is None:
@@ -89,6 +95,8 @@ def replay(
     with open_file(file) as trace:
         if unsure is not None:
             is_unsure = list_unsure(trace, unsure)
+        elif other.settings or other.continues:
+            ask(trace, other, view)
         else:
             play(trace, view, factor, begin)
         if trace.note:
@@ -128,15 +136,7 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
     from tokenglass.cli.views.view import Setting, make_view
     from tokenglass.model.runs.playback import at_speed, end_each, split_runs
 
-    options = ViewOptions(
-        view=chosen.view,
-        jsonl=chosen.jsonl,
-        panel=chosen.panel,
-        color_by=chosen.color_by,
-        speed=FASTEST,  # the records come at a speed of their own
-        pause=chosen.pause,
-        color=chosen.color,
-    )
+    options = view_options(chosen, speed=FASTEST)  # the records come at a speed of their own
     name = settle_view(options)
     if name is ViewName.jsonl:
         write_lines(trace)
@@ -159,6 +159,35 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
                 say_lines(summary(run, finish))
             if interrupt.is_set():
                 raise typer.Exit(INTERRUPTED)
+
+
+def view_options(chosen: ReplayViewOptions, *, speed: str | None = None) -> ViewOptions:
+    return ViewOptions(
+        view=chosen.view,
+        jsonl=chosen.jsonl,
+        panel=chosen.panel,
+        color_by=chosen.color_by,
+        speed=speed,
+        pause=chosen.pause,
+        color=chosen.color,
+    )
+
+
+def ask(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions) -> None:
+    """Tell what other settings would have drawn, or write it. Raises TokenglassError."""
+    from tokenglass.cli.run.summary import summary
+    from tokenglass.cli.run.what_if import go_on, tell
+    from tokenglass.cli.terminal.interrupts import soft_interrupt
+
+    if not other.continues:
+        tell(trace, other.settings, as_json=chosen.jsonl or chosen.view is ViewName.jsonl)
+        return
+    with soft_interrupt() as interrupt:
+        run, finish = go_on(trace, other.settings, ModelOptions(other.model), view_options(chosen), interrupt)
+    if chosen.stats:
+        say_lines(summary(run, finish))
+    if interrupt.is_set():
+        raise typer.Exit(INTERRUPTED)
 
 
 def paced(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | None]) -> Shows:

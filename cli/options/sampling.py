@@ -22,20 +22,18 @@ PANEL = "Sampling"
 option = partial(typer.Option, rich_help_panel=PANEL)
 
 
-def option_of(setting: Setting) -> Any:
-    """The option of a setting, in the setting's own range."""
+def option_of(setting: Setting, default: str = "") -> Any:
+    """The option of a setting, in the setting's own range; `default` says what else stands without it."""
     if isinstance(setting, Number):
-        most = setting.most if setting.most < MOST else None
-        return option(
-            *setting.flags, help=setting.help, min=setting.least, max=most, show_default=f"{setting.default:g}"
-        )
+        most, shown = setting.most if setting.most < MOST else None, default or f"{setting.default:g}"
+        return option(*setting.flags, help=setting.help, min=setting.least, max=most, show_default=shown)
     assert isinstance(setting, Texts)
     return option(*setting.flags, help=setting.help, metavar=setting.metavar)
 
 
-def annotation_of(setting: Setting) -> Any:
+def annotation_of(setting: Setting, default: str = "") -> Any:
     kind: Any = list[str] if isinstance(setting, Texts) else type(setting.default)
-    return Annotated[kind | None, option_of(setting)]
+    return Annotated[kind | None, option_of(setting, default)]
 
 
 Temperature = Annotated[float | None, option_of(SETTINGS["temperature"])]

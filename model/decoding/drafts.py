@@ -107,3 +107,16 @@ def guess(sequence: Sequence, logits: Logits, guesses: list[int]) -> bool:
         return False
     guesses.append(choice.token_id)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class TextDrafter:
+    """The tokens of a text that is expected again, behind the prompt, for as long as they come."""
+
+    token_ids: tuple[int, ...]
+    prompt_length: int
+
+    def draft(self, sequence: Sequence, count: int) -> Draft:
+        done = sequence.token_ids[self.prompt_length :]
+        is_expected = tuple(done) == self.token_ids[: len(done)]
+        return Draft(self.token_ids[len(done) : len(done) + count] if is_expected else ())

@@ -1,0 +1,128 @@
+"""What other settings would have drawn in a kept run, in words, and the text that they give, with the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tokenglass.cli.options.model import Dtype, ModelOptions, Quantize
+from tokenglass.cli.options.view import ViewName, ViewOptions
+from tokenglass.cli.say import say, write, write_json
+from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.widgets.widget import percent
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.codec import to_dict
+from tokenglass.model.records.steps import Record, Step
+from tokenglass.model.runs.playback import Texts, split_runs
+from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace_reader import TraceReader
+from tokenglass.model.runs.what_if import WhatIf, what_if
+
+if TYPE_CHECKING:
+    import threading
+
+    from tokenglass.model.records.steps import Finish
+
+SOME = 64  # tokens of the recorded text that are verified in one pass
+BEFORE = 8  # tokens shown before the one that differs
+
+
+def tell(trace: TraceReader, settings: dict[str, Any], *, as_json: bool) -> None:
+    """For each text of a trace where these settings would have drawn another token. Raises ParameterError."""
+    for run, records in split_runs(trace):
+        texts = Texts()
+        for found in what_if(run, watch(records, texts), run.request.sampling.replace(**settings)):
+            if as_json:
+                write_json(as_facts(found))
+            else:
+                write(described(found, run, texts))
+
+
+def watch(records: Iterator[Record], texts: Texts) -> Iterator[Record]:
+    """The same records; what stands of the texts is known meanwhile."""
+    for record in records:
+        if isinstance(record, Step):
+            texts.add(record)
+        yield record
+
+
+def described(found: WhatIf, run: Run, texts: Texts) -> str:
+    name = f"text {found.sequence}: " if run.search.is_several else ""
+    choice, instead = found.choice, found.instead
+    if choice is None:
+        return f"{name}the same text, all {found.same_tokens:,} tokens"
+    said = b"".join(each.piece for each in texts.choices[found.sequence] if each.position < choice.position)
+    before = " ".join(said.decode("utf-8", "replace").split()[-BEFORE:])
+    place = f"{name}{found.same_tokens:,} tokens stay the same: …{before}\ntoken {found.same_tokens + 1:,}: "
+    piece = f"{visible_piece(choice.piece)} {percent(choice.prob)}"
+    if instead is None or found.probs is None:
+        held = sum(candidate.prob or 0.0 for candidate in choice.candidates)
+        kept = f"the {len(choice.candidates):,} candidates that are kept held {percent(held)} as recorded"
+        return f"{place}recorded {piece}; the trace does not tell what would have come ({kept}; see --trace-top)"
+    low, high = (percent(prob) for prob in found.probs)
+    prob = low if low == high else f"{low} to {high}"
+    return f"{place}{visible_piece(instead.piece)} {prob} instead of {piece}"
+
+
+def as_facts(found: WhatIf) -> dict[str, Any]:
+    choice, instead, probs = found.choice, found.instead, found.probs
+    return {
+        "record": "what_if",
+        "sequence": found.sequence,
+        "same_tokens": found.same_tokens,
+        "is_answered": choice is None or instead is not None,
+        "recorded": None if choice is None else to_dict(replace(choice, candidates=())),
+        "instead": None if instead is None else to_dict(instead),
+        "prob": None if probs is None else {"least": probs[0], "most": probs[1]},
+    }
+
+
+def go_on(
+    trace: TraceReader, settings: dict[str, Any], model: ModelOptions, view: ViewOptions, interrupt: threading.Event
+) -> tuple[Run, Finish]:
+    """Write the text that these settings give with the model of the run: it verifies the recorded text, many tokens in
+    a pass, and goes on where another token comes. Raises TokenglassError."""
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.request import plan_caches
+    from tokenglass.cli.views.view import Setting, make_view
+    from tokenglass.model.decoding.drafts import TextDrafter
+    from tokenglass.model.decoding.job import Job
+    from tokenglass.model.decoding.speculative import decode_speculative
+    from tokenglass.model.runs.run import describe_run
+
+    recorded, records = next(split_runs(trace))
+    texts = Texts()
+    for _ in watch(records, texts):
+        pass
+    if recorded.search.is_several:
+        raise ParameterError("--continue goes on with one text, and this run has several")
+    name = session.settle_view(view)
+    opened = session.open_model(as_recorded(model, recorded))
+    if recorded.tokenizer_fingerprint and opened.tokenizer_fingerprint != recorded.tokenizer_fingerprint:
+        raise ParameterError(f"{opened.name} has another tokenizer than {recorded.model}, which was run")
+    if recorded.model_fingerprint and opened.checkpoint.fingerprint != recorded.model_fingerprint:
+        say(f"note: {opened.name} is not the model that was run, {recorded.model}; the text may differ from the start")
+    sampling = recorded.request.sampling.replace(**settings)
+    request = replace(recorded.request, sampling=sampling, top=view.candidates, use_cache=True)
+    loaded = session.load(opened, plan_caches(request, opened))
+    run = describe_run(loaded, request, recorded.prompt, identify=name is ViewName.jsonl)
+    token_ids = tuple(choice.token_id for choice in texts.choices.get(0, ()) if choice.token_id is not None)
+    drafter = TextDrafter(token_ids, recorded.prompt_length)
+    job = Job.of(loaded, request, interrupt)
+    shown = make_view(name, Setting(view, interrupt))
+    sys.stdout.flush()
+    return run, shown.show(run, decode_speculative(job, drafter, SOME))
+
+
+def as_recorded(model: ModelOptions, run: Run) -> ModelOptions:
+    """What the run was computed with, where nothing else is asked for."""
+    dtype, quantize = run.engine.dtype, run.engine.quantize
+    if model.model is None:
+        model = replace(model, model=run.model)
+    if model.quantize is Quantize.none and quantize in ("int8", "int4"):
+        return replace(model, quantize=Quantize(quantize))
+    if dtype is None or dtype not in [*Dtype] or model.dtype is not Dtype.auto:
+        return model
+    return replace(model, dtype=Dtype(dtype))
