@@ -66,6 +66,7 @@ def generate(
         from tokenglass.cli.run import session
         from tokenglass.cli.run.cache_files import CacheFiles
         from tokenglass.cli.run.decoder import check_run, explained, records_of
+        from tokenglass.cli.run.forks import check_forks, watch_forks
         from tokenglass.cli.run.request import plan_caches, read_request
         from tokenglass.cli.run.trace import Keeper
         from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
@@ -80,7 +81,8 @@ def generate(
         request = keeper.widen(read_request(opened, text, prompt, control, sampling, search, view, model))
         settings = session.mode_settings(mode)
         check_run(opened, request, settings, search, has_flow=view.flow)
-        caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams))
+        check_forks(search.forks, request, is_single=not search.is_several)
+        caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams, 1 + 2 * search.forks))
         loaded, draft_model = session.load_with_draft(opened, draft, caches, first)
         is_kept = keeper.is_on or name is ViewName.jsonl
         run = describe_run(
@@ -92,13 +94,15 @@ def generate(
             mode=settings,
             identify=is_kept,
         )
-        cache = cache_files.begin(loaded, request, quiet=view.quiet)
+        cache = cache_files.begin(loaded, request, quiet=view.quiet, needed=search.forks > 0)
         cache, explainer = explained(loaded, request, cache) if view.flow else (cache, None)
+        forks = watch_forks(loaded, request, cache, search.forks)
         interrupt = Interrupt()
         log = session.choice_log(request, view) if name is ViewName.live and not search.is_several else None
         records = records_of(loaded, request, settings, search, interrupt, cache, draft_model, log)
         fit = fit_watch(loaded, request)
-        records = records if fit is None else fit.watch(records)
+        for watcher in (fit, forks):
+            records = records if watcher is None else watcher.watch(records)
         if explainer is not None and is_kept:
             records, explainer = explainer.watch(records), None  # each step, and not only those that are drawn
         run, records = keeper.keep(run, records)
@@ -107,13 +111,10 @@ def generate(
             first.hand_over()
     with keeper, soft_interrupt(interrupt):
         finish = shown.show(run, records)
+        if forks is not None and not interrupt.is_set():
+            say_lines(forks.in_words)
         cache_files.end(loaded, cache)
-    if view.stats:
-        from tokenglass.cli.run.summary import summary
-
-        say_lines(summary(run, finish))
-    elif name is ViewName.plain and not sys.stdout.isatty() and not view.quiet:
-        say_seeds(run, is_new=sampling.seed is None)
+    say_end(run, finish, view, name, is_new=sampling.seed is None)
     leave(finish, interrupt, fit)
 
 
@@ -124,6 +125,16 @@ def fit_watch(loaded: LoadedModel, request: Request) -> FitWatch | None:
     from tokenglass.cli.run.cut_off import FitWatch
 
     return FitWatch(loaded, request)
+
+
+def say_end(run: Run, finish: Finish, view: ViewOptions, name: ViewName, *, is_new: bool) -> None:
+    """The summary where it was asked for; in a pipe the seeds, where the user does not know them (`is_new`)."""
+    if view.stats:
+        from tokenglass.cli.run.summary import summary
+
+        say_lines(summary(run, finish))
+    elif name is ViewName.plain and not sys.stdout.isatty() and not view.quiet:
+        say_seeds(run, is_new=is_new)
 
 
 def say_seeds(run: Run, *, is_new: bool) -> None:

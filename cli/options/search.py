@@ -35,6 +35,17 @@ Negative = Annotated[
 ]
 Guidance = Annotated[float, option("--guidance", min=1, help="How far from the negative prompt; 1 is off.")]
 
+Forks = Annotated[
+    int,
+    option(
+        "--forks",
+        metavar="K",
+        min=0,
+        max=100,
+        help="List at the end the K near-ties that would have changed most, and how the text would have gone on.",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
@@ -48,6 +59,7 @@ class SearchOptions:
     early_stopping: EarlyStopping = False
     negative: Negative = None
     guidance: Guidance = 1.0
+    forks: Forks = 0
 
     @property
     def is_several(self) -> bool:

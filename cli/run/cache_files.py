@@ -35,12 +35,13 @@ class CacheFiles:
     def is_on(self) -> bool:
         return self._save is not None or self._load is not None
 
-    def begin(self, loaded: LoadedModel, request: Request, *, quiet: bool) -> KVCache | None:
-        """The cache that the run goes on with, None for one of its own; what of it can be used is told.
+    def begin(self, loaded: LoadedModel, request: Request, *, quiet: bool, needed: bool = False) -> KVCache | None:
+        """The cache that the run goes on with, None for one of its own where none is `needed`; what of it can be used
+        is told.
 
         Raises CacheFileError.
         """
-        if not self.is_on:
+        if not (self.is_on or needed):
             return None
         cache = loaded.engine.new_cache(planned_length=request.planned_length(loaded.engine.limit))
         if self._load is None:

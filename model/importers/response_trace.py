@@ -52,7 +52,7 @@ def records_of(
 ) -> Iterator[Record]:
     """A step for each token, and a Finish where the text is said to have ended."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    totals = Totals()
+    totals, said = Totals(), list[str]()
     for number, token in enumerate(text.tokens):
         is_first = number == 0
         step = Step(
@@ -67,9 +67,11 @@ def records_of(
             seconds=response.prefill_seconds if is_first else response.seconds_per_token,
         )
         totals = totals.plus(step)
+        said.append(step.text)
         yield step
     if text.reason is not None:
-        yield Finish(sequence, text.reason, decoder.decode(b"", True), totals)
+        rest = decoder.decode(b"", True)
+        yield Finish(sequence, text.reason, rest, totals, whole_text="".join((*said, rest)))
 
 
 def choice_of(token: ReportedToken, position: int, ids: dict[bytes, int]) -> Choice:
