@@ -161,3 +161,8 @@ def test_keys_unfold_fold_draw_again_and_look_back() -> None:
 def test_several_texts_and_pipes_have_no_stages() -> None:
     shell.assert_one_line_error(shell.generate("x", "--num-samples", "2", "--stages"), 2, "--stages")
     shell.assert_one_line_error(shell.generate("x", "--jsonl", "--stages"), 2, "--stages", "live")
+
+
+def test_a_chat_refuses_to_unfold_and_names_what_does() -> None:
+    for option in ("--stages", "--flow"):
+        shell.assert_one_line_error(shell.tokenglass("chat", option), 2, option, "generate --chat")

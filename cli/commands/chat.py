@@ -16,7 +16,7 @@ from tokenglass.cli.options.view import Panel, PanelSize, Speed, ViewOptions
 from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.say import say, say_dim
 from tokenglass.cli.terminal.opening import opening
-from tokenglass.model.errors import TokenglassError
+from tokenglass.model.errors import ParameterError, TokenglassError
 
 if TYPE_CHECKING:
     from tokenglass.cli.run.chat import Chat
@@ -49,6 +49,8 @@ def chat(
     Only what is new is computed at each turn. /help at the prompt names the commands: retry, undo, settings, files.
     Without -m, the chat model that is here answers. Ctrl-C stops an answer, Ctrl-D ends.
     """
+    if view.flow or view.stages:
+        raise ParameterError("--flow and --stages look into one answer; use generate --chat")
     with opening() as first:
         from tokenglass.cli.run import session
         from tokenglass.cli.run.chat import Chat

@@ -16,6 +16,7 @@ from tokenglass.cli.run.summary import in_words, summary
 from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.say import say, say_dim, say_lines
 from tokenglass.cli.terminal.interrupts import ChatInterrupts
+from tokenglass.cli.text import plural
 from tokenglass.cli.views.chat import in_chat
 from tokenglass.cli.views.view import Setting, make_view
 from tokenglass.model.decoding.conversation import Conversation, Turn
@@ -106,7 +107,7 @@ class Chat:
 def facts(finish: Finish, reuse: str) -> str:
     """One line about an answer: its length and speed, what was not computed again, and why it ended before its end."""
     totals = finish.totals
-    words = ["1 token" if totals.new_tokens == 1 else f"{totals.new_tokens:,} tokens"]
+    words = [plural(totals.new_tokens, "token")]
     words += [] if totals.decode_rate is None else [f"{totals.decode_rate:,.0f} tok/s"]
     words.append(f"{reuse} positions reused")
     words += [] if finish.reason == "eos" else [ADVICE.get(finish.reason) or in_words(finish)]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.text import plural
 from tokenglass.cli.views.live import LiveSession, LiveView
 from tokenglass.cli.views.plain import PlainView
 from tokenglass.cli.views.view import View
@@ -86,8 +87,7 @@ class ChatSession(LiveSession):
 
     def _fold(self) -> str:
         glyphs = glyphs_of(self._view.console.options)
-        number = "1 token" if self._num_tokens == 1 else f"{self._num_tokens:,} tokens"
-        return f"{glyphs.marker} thought for {number} (/thoughts)"
+        return f"{glyphs.marker} thought for {plural(self._num_tokens, 'token')} (/thoughts)"
 
     def _thought_rows(self, below: int) -> list[Row]:
         """The end of the thought, in what room the panel leaves."""

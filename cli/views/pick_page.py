@@ -12,7 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from tokenglass.cli.terminal.terminal import MIN_HEIGHT, MIN_WIDTH, visible
-from tokenglass.cli.text import nbytes
+from tokenglass.cli.text import nbytes, plural
 from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
 from tokenglass.cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
 from tokenglass.cli.widgets.tree import TreeTable, Twig
@@ -158,7 +158,9 @@ class Page:
         message = self.message
         if self.typed is not None:
             count = len(self.branches.tokens_for(self.typed)) if self.typed else 0
-            message = f"typed: {tokens(count)}" if count else "type what comes next; a new word begins with a space"
+            message = (
+                f"typed: {plural(count, 'token')}" if count else "type what comes next; a new word begins with a space"
+            )
         elif reason is not None and not message:
             message = ENDS[reason]
         if message:
@@ -183,10 +185,6 @@ class Page:
         table = TreeTable(tree.twigs, tree.highlighted, height - 3).rows(min(width, WIDEST), glyphs)
         rows = [*rule, *table]
         return [*rows, *([] for _ in range(height - 1 - len(rows))), *KeyLine(TREE).rows(width, glyphs)]
-
-
-def tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count:,} tokens"
 
 
 def paragraphs(parts: Sequence[tuple[str, Style]]) -> list[Text]:

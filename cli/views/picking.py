@@ -8,7 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenglass.cli.views.pick_page import ENDS, Page, Tree, tokens
+from tokenglass.cli.text import plural
+from tokenglass.cli.views.pick_page import ENDS, Page, Tree
 from tokenglass.model.errors import NothingPossible
 from tokenglass.model.runs.run import Run
 
@@ -65,7 +66,7 @@ class Picking:
         if not self._can_go_on():
             self._show(runs=False)
         elif self._written >= self._most:
-            self._show(runs=False, message=f"{tokens(self._most)} written, as -n has it; a goes on")
+            self._show(runs=False, message=f"{plural(self._most, 'token')} written, as -n has it; a goes on")
         else:
             before = self._branches.here.depth
             self._written += self._branches.draw().depth - before
@@ -73,7 +74,7 @@ class Picking:
 
     def stop(self) -> None:
         """End a run of the sampler."""
-        self._show(runs=False, message=f"stopped after {tokens(self._written)}")
+        self._show(runs=False, message=f"stopped after {plural(self._written, 'token')}")
 
     def _show(self, **changes: Any) -> None:
         self.page = replace(self.page, **changes)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tokenglass.cli.terminal.console import ColorWhen, make_console, size
 from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.text import plural
 from tokenglass.cli.views.score import Scoring
 from tokenglass.cli.widgets.surprise import SurpriseLegend, drawn_line, lines_of, parts_of
 from tokenglass.cli.widgets.token_text import ramp_of
@@ -79,7 +80,7 @@ class ScoreLine(Widget):
             f"perplexity {score.perplexity:,.2f}",
             "no bits per byte" if score.bits_per_byte is None else f"{score.bits_per_byte:.3f} bits per byte",
             f"{score.bits:,.1f} bits",
-            f"{score.scored:,} tokens",
+            plural(score.scored, "token"),
             f"the first behind {self.start}" if self.start else "the first not scored",
         ]
         return labelled("score", [[Segment(word)] for word in words], width, glyphs)

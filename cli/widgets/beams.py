@@ -9,6 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from tokenglass.cli.terminal.wrapping import READABLE
+from tokenglass.cli.text import plural
 from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
 from tokenglass.cli.widgets.texts import State, Text, Texts
 from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
@@ -61,7 +62,8 @@ class SeveralPanel(Widget):
 
     def cost(self, width: int, glyphs: Glyphs) -> list[Row]:
         totals = self.texts.run_totals.totals
-        fields = [f"{totals.forwards:,} passes", f"{totals.positions_computed:,} positions computed"]
+        passes = f"{totals.forwards:,} {'pass' if totals.forwards == 1 else 'passes'}"
+        fields = [passes, f"{plural(totals.positions_computed, 'position')} computed"]
         if totals.decode_seconds:
             fields.append(f"{(totals.forwards - 1) / totals.decode_seconds:,.1f} passes/s")
         return labelled("cost", [[Segment(text)] for text in fields], width, glyphs)
