@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import types
 import typing
 from collections.abc import Callable
@@ -66,21 +65,24 @@ def expression(hint: Any, value: str, names: dict[str, Any]) -> str:
     if value != "value":
         names[hint.__name__] = encoder(hint)
         return f"{hint.__name__}({value})"
-    parts: list[str] = []
+    template = ""  # of an f-string, in which braces stand twice
     for name, kind in field_types(hint).items():
-        written, start = f"value.{name}", f"{', ' if parts else ''}{json.dumps(name)}: "
+        written, start = f"value.{name}", f"{', ' if template else ''}{json.dumps(name)}: "
         if kind == PAIRS:
-            parts.append(f"({start!r} + anything(dict({written})) if {written} else '')")
+            template += f"{{({start!r} + anything(dict({written})) if {written} else '')}}"
         elif name in optional_fields(hint):
-            parts.append(f"({start!r} + {expression(kind, written, names)} if {written} is not None else '')")
+            template += f"{{({start!r} + {expression(kind, written, names)} if {written} is not None else '')}}"
         else:
-            parts += [repr(start), expression(kind, written, names)]
-    return "''.join(('{', " + ", ".join(parts) + ", '}'))"
+            template += f"{start}{{({expression(kind, written, names)})}}"
+    return f"f'''{{{{{template}}}}}'''"
 
 
 def number(value: float) -> str:
     """null for what is not finite."""
-    return (float_text if isinstance(value, float) else repr)(value) if math.isfinite(value) else "null"
+    try:
+        return float_text(value) if value - value == 0 else "null"
+    except TypeError:  # a whole number
+        return repr(value)
 
 
 @functools.lru_cache(maxsize=2**14)

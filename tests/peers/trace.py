@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from statistics import median
 
 from tokenglass.model import load
 from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.runs.run import describe_run
 from tokenglass.model.runs.trace_writer import TraceWriter
@@ -34,7 +34,7 @@ def main() -> None:
 
     def seconds(folder: Path | None) -> float:
         asked = replace(request, top=TOP if folder is None else KEPT)
-        records = decode(loaded.engine, loaded.tokenizer, asked, threading.Event())
+        records = decode(Job(loaded.engine, loaded.tokenizer, asked))
         writer = None
         if folder is not None:
             writer = TraceWriter(folder / f"{time.monotonic_ns()}.jsonl{'.gz' if options.gz else ''}")
