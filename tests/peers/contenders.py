@@ -203,7 +203,7 @@ class Arena:
 
 def serve(contender: Contender, end: Any) -> None:
     """A contender's process: load, then answer until there are no more questions."""
-    generator: Generator = MAKERS[contender.who](contender)
+    generator: Any = MAKERS[contender.who](contender)
     end.send(generator.bits)
     while (asked := end.recv()) is not None:
         what, arguments = asked

@@ -48,8 +48,10 @@ from tokenglass.model.text.chat import ChatTemplate, Message
 
 SECONDS, MEMORY, LONGEST = 30, 4 * 2**30, 600
 GOOD = ("text", "refused")
-FAMILIES = ("llama", "mistral, window", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "phi3", "olmo2")
-FAMILIES = (*FAMILIES, "smollm3")
+FAMILIES = (
+    *("llama", "mistral, window", "qwen2", "qwen3", "gemma2", "gemma3_text"),
+    *("gpt2", "gpt_neox", "phi3", "olmo2", "smollm3"),
+)
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SMALL = ("generation_config.json", "tokenizer_config.json", "chat_template.jinja")
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"

@@ -76,8 +76,8 @@ def main() -> None:
                     measured[name].append(spent)
     print(f"medians of {runs} interleaved runs")
     least = statistics.median(cpu for cpu, _ in measured["the libraries"])
-    for name, spent in measured.items():
-        cpu, wall = (statistics.median(column) for column in zip(*spent, strict=True))
+    for name, times in measured.items():
+        cpu, wall = (statistics.median(column) for column in zip(*times, strict=True))
         print(f"{name:24} {cpu:6.2f} s of processor ({cpu / least:4.1f} x)   {wall:6.2f} s of wall time")
 
 
