@@ -20,6 +20,7 @@ from tokenglass.model.checkpoint.quantised import Int4Weight
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.build import find_compiler
 from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.facts import kernels_of
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.processor import describe_processor, processor_flags
 from tokenglass.model.native_engine.program import Operations
@@ -55,6 +56,7 @@ def emulating(*names: str) -> tuple[str, ...]:
 
 # Kernels that this processor may lack, for one that has AVX2 and no more.
 AVX2 = ("-march=x86-64-v3",) if "avx2" in processor_flags(describe_processor()) else ()
+WORDS = AVX2
 BYTES = (*AVX2, *emulating("bytes"))
 TILES = (*AVX2, *emulating("bytes", "tiles"))
 
@@ -67,6 +69,19 @@ def compiled(*flags: str) -> ctypes.CDLL:
         return load_compiled(extra=extra) if extra else load_library()
     except KernelsError as reason:
         pytest.skip(f"no native kernels: {reason}")
+
+
+def products_of(*flags: str) -> str:
+    """How kernels of these flags multiply int8 and int4: in "tiles", "bytes" or "words"."""
+    return kernels_of(compiled(*flags)).rpartition(" ")[2]
+
+
+def rounding(kind: str, x: Tensor, weight: Tensor, *flags: str) -> float:
+    """How far columns in words of 16 bits may take a product of int8 or int4 from the exact one: half a step for each
+    number. 0 where nothing is multiplied in words."""
+    if kind in ("float32", "bfloat16") or products_of(*flags) != "words":
+        return 0.0
+    return (x.abs().max() / 32767 / 2 * weight.abs().sum(1).max()).item()
 
 
 def program(path: Path, script: str) -> Path:
@@ -183,6 +198,8 @@ __all__ = [
     "float_weight",
     "kept_as",
     "native",
+    "products_of",
     "program",
+    "rounding",
     "try_build",
 ]

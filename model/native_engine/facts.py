@@ -54,7 +54,7 @@ def check_facts(library: ctypes.CDLL) -> None:
 
 def kernels_of(library: ctypes.CDLL) -> str:
     """Which kernels run, for a person to read: lanes of a vector, and how rows of int8 and int4 are multiplied:
-    in tiles of bytes, in bytes, or in float32."""
+    in tiles of bytes, in bytes, or in words of 16 bits."""
     facts = facts_of(library)
-    products = "tiles" if facts["TILES"] else "bytes" if facts["BYTE_PRODUCTS"] else "float32"
+    products = "tiles" if facts["TILES"] else "bytes" if facts["BYTE_PRODUCTS"] else "words"
     return f"vectors of {facts['LANES']}, quantised weights in {products}"

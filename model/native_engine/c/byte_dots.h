@@ -4,6 +4,8 @@
 
 #if BYTE_PRODUCTS
 
+#define COLUMNS_PER_TILE 4  // in a register tile
+
 INLINE ivec dot4(ivec sum, __m512i unsigned_bytes, const char *four) {  // signed ones, for every lane
     int32_t bytes;
     memcpy(&bytes, four, 4);

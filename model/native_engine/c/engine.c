@@ -153,7 +153,8 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
                             [GATE] = sizes->intermediate, [UP] = sizes->intermediate};
-    widths[READY] = max(sizes->hidden, FIXED_BYTES(widest(e)) / sizeof(float));
+    long fixed = max(FIXED_BYTES(widest(e)), WORD_BYTES(widest(e)));
+    widths[READY] = max(sizes->hidden, fixed / (long)sizeof(float));
     for (int b = 0; b < BUFFERS; b++) e->widths[b] = PADDED(widths[b]);
     return e;
 }

@@ -1,6 +1,7 @@
 // Products of matrices with columns of activations, in float32 or in fixed point: rows in, sums, scales and biases out.
 #pragma once
 #include "tiles.h"
+#include "words.h"
 
 #define ROWS_PER_TASK 16               // of a matrix: whole vectors, so that tasks share none
 #define ROWS_PER_TASK_MANY_COLUMNS 48  // the same where columns are many, and rows are read many times
@@ -39,10 +40,11 @@ NOINLINE void write_products(const Matrix *m, long first, long count, long colum
     }
 }
 
-// Whether a matrix is multiplied with columns in fixed point, and not in float32.
-INLINE bool in_fixed_point(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MAX_INT8_COLUMNS; }
+// How a matrix is multiplied: with columns of float32, or, in fixed point, with planes of bytes or with words.
+INLINE bool takes_floats(const Matrix *m) { return m->kind < INT8; }
+INLINE bool takes_bytes(const Matrix *m) { return BYTE_PRODUCTS && m->kind >= INT8 && m->columns <= MAX_INT8_COLUMNS; }
 
-typedef struct {  // columns of one source: in float32 with zeros behind their end, or in fixed point
+typedef struct {  // columns of one source: in float32 with zeros behind their end, as Fixed or as words
     const char *x;
     long bytes, count;  // bytes from one to the next
     bool tiled;         // to be multiplied in tiles
@@ -65,11 +67,11 @@ static void multiply_panels(const Matrix *m, long first, long count, ActivationC
         for (long r = 0; r < count; r += PANEL) {
             Panel panel = panel_of(m, first + r);
 #if BYTE_PRODUCTS
-            if (in_fixed_point(m))
+            if (takes_bytes(m))
                 byte_dots(m->kind, &panel, some, x, columns.bytes, m->columns, sums);
             else
 #endif
-                panel_sums(m->kind, &panel, some, (const float *)x, columns.bytes / sizeof(float), m->columns, sums);
+                word_dots(m->kind, &panel, some, x, columns.bytes, m->columns, sums);
             for (long p = 0; p < PANEL_VECTORS && r + p * LANES < count; p++)
                 write_products(m, first + r + p * LANES, min(count - r - p * LANES, LANES), some, sums + p * some,
                        column_of(to, from, r + p * LANES), to.stride, to.add);

@@ -36,7 +36,7 @@ static void normalise_columns(Engine *e, Member *self, const Operation *op) {
 // much as `out`.
 static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
     const Matrix *m = &op->matrices[0];
-    bool fixed = in_fixed_point(m);
+    bool fixed = !takes_floats(m);
     if (op->norm.kind != NORM_NONE || !fixed) {
         float *normed = fixed ? scratch : out;
         if (op->norm.kind != NORM_NONE)
@@ -47,8 +47,12 @@ static void make_ready(const Operation *op, const float *x, float *out, float *s
         x = normed;
     }
 #if BYTE_PRODUCTS
-    if (fixed) to_fixed(x, m->columns, (Fixed *)out);
+    if (takes_bytes(m)) {
+        to_fixed(x, m->columns, (Fixed *)out);
+        return;
+    }
 #endif
+    if (fixed) to_words(x, m->columns, (WordGroup *)out);
 }
 
 // How many columns an operation reads, and the i-th of them: the head reads those whose logits are wanted.
@@ -61,7 +65,7 @@ INLINE const float *source_column(const Engine *e, const Operation *op, long i) 
 }
 
 INLINE bool needs_no_preparation(const Operation *op) {
-    return op->kind != HEAD && op->norm.kind == NORM_NONE && !in_fixed_point(&op->matrices[0]);
+    return op->kind != HEAD && op->norm.kind == NORM_NONE && takes_floats(&op->matrices[0]);
 }
 
 // Many columns are made ready by all threads together.
@@ -85,7 +89,7 @@ static ActivationColumns ready_columns(Engine *e, const Operation *op, long coun
         for (long c = 0; c < count; c++) make_ready(op, source_column(e, op, c), ready + c * width, *scratch);
     }
     const Matrix *m = &op->matrices[0];
-    bool tiled = in_fixed_point(m) && e->tiled && count >= least_tiled(m->kind);
+    bool tiled = takes_bytes(m) && e->tiled && count >= least_tiled(m->kind);
     return (ActivationColumns){(const char *)ready, width * sizeof *ready, count, tiled};
 }
 

@@ -18,6 +18,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))  // one copy: however it is reached, the same instructions round
 #define UNROLL _Pragma("GCC unroll 32")
+#define NO_UNROLL _Pragma("GCC unroll 1")  // where the compiler would collect the terms of many turns, and spill them
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
@@ -86,6 +87,8 @@ INLINE vec load_bfloat16(const void *from) { return (vec)(widen_uint16(from) << 
 
 #if defined(__AVX512F__)
 INLINE vec load_float16(const void *from) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(from)); }
+#elif defined(__AVX2__) && defined(__F16C__)
+INLINE vec load_float16(const void *from) { return (vec)_mm256_cvtph_ps(_mm_loadu_si128(from)); }
 #else
 INLINE vec load_float16(const void *from) {  // finite numbers: the exponent is moved by a product, which is exact
     ivec bits = widen_uint16(from);

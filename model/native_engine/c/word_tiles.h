@@ -1,0 +1,95 @@
+// Register tiles of words: the products of a few columns with a panel's rows. words.h includes this once for each way
+// to add products; WAY(name) is a name of that way.
+
+// In each lane the sum and two products: of its words with the two of `pair`.
+INLINE ivec WAY(add_products)(ivec sum, words lanes, int32_t pair) {
+#if FUSED
+    return (ivec)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)lanes, _mm256_set1_epi32(pair));
+#elif LANES == 16 && defined(__AVX512BW__)
+    return sum + (ivec)_mm512_madd_epi16((__m512i)lanes, _mm512_set1_epi32(pair));
+#elif LANES == 8
+    return sum + (ivec)_mm256_madd_epi16((__m256i)lanes, _mm256_set1_epi32(pair));
+#elif LANES == 4 && defined(__SSE2__)
+    return sum + (ivec)_mm_madd_epi16((__m128i)lanes, _mm_set1_epi32(pair));
+#else
+    return sum + ((ivec)lanes << 16 >> 16) * (int16_t)pair + ((ivec)lanes >> 16) * (pair >> 16);
+#endif
+}
+
+// sums[v * stride + c]: those of part `part` + v of a panel's rows with column c, but for the rows' scales of int8.
+INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part, const char *x, long bytes, long size,
+                           vec *sums, long stride) {
+    const int units = kind == INT8 ? GROUP / 4 : GROUP / 8, places = kind == INT8 ? 2 : 4;
+    const int chains = columns <= 2 ? 2 : 1;  // of sums, which do not wait for each other
+    vec totals[TILE_COLUMNS][TILE_VECTORS];
+    UNROLL for (int c = 0; c < columns; c++)
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) totals[c][v] = splat(0);
+    for (long g = 0; g < GROUPS_OF(size); g++) {
+        const char *from = panel->values + g * units * UNIT_BYTES + part * 4 * LANES;
+        const WordGroup *group[TILE_COLUMNS];
+        ivec acc[TILE_COLUMNS][TILE_VECTORS][2];
+        UNROLL for (int c = 0; c < columns; c++) {
+            group[c] = (const WordGroup *)(x + c * bytes) + g;
+            UNROLL for (int v = 0; v < TILE_VECTORS; v++) acc[c][v][0] = acc[c][v][1] = isplat(0);
+        }
+        NO_UNROLL for (int u = 0; u < units; u++) {
+            prefetch(columns == 1, from + u * UNIT_BYTES + PREFETCH_DISTANCE);
+            UNROLL for (int p = 0; p < places; p++) {
+                words weights[TILE_VECTORS];
+                UNROLL for (int v = 0; v < TILE_VECTORS; v++)
+                    weights[v] = words_of(kind, from + u * UNIT_BYTES + v * 4 * LANES, p);
+                UNROLL for (int c = 0; c < columns; c++) {
+                    int32_t pair = pair_of(kind, group[c], u, p);
+                    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+                        ivec *sum = &acc[c][v][p % chains];
+                        *sum = WAY(add_products)(*sum, weights[v], pair);
+                    }
+                }
+            }
+        }
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+            long halves = 2 * (g * PANEL + (part + v) * LANES);
+            vec scales, offsets;
+            if (kind == INT4) {
+                scales = load_float16(panel->scales + halves);
+                offsets = load_float16(panel->offsets + halves);
+            }
+            UNROLL for (int c = 0; c < columns; c++) {
+                vec step = kind == INT8 ? splat(group[c]->step) : scales * splat(group[c]->step);
+                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * step;
+                if (kind == INT4) totals[c][v] += offsets * splat(group[c]->sum);
+            }
+        }
+    }
+    UNROLL for (int c = 0; c < columns; c++)
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) sums[v * stride + c] = totals[c][v];
+}
+
+#define WORD_TILE(kind, columns)                                                                                       \
+    NOINLINE void WAY(word_tile_##kind##_##columns)(const Panel *panel, long part, const char *x, long bytes,          \
+                                                    long size, vec *sums, long stride) {                               \
+        WAY(word_tile)(kind, columns, panel, part, x, bytes, size, sums, stride);                                      \
+    }
+#define WORD_TILES(kind) WORD_TILE(kind, 1) WORD_TILE(kind, 2) WORD_TILE(kind, 3) WORD_TILE(kind, 4)
+WORD_TILES(INT8)
+WORD_TILES(INT4)
+
+#define WORD_CASE(kind, count)                                                                                         \
+    case count:                                                                                                        \
+        WAY(word_tile_##kind##_##count)(panel, part, x + c * bytes, bytes, size, sums + part * columns + c, columns);  \
+        break;
+#define WORD_CASES(kind) WORD_CASE(kind, 1) WORD_CASE(kind, 2) WORD_CASE(kind, 3) WORD_CASE(kind, 4)
+
+static void WAY(tiled_dots)(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
+    for (long c = 0; c < columns; c += TILE_COLUMNS)
+        for (long part = 0; part < PANEL_VECTORS; part += TILE_VECTORS) {
+            long count = min(TILE_COLUMNS, columns - c);
+            if (kind == INT8) switch (count) { WORD_CASES(INT8) }
+            else switch (count) { WORD_CASES(INT4) }
+        }
+}
+
+#undef WORD_TILE
+#undef WORD_TILES
+#undef WORD_CASE
+#undef WORD_CASES
