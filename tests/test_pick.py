@@ -23,7 +23,8 @@ from tokenglass.model.text.tokenizer import Tokenizer
 
 PROMPT = "Once upon a time"
 ALTERNATE, SCROLLBACK = "\x1b[?1049h", "\x1b[?1049l"
-KEYS = "1-9 pick  enter draw  bksp back  / type  a run  b mark  t tree  s save  q quit"
+KEYS = "1-0 pick  enter draw  bksp back  / type  a run  s save  q quit  u b t  ? keys"
+WIDE_KEYS = KEYS.replace("u b t", "u undo  b mark  t tree")
 
 
 def program(arguments: str = "") -> str:
@@ -89,7 +90,7 @@ def test_pick_back_and_draw_afresh() -> None:
 
     terminal.press("\x1b[B\x1b[B", "❯2", "enter take")
     terminal.press("\x1b", KEYS)
-    terminal.press("\x1b[A", "❯9")
+    terminal.press("\x1b[A", "❯0")
     terminal.press("\x1b[B", "❯1")
     first = piece(terminal.row(1))
     terminal.press("\r", "token 2 ", "by hand", "rank 1")
@@ -209,7 +210,7 @@ def test_small_plain_and_ascii_terminals_show_candidates_and_keys(
     assert "%" in terminal.row(1)
     if columns >= 40:
         assert all(
-            key in terminal.page.splitlines()[-1] for key in ("1-9", "enter", "bksp", "/", "a", "b", "t", "s", "q")
+            key in terminal.page.splitlines()[-1] for key in ("1-0", "enter", "bksp", "/", "a", "u", "b", "t", "s", "q", "?")
         )
     terminal.press("1", "token 2 ")
     terminal.press("t", "tree")
@@ -228,7 +229,7 @@ def test_resizing_draws_the_whole_screen_anew() -> None:
     terminal.resize(50, 30)
     terminal.wait_for(lambda: "? keys" in terminal.screen.display[29])
     terminal.resize(110, 40)
-    terminal.wait_for(lambda: KEYS in terminal.screen.display[39])
+    terminal.wait_for(lambda: WIDE_KEYS in terminal.screen.display[39])
     terminal.press("1", "token 2 ")
     terminal.child.send("q")
     assert terminal.finish() == 0

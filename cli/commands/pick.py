@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +28,20 @@ from tokenglass.cli.options.prompt import (
 )
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import Guidance, Negative, SearchOptions
+from tokenglass.cli.options.trace import TraceOptions
 from tokenglass.cli.options.view import PANEL, Color, ColorWhen
+from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.files import expand_home
 
 Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="FILE", help="Where s saves the tree, as JSON; else a name is chosen and shown."),
+]
+Load = Annotated[
+    Path | None,
+    typer.Option("--load", metavar="FILE", help="Go on with a tree that s saved: its prompt, settings and branches."),
 ]
 Candidates = Annotated[
     int, typer.Option("--candidates", min=1, max=1000, help="Candidates to choose from.", rich_help_panel=PANEL)
@@ -58,10 +66,12 @@ def pick(
     sampling: SamplingOptions,
     model: ModelOptions,
     text_options: TextOptions,
+    trace: TraceOptions,
     negative: Negative = None,
     guidance: Guidance = 1.0,
     save: Save = None,
-    candidates: Candidates = 9,
+    load: Load = None,
+    candidates: Candidates = 10,
     color: Color = ColorWhen.auto,
     debug: Debug = False,
 ) -> None:
@@ -73,8 +83,7 @@ def pick(
     check_terminal()
     if model.no_cache:
         raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
-    if save is not None and save.exists():
-        raise ParameterError(f"--save {save}: is there already; give another name")
+    check_files(save, load, (prompt, sampling, text_options, negative, guidance))
     from tokenglass.cli.run.prompt import read_prompt
 
     given = PromptOptions(
@@ -84,34 +93,66 @@ def pick(
         system=prompt.system,
         prefill_response=prompt.prefill_response,
     )
-    text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
-    control = ControlOptions(**asdict(text_options))
+    saved = None
+    if load is not None:
+        from tokenglass.model.runs.branch_file import read_tree
+
+        saved = read_tree(expand_home(str(load)))
+        text = saved.run.prompt
+    else:
+        text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
+    keeper = Keeper(trace, candidates)
     with opening(text) as first:
         from tokenglass.cli.run import session
+        from tokenglass.cli.run.planting import Planting, check_tree
         from tokenglass.cli.run.request import add_negative, build_request, encode, fit, plan_caches
         from tokenglass.cli.terminal.console import make_console
         from tokenglass.cli.terminal.interrupts import soft_interrupt
 
+        if saved is not None and model.model is None:
+            model = replace(model, model=saved.run.model)
         opened = session.open_model(model, first)
-        prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
-        request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
-        request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
+        if saved is None:
+            control = ControlOptions(**asdict(text_options))
+            prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
+            request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
+            request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
+        else:
+            check_tree(saved, opened)
+            request = replace(saved.run.request, top=candidates, prefill_chunk=model.prefill_chunk)
         if request.constraint is not None:
             request.constraint.check()
         loaded = session.load(opened, plan_caches(request, opened), first)
         from tokenglass.cli.views.pick import PickView
         from tokenglass.cli.views.picking import Picking
-        from tokenglass.model.decoding.branches import Branches
-        from tokenglass.model.decoding.job import Job
-        from tokenglass.model.runs.run import describe_run
 
-        run = describe_run(loaded, request, given.shown(text))
-        picking = Picking(Branches(Job.of(loaded, request)), run, most=request.max_new_tokens, save_to=save)
+        planting = Planting(loaded, keeper.widen(request), given, candidates)
+        branches, run = planting.plant(text)
+        trail = saved.restore(branches, loaded.tokenizer) if saved is not None else ()
+        picking = Picking(
+            branches,
+            run,
+            most=request.max_new_tokens,
+            save_to=save,
+            candidates=candidates,
+            replant=planting if planting.can_change(text) else None,
+            writer=keeper if keeper.is_on else None,
+            trail=trail,
+        )
         console = make_console(sys.stdout, color=color.value)
-    with soft_interrupt() as interrupt:
+    with keeper, soft_interrupt() as interrupt:
         PickView(console, picking, interrupt).show()
+        picking.finish()
         if interrupt.is_set():
             raise typer.Exit(interrupt.exit_code)
+
+
+def check_files(save: Path | None, load: Path | None, options: Sequence[object]) -> None:
+    """Raises ParameterError for a file that is there already, and for options that a saved tree has itself."""
+    if save is not None and save.exists():
+        raise ParameterError(f"--save {save}: is there already; give another name")
+    if load is not None and tuple(options) != (PickPromptOptions(), SamplingOptions(), TextOptions(), None, 1.0):
+        raise ParameterError("--load brings its own prompt and settings; leave the others out")
 
 
 def check_terminal() -> None:

@@ -14,7 +14,7 @@ from tokenglass.model.files import expand_home
 if TYPE_CHECKING:
     from tokenglass.cli.run.page_file import PageFile
     from tokenglass.model.decoding.request import Request
-    from tokenglass.model.records.steps import Record
+    from tokenglass.model.records.steps import Finish, Record, Step
     from tokenglass.model.runs.run import Run
     from tokenglass.model.runs.trace_writer import TraceWriter
 
@@ -55,6 +55,19 @@ class Keeper:
     def widen(self, request: Request) -> Request:
         """The request with as many candidates as the trace and the screen need."""
         return replace(request, top=max(self._top, self._options.trace_top)) if self.is_on else request
+
+    def add(self, record: Run | Step | Finish) -> None:
+        """Write one record, if there is a trace; a description with as many candidates as it tells of."""
+        if self._writer is None:
+            return
+        from tokenglass.model.runs.run import Run
+        from tokenglass.model.runs.trace_writer import shorten
+
+        top = self._options.trace_top
+        if isinstance(record, Run):
+            self._writer.add(replace(record, request=replace(record.request, top=top)))
+        else:
+            self._writer.add(shorten(record, top))
 
     def keep(self, run: Run, records: Iterator[Record]) -> tuple[Run, Iterator[Record]]:
         """The run and its records as they are shown; they are written as they come."""

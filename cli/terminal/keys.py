@@ -20,6 +20,8 @@ NAMED = {
     "\x7f": "backspace",
     "\x08": "backspace",
     "\x1b": "escape",
+    "\x1b[3~": "delete",
+    **{f"\x1b[{number}~": name for name, numbers in (("home", "17"), ("end", "48")) for number in numbers},
     **{f"\x1b{kind}{letter}": name for kind in "[O" for letter, name in LETTERS.items()},
 }
 SEQUENCE = re.compile(r"\x1b(O.|\[[0-?]*[ -/]*[@-~])", re.DOTALL)  # ECMA-48's control sequences, and SS3

@@ -13,8 +13,18 @@ from rich.text import Text
 
 from tokenglass.cli.terminal.terminal import MIN_HEIGHT, MIN_WIDTH, visible
 from tokenglass.cli.text import nbytes, plural
+from tokenglass.cli.views.line_editor import LineEditor
 from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
-from tokenglass.cli.widgets.picker import KEYS, KeyLine, KeyTable, LastToken, NumberedCandidates, TextNumbers
+from tokenglass.cli.widgets.picker import (
+    HELP,
+    KEYS,
+    MORE,
+    KeyLine,
+    KeyTable,
+    LastToken,
+    NumberedCandidates,
+    TextNumbers,
+)
 from tokenglass.cli.widgets.tree import TreeTable, Twig
 from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop, one_line
 from tokenglass.model.runs.run import Run
@@ -25,7 +35,12 @@ if TYPE_CHECKING:
 Cursor = tuple[int, int]  # column, row
 WIDEST = 140
 TYPED = Style(underline=True, bold=True)
-TYPING = (("enter", "take it"), ("esc", "do not"), ("bksp", "delete"))
+AT_CURSOR = Style(reverse=True)
+TYPING = {
+    "text": (("enter", "take it"), ("esc", "do not"), ("bksp", "delete")),
+    "prompt": (("enter", "begin anew with it"), ("esc", "leave it"), ("left right", "move")),
+    "file": (("enter", "write it"), ("esc", "do not"), ("bksp", "delete")),
+}
 TOO_SMALL = ("too small:", "enlarge the", "terminal; q quits")
 ENDS = {
     "eos": "the text ended (eos); bksp goes back",
@@ -80,8 +95,9 @@ class Page:
 
     run: Run
     branches: Branches
+    candidates: int  # to choose from
     highlighted: int | None = None
-    typed: str | None = None
+    editor: LineEditor | None = None
     tree: Tree | None = None
     explains: bool = False
     runs: bool = False
@@ -101,27 +117,33 @@ class Page:
         text = self.text_rows(width, height - len(below), glyphs, console)
         cursor = (min(width - 1, sum(segment.cell_length for segment in text[-1])), len(text) - 1)
         text += [[] for _ in range(height - len(below) - len(text))]
-        return [*text, *below], None if self.runs else cursor
+        return [*text, *below], None if self.runs or self.editor is not None else cursor
 
     def text_rows(self, width: int, height: int, glyphs: Glyphs, console: Console) -> list[Row]:
-        """The end of the text, wrapped between words; the prompt dimmed, the newest token marked."""
+        """The end of the text, wrapped between words; the prompt dimmed, the newest token marked. Where a prompt is
+        edited, its rows around the cursor."""
+        rows: list[Row] = []
+        parts = [(visible(part, ascii_only=glyphs.ascii_only), how) for part, how in self.parts()]
+        for line in reversed(paragraphs(parts)):
+            wrapped = line.wrap(console, width, overflow="fold")
+            rows = [*(list(part.render(console)) for part in wrapped or [line]), *rows]
+            if len(rows) >= height and (self.editor is None or self.editor.purpose != "prompt"):
+                break
+        if self.editor is not None and self.editor.purpose == "prompt":
+            at = next((k for k, row in enumerate(rows) if any(part.style == AT_CURSOR for part in row)), len(rows))
+            rows = rows[: max(height, at + 1)]
+        return rows[-height:]
+
+    def parts(self) -> list[tuple[str, Style]]:
+        """The prompt and the text, each with its style, and what is being typed."""
         here = self.branches.here
         text = self.branches.text(here)
         before = self.branches.text(here.parent) if here.parent is not None else ""
         new = text[len(before) :]  # nothing where a stop ended the text before it
-        parts = [
-            (self.run.prompt, DIM),
-            (text[: len(text) - len(new)], PLAIN),
-            (new, CHOSEN),
-            (self.typed or "", TYPED),
-        ]
-        rows: list[Row] = []
-        for line in reversed(paragraphs([(visible(part, ascii_only=glyphs.ascii_only), how) for part, how in parts])):
-            wrapped = line.wrap(console, width, overflow="fold")
-            rows = [*(list(part.render(console)) for part in wrapped or [line]), *rows]
-            if len(rows) >= height:
-                break
-        return rows[-height:]
+        if self.editor is not None and self.editor.purpose == "prompt":
+            return typed_parts(self.editor)
+        parts = [(self.run.prompt, DIM), (text[: len(text) - len(new)], PLAIN), (new, CHOSEN)]
+        return parts + (typed_parts(self.editor) if self.editor is not None and self.editor.purpose == "text" else [])
 
     def below(self, width: int, room: int, glyphs: Glyphs) -> list[Row]:
         """What stands under the text, in at most `room` rows: what matters least is left out first."""
@@ -131,13 +153,13 @@ class Page:
             title = "reading the prompt"
         rows: list[Row] = Rule(title, note(self.run.model, self.run.seed)).rows(width, glyphs)
         keys = self.key_row(width, glyphs)
-        wanted = min(9, self.run.request.top)
+        wanted = min(10, self.candidates)
         spare = room - len(rows) - len(keys) - min(wanted, 4)
         told = [self.told(width, glyphs)] if spare >= 1 else []
         last = LastToken(here.choice).rows(width, glyphs) if spare >= 2 else []
         heading, together = spare >= 3, spare >= 4 + wanted - min(wanted, 4)
         limit = room - len(rows) - len(keys) - len(told) - len(last) - heading - together
-        limit = max(1, min(limit, self.run.request.top))
+        limit = max(1, min(limit, self.candidates))
         table = self.table(limit, heading, together).rows(width, glyphs) if here.offer is not None else []
         table += [[] for _ in range(limit + heading + together - len(table))]
         return [*rows, *table, *last, *told, *keys]
@@ -156,11 +178,8 @@ class Page:
             return PrefillBar(self.length, self.run.prompt_length + here.depth).rows(width, glyphs)[0]
         reason = here.reason
         message = self.message
-        if self.typed is not None:
-            count = len(self.branches.tokens_for(self.typed)) if self.typed else 0
-            message = (
-                f"typed: {plural(count, 'token')}" if count else "type what comes next; a new word begins with a space"
-            )
+        if self.editor is not None:
+            message = self.about(self.editor)
         elif reason is not None and not message:
             message = ENDS[reason]
         if message:
@@ -168,15 +187,25 @@ class Page:
         count = sum(node.is_branch for node in self.branches.nodes())
         return TextNumbers(here.depth, here.logprob, here.logprob_per_token, count, here.marked).rows(width, glyphs)[0]
 
+    def about(self, editor: LineEditor) -> str:
+        """What the line that is being typed is for."""
+        if editor.purpose == "file":
+            return f"export this branch to: {editor.before}_{editor.behind}  (.jsonl is a trace, else text)"
+        count = len(self.branches.tokens_for(editor.text)) if editor.text and editor.purpose == "text" else 0
+        otherwise = "type what comes next; a new word begins with a space"
+        if editor.purpose == "prompt":
+            otherwise = "the prompt; u comes back to what was chosen behind the old one"
+        return f"typed: {plural(count, 'token')}" if count else otherwise
+
     def key_row(self, width: int, glyphs: Glyphs) -> list[Row]:
         keys: Sequence[tuple[str, str]] = KEYS
         if self.runs:
-            keys = (("any key", "stops"),)
-        elif self.typed is not None:
-            keys = TYPING
-        elif self.highlighted is not None:
+            return KeyLine((("any key", "stops"),)).rows(width, glyphs)
+        if self.editor is not None:
+            return KeyLine(TYPING[self.editor.purpose]).rows(width, glyphs)
+        if self.highlighted is not None:
             keys = tuple((key, "take" if key == "enter" else word) for key, word in KEYS)
-        return KeyLine(keys).rows(width, glyphs)
+        return KeyLine(keys, MORE, (HELP,)).rows(width, glyphs)
 
     def tree_rows(self, tree: Tree, width: int, height: int, glyphs: Glyphs) -> list[Row]:
         cache = self.branches.cache
@@ -185,6 +214,13 @@ class Page:
         table = TreeTable(tree.twigs, tree.highlighted, height - 3).rows(min(width, WIDEST), glyphs)
         rows = [*rule, *table]
         return [*rows, *([] for _ in range(height - 1 - len(rows))), *KeyLine(TREE).rows(width, glyphs)]
+
+
+def typed_parts(editor: LineEditor) -> list[tuple[str, Style]]:
+    """A line with the character at its cursor marked."""
+    at = editor.behind[:1]
+    shown = " " if at in ("", "\n") else at
+    return [(editor.before, TYPED), (shown, AT_CURSOR), (editor.behind if at == "\n" else editor.behind[1:], TYPED)]
 
 
 def paragraphs(parts: Sequence[tuple[str, Style]]) -> list[Text]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tokenglass.cli.text import plural
+from tokenglass.cli.views.line_editor import LineEditor
 from tokenglass.cli.views.pick_page import ENDS, Page, Tree
-from tokenglass.model.errors import NothingPossible
+from tokenglass.model.decoding.branches import Branches, Node
+from tokenglass.model.errors import NothingPossible, ParameterError, TokenglassError
+from tokenglass.model.files import expand_home, write_whole
+from tokenglass.model.runs.branch_file import as_json, branch_records, write
 from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.trace_writer import TraceWriter
+from tokenglass.model.runs.walk_trace import WalkTrace, Writer
 
-if TYPE_CHECKING:
-    from tokenglass.model.decoding.branches import Branches
+TRACES = (".jsonl", ".jsonl.gz")  # ends of the names of traces
 
 
 class Picking:
@@ -23,20 +28,47 @@ class Picking:
     What computes is an iterator: it yields the length of the cache after each pass, and works while it is consumed.
     """
 
-    def __init__(self, branches: Branches, run: Run, *, most: int, save_to: Path | None):
-        """`most` tokens are written by one run of the sampler."""
-        self.page = Page(run, branches)
+    def __init__(
+        self,
+        branches: Branches,
+        run: Run,
+        *,
+        most: int,
+        save_to: Path | None,
+        candidates: int | None = None,
+        replant: Replant | None = None,
+        writer: Writer | None = None,
+        trail: Sequence[Node] = (),
+    ):
+        """`most` tokens are written by one run of the sampler, and `candidates` can be picked from. `replant` makes the
+        branches of another prompt, where it can be changed; `writer` keeps a trace; `trail` is what can be undone."""
+        self.page = Page(run, branches, run.request.top if candidates is None else candidates)
         self.done = False
-        self._branches = branches
-        self._run = run
         self._most = most
         self._save_to = save_to
         self._saved: Path | None = None
         self._written = 0  # by the run that goes on
+        self._replant = replant
+        self._writer = writer
+        self._trace = None if writer is None else WalkTrace(writer, run, branches)
+        self._trail = [(branches, run, node) for node in trail]
+
+    @property
+    def _branches(self) -> Branches:
+        return self.page.branches
+
+    @property
+    def _run(self) -> Run:
+        return self.page.run
 
     def text(self) -> tuple[str, str]:
         """The prompt, and what was chosen behind it."""
         return self._run.prompt, self._branches.text(self._branches.here)
+
+    def finish(self) -> None:
+        """The end of the trace."""
+        if self._trace is not None:
+            self._trace.finish()
 
     def begin(self) -> Iterator[int]:
         """Read the prompt."""
@@ -45,20 +77,26 @@ class Picking:
     def obey(self, key: str) -> Iterator[int]:
         """Do what a key means now."""
         self._show(message="")
+        before = (self._branches, self._run, self._branches.here)
         if self.page.explains:
             self._show(explains=False)
         elif self.page.tree is not None:
             yield from self._in_tree(key, self.page.tree)
-        elif self.page.typed is not None:
-            yield from self._type(key, self.page.typed)
+        elif self.page.editor is not None:
+            yield from self._type(key, self.page.editor)
+        elif key == "u":
+            self._undo()
+            before = (self._branches, self._run, self._branches.here)
         elif key in ("up", "down", "escape"):
             self._highlight({"up": -1, "down": 1}.get(key))
         elif key in ("backspace", "left", "right"):
             self._move(forward=key == "right")
-        elif key == "enter" or key in "123456789":
-            self._take(self.page.highlighted if key == "enter" else int(key) - 1)
+        elif key == "enter" or key in "1234567890":
+            self._take(self.page.highlighted if key == "enter" else (int(key) - 1) % 10)
         else:
             self._command(key)
+        if before[2] is not self._branches.here:
+            self._trail.append(before)
         yield from self._told(self._branches.look())
 
     def run_on(self) -> Iterator[int]:
@@ -81,6 +119,8 @@ class Picking:
 
     def _told(self, passes: Iterable[int]) -> Iterator[int]:
         """The same passes; what is unusual about them is told."""
+        if self._trace is not None:
+            self._trace.follow()
         try:
             for length in passes:
                 again = self._branches.cache.recomputed
@@ -94,9 +134,14 @@ class Picking:
         """A letter, while candidates are shown."""
         match key:
             case "/" | "i":
-                self._show(typed="" if self._can_go_on() else None, highlighted=None)
+                self._show(editor=LineEditor("text") if self._can_go_on() else None, highlighted=None)
+            case "p":
+                self._edit_prompt()
+            case "e":
+                self._show(editor=LineEditor.of("file", str(free_name(self._run.seed, ".txt"))), highlighted=None)
             case "a":
                 self._written = 0
+                self._trail.append((self._branches, self._run, self._branches.here))
                 self._show(runs=True, highlighted=None)
             case "b":
                 self._mark()
@@ -137,19 +182,78 @@ class Picking:
         otherwise = "no way on was taken from here yet" if forward else "this is where the prompt ends"
         self._show(highlighted=None, message="" if moved else otherwise)
 
-    def _type(self, key: str, typed: str) -> Iterator[int]:
-        """A key while text is typed."""
-        if key == "escape" or (key == "backspace" and not typed):
-            self._show(typed=None)
-        elif key == "backspace":
-            self._show(typed=typed[:-1])
-        elif key == "enter":
-            self._show(typed=None)
-            if typed:
-                yield from self._told(self._branches.force(self._branches.tokens_for(typed)))
-                self._show(message=self.page.message or self._rewind())
-        elif len(key) == 1:
-            self._show(typed=typed + key)
+    def _undo(self) -> None:
+        """Back to where the user was before the last step, a run of the sampler or another prompt."""
+        if not self._trail:
+            self._show(message="there is nothing to undo")
+            return
+        branches, run, node = self._trail.pop()
+        self._plant(branches, run)
+        branches.switch(node)
+        self._show(highlighted=None, message="undone")
+
+    def _plant(self, branches: Branches, run: Run) -> None:
+        """Another tree to choose in; the trace begins another run."""
+        if branches is self._branches:
+            return
+        self.finish()
+        self._show(branches=branches, run=run, highlighted=None)
+        if self._writer is not None:
+            self._trace = WalkTrace(self._writer, run, branches)
+
+    def _edit_prompt(self) -> None:
+        if self._replant is None:
+            self._show(message="this prompt came through a chat's template; begin anew to change it")
+        else:
+            self._show(editor=LineEditor.of("prompt", self._replant.text_of(self._run)), highlighted=None)
+
+    def _type(self, key: str, editor: LineEditor) -> Iterator[int]:
+        """A key while a line is typed."""
+        if key == "escape" or (key == "backspace" and not editor.text):
+            self._show(editor=None)
+        elif key != "enter":
+            self._show(editor=editor.after(key))
+        else:
+            self._show(editor=None)
+            if editor.text:
+                yield from {"text": self._insert, "prompt": self._begin_anew, "file": self._export}[editor.purpose](
+                    editor.text
+                )
+
+    def _insert(self, text: str) -> Iterator[int]:
+        """Take the tokens of a text."""
+        yield from self._told(self._branches.force(self._branches.tokens_for(text)))
+        self._show(message=self.page.message or self._rewind())
+
+    def _begin_anew(self, text: str) -> Iterator[int]:
+        """Choose behind another prompt."""
+        assert self._replant is not None
+        if text == self._replant.text_of(self._run):
+            return
+        try:
+            self._plant(*self._replant(text))
+        except TokenglassError as error:
+            self._show(message=str(error))
+        yield from self._told(self._branches.look())
+
+    def _export(self, name: str) -> Iterator[int]:
+        """Write the branch up to here to a new file: a trace by its name, else the text, prompt and all."""
+        path = expand_home(name)
+        try:
+            if path.name.endswith(TRACES):
+                writer = TraceWriter(path)
+                for _ in writer.write(self._run, branch_records(self._branches, self._run)):
+                    pass
+                writer.close()
+                if writer.failure is not None:
+                    raise writer.failure
+            else:
+                write_whole("".join(self.text()), path, new=True)
+            self._show(message=f"this branch is in {path}")
+        except (OSError, ValueError, ParameterError) as error:
+            told = "is there already" if isinstance(error, FileExistsError) else getattr(error, "strerror", None)
+            self._show(message=f"not written: {f'{path}: {told}' if told else error}")
+        yield from ()
 
     def _in_tree(self, key: str, tree: Tree) -> Iterator[int]:
         """A key while the tree is shown."""
@@ -179,11 +283,10 @@ class Picking:
         self._show(message=told)
 
     def _save(self) -> None:
-        from tokenglass.model.runs.branch_file import as_json, write
-
         path = self._saved or self._save_to or free_name(self._run.seed)
         try:
-            write(as_json(self._branches, self._run), path, new=self._saved is None)
+            trail = [node for branches, _, node in self._trail if branches is self._branches]
+            write(as_json(self._branches, self._run, trail), path, new=self._saved is None)
         except OSError as error:
             self._show(message=f"not saved: {path}: {error.strerror}")
             return
@@ -191,7 +294,17 @@ class Picking:
         self._show(message=f"saved to {path}")
 
 
-def free_name(seed: int) -> Path:
+class Replant(Protocol):
+    """Makes the branches of another prompt."""
+
+    def text_of(self, run: Run) -> str:
+        """What of a run's prompt can be edited."""
+
+    def __call__(self, text: str) -> tuple[Branches, Run]:
+        """Raises TokenglassError."""
+
+
+def free_name(seed: int, suffix: str = ".json") -> Path:
     """A name that no file here has."""
-    names = (Path(f"tokenglass-pick-{seed}{f'-{number}' if number else ''}.json") for number in count())
+    names = (Path(f"tokenglass-pick-{seed}{f'-{number}' if number else ''}{suffix}") for number in count())
     return next(name for name in names if not name.exists())

@@ -25,19 +25,24 @@ from tokenglass.cli.widgets.widget import (
 from tokenglass.model.records.steps import Choice
 
 KEYS = (
-    *(("1-9", "pick"), ("enter", "draw"), ("bksp", "back"), ("/", "type"), ("a", "run")),
-    *(("b", "mark"), ("t", "tree"), ("s", "save"), ("q", "quit")),
+    *(("1-0", "pick"), ("enter", "draw"), ("bksp", "back"), ("/", "type"), ("a", "run"), ("s", "save"), ("q", "quit")),
 )
+MORE = (("u", "undo"), ("b", "mark"), ("t", "tree"))
+HELP = ("?", "keys")
 EXPLAINED = (
-    ("1-9", "pick a candidate"),
+    ("1-9 0", "pick a candidate; 0 is the tenth"),
     ("up down", "look; enter picks it"),
     ("enter", "draw; afresh after going back"),
     ("bksp left", "one token back"),
     ("right", "forward, as last gone"),
+    ("u", "undo the last step, a run too"),
     ("/ or i", "type what comes next"),
+    ("p", "edit the prompt"),
     ("a", "run on until any key"),
     ("b t", "mark a branch; see the tree"),
-    ("s q", "save as JSON; quit"),
+    ("s", "save the tree; --load takes it"),
+    ("e", "export this branch to a file"),
+    ("q", "quit"),
 )
 
 
@@ -68,7 +73,8 @@ class NumberedCandidates(Widget):
     def number(self, index: int, glyphs: Glyphs) -> Segment:
         pointer = (">" if glyphs.ascii_only else "❯") if index == self.highlighted else " "
         taken = self.choice.candidates[index].token_id == self.choice.token_id
-        return Segment(f"{pointer}{index + 1 if index < 9 else ' '}{glyphs.marker if taken else ' '} ", BOLD)
+        digit = (index + 1) % 10 if index < 10 else " "
+        return Segment(f"{pointer}{digit}{glyphs.marker if taken else ' '} ", BOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +122,24 @@ class TextNumbers(Widget):
 
 @dataclass(frozen=True, slots=True)
 class KeyLine(Widget):
-    """Keys and what they do in one line; where there is no room, the first lose their words."""
+    """Keys and what they do in one line; where there is no room, `more` lose their words, and then the first.
+
+    What explains them all keeps its word as long as it can.
+    """
 
     keys: Sequence[tuple[str, str]]
+    more: Sequence[tuple[str, str]] = ()
+    help: Sequence[tuple[str, str]] = ()
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        for bare in range(len(self.keys) + 1):
+        order = [*self.more, *self.keys, *self.help]
+        for bare in range(len(order) + 1):
+            silent = order[: max(bare, len(self.more) if bare else 0)]
             row: Row = []
-            for number, (key, word) in enumerate(self.keys):
-                told = number >= bare
-                row += [Segment(("  " if told and row else " ") + key, BOLD), Segment(f" {word}" if told else "", DIM)]
-            if bare:
-                row += [Segment("  ?", BOLD), Segment(" keys", DIM)]
+            for key, word in (*self.keys, *self.more, *self.help):
+                has_word = (key, word) not in silent
+                gap = "  " if row and (has_word or row[-1].text) else " "
+                row += [Segment(gap + key, BOLD), Segment(f" {word}" if has_word else "", DIM)]
             if sum(segment.cell_length for segment in row) <= width:
                 break
         return [crop(row, width, glyphs)]

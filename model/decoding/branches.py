@@ -74,8 +74,10 @@ class Branches:
     that fills the context, ParameterError for a request that contradicts itself.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, shown: int | None = None):
+        """`shown` candidates can be picked from, or as many as are recorded."""
         request, engine = job.request, job.engine
+        self._shown = request.top if shown is None else shown
         self.root = self.here = Node()
         self.is_rewound = False  # whether the last token completed a banned phrase, so that `here` is where it began
         self.cache: PathCache[Node] = PathCache(engine, request)
@@ -119,7 +121,7 @@ class Branches:
             yield from self.look()
             if self.here.reason is not None:
                 return
-            if all(candidate.token_id != token_id for candidate in self.candidates()):
+            if all(candidate.token_id != token_id for candidate in self._recorded()):
                 yield from self._compute(self.here)
             self._force(token_id)
             if self.is_rewound:
@@ -149,11 +151,26 @@ class Branches:
     def candidates(self) -> tuple[Candidate, ...]:
         """The most probable next tokens, under a constraint those first that it leaves; what the sampler will draw is
         among them only if it is one of these."""
-        offer, top = self.here.offer, self._request.top
+        offer, top = self.here.offer, self._shown
         if offer is None or not offer.is_constrained:
             return () if offer is None else offer.candidates[:top]
         possible = likeliest(offer.candidates)[:top]
         return (*possible, *[each for each in offer.candidates[:top] if each not in possible])
+
+    def graft(self, node: Node, choice: Choice) -> Node | None:
+        """Put a token that was chosen before behind a place, and stay here; None where it is there already, nothing may
+        follow, or a ban takes it back."""
+        if node.reason is not None or choice.token_id is None or choice.logprob is None:
+            return None
+        if choice.token_id in node.children:
+            return None
+        sequence = self._sequence_at(node)
+        sequence.append(choice.token_id)
+        self._place = Node(choice, node, node.depth + 1, node.logprob + choice.logprob, reason=sequence.reason)
+        if sequence.pop_rewind() is not None:
+            return None
+        node.children[choice.token_id] = node.ahead = self._place
+        return self._place
 
     def text(self, node: Node) -> str:
         """The new text up to there, or to a stop; an incomplete character at its end is U+FFFD."""
@@ -220,12 +237,17 @@ class Branches:
             self._place = node
         return self._sequence
 
+    def _recorded(self) -> tuple[Candidate, ...]:
+        """The candidates that a choice here keeps."""
+        offer = self._offer()
+        return offer.candidates if offer.is_constrained else offer.candidates[: self._request.top]
+
     def _offer(self) -> Choice:
         assert self.here.offer is not None, "look first"
         return self.here.offer
 
     def _force(self, token_id: int) -> Node:
-        offer, shown, sampler = self._offer(), self.candidates(), self._beginning.sampler
+        offer, shown, sampler = self._offer(), self._recorded(), self._beginning.sampler
         rank = next((k for k, candidate in enumerate(shown, start=1) if candidate.token_id == token_id), None)
         if rank is None:
             raw = sampler.raw(self._logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -43,6 +44,7 @@ class PathCache(Generic[At]):
     def __init__(self, engine: Engine, request: Request):
         self.row = engine.new_cache(planned_length=request.planned_length(engine.limit))
         self.recomputed = 0
+        self.computed, self.seconds = 0, 0.0  # positions in all, and the time that they took
         self._engine = engine
         self._prompt_ids = request.prompt_ids
         self._chunk = request.prefill_chunk
@@ -74,7 +76,9 @@ class PathCache(Generic[At]):
                 self.row.truncate(0, self.length - 1)
                 self._shorten(len(token_ids) - 1)
             end = min(self.length + self._chunk, self._next_tail(path), len(token_ids))
-            logits = self._engine.forward([token_ids[self.length : end]], self.row)
+            started, inputs = time.perf_counter(), token_ids[self.length : end]
+            logits = self._engine.forward([inputs], self.row)
+            self.computed, self.seconds = self.computed + len(inputs), self.seconds + time.perf_counter() - started
             self._held = tuple(path[: max(0, end - len(self._prompt_ids))])
             yield logits[0][-1]
             if end == len(token_ids):

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokenglass.model.decoding.branches import Branches, Node
-from tokenglass.model.files import write_whole
-from tokenglass.model.records.codec import to_dict
+from tokenglass.model.errors import TraceError
+from tokenglass.model.files import MIB, parse_json, read_bytes, write_whole
+from tokenglass.model.records.codec import from_dict, to_dict
+from tokenglass.model.records.steps import Choice, Finish, Phase, Step, Totals
 from tokenglass.model.runs.run import Run
+from tokenglass.model.text.tokenizer import REPLACEMENT, Tokenizer
 
 VERSION = 1
+MAX_TREE = 64 * MIB
 
 
-def as_json(branches: Branches, run: Run) -> dict[str, Any]:
+def as_json(branches: Branches, run: Run, trail: Sequence[Node] = ()) -> dict[str, Any]:
     """The run, all nodes (the root, which is the prompt's end, first; a node after its parent), and the branches.
 
     A branch is a text that ends or was marked. `logprob` is raw, a natural logarithm; of a branch it is the sum.
+    `trail` are the places to go back to by undoing, the last one first to go to.
     """
     numbers = {node: number for number, node in enumerate(branches.nodes())}
     ends = [node for node in numbers if node.is_branch or node is branches.here]
@@ -26,6 +33,8 @@ def as_json(branches: Branches, run: Run) -> dict[str, Any]:
         "run": to_dict(run),
         "nodes": [node_as_json(node, numbers) for node in numbers],
         "branches": [branch_as_json(branches, node, numbers[node]) for node in ends],
+        "here": numbers[branches.here],
+        "trail": [numbers[node] for node in trail],
     }
 
 
@@ -47,6 +56,90 @@ def branch_as_json(branches: Branches, node: Node, number: int) -> dict[str, Any
         "marked": node.marked,
         "here": node is branches.here,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTree:
+    """What a file of branches holds, before a model has looked at it: nodes by number, each with its parent's."""
+
+    path: Path
+    run: Run
+    parents: tuple[int, ...]  # of all nodes but the root
+    choices: tuple[Choice, ...]
+    draws: tuple[int, ...]  # of all nodes
+    marked: tuple[bool, ...]
+    here: int
+    trail: tuple[int, ...]
+
+    def restore(self, branches: Branches, tokenizer: Tokenizer) -> list[Node]:
+        """Grow the tree in empty branches, and go to the place where it was left; the trail. Raises TraceError."""
+        start, nodes = self.run.prompt_length, [branches.root]
+        for number, (parent, choice) in enumerate(zip(self.parents, self.choices, strict=True), start=1):
+            before = nodes[parent]
+            token_id = choice.token_id
+            if token_id is None or not 0 <= token_id < tokenizer.vocab_size or not is_logprob(choice.logprob):
+                raise TraceError(f"{self.path}: node {number} holds no token of this model")
+            piece = tokenizer.piece(token_id)
+            node = branches.graft(before, replace(choice, piece=piece, position=start + before.depth))
+            if node is None:
+                raise TraceError(f"{self.path}: node {number} stands where its text has ended")
+            nodes.append(node)
+        for node, draws, marked in zip(nodes, self.draws, self.marked, strict=True):
+            node.draws, node.marked = draws, marked
+        branches.switch(nodes[self.here])
+        return [nodes[place] for place in self.trail]
+
+
+def read_tree(path: Path) -> SavedTree:
+    """A tree that `write` wrote. Raises TraceError for anything else."""
+    content = parse_json(read_bytes(path, MAX_TREE, TraceError), str(path), TraceError)
+    if content.get("branches_version") != VERSION:
+        raise TraceError(f"{path}: no tree of `tokenglass pick` of version {VERSION}; s in pick saves one")
+    try:
+        run = from_dict(Run, content.get("run"))
+        nodes = [node for node in listed(content, "nodes") if isinstance(node, dict)]
+        choices = tuple(from_dict(Choice, node) for node in nodes[1:])
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+    places = range(len(nodes))
+    parents: tuple[Any, ...] = tuple(node.get("parent") for node in nodes[1:])
+    draws = tuple(node.get("draws", 0) for node in nodes)
+    here, trail = content.get("here", 0), tuple(listed(content, "trail"))
+    whole = all(type(number) is int for number in (*parents, *draws, here, *trail))
+    if (
+        not nodes
+        or not whole
+        or not all(0 <= parent <= number for number, parent in enumerate(parents))
+        or not all(place in places for place in (here, *trail))
+        or not all(0 <= drawn < 2**32 for drawn in draws)
+    ):
+        raise TraceError(f"{path}: its nodes do not make a tree")
+    marked = tuple(node.get("marked") is True for node in nodes)
+    return SavedTree(path, run, parents, choices, draws, marked, here, trail)
+
+
+def is_logprob(number: float | None) -> bool:
+    return number is not None and -float("inf") < number < 1  # rounding may leave it above 0
+
+
+def listed(content: dict[str, Any], name: str) -> list[Any]:
+    """A list of the file, empty where it has none."""
+    value = content.get(name)
+    return value if isinstance(value, list) else []
+
+
+def branch_records(branches: Branches, run: Run) -> Iterator[Step | Finish]:
+    """The text up to this place as the records of a run that wrote nothing else; what it cost is not known."""
+    here, written, totals = branches.here, "", Totals()
+    for number, node in enumerate(here.path()):
+        assert node.choice is not None
+        phase: Phase = "decode" if number else "prefill"
+        text = branches.text(node).rstrip(REPLACEMENT)
+        inputs = 1 if number else run.prompt_length
+        step = Step(number, number, 0, phase, inputs, (node.choice,), text[len(written) :], None, 0.0)
+        written, totals = max(written, text, key=len), totals.plus(step)
+        yield step
+    yield Finish(0, here.reason or "interrupt", branches.text(here)[len(written) :], totals)
 
 
 def finite(number: float) -> float | None:
