@@ -209,9 +209,8 @@ def test_small_plain_and_ascii_terminals_show_candidates_and_keys(
     assert PROMPT in terminal.page
     assert "%" in terminal.row(1)
     if columns >= 40:
-        assert all(
-            key in terminal.page.splitlines()[-1] for key in ("1-0", "enter", "bksp", "/", "a", "u", "b", "t", "s", "q", "?")
-        )
+        keys = ("1-0", "enter", "bksp", "/", "a", "u", "b", "t", "s", "q", "?")
+        assert all(key in terminal.page.splitlines()[-1] for key in keys)
     terminal.press("1", "token 2 ")
     terminal.press("t", "tree")
     terminal.press("\x1b", "token 2 ")

@@ -128,7 +128,7 @@ def pick(
 
         planting = Planting(loaded, keeper.widen(request), given, candidates)
         branches, run = planting.plant(text)
-        trail = saved.restore(branches, loaded.tokenizer) if saved is not None else ()
+        trail = saved.restore(branches) if saved is not None else ()
         picking = Picking(
             branches,
             run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,7 @@ class Branches:
         self.is_rewound = False  # whether the last token completed a banned phrase, so that `here` is where it began
         self.cache: PathCache[Node] = PathCache(engine, request)
         self._tokenizer = job.tokenizer
+        self._vocab_size = engine.vocab_size
         self._request = request
         endless = replace(request, max_new_tokens=max(request.max_new_tokens, engine.limit))
         self._beginning = replace(job, request=endless).new_sequence()
@@ -158,18 +160,24 @@ class Branches:
         return (*possible, *[each for each in offer.candidates[:top] if each not in possible])
 
     def graft(self, node: Node, choice: Choice) -> Node | None:
-        """Put a token that was chosen before behind a place, and stay here; None where it is there already, nothing may
-        follow, or a ban takes it back."""
-        if node.reason is not None or choice.token_id is None or choice.logprob is None:
+        """Put a token that was chosen before behind a place, and stay here.
+
+        None for what is no token of this model, or there already; where the text has ended; and where a ban takes it
+        back.
+        """
+        token_id, logprob = choice.token_id, choice.logprob
+        if token_id is None or not 0 <= token_id < self._vocab_size or token_id in node.children:
             return None
-        if choice.token_id in node.children:
+        if logprob is None or not -math.inf < logprob < 1 or node.reason is not None:  # rounding may leave it above 0
             return None
         sequence = self._sequence_at(node)
-        sequence.append(choice.token_id)
-        self._place = Node(choice, node, node.depth + 1, node.logprob + choice.logprob, reason=sequence.reason)
+        sequence.append(token_id)
+        position, piece = len(self._request.prompt_ids) + node.depth, self._tokenizer.piece(token_id)
+        choice = replace(choice, position=position, piece=piece)
+        self._place = Node(choice, node, node.depth + 1, node.logprob + logprob, reason=sequence.reason)
         if sequence.pop_rewind() is not None:
             return None
-        node.children[choice.token_id] = node.ahead = self._place
+        node.children[token_id] = node.ahead = self._place
         return self._place
 
     def text(self, node: Node) -> str:

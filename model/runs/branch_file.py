@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tokenglass.model.files import MIB, parse_json, read_bytes, write_whole
 from tokenglass.model.records.codec import from_dict, to_dict
 from tokenglass.model.records.steps import Choice, Finish, Phase, Step, Totals
 from tokenglass.model.runs.run import Run
-from tokenglass.model.text.tokenizer import REPLACEMENT, Tokenizer
+from tokenglass.model.text.tokenizer import REPLACEMENT
 
 VERSION = 1
 MAX_TREE = 64 * MIB
@@ -71,21 +71,16 @@ class SavedTree:
     here: int
     trail: tuple[int, ...]
 
-    def restore(self, branches: Branches, tokenizer: Tokenizer) -> list[Node]:
+    def restore(self, branches: Branches) -> list[Node]:
         """Grow the tree in empty branches, and go to the place where it was left; the trail. Raises TraceError."""
-        start, nodes = self.run.prompt_length, [branches.root]
+        nodes = [branches.root]
         for number, (parent, choice) in enumerate(zip(self.parents, self.choices, strict=True), start=1):
-            before = nodes[parent]
-            token_id = choice.token_id
-            if token_id is None or not 0 <= token_id < tokenizer.vocab_size or not is_logprob(choice.logprob):
-                raise TraceError(f"{self.path}: node {number} holds no token of this model")
-            piece = tokenizer.piece(token_id)
-            node = branches.graft(before, replace(choice, piece=piece, position=start + before.depth))
+            node = branches.graft(nodes[parent], choice)
             if node is None:
-                raise TraceError(f"{self.path}: node {number} stands where its text has ended")
+                raise TraceError(f"{self.path}: node {number} is no token of this model, or its text has ended before")
             nodes.append(node)
         for node, draws, marked in zip(nodes, self.draws, self.marked, strict=True):
-            node.draws, node.marked = draws, marked
+            node.draws, node.marked, node.offer = draws, marked, None
         branches.switch(nodes[self.here])
         return [nodes[place] for place in self.trail]
 
@@ -116,10 +111,6 @@ def read_tree(path: Path) -> SavedTree:
         raise TraceError(f"{path}: its nodes do not make a tree")
     marked = tuple(node.get("marked") is True for node in nodes)
     return SavedTree(path, run, parents, choices, draws, marked, here, trail)
-
-
-def is_logprob(number: float | None) -> bool:
-    return number is not None and -float("inf") < number < 1  # rounding may leave it above 0
 
 
 def listed(content: dict[str, Any], name: str) -> list[Any]:
