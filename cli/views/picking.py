@@ -242,7 +242,7 @@ class Picking:
         try:
             if path.name.endswith(TRACES):
                 writer = TraceWriter(path)
-                for _ in writer.write(self._run, branch_records(self._branches, self._run)):
+                for _ in writer.watch(self._run, branch_records(self._branches, self._run)):
                     pass
                 writer.close()
                 if writer.failure is not None:
