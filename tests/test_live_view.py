@@ -143,6 +143,14 @@ def test_the_chosen_token_is_shown_in_every_panel_that_shows_candidates() -> Non
         assert told.count("▸") == 1
 
 
+def test_the_draw_and_the_headings_have_room_before_the_second_line_of_the_cache() -> None:
+    for height in range(6, 24):
+        told = drawn(Panel(progress(14), "full", height), 80)
+        assert " used, " not in told or (" draw " in told and " token " in told and "rank" in told)
+    assert " used, " not in drawn(Panel(progress(14), "full", 12), 80)
+    assert "▼" in drawn(Panel(progress(14), "full", 12), 80)
+
+
 def test_a_view_on_a_pinned_console_returns_the_finish_and_draws_every_token() -> None:
     screen = Screen(80, 24)
 

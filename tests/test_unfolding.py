@@ -82,6 +82,16 @@ def test_the_stages_stand_in_their_order_from_raw_to_final_with_their_numbers() 
     assert told[6].split()[-1] == "40"
 
 
+def test_what_is_cut_at_every_temperature_has_no_row_there() -> None:
+    choice, view = unfolding(EVERYTHING.replace(top_k=2))
+    told = lines(view.tables(choice), 100)
+    start = next(number for number, row in enumerate(told) if "temperature 0.2" in row)
+    possible = [candidate for candidate in choice.candidates if candidate.prob]
+    assert len(possible) < len(choice.candidates)
+    assert len(told[start + 1 :]) <= 3
+    assert all(row.count("cut") < 3 for row in told[start + 1 :])
+
+
 def test_a_hundred_draws_stand_beside_the_probabilities_and_another_key_adds_a_hundred() -> None:
     choice, view = unfolding(has_stages=False)
     assert view.tables(choice) is None

@@ -122,7 +122,7 @@ class TemperatureTable(Widget):
             else:
                 heading += [cell(stage.settings, gap + NUMBER, DIM, right=True), Segment(" " * (each - gap - NUMBER))]
         rows = [heading]
-        for index in CandidateTable(self.choice, self.limit).shown():
+        for index in self.shown():
             candidate = self.choice.candidates[index]
             is_chosen = candidate.token_id == self.choice.token_id
             row = name(candidate, is_chosen, first, glyphs)
@@ -138,6 +138,16 @@ class TemperatureTable(Widget):
                     row.append(Segment(" " * (each - NUMBER - gap)))
             rows.append(row)
         return rows
+
+    def shown(self) -> list[int]:
+        """Indices of the candidates that fit, the chosen one among them; none that is cut at every temperature."""
+        indices = [
+            index
+            for index, candidate in enumerate(self.choice.candidates)
+            if candidate.token_id == self.choice.token_id or any(stage.probs[index] for stage in self.stages)
+        ]
+        candidates = tuple(self.choice.candidates[index] for index in indices)
+        return [indices[k] for k in CandidateTable(replace(self.choice, candidates=candidates), self.limit).shown()]
 
 
 @dataclass(frozen=True, slots=True)
