@@ -193,6 +193,7 @@ def test_several_texts_keep_the_pace_and_step_back_pass_by_pass(kind: str) -> No
     terminal.child.send("h")
     terminal.wait_for_words("1 pass back")
     assert newest - 2 <= number_of(terminal) < newest
+    terminal.child.send("jud")  # what is for a single text does nothing here
     terminal.child.send("f")
     assert terminal.finish() == 0
     assert_restored(terminal)

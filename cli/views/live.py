@@ -24,7 +24,7 @@ from tokenglass.cli.widgets.lines import Keys
 from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, styled_token, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, Widget, glyphs_of
-from tokenglass.model.records.steps import Finish, Record, Step, Totals
+from tokenglass.model.records.steps import Choice, Finish, Record, Step, Totals
 from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
@@ -249,12 +249,12 @@ class LiveSession(Session):
         elif key in (" ", "enter") or (key == "right" and self._behind == 0):
             self._paused = self._released = True
         elif key in ("u", "d"):
-            self._unfolding.obey(key, self._looked_at.choice)
-            self._paused = self._paused or key == "d"
+            self._unfolding.obey(key, self._choice)
+            self._paused = self._paused or (key == "d" and self._unfolding.log is not None)
         elif key in ("left", "right"):
             self._paused, self._highlighted = True, None
             self._behind = min(max(0, self._behind + (1 if key == "left" else -1)), self._num_past)
-        elif key in ("up", "down") and (choice := self._looked_at.choice) is not None and choice.candidates:
+        elif key in ("up", "down") and (choice := self._choice) is not None and choice.candidates:
             places, step = choice.possible_first, 1 if key == "down" else -1
             start = min(step, 0) if self._highlighted is None else places.index(self._highlighted) + step
             self._paused, self._highlighted = True, places[start % len(places)]
@@ -317,6 +317,11 @@ class LiveSession(Session):
         self._due = now + min(LONGEST, max(INTERVAL, self._cost / SHARE))
 
     @property
+    def _choice(self) -> Choice | None:
+        """The choice that is looked at; None where several texts have one each."""
+        return self._looked_at.choice
+
+    @property
     def _looked_at(self) -> Progress:
         """What the panel shows: the newest step, or one behind it."""
         if not self._behind:
@@ -336,7 +341,7 @@ class LiveSession(Session):
             self._ramp,
             self._keys() if self._reads and self._can_wait else None,
             self._highlighted,
-            self._unfolding.tables(self._looked_at.choice),
+            self._unfolding.tables(self._choice),
         )
         rows = panel.rows(width, glyphs_of(self._view.console.options))
         if self._progress.finish is None:
@@ -345,7 +350,7 @@ class LiveSession(Session):
         return rows
 
     def _keys(self) -> Widget:
-        schedule, unfold = self._schedule, self._unfolding.word(self._looked_at.choice)
+        schedule, unfold = self._schedule, self._unfolding.word(self._choice)
         if self._entry is not None:
             return self._entry
         if self._paused:

@@ -96,6 +96,10 @@ class SeveralSession(LiveSession):
         return self._texts.new_tokens > 0
 
     @property
+    def _choice(self) -> None:
+        return None
+
+    @property
     def _num_past(self) -> int:
         return len(self._passes)
 
