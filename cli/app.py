@@ -24,7 +24,7 @@ from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
 
 COMMANDS = {
     "Write": ("generate", "chat", "pick"),
-    "Look inside": ("flow", "score", "choose", "replay", "export", "import-trace", "tokens", "inspect"),
+    "Look inside": ("flow", "score", "choose", "diff", "replay", "export", "import-trace", "tokens", "inspect"),
     "Measure": ("compare", "bench", "check"),
     "Models": ("pull", "quantize", "import", "models"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import random
@@ -17,10 +18,12 @@ from tokenglass.cli.app import explain
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.live import LiveView
 from tokenglass.cli.views.several import Counted, SeveralPipe
-from tokenglass.model.errors import TraceError
+from tokenglass.model.errors import ParameterError, TraceError
+from tokenglass.model.measuring.difference import compare_texts
 from tokenglass.model.runs.playback import Texts, at_speed, end_each, split_runs, unsure_stretches
 from tokenglass.model.runs.trace import to_line
 from tokenglass.model.runs.trace_reader import TraceReader
+from tokenglass.model.runs.what_if import what_if
 
 NEVER = threading.Event()
 LINES = [json.loads(to_line(record)) for record in (scripted_run.run(), *scripted_run.records(scripted_run.STORY[:4]))]
@@ -76,6 +79,10 @@ def show(content: bytes) -> str:
             if hasattr(record, "choices"):
                 texts.add(record)
     list(unsure_stretches(texts, 0.5))
+    list(compare_texts(*[texts.choices.get(0, [])] * 2))
+    for run, records in split_runs(TraceReader(io.BytesIO(content), is_file=True)):
+        with contextlib.suppress(ParameterError):
+            list(what_if(run, records, run.request.sampling.replace(temperature=0.5)))
     return screen.getvalue()
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED, UNSURE = 130, 1
 FASTEST = "max"
+WORST = 10  # tokens shown that another model sees otherwise
 BESIDE = 3  # candidates named beside an unsure token
 
 TraceFile = Annotated[str, typer.Argument(metavar="FILE", help="A trace, also compressed; - is stdin.")]
@@ -95,6 +96,8 @@ def replay(
     with open_file(file) as trace:
         if unsure is not None:
             is_unsure = list_unsure(trace, unsure)
+        elif other.rescore is not None:
+            compare(trace, other, view)
         elif other.settings or other.continues:
             ask(trace, other, view)
         else:
@@ -188,6 +191,15 @@ def ask(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions) -> 
         say_lines(summary(run, finish))
     if interrupt.is_set():
         raise typer.Exit(INTERRUPTED)
+
+
+def compare(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions) -> None:
+    """Show what another model makes of the recorded tokens. Raises TokenglassError."""
+    from tokenglass.cli.run.rescore import rescored
+    from tokenglass.cli.views.diff import show
+
+    found = rescored(trace, ModelOptions(other.rescore, other.dtype, quantize=other.quantize))
+    show(found, count=WORST, as_json=chosen.jsonl or chosen.view is ViewName.jsonl, color=chosen.color.value)
 
 
 def paced(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | None]) -> Shows:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenglass.cli.options.groups import several
+from tokenglass.cli.options.model import Dtype, Quantize
 from tokenglass.cli.options.sampling import annotation_of
 from tokenglass.model.sampling.parameters import SETTINGS
 from tokenglass.model.sampling.rescaling import Temperature
@@ -36,6 +37,17 @@ Model = Annotated[
     ),
 ]
 
+Rescore = Annotated[
+    str | None,
+    typer.Option(
+        "--rescore", metavar="MODEL", help="Compare with what this model makes of the tokens.", rich_help_panel=PANEL
+    ),
+]
+RescoreDtype = Annotated[Dtype, typer.Option("--dtype", help="Of the model of --rescore.", rich_help_panel=PANEL)]
+RescoreQuantize = Annotated[
+    Quantize, typer.Option("--quantize", help="Of the model of --rescore.", rich_help_panel=PANEL)
+]
+
 
 @dataclass(frozen=True, slots=True)
 class WhatIfOptions:
@@ -46,3 +58,6 @@ class WhatIfOptions:
     )
     continues: Continue = False
     model: Model = None
+    rescore: Rescore = None
+    dtype: RescoreDtype = Dtype.auto
+    quantize: RescoreQuantize = Quantize.none

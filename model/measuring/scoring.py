@@ -162,10 +162,20 @@ def score_tokens(
     size, stride = check_windows(window, stride, engine.limit)
     if not token_ids:
         return
-    check_ids(np.asarray(token_ids), engine.vocab_size)
     first = token_ids[0]
+    check_ids(np.asarray(token_ids), engine.vocab_size)
     yield Choice(0, first, tokenizer.piece(first), None, None, None, None, None, status="given")
     most = max(1, min(chunk, LOGITS // (4 * engine.vocab_size)))
+    for position, rows in logits_of_tokens(engine, token_ids, size, stride, most, chunk):
+        yield from given_choices(engine, tokenizer, rows, position, token_ids[position:][: len(rows)], top)
+
+
+def logits_of_tokens(
+    engine: Engine, token_ids: Sequence[int], size: int, stride: int, most: int, chunk: int = 256
+) -> Iterator[tuple[int, Logits]]:
+    """The logits (at most `most`, vocab) that predict the tokens from a position on, window by window from the second
+    token to the last. Raises PromptError, EngineError."""
+    check_ids(np.asarray(token_ids), engine.vocab_size)
     for span in windows(len(token_ids), size, stride):
         cache = engine.new_cache(planned_length=span.end - span.start)
         for start in range(span.start, span.first - 1, chunk):  # what is only to be seen needs no logits
@@ -173,7 +183,7 @@ def score_tokens(
         for start in range(span.first - 1, span.end - 1, most):
             seen = token_ids[start : min(start + most, span.end - 1)]
             (rows,) = engine.forward([seen], cache, last=None)
-            yield from given_choices(engine, tokenizer, rows, start + 1, token_ids[start + 1 :][: len(rows)], top)
+            yield start + 1, rows
 
 
 def given_choices(

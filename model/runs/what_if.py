@@ -18,7 +18,7 @@ from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Candidate, Choice, Record, Step
 from tokenglass.model.runs.run import Run
-from tokenglass.model.runs.unseen import Unseen
+from tokenglass.model.runs.unseen import ROUNDING, Unseen
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.parameters import KINDS, SAMPLERS, SamplingParameters
@@ -31,6 +31,8 @@ ASKABLE = (Temperature, TopK, TopP, MinP, XTC)
 DRAWING = tuple(kind.name for kind in KINDS if kind.only_for_draws)
 FINE = 1000  # tokens that the least weight is spread over, so that no cut falls far from where it would
 CLOSE = 1e-9  # a logarithm between the last token that is named and those that are not
+LARGEST = 1e3  # a logarithm or an entropy; a trace may hold any number
+MOST_POSITIONS = 2**40
 MOST = 2**17  # tokens that stand for those that are not named
 
 
@@ -133,7 +135,8 @@ class Named:
         """None where the trace does not tell enough of it."""
         is_beyond = choice.rank is None or choice.rank > len(choice.candidates)
         top = [one for one in choice.candidates if not (is_beyond and one.token_id == choice.token_id)]
-        if not top or choice.entropy is None or not all(math.isfinite(one.logprob) for one in top):
+        is_sane = all((-LARGEST < one.logprob <= ROUNDING and abs(score_of(one)) < LARGEST) or cut(one) for one in top)
+        if not top or not is_sane or choice.entropy is None or not 0 <= choice.entropy < LARGEST:
             return None
         probs = [math.exp(one.logprob) for one in top]
         surprise = choice.entropy * math.log(2) + sum(p * one.logprob for p, one in zip(probs, top, strict=True))
@@ -150,11 +153,14 @@ class Named:
         return lower + least, lower + most
 
 
+def cut(candidate: Candidate) -> bool:
+    """Whether it was forbidden, whatever would have been drawn."""
+    return candidate.removed_by is not None and candidate.removed_by not in DRAWING
+
+
 def score_of(candidate: Candidate) -> float:
     """Its logarithm after all that moves single tokens, which is no different under other settings."""
-    if candidate.removed_by is not None and candidate.removed_by not in DRAWING:
-        return -math.inf
-    return candidate.logprob + sum(amount for _, amount in candidate.moved)
+    return -math.inf if cut(candidate) else candidate.logprob + sum(amount for _, amount in candidate.moved)
 
 
 class Chance:
@@ -180,7 +186,7 @@ class Chance:
         if choice.status == "forced":
             return None
         named = Named.of(choice)
-        if named is None or not named.tokens:
+        if named is None or not named.tokens or not 0 <= choice.position < MOST_POSITIONS:
             return WhatIf(sequence, 0, choice)
         least, most = named.rest(self._temperature)
         if self._is_lowered or self._has_min_p or self._top_k > len(named.tokens):
@@ -188,7 +194,8 @@ class Chance:
         more = math.ceil(1 / self._top_p) + 1 if 0 < self._top_p < 1 else 0
         if most + more > MOST:
             return WhatIf(sequence, 0, choice)
-        seed = self._run.search.seeds[sequence] if sequence < len(self._run.search.seeds) else self._run.seed
+        seeds = dict(enumerate(self._run.search.seeds))
+        seed = seeds.get(sequence, self._run.seed) % 2**64
         context = Context(
             range(choice.position),
             self._run.prompt_length,

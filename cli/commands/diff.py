@@ -1,0 +1,108 @@
+"""diff: where two models or two kept runs part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokenglass.cli import options
+from tokenglass.cli.options.model import PANEL, ModelOptions
+from tokenglass.model.errors import ParameterError
+
+if TYPE_CHECKING:
+    from tokenglass.cli.views.diff import Diff
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="Two traces; or one text for two models, - is stdin.")
+]
+Worst = Annotated[int, typer.Option("--worst", min=0, max=1000, help="How many of the tokens that differ most.")]
+Against = Annotated[
+    str | None,
+    typer.Option("--against", metavar="MODEL", help="The second model; else the same.", rich_help_panel=PANEL),
+]
+AgainstDtype = Annotated[
+    options.Dtype, typer.Option("--against-dtype", help="Of the second model.", rich_help_panel=PANEL)
+]
+AgainstQuantize = Annotated[
+    options.Quantize, typer.Option("--against-quantize", help="Of the second model.", rich_help_panel=PANEL)
+]
+AgainstBackend = Annotated[
+    options.Backend, typer.Option("--against-backend", help="Of the second model.", rich_help_panel=PANEL)
+]
+
+
+def diff(
+    files: Files,
+    worst: Worst = 10,
+    as_json: options.Json = False,
+    model: options.ModelName = None,
+    dtype: options.DtypeOption = options.Dtype.auto,
+    device: options.DeviceOption = options.Device.auto,
+    quantize: options.QuantizeOption = options.Quantize.none,
+    backend: options.BackendOption = options.Backend.auto,
+    threads: options.Threads = None,
+    against: Against = None,
+    against_dtype: AgainstDtype = options.Dtype.auto,
+    against_quantize: AgainstQuantize = options.Quantize.none,
+    against_backend: AgainstBackend = options.Backend.auto,
+    color: options.Color = options.ColorWhen.auto,
+    debug: options.Debug = False,
+) -> None:
+    """Compare two kept runs, or one text under two models, dtypes or quantisations, token by token.
+
+    Examples:
+      tokenglass diff one.jsonl other.jsonl
+      tokenglass diff book.txt -m smollm2 --against-quantize int4
+    """
+    from tokenglass.cli.views.diff import show
+
+    if len(files) > 2:
+        raise ParameterError("diff compares two traces, or one text under two models")
+    if len(files) == 2:
+        found = two_traces(files[0], files[1])
+    else:
+        first = ModelOptions(model, dtype, device, quantize, backend, threads)
+        second = ModelOptions(against or model, against_dtype, device, against_quantize, against_backend, threads)
+        if first == second:
+            raise ParameterError(
+                "name the other trace, or how the second model differs, such as --against-quantize int4"
+            )
+        found = two_models(files[0], first, second)
+    show(found, count=worst, as_json=as_json, color=color.value)
+
+
+def two_traces(first: str, second: str) -> Diff:
+    """Raises TraceError, ParameterError for runs of other prompts."""
+    from tokenglass.cli.run.rescore import column_of, read_text
+    from tokenglass.cli.views.diff import Diff
+    from tokenglass.model.measuring.difference import compare_texts
+
+    (run, one), (other_run, other) = read_text(first), read_text(second)
+    if run.request.prompt_ids != other_run.request.prompt_ids:
+        raise ParameterError(f"{first} and {second} have other prompts; runs are compared behind the same one")
+    return Diff((column_of(run), column_of(other_run)), (one, other), list(compare_texts(one, other)))
+
+
+def two_models(file: str, first: ModelOptions, second: ModelOptions) -> Diff:
+    """Raises TokenglassError."""
+    from tokenglass.cli.run import session
+    from tokenglass.cli.run.rescore import column_of_model
+    from tokenglass.cli.run.texts import read_texts
+    from tokenglass.cli.views.diff import Diff
+    from tokenglass.model.engine.memory import Caches
+    from tokenglass.model.measuring.difference import compare_models
+    from tokenglass.model.measuring.scoring import LOGITS, GivenText
+
+    ((_, text),) = read_texts([file], keep_newline=False)
+    opened = [session.open_model(each) for each in (first, second)]
+    if opened[0].tokenizer_fingerprint != opened[1].tokenizer_fingerprint:
+        raise ParameterError(
+            f"{opened[0].name} and {opened[1].name} have other tokenizers; their tokens do not compare"
+        )
+    given = GivenText.encode(opened[0].tokenizer, text)
+    caches = Caches(min(len(given.token_ids), opened[0].limit), beside=LOGITS)
+    one, other = (session.load(each, caches) for each in opened)
+    found = list(compare_models(one.engine, other.engine, one.tokenizer, given.token_ids))
+    texts = ([each.first for each in found], [each.second for each in found])
+    return Diff((column_of_model(one), column_of_model(other)), texts, found)

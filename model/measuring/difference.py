@@ -1,0 +1,160 @@
+"""Where two models, or two kept runs, part on the same tokens: divergence, ranks, top tokens of each position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenglass.model.engine.engine import Engine, Logits
+from tokenglass.model.measuring.scoring import LOGITS, check_windows, given_choices, logits_of_tokens
+from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One position in two distributions. `divergence` is that of the second from the first, in bits (Kullback and
+    Leibler 1951): exact, or at least so much where only some candidates are known; None: not reported."""
+
+    first: Choice
+    second: Choice
+    divergence: float | None
+    is_exact: bool
+
+    @property
+    def position(self) -> int:
+        return self.first.position
+
+    @property
+    def is_flip(self) -> bool:
+        """Whether another token is the most probable one."""
+        tops = [top_of(choice) for choice in (self.first, self.second)]
+        return None not in tops and tops[0] != tops[1]
+
+    @property
+    def parts(self) -> bool:
+        """Whether the two texts have other tokens here."""
+        return self.first.token_id != self.second.token_id
+
+    @property
+    def rank_change(self) -> int | None:
+        """Ranks that the token fell by in the second; negative where it rose."""
+        first, second = self.first.rank, self.second.rank
+        return None if first is None or second is None or self.parts else second - first
+
+
+def top_of(choice: Choice) -> int | None:
+    best = max(choice.candidates, key=lambda candidate: candidate.logprob, default=None)
+    return None if best is None else best.token_id
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Sums over positions. Means are over those whose number is known; None where none is."""
+
+    tokens: int
+    divergence: float | None  # mean, bits
+    is_exact: bool
+    flips: int
+    rank_changes: int
+    first_flip: int | None  # position
+    parting: int | None  # position of the first other token
+    first_bits: float | None  # per token of the text
+    second_bits: float | None
+
+    @staticmethod
+    def of(differences: Sequence[Difference]) -> Summary:
+        known = [each.divergence for each in differences if each.divergence is not None]
+        bits = [
+            [-choice.logprob / math.log(2) for choice in choices if choice.logprob is not None]
+            for choices in ([each.first for each in differences], [each.second for each in differences])
+        ]
+        first, second = (sum(values) / len(values) if values else None for values in bits)
+        return Summary(
+            tokens=len(differences),
+            divergence=sum(known) / len(known) if known else None,
+            is_exact=all(each.is_exact for each in differences),
+            flips=sum(each.is_flip for each in differences),
+            rank_changes=sum(bool(each.rank_change) for each in differences),
+            first_flip=next((each.position for each in differences if each.is_flip), None),
+            parting=next((each.position for each in differences if each.parts), None),
+            first_bits=first,
+            second_bits=second,
+        )
+
+
+def worst(differences: Iterable[Difference], count: int) -> list[Difference]:
+    """Those that diverge most, the most first."""
+    return sorted(differences, key=lambda each: -(each.divergence or 0.0))[:count]
+
+
+def compare_models(
+    first: Engine, second: Engine, tokenizer: Tokenizer, token_ids: Sequence[int], *, top: int = 5
+) -> Iterator[Difference]:
+    """Every token of one text but the first, in two models of one tokenizer. Raises PromptError, EngineError."""
+    size, stride = check_windows(None, None, min(first.limit, second.limit))
+    most = max(1, min(256, LOGITS // (4 * max(first.vocab_size, second.vocab_size))))
+    both = (logits_of_tokens(engine, token_ids, size, stride, most) for engine in (first, second))
+    for (position, one), (_, other) in zip(*both, strict=True):
+        given = token_ids[position:][: len(one)]
+        columns = (
+            given_choices(engine, tokenizer, rows, position, given, max(1, top))
+            for engine, rows in ((first, one), (second, other))
+        )
+        for row, (old, new) in enumerate(zip(*columns, strict=True)):
+            yield Difference(old, new, divergence(one[row], other[row]), is_exact=True)
+
+
+def rescore(
+    engine: Engine, tokenizer: Tokenizer, prompt_ids: Sequence[int], recorded: Sequence[Choice], *, top: int = 64
+) -> Iterator[Difference]:
+    """Recorded tokens behind their prompt, and the same in another model. Raises PromptError, EngineError."""
+    token_ids = [*prompt_ids, *(choice.token_id for choice in recorded if choice.token_id is not None)]
+    size, stride = check_windows(None, None, engine.limit)
+    most = max(1, min(256, LOGITS // (4 * engine.vocab_size)))
+    by_position = {choice.position: choice for choice in recorded}
+    for position, rows in logits_of_tokens(engine, token_ids, size, stride, most):
+        for new in given_choices(engine, tokenizer, rows, position, token_ids[position:][: len(rows)], top):
+            if (old := by_position.get(new.position)) is not None:
+                yield Difference(old, new, divergence_at_least(old, new), is_exact=False)
+
+
+def compare_texts(first: Sequence[Choice], second: Sequence[Choice]) -> Iterator[Difference]:
+    """The tokens of two kept texts behind the same prompt, up to and with the first that is another."""
+    for old, new in zip(first, second, strict=False):
+        yield Difference(old, new, divergence_at_least(old, new), is_exact=False)
+        if old.token_id != new.token_id:
+            return
+
+
+def divergence(first: Logits, second: Logits) -> float:
+    """Of the second distribution from the first, in bits, from two rows of logits over the same tokens."""
+    size = min(len(first), len(second))  # what one of them has beyond is padding
+    one, other = (log_softmax(row[:size]) for row in (first, second))
+    weights = np.exp(one)
+    return max(0.0, float((weights * np.where(weights > 0, one - other, 0.0)).sum()) / math.log(2))
+
+
+def log_softmax(logits: Logits) -> np.ndarray:
+    below = logits.astype(np.float64)
+    below -= below.max()
+    below -= math.log(float(np.exp(below).sum()))
+    return below
+
+
+def divergence_at_least(first: Choice, second: Choice) -> float | None:
+    """The same from the candidates that both name, all others taken as one: never more than over all tokens."""
+    old, new = probs_of(first.candidates), probs_of(second.candidates)
+    pairs = [(old[token_id], new[token_id]) for token_id in old.keys() & new.keys()]
+    if not pairs:
+        return None
+    pairs.append((1 - sum(p for p, _ in pairs), 1 - sum(q for _, q in pairs)))
+    bits = sum(p * math.log2(p / q) for p, q in pairs if p > 0 and q > 0)
+    return max(0.0, bits)
+
+
+def probs_of(candidates: Iterable[Candidate]) -> dict[int, float]:
+    return {each.token_id: math.exp(each.logprob) for each in candidates if each.logprob <= 0.0}

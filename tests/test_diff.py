@@ -1,0 +1,172 @@
+"""Two models, or two kept runs, on the same tokens: every number is that of transformers and torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import shell
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted_run import choice
+
+from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.measuring.difference import (
+    Difference,
+    Summary,
+    compare_models,
+    compare_texts,
+    divergence_at_least,
+    rescore,
+    worst,
+)
+from tokenglass.model.records.steps import Candidate, Choice
+
+TEXT = "Once upon a time there was a fox, and the fox met another fox."
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two random models of one tokenizer."""
+    made = []
+    for layers in (2, 3):
+        folder = tiny.save_llama(tmp_path_factory.mktemp(f"model{layers}"), num_hidden_layers=layers)
+        tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
+        made.append(folder)
+    return made[0], made[1]
+
+
+@pytest.fixture(scope="module")
+def models(folders: tuple[Path, Path]) -> tuple[LoadedModel, LoadedModel]:
+    one, other = (load_model(folder, dtype="float32", device="cpu") for folder in folders)
+    return one, other
+
+
+@pytest.fixture(scope="module")
+def logprobs(folders: tuple[Path, Path], models: tuple[LoadedModel, LoadedModel]) -> list[torch.Tensor]:
+    """Of all tokens at every position but the last, from transformers alone."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+
+    ids = torch.tensor([models[0].tokenizer.encode(TEXT)])
+    with torch.inference_mode():
+        references = [AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in folders]
+        return [reference(ids).logits[0, :-1].double().log_softmax(-1) for reference in references]
+
+
+def differences(models: tuple[LoadedModel, LoadedModel], top: int = 5) -> list[Difference]:
+    one, other = models
+    token_ids = one.tokenizer.encode(TEXT)
+    return list(compare_models(one.engine, other.engine, one.tokenizer, token_ids, top=top))
+
+
+def test_every_number_of_two_models_is_that_of_transformers(
+    models: tuple[LoadedModel, LoadedModel], logprobs: list[torch.Tensor]
+) -> None:
+    found = differences(models)
+    ids = torch.tensor(models[0].tokenizer.encode(TEXT))
+    one, other = logprobs
+    divergences = (torch.nn.functional.kl_div(other, one, reduction="none", log_target=True).sum(-1)) / math.log(2)
+    assert [each.divergence for each in found] == pytest.approx(divergences.tolist(), rel=1e-4, abs=1e-5)
+    assert all(each.is_exact for each in found)
+    assert [each.is_flip for each in found] == (one.argmax(-1) != other.argmax(-1)).tolist()
+    for table, choices in ((one, [each.first for each in found]), (other, [each.second for each in found])):
+        given_ = table.gather(1, ids[1:, None])
+        assert [choice.logprob for choice in choices] == pytest.approx(given_[:, 0].tolist(), rel=1e-4, abs=1e-4)
+        assert [choice.rank for choice in choices] == ((table > given_).sum(-1) + 1).tolist()
+    sums = Summary.of(found)
+    assert sums.divergence == pytest.approx(float(divergences.mean()), rel=1e-4)
+    assert sums.first_bits == pytest.approx(float(-one.gather(1, ids[1:, None]).mean()) / math.log(2), rel=1e-4)
+    assert worst(found, 1)[0].position == int(divergences.argmax()) + 1
+    assert sums.flips == sum(each.is_flip for each in found) > 0
+
+
+def test_a_model_does_not_differ_from_itself(models: tuple[LoadedModel, LoadedModel]) -> None:
+    sums = Summary.of(differences((models[0], models[0])))
+    assert (sums.divergence, sums.flips, sums.rank_changes, sums.parting) == (0, 0, 0, None)
+
+
+def test_candidates_alone_give_a_bound_that_all_of_them_reach(models: tuple[LoadedModel, LoadedModel]) -> None:
+    exact = differences(models)
+    for top in (1, 5, 40, models[0].vocab_size):
+        for whole, some in zip(exact, differences(models, top), strict=True):
+            bound = divergence_at_least(some.first, some.second)
+            assert whole.divergence is not None
+            if bound is not None:
+                assert bound <= whole.divergence + 1e-6
+            if top == models[0].vocab_size:
+                assert bound == pytest.approx(whole.divergence, rel=1e-4, abs=1e-5)
+
+
+def test_rescored_tokens_have_the_numbers_of_the_model(models: tuple[LoadedModel, LoadedModel]) -> None:
+    found = differences(models, 40)
+    token_ids = models[0].tokenizer.encode(TEXT)
+    recorded = [each.first for each in found][4:]
+    again = list(rescore(models[1].engine, models[1].tokenizer, token_ids[:5], recorded))
+    assert [each.first for each in again] == recorded
+    for old, new in zip(found[4:], again, strict=True):
+        assert (new.position, new.second.rank) == (old.position, old.second.rank)
+        assert new.second.logprob == pytest.approx(old.second.logprob, abs=1e-5)
+        assert new.divergence is None or new.divergence <= (old.divergence or 0) + 1e-6
+        assert not new.is_exact
+
+
+def test_two_texts_are_compared_up_to_where_they_part() -> None:
+    first = [dataclasses.replace(choice(b" a", place), token_id=place) for place in range(6)]
+    second = [*first[:3], *(dataclasses.replace(each, token_id=99) for each in first[3:])]
+    found = list(compare_texts(first, second))
+    assert [each.parts for each in found] == [False, False, False, True]
+    assert Summary.of(found).parting == first[3].position
+    assert list(compare_texts(first, first[:2]))[-1].position == first[1].position
+
+
+def some_choice(weights: list[float]) -> Choice:
+    total = sum(weights)
+    candidates = [Candidate(place, b"", math.log(weight / total), None) for place, weight in enumerate(weights)]
+    return dataclasses.replace(choice(b" a"), candidates=tuple(candidates))
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.tuples(st.floats(1e-6, 1), st.floats(1e-6, 1)), min_size=2, max_size=9),
+    st.integers(1, 9),
+    st.integers(1, 9),
+)
+def test_fewer_candidates_never_say_more(pairs: list[tuple[float, float]], one: int, other: int) -> None:
+    first, second = some_choice([p for p, _ in pairs]), some_choice([q for _, q in pairs])
+    whole = divergence_at_least(first, second)
+    some = divergence_at_least(
+        dataclasses.replace(first, candidates=first.candidates[:one]),
+        dataclasses.replace(second, candidates=second.candidates[:other]),
+    )
+    assert whole is not None
+    assert some is not None
+    assert -1e-9 <= some <= whole + 1e-9
+
+
+def test_diff_and_rescore_at_the_shell(tmp_path: Path) -> None:
+    one, other, text = tmp_path / "one", tmp_path / "other", tmp_path / "text"
+    arguments = ("The fox", "-n", "20", "--seed", "5", "--threads", "1")
+    shell.generate(*arguments, "--trace", str(one))
+    shell.generate(*arguments, "-t", "0.5", "--trace", str(other))
+    text.write_text("Once upon a time there was a fox.")
+    facts = json.loads(shell.tokenglass("diff", str(one), str(other), "--json").stdout)
+    assert facts["tokens"][-1]["position"] == facts["summary"]["parting"]
+    told = shell.tokenglass("diff", str(one), str(other)).stdout.decode()
+    assert f"from {facts['summary']['parting']:,} on the first has" in told
+    facts = json.loads(shell.tokenglass("diff", str(text), "--against-quantize", "int4", "--json").stdout)
+    assert facts["summary"]["is_exact"]
+    assert 0 < facts["summary"]["divergence"] < 1
+    same = json.loads(shell.tokenglass("replay", str(one), "--rescore", "tale", "--jsonl").stdout)
+    assert same["summary"]["divergence"] == pytest.approx(0, abs=1e-6)
+    assert [each["rank_change"] for each in same["tokens"]] == [0] * 20
+    table = shell.tokenglass("replay", str(one), "--rescore", "tale", "--quantize", "int4").stdout.decode()
+    assert "tale int4" in table
+    assert "at\tbits\ttoken" in table
+    for arguments, words in (((str(text),), "--against-quantize"), ((str(one),) * 3, "two traces")):
+        shell.assert_one_line_error(shell.tokenglass("diff", *arguments), 2, words)
+    shell.assert_one_line_error(shell.tokenglass("diff", str(one), str(text)), 1, "not a JSON line")
