@@ -48,6 +48,17 @@ def test_resizing_in_tmux_which_wraps_anew_keeps_the_text_and_one_panel(
     assert copied.count("chosen ") == 1
 
 
+def test_dragging_a_tmux_pane_narrower_leaves_no_old_panel_in_its_history(
+    tmux: Callable[..., str], tmp_path: Path
+) -> None:
+    resize_in_turn(tmux, tmp_path / "held", (77, 24), (74, 24), (70, 24), (67, 24))
+
+    copied = wait_for_copy(tmux, lambda copied: "reason eos" in copied)
+
+    assert copied.startswith(scripted_run.PROMPT + "".join(scripted_run.STORY) * 8 + "\n")
+    assert copied.count("─ token ") == copied.count("chosen ") == 1
+
+
 def test_halving_a_tmux_pane_goes_on_with_the_text_and_a_whole_panel(tmux: Callable[..., str], tmp_path: Path) -> None:
     """tmux may push the place where the text ends into its history, and old panel lines with it: they stay there."""
     resize_in_turn(tmux, tmp_path / "held", (40, 24), (80, 24), (31, 24))
