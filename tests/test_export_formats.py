@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import io
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from responses import CHAT
 from scripted_run import choice, run, steps
-from shell import assert_one_line_error, tokenglass
+from shell import ENVIRONMENT, assert_one_line_error, tokenglass
 from test_export import MARKUP
 from test_hostile_traces import NASTY, traces
 from test_trace import STEP
@@ -26,6 +29,7 @@ from tokenglass.cli.export.markdown import markdown
 from tokenglass.cli.export.picture import picture
 from tokenglass.cli.export.table import COLUMNS, NAMES, table
 from tokenglass.model.records.steps import Finish, Record
+from tokenglass.model.runs.trace import to_line
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 PIECES = (
@@ -153,3 +157,27 @@ def test_a_damaged_trace_is_one_line(name: str, tmp_path: Path) -> None:
 
 def test_finishes_are_no_choices() -> None:
     assert [*table([(run(), [Finish(0, "error", "", FINISH.totals)])])] == [",".join(COLUMNS) + "\n"]
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "tokenizers", "numpy"):
+    sys.modules[name] = None
+sys.argv = ["tokenglass", *sys.argv[1:]]
+from tokenglass.cli.__main__ import tokenglass
+tokenglass()
+"""
+
+
+@pytest.mark.parametrize("name", ["--html", "--svg", "--md", "--csv", "import-trace"])
+def test_export_and_import_need_no_engine(name: str, tmp_path: Path) -> None:
+    command, content = (
+        ["export", "-", name],
+        "".join(to_line(each) + "\n" for each in (run(), *steps([" fox"]), FINISH)),
+    )
+    if name == "import-trace":
+        command, content = [name, "-"], json.dumps(CHAT)
+    program = [sys.executable, "-c", WITHOUT, *command]
+    done = subprocess.run(program, input=content.encode(), capture_output=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"fox" in done.stdout
