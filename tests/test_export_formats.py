@@ -112,7 +112,7 @@ def test_no_text_becomes_markup_of_markdown(texts: list[str]) -> None:
 
 
 def test_markdown_tells_every_token_with_its_numbers() -> None:
-    records = [*steps([" fox", " ran"]), FINISH]
+    records: list[Record] = [*steps([" fox", " ran"]), FINISH]
     rows = [line for line in "".join(markdown([(run(), records)])).splitlines() if line.startswith("| ")][2:]
     assert rows[0].startswith("| 1 | `·fox` | 31.2 % | 53.2 % | 1 | 0.40 |")
     assert len(rows) == 2
@@ -129,7 +129,7 @@ def test_any_records_make_a_table_a_text_and_a_picture(trace: Any) -> None:
 
 
 def test_the_picture_shows_the_text_and_fetches_nothing() -> None:
-    records = [*steps([" fox", " 日本", MARKUP[:20]]), FINISH]
+    records: list[Record] = [*steps([" fox", " 日本", MARKUP[:20]]), FINISH]
     drawn = picture([(run(), records)])
     shown = "".join(ET.fromstring(drawn).itertext()).replace("\xa0", " ")
     assert "Once upon a time fox 日本</script>" in shown

@@ -200,7 +200,7 @@ def test_anything_else_is_one_line(content: str, words: str, tmp_path: Path) -> 
 def test_two_thousand_mutations_are_traces_or_one_clear_line() -> None:
     chance = random.Random(3)
     shapes = [*WHOLE.values(), SAMPLED, FORMER]
-    values = (None, "", "x", -1, 10**400, 1e308, True, [], {}, [[]], "\ud800", float("nan"))
+    values: tuple[Any, ...] = (None, "", "x", -1, 10**400, 1e308, True, [], {}, [[]], "\ud800", float("nan"))
 
     def mutate(value: Any) -> Any:
         if chance.random() < 0.06:
