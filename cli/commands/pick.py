@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,6 +35,9 @@ from tokenglass.cli.terminal.opening import opening
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.files import expand_home
 
+if TYPE_CHECKING:
+    from tokenglass.model.runs.branch_file import SavedTree
+
 Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="FILE", help="Where s saves the tree, as JSON; else a name is chosen and shown."),
@@ -42,6 +45,10 @@ Save = Annotated[
 Load = Annotated[
     Path | None,
     typer.Option("--load", metavar="FILE", help="Go on with a tree that s saved: its prompt, settings and branches."),
+]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="TRACE", help="Branch off a kept run: its prompt, settings and texts are there."),
 ]
 Candidates = Annotated[
     int, typer.Option("--candidates", min=1, max=1000, help="Candidates to choose from.", rich_help_panel=PANEL)
@@ -71,6 +78,7 @@ def pick(
     guidance: Guidance = 1.0,
     save: Save = None,
     load: Load = None,
+    kept: From = None,
     candidates: Candidates = 10,
     color: Color = ColorWhen.auto,
     debug: Debug = False,
@@ -83,7 +91,7 @@ def pick(
     check_terminal()
     if model.no_cache:
         raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
-    check_files(save, load, (prompt, sampling, text_options, negative, guidance))
+    check_files(save, load, kept, (prompt, sampling, text_options, negative, guidance))
     from tokenglass.cli.run.prompt import read_prompt
 
     given = PromptOptions(
@@ -93,11 +101,8 @@ def pick(
         system=prompt.system,
         prefill_response=prompt.prefill_response,
     )
-    saved = None
-    if load is not None:
-        from tokenglass.model.runs.branch_file import read_tree
-
-        saved = read_tree(expand_home(str(load)))
+    saved = saved_tree(load, kept)
+    if saved is not None:
         text = saved.run.prompt
     else:
         text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
@@ -147,12 +152,28 @@ def pick(
             raise typer.Exit(interrupt.exit_code)
 
 
-def check_files(save: Path | None, load: Path | None, options: Sequence[object]) -> None:
+def saved_tree(load: Path | None, kept: Path | None) -> SavedTree | None:
+    """The tree to go on with, where a file of one or a trace is named. Raises TraceError."""
+    if load is not None:
+        from tokenglass.model.runs.branch_file import read_tree
+
+        return read_tree(expand_home(str(load)))
+    if kept is not None:
+        from tokenglass.model.runs.trace_tree import tree_of_trace
+
+        return tree_of_trace(expand_home(str(kept)))
+    return None
+
+
+def check_files(save: Path | None, load: Path | None, kept: Path | None, options: Sequence[object]) -> None:
     """Raises ParameterError for a file that is there already, and for options that a saved tree has itself."""
     if save is not None and save.exists():
         raise ParameterError(f"--save {save}: is there already; give another name")
-    if load is not None and tuple(options) != (PickPromptOptions(), SamplingOptions(), TextOptions(), None, 1.0):
-        raise ParameterError("--load brings its own prompt and settings; leave the others out")
+    if load is not None and kept is not None:
+        raise ParameterError("--load and --from exclude each other; give one of them")
+    name = "--load" if load is not None else "--from" if kept is not None else None
+    if name is not None and tuple(options) != (PickPromptOptions(), SamplingOptions(), TextOptions(), None, 1.0):
+        raise ParameterError(f"{name} brings its own prompt and settings; leave the others out")
 
 
 def check_terminal() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenglass.model.records.steps import Finish, Step
 from tokenglass.model.runs.trace_writer import create, require_new, shorten
 
 if TYPE_CHECKING:
@@ -25,12 +26,20 @@ class PageFile:
 
     def watch(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
         """The same records, which are kept with as many candidates as the run tells of."""
-        kept: list[Record] = []
+        begun = False
         for record in records:
-            if not kept:
-                self._runs.append((run, kept))
-            kept.append(shorten(record, run.request.top))
+            if not begun:
+                self.add(run)
+                begun = True
+            self.add(shorten(record, run.request.top))
             yield record
+
+    def add(self, record: Run | Record) -> None:
+        """One more record of the run that was added last, or the next run."""
+        if isinstance(record, Step | Finish):
+            self._runs[-1][1].append(record)
+        else:
+            self._runs.append((record, []))
 
     def write(self) -> None:
         """The page of what was watched. Raises ParameterError where the file cannot be made, OSError."""

@@ -57,17 +57,19 @@ class Keeper:
         return replace(request, top=max(self._top, self._options.trace_top)) if self.is_on else request
 
     def add(self, record: Run | Step | Finish) -> None:
-        """Write one record, if there is a trace; a description with as many candidates as it tells of."""
-        if self._writer is None:
-            return
+        """Keep one record; a description with as many candidates as it tells of."""
         from tokenglass.model.runs.run import Run
         from tokenglass.model.runs.trace_writer import shorten
 
         top = self._options.trace_top
-        if isinstance(record, Run):
-            self._writer.add(replace(record, request=replace(record.request, top=top)))
-        else:
-            self._writer.add(shorten(record, top))
+        kept = (
+            replace(record, request=replace(record.request, top=top))
+            if isinstance(record, Run)
+            else shorten(record, top)
+        )
+        for file in (self._writer, self._page):
+            if file is not None:
+                file.add(kept)
 
     def keep(self, run: Run, records: Iterator[Record]) -> tuple[Run, Iterator[Record]]:
         """The run and its records as they are shown; they are written as they come."""
