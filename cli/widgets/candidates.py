@@ -48,7 +48,7 @@ class Columns:
         if width < 60:
             return Columns(0, 11, NUMBER, 0, max(0, width - 3 - 11 - 2 * (NUMBER + 2) - 2))
         piece = 16 if width < 100 else 22
-        bars = (width - 3 - RANK - piece - (2 + NUMBER + 1) - 1 - (1 + NUMBER) - 1) // 2
+        bars = (width - 3 - RANK - piece - 2 * (2 + NUMBER) - 2) // 2
         return Columns(RANK, piece, NUMBER, min(bars, WIDEST_BAR), min(bars, WIDEST_BAR))
 
     @property
@@ -106,9 +106,11 @@ class CandidateTable(Widget):
         if columns.raw:
             row += [Segment("  "), cell(percent(raw), NUMBER, style, right=True)]
         if columns.raw_bar:
+            final = "" if cut else percent(candidate.prob, glyphs)
             grown = bar_leftwards(raw or 0.0, columns.raw_bar, glyphs)
-            row += [Segment(" "), cell(grown, columns.raw_bar, fill, right=True), Segment(glyphs.axis, DIM)]
-            return row + self.final_side(candidate, columns.final_bar, style, fill, glyphs)
+            row += [Segment("  "), cell(final, NUMBER, style, right=True), Segment(" ")]
+            row += [cell(grown, columns.raw_bar, fill, right=True), Segment(glyphs.axis, DIM)]
+            return row + self.final_side(candidate, columns.final_bar, fill, glyphs)
         row.append(Segment("  "))
         if cut:
             room = NUMBER + (1 + columns.final_bar if columns.final_bar else 0)
@@ -118,15 +120,12 @@ class CandidateTable(Widget):
             row += [Segment(" "), Segment(bar(candidate.prob or 0, columns.final_bar, glyphs), fill)]
         return row
 
-    def final_side(self, candidate: Candidate, room: int, style: Style, fill: Style, glyphs: Glyphs) -> Row:
-        """Right of the axis: the final bar and number, or what cut the candidate."""
+    def final_side(self, candidate: Candidate, room: int, fill: Style, glyphs: Glyphs) -> Row:
+        """Right of the axis: the final bar, or what cut the candidate."""
         if candidate.removed_by is not None:
-            return [Segment(" "), cell(self.why(candidate, room), room - 1, DIM, glyphs=glyphs)]
+            return [Segment(f" {self.why(candidate, room - 1)}"[:room], DIM)]
         filled = bar(candidate.prob or 0, room, glyphs)
-        moves = self.moves(candidate, room - len(filled), glyphs)
-        left = room - len(filled) - sum(segment.cell_length for segment in moves)
-        number = cell(percent(candidate.prob, glyphs), NUMBER, style, right=True)
-        return [Segment(filled, fill), *moves, Segment(" " * (left + 1)), number]
+        return [Segment(filled, fill), *self.moves(candidate, room - len(filled), glyphs)]
 
     def moves(self, candidate: Candidate, room: int, glyphs: Glyphs) -> Row:
         """What moved it most and by how much, in the room beside its bar: number and name, the name, or nothing."""
@@ -154,11 +153,7 @@ class CandidateTable(Widget):
         row = [Segment("   "), cell(label, columns.left - 3, DIM, glyphs=glyphs)]
         if columns.raw:
             row += [Segment("  "), cell(raw, NUMBER, DIM, right=True)]
-        if columns.raw_bar:
-            row.append(Segment(" " * (1 + columns.raw_bar)))
-            row += [Segment(glyphs.axis, DIM), Segment(" " * (columns.final_bar + 1))]
-        else:
-            row.append(Segment("  "))
+        row.append(Segment("  "))
         return [*row, cell(final, NUMBER, DIM, right=True)]
 
 
@@ -166,12 +161,7 @@ def heading(columns: Columns, glyphs: Glyphs) -> Row:
     """Which column is what, in as many words as there is room for."""
     rank = [cell("rank  ", columns.rank, DIM, right=True)] if columns.rank else []
     row = [Segment("   "), *rank, cell("token", columns.piece, DIM)]
-    if not columns.raw_bar:
-        return [*row, *(cell(name, NUMBER + 2, DIM, right=True) for name in ("raw", "final"))]
-    raw, final = ("raw: the model", "final: as sampled") if columns.raw_bar >= 18 else ("raw", "final")
-    return [
-        *row,
-        cell(f"{raw} ", 2 + NUMBER + 1 + columns.raw_bar, DIM, right=True),
-        Segment(glyphs.axis, DIM),
-        cell(f" {final}", columns.final_bar + 1 + NUMBER, DIM),
-    ]
+    row += [cell(name, NUMBER + 2, DIM, right=True) for name in ("raw", "final")]
+    if columns.raw_bar < 11:
+        return row
+    return [*row, cell("the model", columns.raw_bar + 1, DIM, right=True), Segment(f"{glyphs.axis}as sampled", DIM)]
