@@ -164,4 +164,5 @@ def heading(columns: Columns, glyphs: Glyphs) -> Row:
     row += [cell(name, NUMBER + 2, DIM, right=True) for name in ("raw", "final")]
     if columns.raw_bar < 11:
         return row
-    return [*row, cell("the model", columns.raw_bar + 1, DIM, right=True), Segment(f"{glyphs.axis}as sampled", DIM)]
+    between = "|" if glyphs.ascii_only else "│"
+    return [*row, cell(f"the model {between}", columns.raw_bar + 2, DIM, right=True), Segment(" as sampled", DIM)]
