@@ -88,7 +88,7 @@ class Moment:
     def assert_candidates(self, panel: str) -> None:
         """Each candidate with its raw probability and what became of it: the possible above those that were cut."""
         assert self.choice is not None
-        rows = re.findall(rf"^ [▸ ] +([\d,]+)  (.+?) +({PERCENT}) .*?│(.*)$", panel, re.MULTILINE)
+        rows = re.findall(rf"^ [▸ ] +([\d,]+)  (.+?) +({PERCENT})(.*)$", panel, re.MULTILINE)
         candidates = self.choice["candidates"]
         first = sorted(range(len(candidates)), key=lambda k: candidates[k]["removed_by"] is not None)
         assert [row[1] for row in rows] == [piece_of(candidates[k]) for k in first]

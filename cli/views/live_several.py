@@ -15,7 +15,7 @@ from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.views.seeking import Goal, Moment
 from tokenglass.cli.widgets.beams import SeveralPanel
 from tokenglass.cli.widgets.lines import Rule
-from tokenglass.cli.widgets.panel import Progress, Size, panel_height, panel_width
+from tokenglass.cli.widgets.panel import Size, panel_height, panel_width
 from tokenglass.cli.widgets.texts import Texts
 from tokenglass.cli.widgets.widget import Row, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step
@@ -126,11 +126,6 @@ class SeveralSession(LiveSession):
             self._tallest = max(self._tallest, len(rows))
             rows += [[] for _ in range(self._tallest - len(rows))]
         return rows
-
-    @property
-    def _looked_at(self) -> Progress:
-        """No single choice is looked at."""
-        return self._progress
 
     def _texts_looked_at(self) -> Texts:
         """The texts as they are, or as they were so many passes ago."""
