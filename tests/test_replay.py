@@ -92,7 +92,14 @@ tokenglass()
 
 
 def test_no_engine_is_imported(kept: tuple[Path, bytes]) -> None:
-    for arguments in (["replay"], ["replay", "--jsonl"], ["replay", "--stats"], ["replay", "--unsure", "0.5"]):
+    ways = (
+        ["replay"],
+        ["replay", "--jsonl"],
+        ["replay", "--stats"],
+        ["replay", "--unsure", "0.5"],
+        ["export", "--html"],
+    )
+    for arguments in ways:
         command = [SCRIPTS / "python", "-c", BLOCKED, *arguments, kept[0]]
         done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr.decode()
