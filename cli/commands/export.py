@@ -41,14 +41,14 @@ def export(
     from tokenglass.model.runs.playback import split_runs
 
     with open_file(file) as trace:
-        for part in written(chosen[0], split_runs(trace)):
+        for part in parts_of(chosen[0], split_runs(trace)):
             sys.stdout.buffer.write(part.encode("utf-8", "replace"))
         if trace.note:
             say(f"note: {trace.note}")
     sys.stdout.buffer.flush()
 
 
-def written(name: str, runs: Runs) -> Iterable[str]:
+def parts_of(name: str, runs: Runs) -> Iterable[str]:
     """The parts of the format that an option names."""
     if name == "--csv":
         from tokenglass.cli.export.table import table

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tokenglass.cli.run.summary import computed_on, described, in_words
+from tokenglass.cli.run.summary import computed_on, description, in_words
 from tokenglass.cli.terminal.terminal import visible
 from tokenglass.model.records.steps import Choice, Finish, Record, Step
 from tokenglass.model.runs.playback import Texts
@@ -44,7 +44,7 @@ class KeptText:
     def about(self) -> str:
         """The model, of a text that was drawn the settings and the seed, and why it ended."""
         is_drawn = any(token.choice.status != "given" for token in self.tokens)
-        parts = [*(described if is_drawn else computed_on)(self.run)]
+        parts = [*(description if is_drawn else computed_on)(self.run)]
         if self.finish is not None:
             parts.append(in_words(self.finish))
         return visible(", ".join(parts))

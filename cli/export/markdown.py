@@ -22,8 +22,8 @@ def markdown(runs: Runs) -> Iterator[str]:
             yield "# A kept run\n"
         yield f"\n## {text.title[0].upper()}{text.title[1:]}\n\n{code(text.about)}\n"
         if text.run.prompt:
-            yield f"\nThe prompt:\n\n{fenced(visible(text.run.prompt))}\n"
-        yield f"\nThe text:\n\n{fenced(visible(text.text))}\n\n"
+            yield f"\nThe prompt:\n\n{code_block(visible(text.run.prompt))}\n"
+        yield f"\nThe text:\n\n{code_block(visible(text.text))}\n\n"
         yield from rows(text)
 
 
@@ -56,7 +56,7 @@ def code(text: str) -> str:
     return f"`{spelt}`" if spelt else ""
 
 
-def fenced(text: str) -> str:
+def code_block(text: str) -> str:
     """Any text as a block of code, between fences that are longer than those in it."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"

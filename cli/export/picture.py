@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.segment import Segment, Segments
 
 from tokenglass.cli.export.kept_text import KeptText, Runs, kept_texts
-from tokenglass.cli.export.svg import drawing_console, drawn
+from tokenglass.cli.export.svg import drawing_console, svg_of
 from tokenglass.cli.terminal.terminal import visible
 from tokenglass.cli.terminal.wrapping import on_screen, wrap
 from tokenglass.cli.widgets.panel import Panel, Progress
@@ -28,15 +28,15 @@ def picture(runs: Runs) -> str:
     for text in texts:
         if len(texts) > 1:
             console.print(Segments([Segment(text.title, BOLD), Segment.line()]))
-        for line in Segment.split_lines([Segment(visible(text.run.prompt), DIM), *coloured(text)]):
+        for line in Segment.split_lines([Segment(visible(text.run.prompt), DIM), *segments_of(text)]):
             for row in wrap(line, WIDTH):
                 console.print(Segments([*on_screen(row), Segment.line()]), end="")
     panel = last_panel(*kept[0]) if len(texts) == 1 else None
     console.print(Legend("probability", TRUE_COLORS) if panel is None else panel)
-    return drawn(console, title="tokenglass", unique_id="run")
+    return svg_of(console, title="tokenglass", unique_id="run")
 
 
-def coloured(text: KeptText) -> Iterator[Segment]:
+def segments_of(text: KeptText) -> Iterator[Segment]:
     for token in text.tokens:
         yield Segment(visible(token.text), token_style(token.choice, "probability", TRUE_COLORS))
 

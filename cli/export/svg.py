@@ -26,7 +26,7 @@ def drawing_console(width: int) -> Console:
     )  # fmt: skip
 
 
-def drawn(console: Console, *, title: str, unique_id: str) -> str:
+def svg_of(console: Console, *, title: str, unique_id: str) -> str:
     """What it printed as SVG; the same prints always give the same picture."""
     picture = console.export_svg(title=title, theme=THEME, unique_id=unique_id)
     return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # Rich's fonts would come from the net

@@ -27,12 +27,12 @@ def table(runs: Runs) -> Iterator[str]:
 def cells(run: int, step: Step, choice: Choice) -> tuple[object, ...]:
     """`piece` is for reading; `bytes` has the token's bytes in hexadecimal, whatever they are."""
     place = (run, step.index, step.forward, step.sequence, step.phase, choice.position)
-    token = (harmless(choice.piece.decode("utf-8", "replace")), choice.piece.hex())
+    token = (without_formula(choice.piece.decode("utf-8", "replace")), choice.piece.hex())
     numbers = tuple(getattr(choice, name) for name in NAMES)
     return (*place, *token, *numbers, None if step.cache is None else step.cache.length, step.seconds)
 
 
-def harmless(text: str) -> str:
+def without_formula(text: str) -> str:
     """The text behind an apostrophe where a spreadsheet would compute it."""
     return f"'{text}" if text.startswith(BEGINS_FORMULA) else text
 

@@ -46,9 +46,9 @@ class ForkWatch:
         forks = find_forks(Job.of(self.loaded, self.request), self.cache, choices, self.count)
         if not forks:
             return "no forks: no other token could have been drawn"
-        return "\n".join(self._described(fork) for fork in forks)
+        return "\n".join(self._lines_of(fork) for fork in forks)
 
-    def _described(self, fork: Fork) -> str:
+    def _lines_of(self, fork: Fork) -> str:
         choice, greedy = fork.tie.choice, self.request.sampling.is_greedy
         number = choice.position - len(self.request.prompt_ids)
         before = self._said([each.token_id or 0 for each in self.texts.choices[0][max(0, number - BEFORE) : number]])

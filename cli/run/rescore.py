@@ -33,8 +33,10 @@ def text_of(trace: TraceReader) -> tuple[Run, list[Choice]]:
 
 
 def column_of(run: Run) -> str:
-    from tokenglass.cli.run.summary import computed_on, settings
+    from tokenglass.cli.run.summary import computed_on, description, settings
 
+    if run.is_imported:
+        return description(run)[0]
     return ", ".join((computed_on(run)[0], *settings(run.request.sampling), f"seed {run.seed}"))
 
 

@@ -22,12 +22,12 @@ def summary(run: Run, finish: Finish) -> str:
     lines = (
         ", ".join(speeds),
         f"{plural(totals.new_tokens, 'new token')}, finished by {finish.reason}: {in_words(finish)}",
-        ", ".join(described(run)),
+        ", ".join(description(run)),
     )
     return "\n".join(lines)
 
 
-def described(run: Run) -> tuple[str, ...]:
+def description(run: Run) -> tuple[str, ...]:
     """What it was computed on, and the settings and the seed, where they are reported."""
     if run.is_imported:
         return (f"{run.model} ({run.engine.backend}), settings {UNKNOWN}",)

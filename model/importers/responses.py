@@ -159,7 +159,7 @@ def token_columns(logprobs: Fields) -> Iterator[ReportedToken]:
     for token, value, top in zip(tokens, numbers, tops, strict=True):
         pairs = fields_of(top, "top_logprobs").items()
         beside = [ReportedToken(piece_of(name), None, logprob_of(number)) for name, number in pairs]
-        yield ReportedToken(piece_of(token), None, logprob_of(value), None, ranked(beside))
+        yield ReportedToken(piece_of(token), None, logprob_of(value), None, by_likelihood(beside))
 
 
 def entries(value: Any, *, has_top: bool = True) -> Iterator[ReportedToken]:
@@ -173,7 +173,7 @@ def entries(value: Any, *, has_top: bool = True) -> Iterator[ReportedToken]:
             whole(entry.get("id")),
             logprob_of(entry.get("logprob")),
             share(entry.get("prob")),
-            ranked(entries(top, has_top=False)),
+            by_likelihood(entries(top, has_top=False)),
         )
 
 
@@ -215,7 +215,7 @@ def read_ollama(document: Fields, response: Response) -> None:
         text.reason = ENDS.get(str(document.get("done_reason", "stop")), "stop")
 
 
-def ranked(tokens: Iterable[ReportedToken]) -> tuple[ReportedToken, ...]:
+def by_likelihood(tokens: Iterable[ReportedToken]) -> tuple[ReportedToken, ...]:
     """The most probable first."""
     return tuple(sorted(tokens, key=lambda token: (-likelihood(token), token.piece)))
 
