@@ -47,7 +47,8 @@ def test_undo_takes_back_steps_and_whole_runs_also_in_another_sitting(tmp_path: 
     assert terminal.finish() == 0
     written = terminal.printed().strip()
 
-    again = Loader(f"--load {quoted(file)} --trace {quoted(trace)}")
+    page = tmp_path / "page.html"
+    again = Loader(f"--load {quoted(file)} --trace {quoted(trace)} --html {quoted(page)}")
     again.wait_for_page("token 8 ", written[:70])
     again.press("u", "token 2 ", "undone", f"{PROMPT}{tenth}")
     again.press("u", "token 1 ", "undone")
@@ -62,6 +63,7 @@ def test_undo_takes_back_steps_and_whole_runs_also_in_another_sitting(tmp_path: 
     assert (PROMPT + replayed.stdout.decode()).strip() == kept
     rewinds = [json.loads(line).get("rewound_to") for line in trace.read_text().splitlines()]
     assert len([place for place in rewinds if place is not None]) == 2
+    assert page.read_text().startswith("<!doctype html>")
 
 
 def test_a_saved_tree_goes_on_with_the_draws_of_one_sitting(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.run.prompt import decode, read_file
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tokenglass.model.decoding.conversation import Answer
 
 FLOW_ROWS = 12  # of each table
+NAME = 17  # cells for a command in the help
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +158,11 @@ def flow(chat: Chat, number: str) -> str:
 
 def help_(_chat: Chat, _: str) -> str:
     names = [f"{command.name} {command.argument}".rstrip() for command in COMMANDS]
-    widest = max(map(len, names))
-    lines = [f"{name:{widest}}  {command.help}" for name, command in zip(names, COMMANDS, strict=True)]
-    say_lines("\n".join([*lines, "A line that ends in \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends."]))
+    lines = [f"{name:{NAME}}{command.help}" for name, command in zip(names, COMMANDS, strict=True)]
+    width = get_terminal_size().columns
+    wrapped = [textwrap.fill(line, width, subsequent_indent=" " * NAME) for line in lines]
+    keys = "A line that ends in \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends."
+    say_lines("\n".join([*wrapped, textwrap.fill(keys, width)]))
     return ""
 
 
