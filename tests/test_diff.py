@@ -167,6 +167,6 @@ def test_diff_and_rescore_at_the_shell(tmp_path: Path) -> None:
     table = shell.tokenglass("replay", str(one), "--rescore", "tale", "--quantize", "int4").stdout.decode()
     assert "tale int4" in table
     assert "at\tbits\ttoken" in table
-    for arguments, words in (((str(text),), "--against-quantize"), ((str(one),) * 3, "two traces")):
-        shell.assert_one_line_error(shell.tokenglass("diff", *arguments), 2, words)
+    for files, words in (([str(text)], "--against-quantize"), ([str(one)] * 3, "two traces")):
+        shell.assert_one_line_error(shell.tokenglass("diff", *files), 2, words)
     shell.assert_one_line_error(shell.tokenglass("diff", str(one), str(text)), 1, "not a JSON line")
