@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.cache import CacheOptions
 from tokenglass.cli.say import say
-from tokenglass.model.engine.cache_file import load_row, save_row
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.files import expand_home
-from tokenglass.model.runs.trace_writer import require_new
 
 if TYPE_CHECKING:
     from tokenglass.model.decoding.request import Request
@@ -26,6 +24,8 @@ class CacheFiles:
         self._save = None if save is None else expand_home(str(save))
         self._load = None if load is None else expand_home(str(load))
         if self._save is not None and self._save != self._load:
+            from tokenglass.model.runs.trace_writer import require_new
+
             require_new(self._save, "cache")
         if self.is_on and not (is_single and use_cache):
             name = "--save-cache" if self._save is not None else "--load-cache"
@@ -46,6 +46,8 @@ class CacheFiles:
         cache = loaded.engine.new_cache(planned_length=request.planned_length(loaded.engine.limit))
         if self._load is None:
             return cache
+        from tokenglass.model.engine.cache_file import load_row
+
         serves = load_row(self._load, cache, loaded.cache_identity, loaded.vocab_size)
         reused = cache.keep_prefix(0, request.prompt_ids[:-1])
         if not quiet:
@@ -60,4 +62,6 @@ class CacheFiles:
         if not cache.lengths[0]:
             say(f"note: {self._save}: nothing was computed, and no cache is saved")
             return
+        from tokenglass.model.engine.cache_file import save_row
+
         save_row(self._save, cache, loaded.cache_identity)

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.terminal.terminal import visible, visible_piece
-from tokenglass.cli.widgets.widget import percent
-from tokenglass.model.decoding.forks import Fork, find_forks, weight_of
-from tokenglass.model.decoding.job import Job
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Candidate, Finish, Record
 from tokenglass.model.runs.playback import Texts
 
 if TYPE_CHECKING:
+    from tokenglass.model.decoding.forks import Fork
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.cache import KVCache
     from tokenglass.model.loading import LoadedModel
@@ -42,6 +40,9 @@ class ForkWatch:
     @property
     def in_words(self) -> str:
         """Each fork with both ways on; computes them."""
+        from tokenglass.model.decoding.forks import find_forks
+        from tokenglass.model.decoding.job import Job
+
         choices = self.texts.choices.get(0, [])
         forks = find_forks(Job.of(self.loaded, self.request), self.cache, choices, self.count)
         if not forks:
@@ -49,6 +50,8 @@ class ForkWatch:
         return "\n".join(self._lines_of(fork) for fork in forks)
 
     def _lines_of(self, fork: Fork) -> str:
+        from tokenglass.cli.widgets.widget import percent
+
         choice, greedy = fork.tie.choice, self.request.sampling.is_greedy
         number = choice.position - len(self.request.prompt_ids)
         before = self._said([each.token_id or 0 for each in self.texts.choices[0][max(0, number - BEFORE) : number]])
@@ -64,6 +67,9 @@ class ForkWatch:
 
 
 def share(candidate: Candidate, *, greedy: bool) -> str:
+    from tokenglass.cli.widgets.widget import percent
+    from tokenglass.model.decoding.forks import weight_of
+
     return percent(weight_of(candidate, greedy=greedy))
 
 
