@@ -85,7 +85,7 @@ def test_without_a_constraint_nothing_changes_in_json() -> None:
 def test_the_table_shows_what_could_be_drawn_above_what_was_cut(seed: int, kept: int, width: int) -> None:
     choice, _, final = chosen(SETTINGS["sampled"], seed, 5, kept)
     for limit in (1, 5, 20):
-        shown = [choice.candidates[k] for k in CandidateTable(choice, limit).shown()]
+        shown = [choice.candidates[k] for k in CandidateTable(choice, limit).visible_indices()]
         cut = [candidate.removed_by is not None for candidate in shown]
         assert cut == sorted(cut)
         if limit > 5:

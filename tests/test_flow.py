@@ -19,7 +19,7 @@ from terminal import Terminal
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.views.flow import WalkPage
 from tokenglass.cli.widgets.flow_grid import FlowGrid, telling
-from tokenglass.cli.widgets.flow_layers import FlowLayers, picked
+from tokenglass.cli.widgets.flow_layers import FlowLayers, pick_rows
 from tokenglass.cli.widgets.flow_page import FlowHead, FlowPage, styles_of
 from tokenglass.cli.widgets.flow_panel import FlowPanel
 from tokenglass.cli.widgets.flow_parts import FlowParts
@@ -219,7 +219,7 @@ def test_the_commit_depth_is_always_among_the_layers_shown() -> None:
     for count in (2, 7, 31, 97):
         for commit in range(count):
             for limit in (4, 9, 12):
-                shown = picked(count, commit, limit)
+                shown = pick_rows(count, commit, limit)
                 assert shown == sorted(set(shown))
                 assert len(shown) == min(limit, count)
                 assert {0, commit, count - 1} <= set(shown)

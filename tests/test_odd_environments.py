@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import shell
 
-from tokenglass.cli.commands.chat import obey
+from tokenglass.cli.run.chat_commands import obey
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.sampling.penalties import read_bias
+from tokenglass.model.text.chat import Message
 from tokenglass.model.text.tokenizer import Tokenizer
 
 NOBODY = "~no-such-user-here/x"
@@ -78,10 +80,9 @@ def test_a_bias_that_cannot_be_meant_is_one_short_line(item: str, tokenizer: Tok
 
 @pytest.mark.parametrize("place", [f"{NOBODY}/talk.json", "a\0b", "/dev/null/talk.json"])
 def test_a_talk_that_cannot_be_saved_goes_on(place: str) -> None:
-    class Talk:
-        messages = ()
-
-    talk: Any = Talk()
-    answer = obey(f"/save {place}", talk)
-    assert answer.startswith(f"{place}: ")
+    chat: Any = SimpleNamespace(conversation=SimpleNamespace(messages=[Message("user", "Hi")]), files=set())
+    with pytest.raises(ParameterError) as refusal:
+        obey(chat, f"/save {place}")
+    assert str(refusal.value).startswith(f"{place}: ")
+    assert not chat.files
     assert not Path(place.split("/", maxsplit=1)[0]).exists() or place.startswith("/")

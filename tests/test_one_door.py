@@ -19,7 +19,7 @@ from tokenglass.model import errors
 DOORS = {
     "print": {"say.py"},
     "Console": {"terminal/console.py", "views/flow_picture.py"},
-    "VisibleConsole": {"terminal/console.py"},
+    "VisibleConsole": {"terminal/console.py", "export/svg.py"},
     "echo": set(),
     "secho": set(),
     # Whole frames, of text that is visible, and bytes between pipes
@@ -29,6 +29,8 @@ DOORS = {
         "terminal/region.py",
         "terminal/screen.py",
         "run/trace.py",  # records, to a file
+        "run/page_file.py",  # a page, to a file
+        "run/lines.py",  # the sign before a line of the user
         "views/choose.py",
         "views/plain.py",
         "views/several.py",
@@ -36,7 +38,9 @@ DOORS = {
     },
 }
 # A newline between two answers in a pipe, JSON lines that json_bytes has made visible, a page for a file
-ALSO_WRITES = {"commands/chat.py", "commands/replay.py", "commands/export.py"}
+ALSO_WRITES = {
+    *("run/chat.py", "commands/replay.py", "commands/export.py", "commands/flow.py", "commands/import_trace.py"),
+}
 
 
 def test_nothing_is_printed_past_the_doors() -> None:

@@ -15,7 +15,7 @@ from shell import SCRIPTS, assert_one_line_error, generate, tokenglass
 from terminal import PATIENCE, Terminal, assert_restored, wait_for_copy
 
 from tokenglass.cli.terminal.keys import split
-from tokenglass.cli.widgets.tree import TreeTable, Twig
+from tokenglass.cli.widgets.tree import BranchRow, TreeTable
 from tokenglass.cli.widgets.widget import ASCII, UNICODE
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.sampling.draw import uniform
@@ -294,8 +294,8 @@ def test_typed_bytes_are_keys_by_name_characters_and_nothing_else() -> None:
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
 def test_a_tree_fits_any_width_and_keeps_the_highlighted_row(width: int, glyphs: object) -> None:
     assert glyphs in (UNICODE, ASCII)
-    twigs = [
-        Twig(
+    branches = [
+        BranchRow(
             "日本語の\nテキスト" * 9,
             k,
             -1234.5,
@@ -308,7 +308,7 @@ def test_a_tree_fits_any_width_and_keeps_the_highlighted_row(width: int, glyphs:
         for k in range(12)
     ]
     for highlighted in range(12):
-        rows = TreeTable(twigs, highlighted, 5).rows(width, UNICODE if glyphs is UNICODE else ASCII)
+        rows = TreeTable(branches, highlighted, 5).rows(width, UNICODE if glyphs is UNICODE else ASCII)
         assert len(rows) == 6
         assert all(sum(segment.cell_length for segment in row) <= width for row in rows)
         assert sum(marker in next(iter(Segment.simplify(row))).text for row in rows for marker in "▸>") == 1

@@ -49,6 +49,7 @@ def entry(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogEntry:
         title="Fox",
         about="",
         licence="MIT",
+        chat=False,
         author="us",
         package="little-fox==1.0",
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),

@@ -126,7 +126,7 @@ def rates_table(facts: dict[str, Any], *, full: bool = True, spread: bool = Fals
     for heading in headings if full else ("context", "prefill", "decode"):
         table.add_column(heading, justify="right", no_wrap=spread)
     for prefill, decode in zip(facts["prefill"], facts["decode"], strict=True):
-        row = [f"{prefill['context']:,}", told(prefill, spread), told(decode, spread)]
+        row = [f"{prefill['context']:,}", rate_text(prefill, spread), rate_text(decode, spread)]
         if full:
             row.insert(2, in_time(prefill["seconds_to_first_token"]))
             row.append(f"{decode['share_of_limit']:.0%}".replace("%", " %"))
@@ -134,7 +134,7 @@ def rates_table(facts: dict[str, Any], *, full: bool = True, spread: bool = Fals
     return table
 
 
-def told(fact: dict[str, Any], spread: bool) -> str:
+def rate_text(fact: dict[str, Any], spread: bool) -> str:
     """A rate, with the slowest and the fastest run where that is wanted."""
     ends = f" ({in_digits(fact['lowest'])} to {in_digits(fact['highest'])})" if spread else ""
     return in_digits(fact["tokens_per_second"]) + ends

@@ -73,7 +73,7 @@ def chat(
         messages = () if system is None else (Message("system", system),)
         conversation = Conversation(loaded.engine, loaded.tokenizer, template, messages)
     lines = LineReader([command.name for command in COMMANDS])
-    with keeper, ChatInterrupts().handled() as interrupts:
+    with keeper, ChatInterrupts().handle() as interrupts:
         chat = Chat(
             loaded,
             conversation,

@@ -65,7 +65,7 @@ def generate(
     with opening(text) as first:
         from tokenglass.cli.run import session
         from tokenglass.cli.run.cache_files import CacheFiles
-        from tokenglass.cli.run.decoder import check_run, explained, records_of
+        from tokenglass.cli.run.decoder import check_run, new_explainer, records_of
         from tokenglass.cli.run.forks import check_forks, watch_forks
         from tokenglass.cli.run.request import plan_caches, read_request
         from tokenglass.cli.run.trace import Keeper
@@ -88,14 +88,14 @@ def generate(
         run = describe_run(
             loaded,
             request,
-            prompt.shown(text),
+            prompt.display_text(text),
             negative_prompt=search.negative,
             search=session.search_settings(search, request.seed),
             mode=settings,
             identify=is_kept,
         )
         cache = cache_files.begin(loaded, request, quiet=view.quiet, needed=search.forks > 0)
-        cache, explainer = explained(loaded, request, cache) if view.flow else (cache, None)
+        cache, explainer = new_explainer(loaded, request, cache) if view.flow else (cache, None)
         forks = watch_forks(loaded, request, cache, search.forks)
         interrupt = Interrupt()
         log = session.choice_log(request, view) if name is ViewName.live and not search.is_several else None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenglass.cli.options.common import Debug
+from tokenglass.cli.say import json_bytes
 from tokenglass.model.errors import ParameterError, TraceError
 from tokenglass.model.files import expand_home, read_bytes
 
@@ -31,7 +32,7 @@ def import_trace(file: ResponseFile, debug: Debug = False) -> None:
 
     try:
         for record in runs_of(read_responses(content_of(file))):
-            sys.stdout.buffer.write(to_line(record).encode("utf-8", "backslashreplace") + b"\n")
+            sys.stdout.buffer.write(json_bytes(to_line(record), terminal=sys.stdout.isatty()) + b"\n")
     except TraceError as error:
         raise TraceError(f"{file}: {error}") from None
     sys.stdout.buffer.flush()

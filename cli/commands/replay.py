@@ -239,12 +239,12 @@ def list_unsure(trace: TraceReader, threshold: float) -> bool:
                 texts.add(record)
         for stretch in unsure_stretches(texts, threshold):
             count += 1
-            write(described(stretch))
+            write(describe_stretch(stretch))
     say(f"{count:,} {'stretch' if count == 1 else 'stretches'} below {threshold:g}")
     return count > 0
 
 
-def described(stretch: UnsureStretch) -> str:
+def describe_stretch(stretch: UnsureStretch) -> str:
     """A line for where it is, and one for each of its tokens."""
     from tokenglass.cli.terminal.terminal import visible_piece
     from tokenglass.cli.widgets.widget import percent

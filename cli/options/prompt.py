@@ -79,6 +79,6 @@ class PromptOptions:
         """The prompt's parts, in whichever way they are given."""
         return [*(self.prompt or ()), *(self.prompt_option or ())]
 
-    def shown(self, text: str) -> str:
+    def display_text(self, text: str) -> str:
         """The prompt as a view shows it."""
         return f"{text}\n{self.prefill_response or ''}" if self.chat else text

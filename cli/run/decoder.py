@@ -60,7 +60,7 @@ def records_of(
     return decode_several(job, search) if search.is_several else decode_job(job, mode)
 
 
-def explained(loaded: LoadedModel, request: Request, cache: KVCache | None = None) -> tuple[KVCache, Explainer]:
+def new_explainer(loaded: LoadedModel, request: Request, cache: KVCache | None = None) -> tuple[KVCache, Explainer]:
     """A cache for the run, that one where it is given, and who explains its steps from it."""
     from tokenglass.model.inspection.explainer import Explainer
 

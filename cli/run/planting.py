@@ -42,10 +42,10 @@ class Planting:
 
     def text_of(self, run: Run) -> str:
         """What of a run's prompt was given, and can be edited."""
-        return run.prompt.removesuffix(self.given.shown(""))
+        return run.prompt.removesuffix(self.given.display_text(""))
 
     def _plant(self, text: str, request: Request) -> tuple[Branches, Run]:
-        run = describe_run(self.loaded, replace(request, top=self.candidates), self.given.shown(text))
+        run = describe_run(self.loaded, replace(request, top=self.candidates), self.given.display_text(text))
         return Branches(Job.of(self.loaded, request), self.candidates), run
 
 

@@ -37,7 +37,7 @@ def tell(trace: TraceReader, settings: dict[str, Any], *, as_json: bool) -> None
             if as_json:
                 write_json(as_facts(found))
             else:
-                write(described(found, run, texts))
+                write(describe(found, run, texts))
 
 
 def watch(records: Iterator[Record], texts: Texts) -> Iterator[Record]:
@@ -48,7 +48,7 @@ def watch(records: Iterator[Record], texts: Texts) -> Iterator[Record]:
         yield record
 
 
-def described(found: WhatIf, run: Run, texts: Texts) -> str:
+def describe(found: WhatIf, run: Run, texts: Texts) -> str:
     name = f"text {found.sequence}: " if run.search.is_several else ""
     choice, instead = found.choice, found.instead
     if choice is None:

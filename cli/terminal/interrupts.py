@@ -52,7 +52,7 @@ class ChatInterrupts:
         self._act: Callable[[], None] | None = None
 
     @contextmanager
-    def handled(self) -> Iterator[ChatInterrupts]:
+    def handle(self) -> Iterator[ChatInterrupts]:
         previous = signal.signal(signal.SIGINT, self._on)
         try:
             yield self

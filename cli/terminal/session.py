@@ -57,7 +57,7 @@ class Session:
         }
         with ExitStack() as stack:
             stack.enter_context(self._keyboard)
-            stack.enter_context(self._signals.handled(actions))
+            stack.enter_context(self._signals.handle(actions))
             stack.callback(self.end)
             self._leaving = stack.pop_all()
         return self
@@ -81,7 +81,7 @@ class Session:
     @contextmanager
     def frame(self) -> Iterator[None]:
         """Something is written in here, and signals wait until it is."""
-        with self._signals.held():
+        with self._signals.hold():
             yield
 
     def redraw(self) -> None:

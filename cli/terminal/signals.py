@@ -21,7 +21,7 @@ class Signals:
         self._busy = False
 
     @contextmanager
-    def handled(self, actions: Mapping[int, Action]) -> Iterator[None]:
+    def handle(self, actions: Mapping[int, Action]) -> Iterator[None]:
         """Handlers for these signals, in the main thread; the former ones come back at the end.
 
         A handler that was there for SIGINT stays, but waits for the frame like the others.
@@ -41,7 +41,7 @@ class Signals:
                 signal.signal(number, handler)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Signals wait in here."""
         self._busy = True
         try:

@@ -57,10 +57,10 @@ def visible(text: str, *, ascii_only: bool = False) -> str:
         return text
     if ascii_only:
         return NOT_ASCII.sub(lambda char: ascii(char[0])[1:-1], text)
-    return UNSAFE.sub(lambda char: shown(char[0]), text)
+    return UNSAFE.sub(lambda char: escape_char(char[0]), text)
 
 
-def shown(char: str) -> str:
+def escape_char(char: str) -> str:
     """One character that is not safe, as `visible` shows it."""
     code = ord(char)
     if code < 0x20:
@@ -79,7 +79,7 @@ def visible_piece(piece: bytes, *, ascii_only: bool = False) -> str:
     """
     if ascii_only:
         decoded = piece.decode("utf-8", "surrogateescape")
-        return '"' + "".join([quoted(char) for char in decoded]) + '"'
+        return '"' + "".join([quote_char(char) for char in decoded]) + '"'
     if not piece:
         return "‹empty›"
     text, half = [], bytearray()
@@ -106,7 +106,7 @@ def in_cell(char: str, *, first: bool) -> str:
     return visible(char)
 
 
-def quoted(char: str) -> str:
+def quote_char(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"

@@ -12,7 +12,7 @@ from rich.console import ConsoleDimensions
 from tokenglass.cli.run.question import Asking, read_id, read_question
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import ColorWhen, make_console, size
-from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, Parting
+from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, FirstDifference
 from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
 from tokenglass.model.files import MIB, open_regular, parse_json
 from tokenglass.model.measuring.choosing import Chooser, Choosing
@@ -28,7 +28,7 @@ def show(found: Choosing, *, by_mean: bool, color: ColorWhen) -> None:
     console.print(AnswerBars(found, by_mean))
     console.print()
     console.print(AnswerTokens(found, by_mean))
-    console.print(Parting(found, by_mean))
+    console.print(FirstDifference(found, by_mean))
 
 
 def write_best(text: str) -> None:
@@ -68,10 +68,10 @@ def question_lines(prompt: str | None, file: Path | None) -> Iterator[tuple[int,
         opened: BinaryIO = sys.stdin.buffer if file is None else open_regular(file)
     except OSError as error:
         raise PromptError(f"{file}: {error.strerror}; give a file that can be read, or pipe it in") from None
-    return numbered(opened)
+    return number_lines(opened)
 
 
-def numbered(opened: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def number_lines(opened: BinaryIO) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := opened.readline(LONGEST_LINE + 1):
         number += 1

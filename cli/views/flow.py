@@ -105,10 +105,10 @@ class WalkPage:
         top = [*text, *legend, [], *head, self.tabs(width, glyphs)]
         bottom = self.keys(width, glyphs)
         room = max(0, height - len(top) - 1)
-        rows = [*top, *self.shown(room, width, glyphs)]
+        rows = [*top, *self.table_rows(room, width, glyphs)]
         return [*(crop(row, width, glyphs) for row in rows[: max(0, height - 1)]), bottom]
 
-    def shown(self, room: int, width: int, glyphs: Glyphs) -> list[Row]:
+    def table_rows(self, room: int, width: int, glyphs: Glyphs) -> list[Row]:
         """The table, with its explanation below where that was asked for or fits beside ten rows."""
         make = list(TABLES.values())[self.table]
         one = len(make(self.flow, 1, explained=False).rows(width, glyphs)) - 1

@@ -25,7 +25,7 @@ from tokenglass.cli.widgets.picker import (
     NumberedCandidates,
     TextNumbers,
 )
-from tokenglass.cli.widgets.tree import TreeTable, Twig
+from tokenglass.cli.widgets.tree import BranchRow, TreeTable
 from tokenglass.cli.widgets.widget import CHOSEN, DIM, PLAIN, Glyphs, Row, crop, one_line
 from tokenglass.model.runs.run import Run
 
@@ -54,7 +54,7 @@ TREE = (("up down", "look"), ("enter", "go there"), ("esc", "stay"))
 class Tree:
     """The rows of the tree, and the node at the end of each."""
 
-    twigs: tuple[Twig, ...]
+    branches: tuple[BranchRow, ...]
     nodes: tuple[Node, ...]
     highlighted: int
 
@@ -62,7 +62,7 @@ class Tree:
     def of(branches: Branches, prompt: str) -> Tree:
         """A row for the prompt and for each stretch up to a fork, a mark, an end, or the place that is shown."""
         here = branches.here
-        rows = [(branches.root, twig(branches, branches.root, prompt, (), forked=False))]
+        rows = [(branches.root, branch_row(branches, branches.root, prompt, (), forked=False))]
         waiting = ways_on(branches.root, ())
         while waiting:
             first, lines, forked = waiting.pop()
@@ -70,15 +70,15 @@ class Tree:
             while len(end.children) == 1 and not end.marked and end is not here:
                 (end,) = end.children.values()
             before = "" if first.parent is None else branches.text(first.parent)
-            rows.append((end, twig(branches, end, branches.text(end)[len(before) :], lines, forked=forked)))
+            rows.append((end, branch_row(branches, end, branches.text(end)[len(before) :], lines, forked=forked)))
             waiting += ways_on(end, lines)
         nodes = tuple(node for node, _ in rows)
         return Tree(tuple(shown for _, shown in rows), nodes, nodes.index(here))
 
 
-def twig(branches: Branches, end: Node, text: str, lines: tuple[bool, ...], *, forked: bool) -> Twig:
+def branch_row(branches: Branches, end: Node, text: str, lines: tuple[bool, ...], *, forked: bool) -> BranchRow:
     per_token, here = end.logprob_per_token, end is branches.here
-    return Twig(text, end.depth, end.logprob, per_token, lines, forked, end.marked, here)
+    return BranchRow(text, end.depth, end.logprob, per_token, lines, forked, end.marked, here)
 
 
 def ways_on(node: Node, lines: tuple[bool, ...]) -> list[tuple[Node, tuple[bool, ...], bool]]:
@@ -155,7 +155,7 @@ class Page:
         keys = self.key_row(width, glyphs)
         wanted = min(10, self.candidates)
         spare = room - len(rows) - len(keys) - min(wanted, 4)
-        told = [self.told(width, glyphs)] if spare >= 1 else []
+        told = [self.status_row(width, glyphs)] if spare >= 1 else []
         last = LastToken(here.choice).rows(width, glyphs) if spare >= 2 else []
         heading, together = spare >= 3, spare >= 4 + wanted - min(wanted, 4)
         limit = room - len(rows) - len(keys) - len(told) - len(last) - heading - together
@@ -171,7 +171,7 @@ class Page:
         choice = replace(here.offer, token_id=taken, candidates=self.branches.candidates())
         return NumberedCandidates(choice, limit, heading, together, self.highlighted)
 
-    def told(self, width: int, glyphs: Glyphs) -> Row:
+    def status_row(self, width: int, glyphs: Glyphs) -> Row:
         """What just happened, or else the numbers of the text."""
         here = self.branches.here
         if self.length is not None and self.length < self.run.prompt_length + here.depth:
@@ -211,7 +211,7 @@ class Page:
         cache = self.branches.cache
         sizes = f"cache {nbytes(cache.nbytes - cache.nbytes_of_tails)} + branches {nbytes(cache.nbytes_of_tails)}"
         rule = Rule("the tree of branches", sizes).rows(width, glyphs)
-        table = TreeTable(tree.twigs, tree.highlighted, height - 3).rows(min(width, WIDEST), glyphs)
+        table = TreeTable(tree.branches, tree.highlighted, height - 3).rows(min(width, WIDEST), glyphs)
         rows = [*rule, *table]
         return [*rows, *([] for _ in range(height - 1 - len(rows))), *KeyLine(TREE).rows(width, glyphs)]
 

@@ -72,7 +72,7 @@ class Picking:
 
     def begin(self) -> Iterator[int]:
         """Read the prompt."""
-        return self._told(self._branches.look())
+        return self._watch(self._branches.look())
 
     def obey(self, key: str) -> Iterator[int]:
         """Do what a key means now."""
@@ -97,7 +97,7 @@ class Picking:
             self._command(key)
         if before[2] is not self._branches.here:
             self._trail.append(before)
-        yield from self._told(self._branches.look())
+        yield from self._watch(self._branches.look())
 
     def run_on(self) -> Iterator[int]:
         """One more token by the sampler, if the run goes on."""
@@ -108,7 +108,7 @@ class Picking:
         else:
             before = self._branches.here.depth
             self._written += self._branches.draw().depth - before
-            yield from self._told(self._branches.look())
+            yield from self._watch(self._branches.look())
 
     def stop(self) -> None:
         """End a run of the sampler."""
@@ -117,7 +117,7 @@ class Picking:
     def _show(self, **changes: Any) -> None:
         self.page = replace(self.page, **changes)
 
-    def _told(self, passes: Iterable[int]) -> Iterator[int]:
+    def _watch(self, passes: Iterable[int]) -> Iterator[int]:
         """The same passes; what is unusual about them is told."""
         if self._trace is not None:
             self._trace.follow()
@@ -222,7 +222,7 @@ class Picking:
 
     def _insert(self, text: str) -> Iterator[int]:
         """Take the tokens of a text."""
-        yield from self._told(self._branches.force(self._branches.tokens_for(text)))
+        yield from self._watch(self._branches.force(self._branches.tokens_for(text)))
         self._show(message=self.page.message or self._rewind())
 
     def _begin_anew(self, text: str) -> Iterator[int]:
@@ -234,7 +234,7 @@ class Picking:
             self._plant(*self._replant(text))
         except TokenglassError as error:
             self._show(message=str(error))
-        yield from self._told(self._branches.look())
+        yield from self._watch(self._branches.look())
 
     def _export(self, name: str) -> Iterator[int]:
         """Write the branch up to here to a new file: a trace by its name, else the text, prompt and all."""

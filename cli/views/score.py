@@ -101,7 +101,7 @@ def write_jsonl(scoring: Scoring) -> None:
 
 
 def write_facts(scoring: Scoring) -> None:
-    scores = list(scored(scoring))
+    scores = list(score_all(scoring))
     rows = [facts_of(*pair) for pair in zip(scoring.texts, scores, strict=True)]
     facts = {
         "model": scoring.model,
@@ -118,7 +118,7 @@ def show_table(scoring: Scoring, color: ColorWhen) -> None:
     """A row for each text as it is scored, then the mean of the rows and what all tokens give together."""
     table = ScreenTable(color) if is_terminal(sys.stdout) else PipeTable()
     scores, rows = [], []
-    for name, given, score in zip(scoring.names, scoring.texts, scored(scoring), strict=True):
+    for name, given, score in zip(scoring.names, scoring.texts, score_all(scoring), strict=True):
         scores.append(score)
         rows.append(facts_of(given, score))
         table.add(name, rows[-1])
@@ -166,7 +166,7 @@ def cells_of(row: Facts) -> list[str]:
     return [NONE if row[key] is None else format(row[key], spec) for key, spec in COLUMNS.values()]
 
 
-def scored(scoring: Scoring) -> Iterator[Score]:
+def score_all(scoring: Scoring) -> Iterator[Score]:
     """The score of each text in turn; a bar on a terminal counts the tokens."""
 
     def steps() -> Iterator[Score | None]:

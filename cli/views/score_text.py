@@ -19,7 +19,7 @@ from tokenglass.cli.text import plural
 from tokenglass.cli.views.score import Scoring
 from tokenglass.cli.widgets.surprise import SurpriseLegend, drawn_line, lines_of, parts_of
 from tokenglass.cli.widgets.token_text import ramp_of
-from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, glyphs_of, labelled, percent, probability
+from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, glyphs_of, label_fields, percent, probability
 from tokenglass.model.measuring.scoring import Score, Tally, surprise
 from tokenglass.model.records.steps import Choice
 
@@ -83,7 +83,7 @@ class ScoreLine(Widget):
             plural(score.scored, "token"),
             f"the first behind {self.start}" if self.start else "the first not scored",
         ]
-        return labelled("score", [[Segment(word)] for word in words], width, glyphs)
+        return label_fields("score", [[Segment(word)] for word in words], width, glyphs)
 
 
 def worst_table(choices: list[Choice], console: Console) -> Table:

@@ -43,7 +43,7 @@ class SeveralPipe:
 
     def show(self, run: Run, records: Iterable[Record]) -> Finish:
         begun, done = False, 0
-        for record in arranged(run, records, self.shown):
+        for record in arrange(run, records, self.shown):
             if not begun:
                 self._write((self.between if done else "") + (run.prompt if self.echo else ""))
                 begun = True
@@ -71,7 +71,7 @@ class SeveralPlain:
         self._write(run.prompt, "dim")
         written, begun, done = run.prompt, False, 0
         try:
-            for record in arranged(run, records, self.shown):
+            for record in arrange(run, records, self.shown):
                 if not begun:
                     self._end_line(written)
                     self._rule(run, done, record)
@@ -102,7 +102,7 @@ class SeveralPlain:
             self.console.out(visible(text), style=style, highlight=False, end="")
 
 
-def arranged(run: Run, records: Iterable[Record], shown: int) -> Iterator[Record]:
+def arrange(run: Run, records: Iterable[Record], shown: int) -> Iterator[Record]:
     """What a reader gets, text after text: every sample, or the `shown` best beams of a search."""
     return best(records, shown) if run.search.has_beams else in_turn(records)
 

@@ -21,7 +21,7 @@ from tokenglass.cli.widgets.widget import (
     Widget,
     cell,
     gauge,
-    labelled,
+    label_fields,
     one_line,
     percent,
 )
@@ -86,12 +86,12 @@ class AnswerTokens(Widget):
                 for place, token in enumerate(answer.tokens)
             ]
             joint = [Segment(percent(math.exp(answer.logprob), glyphs).rjust(NUMBER)), Segment(" =", DIM)]
-            rows += labelled("joint" if answer is ranked[0] else "", [joint, *fields], width, glyphs, gap=2)
+            rows += label_fields("joint" if answer is ranked[0] else "", [joint, *fields], width, glyphs, gap=2)
         return rows
 
 
 @dataclass(frozen=True, slots=True)
-class Parting(Widget):
+class FirstDifference(Widget):
     """Where the best two answers go different ways."""
 
     found: Choosing

@@ -12,7 +12,7 @@ from tokenglass.cli.terminal.wrapping import READABLE
 from tokenglass.cli.text import plural
 from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
 from tokenglass.cli.widgets.texts import State, Text, Texts
-from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, labelled, one_line
+from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, label_fields, one_line
 
 STYLES: dict[State, Style] = {"running": PLAIN, "ended": BOLD, "pruned": Style(dim=True, strike=True)}
 SCORED = 60  # columns, from which on a beam's score has one of its own
@@ -43,12 +43,12 @@ class SeveralPanel(Widget):
         if self.height >= 7 and self.keys is not None:
             below += self.keys.rows(width, glyphs)
         room = self.height - len(above) - len(below)
-        listed = self.listed()
+        listed = self.listing()
         more = [] if len(listed) <= room or room < 3 else [self.more(len(listed) - room + 1, width, glyphs)]
         lanes = [self.lane(text, state, width, glyphs) for state, text in listed[: room - len(more)]]
         return [*above, *lanes, *more, *below]
 
-    def listed(self) -> list[tuple[State, Text]]:
+    def listing(self) -> list[tuple[State, Text]]:
         """All samples; of a search as many of the ended and the pruned as there are beams."""
         search = self.texts.run.search
         most = search.beams if search.has_beams else None
@@ -66,7 +66,7 @@ class SeveralPanel(Widget):
         fields = [passes, f"{plural(totals.positions_computed, 'position')} computed"]
         if totals.decode_seconds:
             fields.append(f"{(totals.forwards - 1) / totals.decode_seconds:,.1f} passes/s")
-        return labelled("cost", [[Segment(text)] for text in fields], width, glyphs)
+        return label_fields("cost", [[Segment(text)] for text in fields], width, glyphs)
 
     def heading(self, width: int, glyphs: Glyphs) -> list[Row]:
         """What is in which column: of a beam the raw sum, and what it is ranked by once it has ended."""

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from tokenglass.cli.terminal.terminal import visible_piece
-from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, labelled, percent
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, label_fields, percent
 from tokenglass.model.records.steps import Choice
 
 STRUCK = Style(dim=True, strike=True)
@@ -33,8 +33,8 @@ class BlockLines(Widget):
         earlier = [choice for choice in self.settled if choice not in self.choices]
         places = sorted([*earlier, *self.choices], key=lambda choice: (choice.position, choice.status != "rejected"))
         fields = [self.field(choice, choice in self.choices, glyphs) for choice in places]
-        rows = labelled(LABELS.get(self.phase, self.phase), fields, width, glyphs, gap=1)[: self.limit]
-        return rows + labelled("", [[Segment(self.told(), DIM)], *self.undecided(glyphs)], width, glyphs)[:1]
+        rows = label_fields(LABELS.get(self.phase, self.phase), fields, width, glyphs, gap=1)[: self.limit]
+        return rows + label_fields("", [[Segment(self.summary(), DIM)], *self.undecided(glyphs)], width, glyphs)[:1]
 
     def field(self, choice: Choice, fresh: bool, glyphs: Glyphs) -> Row:
         if choice.token_id is None:
@@ -48,7 +48,7 @@ class BlockLines(Widget):
             return [Segment(piece, CHOSEN + BOLD), Segment(f" {percent(choice.prob, glyphs)}", DIM)]
         return [Segment(piece, CHOSEN + BOLD if fresh and choice.status in ("accepted", "sampled") else PLAIN)]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What this pass did, in words."""
         count = dict.fromkeys(("accepted", "rejected", "sampled", "revealed", "masked", "guessed"), 0)
         for choice in self.choices:

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from tokenglass.cli.text import nbytes
-from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, labelled
+from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, label_fields
 from tokenglass.model.records.steps import CacheUsage, Totals
 
 FULL = Style(color="magenta")
@@ -27,15 +27,15 @@ class CacheBar(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.usage is None:
-            return labelled("cache", self.without(glyphs), width, glyphs)[: None if self.details else 1]
+            return label_fields("cache", self.without(glyphs), width, glyphs)[: None if self.details else 1]
         usage, cells = self.usage, 20 if width >= 60 else 8
         positions = [
             *gauge(usage.length / usage.limit if usage.limit else 0, cells, glyphs, FULL),
             Segment(f"  {usage.length:,} of {usage.limit:,}" + (" positions" if width >= 40 else "")),
         ]
         if not self.details:
-            return labelled("cache", [positions], width, glyphs)
-        rows = labelled("cache", [positions], width, glyphs)
+            return label_fields("cache", [positions], width, glyphs)
+        rows = label_fields("cache", [positions], width, glyphs)
         fields: list[Row] = [
             [Segment(f"{nbytes(usage.nbytes_used)} used, {nbytes(usage.nbytes_held)} held")],
             [
@@ -46,8 +46,8 @@ class CacheBar(Widget):
         if usage.evicted:
             fields.append([Segment(f"{usage.evicted:,} evicted")])
         if width >= 100:
-            return labelled("cache", [positions, *fields], width, glyphs)
-        return [*rows, *labelled("", fields, width, glyphs)]
+            return label_fields("cache", [positions, *fields], width, glyphs)
+        return [*rows, *label_fields("", fields, width, glyphs)]
 
     def without(self, glyphs: Glyphs) -> list[Row]:
         needed = self.totals.prefill_tokens + max(0, self.totals.new_tokens - 1)

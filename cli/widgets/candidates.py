@@ -52,7 +52,7 @@ class Columns:
         return Columns(RANK, piece, NUMBER, min(bars, WIDEST_BAR), min(bars, WIDEST_BAR))
 
     @property
-    def left(self) -> int:
+    def raw_start(self) -> int:
         """Cells before the raw column."""
         return 3 + self.rank + self.piece
 
@@ -69,7 +69,7 @@ class CandidateTable(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         columns = Columns.fitting(width)
-        shown = self.shown()
+        shown = self.visible_indices()
         rows = [self.row(index, columns, glyphs) for index in shown]
         if self.heading and columns.raw:
             rows.insert(0, heading(columns, glyphs))
@@ -77,7 +77,7 @@ class CandidateTable(Widget):
             rows.append(self.sums([self.choice.candidates[index] for index in shown], columns, glyphs))
         return rows
 
-    def shown(self) -> list[int]:
+    def visible_indices(self) -> list[int]:
         """Indices of the candidates that fit, the chosen and the highlighted one among them."""
         candidates = self.choice.candidates
         indices = self.choice.possible_first[: self.limit]
@@ -150,7 +150,7 @@ class CandidateTable(Widget):
         told = [candidate.prob for candidate in shown if candidate.prob is not None]
         final = percent(min(1.0, sum(told)) if told else None, glyphs)
         label = f"these {len(shown)} together" if columns.piece + columns.rank > 14 else f"these {len(shown)}"
-        row = [Segment("   "), cell(label, columns.left - 3, DIM, glyphs=glyphs)]
+        row = [Segment("   "), cell(label, columns.raw_start - 3, DIM, glyphs=glyphs)]
         if columns.raw:
             row += [Segment("  "), cell(raw, NUMBER, DIM, right=True)]
         row.append(Segment("  "))

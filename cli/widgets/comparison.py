@@ -82,13 +82,13 @@ def table(rows: Sequence[Fact], marks: Sequence[str], columns: Sequence[Column],
     for row, mark in zip(rows, marks, strict=True):
         if sure and not any(row["metrics"][column.metric] for column in columns):
             continue
-        cells = [told(row["metrics"][column.metric], column.tell, sure=sure) for column in columns]
+        cells = [estimate_text(row["metrics"][column.metric], column.tell, sure=sure) for column in columns]
         style = None if row["kind"] == "mode" else DIM
         found.add_row(Text(mark, "cyan"), row["name"], *cells, style=style)
     return found
 
 
-def told(estimate: Fact | None, tell: Callable[[float], str], *, sure: bool) -> str:
+def estimate_text(estimate: Fact | None, tell: Callable[[float], str], *, sure: bool) -> str:
     if estimate is None:
         return "-"
     if not sure:

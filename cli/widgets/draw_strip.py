@@ -17,7 +17,7 @@ MOST = 1.001  # that probabilities add up to
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Interval:
     """What one token owns of the numbers from 0 to 1; None for all tokens that are not shown."""
 
     candidate: Candidate | None
@@ -42,7 +42,7 @@ class DrawStrip(Widget):
             hit = stretch.start <= draw < stretch.end
             if end > start:
                 mark = min(max(at - start, 0), end - start - 1) if hit else None
-                row.append(Segment(drawn(stretch, end - start, mark, glyphs), CHOSEN if hit else DIM))
+                row.append(Segment(draw_interval(stretch, end - start, mark, glyphs), CHOSEN if hit else DIM))
         return [[*row, Segment(glyphs.ends[1], DIM), Segment(f"  {draw:.2f}")]]
 
     def explains(self, draw: float) -> bool:
@@ -54,7 +54,7 @@ class DrawStrip(Widget):
         return found.candidate is None or found.candidate.token_id == self.choice.token_id
 
 
-def stretches(choice: Choice) -> Iterator[Stretch]:
+def stretches(choice: Choice) -> Iterator[Interval]:
     """In the sampler's order: by final probability, ties by token id. A token from beyond the first is in the rest."""
     beyond = choice.rank is not None and choice.rank > len(choice.candidates)
     if beyond and choice.is_constrained and choice.draw is not None:
@@ -69,17 +69,17 @@ def stretches(choice: Choice) -> Iterator[Stretch]:
     return laid_out([each for each in choice.candidates if not (beyond and each.token_id == choice.token_id)])
 
 
-def laid_out(candidates: Iterable[Candidate]) -> Iterator[Stretch]:
+def laid_out(candidates: Iterable[Candidate]) -> Iterator[Interval]:
     possible = [(-candidate.prob, candidate.token_id, candidate) for candidate in candidates if candidate.prob]
     start = 0.0
     for negative, _, candidate in sorted(possible, key=lambda entry: entry[:2]):
-        yield Stretch(candidate, start, start - negative)
+        yield Interval(candidate, start, start - negative)
         start -= negative
     if start < 1:
-        yield Stretch(None, start, 1.0)
+        yield Interval(None, start, 1.0)
 
 
-def drawn(stretch: Stretch, size: int, mark: int | None, glyphs: Glyphs) -> str:
+def draw_interval(stretch: Interval, size: int, mark: int | None, glyphs: Glyphs) -> str:
     """One stretch: its border, the mark of the draw if it fell here, its token where there is room."""
     line = glyphs.ends[0] + glyphs.rule * (size - 1)
     if mark is not None:

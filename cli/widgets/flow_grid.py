@@ -11,7 +11,7 @@ from rich.style import Style
 
 from tokenglass.cli.terminal.terminal import visible_piece
 from tokenglass.cli.widgets.influence import level
-from tokenglass.cli.widgets.prose import glossary, named
+from tokenglass.cli.widgets.prose import glossary, quote_token
 from tokenglass.cli.widgets.widget import BAR, BOLD, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
 from tokenglass.model.inspection.records import Effect, Flow, PositionFlow
 
@@ -70,7 +70,7 @@ class FlowGrid(Widget):
         if columns.weight:
             row.append(cell(percent(told.mean_weight), columns.weight, DIM, right=True))
         if columns.strip:
-            row += [Segment("  "), *strip(pooled(told.attribution, columns.strip), highest * columns.pool, glyphs)]
+            row += [Segment("  "), *strip(pool(told.attribution, columns.strip), highest * columns.pool, glyphs)]
         return row
 
     def without(self, effect: Effect | None, glyphs: Glyphs) -> str:
@@ -83,7 +83,7 @@ class FlowGrid(Widget):
         return max((told.direct.kl_bits for told in self.flow.positions if told.direct is not None), default=0.0)
 
     def words(self, columns: Columns, width: int, glyphs: Glyphs) -> list[Row]:
-        chosen, other = named(self.flow.chosen.piece, glyphs), named(self.flow.runner_up.piece, glyphs)
+        chosen, other = quote_token(self.flow.chosen.piece, glyphs), quote_token(self.flow.runner_up.piece, glyphs)
         has = percent(math.exp(self.flow.logprob))
         told = {
             "without": f"probability of {chosen} (it has {has}) if this step could not look at that token: the direct "
@@ -160,7 +160,7 @@ def telling(flow: Flow, limit: int) -> list[PositionFlow]:
     return [told for told in flow.positions if told.position in kept]
 
 
-def pooled(values: Sequence[float], width: int) -> list[float]:
+def pool(values: Sequence[float], width: int) -> list[float]:
     """Sums of neighbours, in `width` groups as even as can be."""
     pool = math.ceil(len(values) / width)
     return [sum(values[start : start + pool]) for start in range(0, len(values), pool)]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from rich.segment import Segment
 
 from tokenglass.cli.terminal.terminal import visible_piece
-from tokenglass.cli.widgets.prose import glossary, named
+from tokenglass.cli.widgets.prose import glossary, quote_token
 from tokenglass.cli.widgets.widget import BAR, BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, bar, cell, percent
 from tokenglass.model.inspection.records import Flow, LayerFlow
 
@@ -24,7 +24,7 @@ class FlowLayers(Widget):
     explained: bool = True
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        shown = picked(len(self.flow.layers), self.flow.commit_depth, self.limit)
+        shown = pick_rows(len(self.flow.layers), self.flow.commit_depth, self.limit)
         rows = [heading(width)]
         rows += [self.row(self.flow.layers[layer], width, glyphs) for layer in shown]
         left_out = len(self.flow.layers) - len(shown)
@@ -52,14 +52,14 @@ class FlowLayers(Widget):
         row += [cell(bar(told.prob, gauge, glyphs), gauge, CHOSEN if chosen else BAR)] if gauge else []
         row += [cell(f"{told.rank:,}", 8, PLAIN, right=True), cell(f"{told.kl_bits:.1f}", 7, PLAIN, right=True)]
         if width >= 76:
-            row += [cell(added(norm, glyphs), 8, DIM, right=True) for norm in (told.attention_norm, told.mlp_norm)]
+            row += [cell(norm_text(norm, glyphs), 8, DIM, right=True) for norm in (told.attention_norm, told.mlp_norm)]
         if width >= 100:
             row += [cell(f"{told.norm:,.1f}", 9, DIM, right=True)]
             row += [cell(glyphs.none if told.cosine is None else f"{told.cosine:.2f}", 8, DIM, right=True)]
         return row
 
     def words(self, width: int, glyphs: Glyphs) -> list[Row]:
-        chosen = named(self.flow.chosen.piece, glyphs)
+        chosen = quote_token(self.flow.chosen.piece, glyphs)
         told = {
             "reads as": "the logit lens: what the model would say if it stopped after that layer, and how surely.",
             "chosen": f"the share of {chosen} there"
@@ -90,11 +90,11 @@ def gauge_of(width: int) -> int:
     return max(0, min(14, width - (56 if width < 76 else 72 if width < 100 else 89)))
 
 
-def added(norm: float | None, glyphs: Glyphs) -> str:
+def norm_text(norm: float | None, glyphs: Glyphs) -> str:
     return glyphs.none if norm is None else f"{norm:,.1f}"
 
 
-def picked(count: int, commit: int, limit: int) -> list[int]:
+def pick_rows(count: int, commit: int, limit: int) -> list[int]:
     """Rows of `count` to show: those that must be there, then others as evenly as can be."""
     if count <= limit:
         return list(range(count))

@@ -12,7 +12,7 @@ from tokenglass.cli.widgets.flow_layers import FlowLayers
 from tokenglass.cli.widgets.flow_parts import FlowParts
 from tokenglass.cli.widgets.influence import InfluenceLegend, InfluenceText
 from tokenglass.cli.widgets.lines import Rule
-from tokenglass.cli.widgets.prose import named, prose
+from tokenglass.cli.widgets.prose import prose, quote_token
 from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, crop, percent
 from tokenglass.model.inspection.records import Flow, PositionFlow
 
@@ -32,7 +32,7 @@ class FlowHead(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         flow = self.flow
-        chosen, other = named(flow.chosen.piece, glyphs), named(flow.runner_up.piece, glyphs)
+        chosen, other = quote_token(flow.chosen.piece, glyphs), quote_token(flow.runner_up.piece, glyphs)
         other_name = "the runner-up" if flow.rank == 1 else "the most probable"
         shares = [percent(math.exp(logprob)) for logprob in (flow.logprob, flow.runner_up_logprob)]
         told = [f"{chosen} at position {flow.position:,} had {shares[0]} (rank {flow.rank:,});"]
@@ -40,7 +40,7 @@ class FlowHead(Widget):
         found = strongest(flow)
         if found is not None and found.direct is not None:
             left = percent(min(1.0, math.exp(flow.logprob + found.direct.logprob_change)))
-            piece = named(found.token.piece, glyphs)
+            piece = quote_token(found.token.piece, glyphs)
             told.append(f"{piece} at {found.position:,} moves this step most: without it, {chosen} would have {left}.")
         layers = len(flow.layers) - 1
         told.append(

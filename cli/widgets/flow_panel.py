@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.segment import Segment
 
 from tokenglass.cli.terminal.terminal import visible_piece
-from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, labelled, percent
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, curve, label_fields, percent
 
 FlowRow = Mapping[str, float | str | None]
 
@@ -38,7 +38,7 @@ class FlowPanel(Widget):
                     Segment(f" {percent(left)}", PLAIN if matters else DIM),
                 ]
             )
-        drawn = labelled("from", fields, width, glyphs, gap=2) if positions else []
+        drawn = label_fields("from", fields, width, glyphs, gap=2) if positions else []
         return [*drawn, *self.layers(sums, width, glyphs)]
 
     def layers(self, sums: FlowRow, width: int, glyphs: Glyphs) -> list[Row]:
@@ -54,7 +54,7 @@ class FlowPanel(Widget):
         ]
         if 0 < depth <= last:
             fields.append([Segment("before: ", DIM), Segment(piece_of(layers[depth - 1], glyphs, "top"))])
-        return labelled("layers", fields, width, glyphs, gap=2)
+        return label_fields("layers", fields, width, glyphs, gap=2)
 
 
 def numeric(row: FlowRow, name: str) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.segment import Segment
 
 from tokenglass.cli.widgets.flow_grid import AGAINST
-from tokenglass.cli.widgets.prose import glossary, named
+from tokenglass.cli.widgets.prose import glossary, quote_token
 from tokenglass.cli.widgets.widget import BAR, BOLD, DIM, PLAIN, Glyphs, Row, Widget, bar, cell
 from tokenglass.model.inspection.records import Flow
 
@@ -51,7 +51,7 @@ class FlowParts(Widget):
         return [*row, Segment(" "), cell(left, half, AGAINST, right=True), Segment(middle, DIM), Segment(right, BAR)]
 
     def words(self, width: int, glyphs: Glyphs) -> list[Row]:
-        chosen, other = named(self.flow.chosen.piece, glyphs), named(self.flow.runner_up.piece, glyphs)
+        chosen, other = quote_token(self.flow.chosen.piece, glyphs), quote_token(self.flow.runner_up.piece, glyphs)
         before = " before the soft cap" if self.flow.capped else ""
         return glossary(
             {

@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from tokenglass.cli.terminal.terminal import visible
-from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, labelled
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, PLAIN, Glyphs, Row, Widget, label_fields
 from tokenglass.model.inspection.records import Effect, Flow
 
 MUCH, SOME, AGAINST = 0.5, 0.9, 1.1  # of the chosen token's probability is left when a position is hidden
@@ -38,7 +38,7 @@ class InfluenceText(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         lines: list[list[tuple[str, int]]] = [[]]  # (character, level), -1 for the chosen token
         used = 0
-        for text, found in self.marked(glyphs):
+        for text, found in self.tokens_with_levels(glyphs):
             if used + cell_len(text) > width - 2 >= cell_len(text):  # a token that fits in a line is not broken
                 lines.append([])
                 used = 0
@@ -57,7 +57,7 @@ class InfluenceText(Widget):
             rows += self.line(first, line)
         return rows
 
-    def marked(self, glyphs: Glyphs) -> list[tuple[str, int]]:
+    def tokens_with_levels(self, glyphs: Glyphs) -> list[tuple[str, int]]:
         """Tokens as text with their levels; a newline is seen before it breaks the line."""
         mark = "\\n" if glyphs.ascii_only else "↵"
         told = [(position.token.piece, level(position.direct)) for position in self.flow.positions]
@@ -103,4 +103,4 @@ class InfluenceLegend(Widget):
                 continue
             style = PLAIN if self.styles == "none" else known[number]
             fields.append([Segment(prefix + words[number], style)])
-        return labelled("without", fields, width, glyphs, gap=2)
+        return label_fields("without", fields, width, glyphs, gap=2)

@@ -19,7 +19,7 @@ from tokenglass.cli.widgets.widget import (
     Widget,
     crop,
     gauge,
-    labelled,
+    label_fields,
     one_line,
     percent,
     probability,
@@ -58,7 +58,7 @@ class ChosenLine(Widget):
         if choice.status == "forced":
             piece = visible_piece(choice.piece, ascii_only=glyphs.ascii_only)
             told = [[Segment(piece, CHOSEN + BOLD)], [Segment("forced: the constraint leaves no other", DIM)]]
-            return labelled("chosen", told, width, glyphs)
+            return label_fields("chosen", told, width, glyphs)
         raw = percent(probability(choice.logprob), glyphs)
         final = percent(choice.prob, glyphs)
         narrow = width < 60
@@ -67,8 +67,8 @@ class ChosenLine(Widget):
             [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)],
             [Segment(numbers)],
         ]
-        fields += [[Segment(text)] for text in (self.rank(), self.entropy(narrow), self.drawn()) if text]
-        return labelled("chosen", fields, width, glyphs, gap=2 if narrow else 3)
+        fields += [[Segment(text)] for text in (self.rank(), self.entropy(narrow), self.draw_text()) if text]
+        return label_fields("chosen", fields, width, glyphs, gap=2 if narrow else 3)
 
     def rank(self) -> str:
         return "rank not reported" if self.choice.rank is None else f"rank {self.choice.rank:,}"
@@ -79,7 +79,7 @@ class ChosenLine(Widget):
             return "entropy not reported" if bounds is None else f"entropy {bounds.least_entropy:.1f} bits or more"
         return f"{self.choice.entropy:.1f} bits" if narrow else f"entropy {self.choice.entropy:.1f} bits"
 
-    def drawn(self) -> str:
+    def draw_text(self) -> str:
         if not self.draw:
             return ""
         if self.choice.draw is not None:
@@ -105,7 +105,7 @@ class Details(Widget):
             *(f"{name} {change:+.2f}" for name, change in told.moved),
             fate,
         ]
-        return labelled("look", [[Segment(word)] for word in words], width, glyphs, gap=2)
+        return label_fields("look", [[Segment(word)] for word in words], width, glyphs, gap=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class SpeedLine(Widget):
             rate("prefill", totals.prefill_tokens, totals.prefill_rate),
             rate("decode", totals.decode_tokens, totals.decode_rate),
         ]
-        return labelled("speed", [[Segment(field)] for field in fields], width, glyphs)
+        return label_fields("speed", [[Segment(field)] for field in fields], width, glyphs)
 
 
 def rate(name: str, tokens: int, per_second: float | None) -> str:
@@ -140,7 +140,7 @@ class PrefillBar(Widget):
         share = min(1.0, self.done / self.total) if self.total else 0.0
         cells = max(4, min(40, width - 34))
         told = Segment(f"  {self.done:,} of {self.total:,}" + (" prompt tokens" if width >= 40 else ""))
-        return labelled("prefill", [[*gauge(share, cells, glyphs, BAR), told]], width, glyphs)
+        return label_fields("prefill", [[*gauge(share, cells, glyphs, BAR), told]], width, glyphs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class EndLine(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         words = in_words(self.finish).split(" ")  # a row ends between two of them
         fields = [[Segment(f"{self.finish.reason}:", DIM)], *([Segment(word, BOLD)] for word in words)]
-        return labelled("end", fields, width, glyphs, gap=1)
+        return label_fields("end", fields, width, glyphs, gap=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Keys(Widget):
         words |= {"/ g": "find", "s t": "surprise, tie", "n": "again"}
         told = [[Segment(one_line(self.words, glyphs), BOLD)]] if self.words else []
         fields = told + [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
-        return labelled("keys", fields, width, glyphs, gap=2)[:1]
+        return label_fields("keys", fields, width, glyphs, gap=2)[:1]
 
 
 def note(model: str, seed: int) -> str:

@@ -19,7 +19,7 @@ from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
 from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, PrefillBar, Rule, SpeedLine, note
 from tokenglass.cli.widgets.stages import Unfolded
 from tokenglass.cli.widgets.token_text import ColorBy, Legend, Ramp
-from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, labelled, percent
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, label_fields, percent
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
 from tokenglass.model.runs.run import Run
 
@@ -131,7 +131,7 @@ class Panel(Widget):
         words += [f"{progress.totals.decode_rate:,.0f} tok/s"] if progress.totals.decode_rate else []
         piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
         fields = [piece, *([Segment(word)] for word in words)]
-        return [*labelled(f"token {progress.totals.new_tokens:,}", fields, width, glyphs)[:2], *closing]
+        return [*label_fields(f"token {progress.totals.new_tokens:,}", fields, width, glyphs)[:2], *closing]
 
     def full(self, width: int, glyphs: Glyphs) -> list[Row]:
         """The fullest arrangement that fits."""

@@ -18,7 +18,7 @@ from tokenglass.cli.widgets.widget import (
     Widget,
     cell,
     crop,
-    labelled,
+    label_fields,
     percent,
     probability,
 )
@@ -86,7 +86,7 @@ class LastToken(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         choice = self.choice
         if choice is None:
-            return labelled("last", [[Segment("the prompt ends here", DIM)]], width, glyphs)[:1]
+            return label_fields("last", [[Segment("the prompt ends here", DIM)]], width, glyphs)[:1]
         raw = percent(probability(choice.logprob), glyphs)
         taken = next((other for other in choice.candidates if other.token_id == choice.token_id), None)
         final = percent(choice.prob, glyphs)
@@ -99,7 +99,7 @@ class LastToken(Widget):
             words.append("greedy" if choice.draw is None else f"draw {choice.draw:.2f}")
         words += [] if choice.rank is None else [f"rank {choice.rank:,}"]
         piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
-        return labelled("last", [piece, *([Segment(word)] for word in words)], width, glyphs, gap=2)[:1]
+        return label_fields("last", [piece, *([Segment(word)] for word in words)], width, glyphs, gap=2)[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class TextNumbers(Widget):
         words += [] if self.per_token is None else [f"logprob {self.logprob:.2f}", f"{self.per_token:.2f} a token"]
         words += [] if not self.branches else [f"branches {self.branches:,}"]
         words += ["marked"] if self.marked else []
-        return labelled("text", [[Segment(word)] for word in words], width, glyphs, gap=2)[:1]
+        return label_fields("text", [[Segment(word)] for word in words], width, glyphs, gap=2)[:1]
 
 
 @dataclass(frozen=True, slots=True)

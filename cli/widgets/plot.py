@@ -44,11 +44,11 @@ class Plot(Widget):
             return []
         grid: dict[tuple[int, int], Segment] = {}
         if self.level is not None:
-            line = placed(self.level, min(ys), max(ys), HEIGHT)
+            line = cell_of(self.level, min(ys), max(ys), HEIGHT)
             grid = {(line, column): Segment("·" if not glyphs.ascii_only else ".", DIM) for column in range(columns)}
         taken: set[tuple[int, int]] = set()
         for point in self.points:
-            row, column = placed(point.y, min(ys), max(ys), HEIGHT), placed(point.x, min(xs), max(xs), columns)
+            row, column = cell_of(point.y, min(ys), max(ys), HEIGHT), cell_of(point.x, min(xs), max(xs), columns)
             aside = [*range(column, columns), *range(column - 1, -1, -1)]
             column = next((free for free in aside if (row, free) not in taken), column)
             taken.add((row, column))
@@ -69,6 +69,6 @@ class Plot(Widget):
         return drawn
 
 
-def placed(value: float, low: float, high: float, cells: int) -> int:
+def cell_of(value: float, low: float, high: float, cells: int) -> int:
     """Which of `cells` from low to high holds a value; the middle one where they are the same."""
     return round((value - low) / (high - low) * (cells - 1)) if high > low else cells // 2

@@ -16,20 +16,20 @@ HELD = "\u00a0"  # a space where no line ends; in a token it would be spelt out
 
 def prose(sentences: Sequence[str], width: int, style: Style = PLAIN) -> list[Row]:
     """Sentences one after the other, folded at words."""
-    return [[Segment(" "), Segment(line, style)] for line in folded(" ".join(sentences), width - 2)]
+    return [[Segment(" "), Segment(line, style)] for line in fold(" ".join(sentences), width - 2)]
 
 
 def glossary(entries: Mapping[str, str], width: int) -> list[Row]:
     """Words and what they mean, each beginning a line of its own."""
     rows: list[Row] = []
     for word, meaning in entries.items():
-        first, *further = folded(f"{word}  {meaning}", width - 4)
+        first, *further = fold(f"{word}  {meaning}", width - 4)
         rows.append([Segment(" "), Segment(first[: len(word)], BOLD), Segment(first[len(word) :], DIM)])
         rows += [[Segment("   "), Segment(line, DIM)] for line in further]
     return rows
 
 
-def folded(text: str, width: int) -> list[str]:
+def fold(text: str, width: int) -> list[str]:
     """Lines of at most `width` cells, if the words let them; a number and its sign of per cent stay together."""
     lines: list[str] = [""]
     for word in text.replace(" %", f"{HELD}%").split(" "):
@@ -41,7 +41,7 @@ def folded(text: str, width: int) -> list[str]:
     return [line.replace(HELD, " ") for line in lines]
 
 
-def named(piece: bytes, glyphs: Glyphs) -> str:
+def quote_token(piece: bytes, glyphs: Glyphs) -> str:
     """A token in a sentence, in quotation marks."""
     text = visible_piece(piece, ascii_only=glyphs.ascii_only)
     return text if glyphs.ascii_only else f"“{text}”"

@@ -49,7 +49,7 @@ class StageTable(Widget):
         longest = 3 + max(len(name_of(stage)) for stage in self.stages)
         label = min(max(12, longest), width // 3 if width >= 60 else max(8, width - 2 * SHARE))
         room = width - label - (POSSIBLE if width >= 60 else 0) - SHARE
-        shown = CandidateTable(self.choice, max(1, room // SHARE)).shown()
+        shown = CandidateTable(self.choice, max(1, room // SHARE)).visible_indices()
         heading = [cell("   after", label, DIM)]
         for index in shown:
             candidate = self.choice.candidates[index]
@@ -122,7 +122,7 @@ class TemperatureTable(Widget):
             else:
                 heading += [cell(stage.settings, gap + NUMBER, DIM, right=True), Segment(" " * (each - gap - NUMBER))]
         rows = [heading]
-        for index in self.shown():
+        for index in self.visible_indices():
             candidate = self.choice.candidates[index]
             is_chosen = candidate.token_id == self.choice.token_id
             row = name(candidate, is_chosen, first, glyphs)
@@ -139,7 +139,7 @@ class TemperatureTable(Widget):
             rows.append(row)
         return rows
 
-    def shown(self) -> list[int]:
+    def visible_indices(self) -> list[int]:
         """Indices of the candidates that fit, the chosen one among them; none that is cut at every temperature."""
         indices = [
             index
@@ -147,7 +147,10 @@ class TemperatureTable(Widget):
             if candidate.token_id == self.choice.token_id or any(stage.probs[index] for stage in self.stages)
         ]
         candidates = tuple(self.choice.candidates[index] for index in indices)
-        return [indices[k] for k in CandidateTable(replace(self.choice, candidates=candidates), self.limit).shown()]
+        return [
+            indices[k]
+            for k in CandidateTable(replace(self.choice, candidates=candidates), self.limit).visible_indices()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ class DrawTable(Widget):
             cell(f" drawn again {plural(total, 'time')}", bars + NUMBER, DIM, glyphs=glyphs),
         ]
         rows = [heading]
-        indices = CandidateTable(self.choice, self.limit).shown()
+        indices = CandidateTable(self.choice, self.limit).visible_indices()
         for index in indices:
             candidate = self.choice.candidates[index]
             is_chosen = candidate.token_id == self.choice.token_id

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tokenglass.cli.terminal.terminal import visible
 from tokenglass.cli.widgets.token_text import Ramp, ramp_of, ranges
-from tokenglass.cli.widgets.widget import DIM, Glyphs, Row, Widget, glyphs_of, labelled
+from tokenglass.cli.widgets.widget import DIM, Glyphs, Row, Widget, glyphs_of, label_fields
 from tokenglass.model.measuring.scoring import GivenText, surprise
 from tokenglass.model.records.steps import Choice
 
@@ -74,11 +74,11 @@ def drawn_line(line: Sequence[Part], console: Console) -> RenderableType:
     for part in line:
         style = styles[part.level]
         hidden = part.level and part.text.isspace()  # a colour needs ink
-        text.append(shown(part.text, glyphs), style + Style(underline=True) if hidden else style)
+        text.append(printable(part.text, glyphs), style + Style(underline=True) if hidden else style)
     return text
 
 
-def shown(text: str, glyphs: Glyphs) -> str:
+def printable(text: str, glyphs: Glyphs) -> str:
     """What a terminal may get of the text, in one row."""
     safe = visible(text, ascii_only=glyphs.ascii_only)
     return safe.replace("\n", "\\n" if glyphs.ascii_only else "↵").replace("\t", "    ")
@@ -94,7 +94,7 @@ class LetteredLine(Widget):
         rows: list[Row] = []
         text, marks, used = "", "", 0
         for part in self.line:
-            for char in shown(part.text, glyphs):
+            for char in printable(part.text, glyphs):
                 cells = cell_len(char)
                 if used + cells > width:
                     rows += drawn_rows(text, marks)
@@ -118,6 +118,6 @@ class SurpriseLegend(Widget):
         told = ranges(BITS, "bits", glyphs)
         if self.ramp is None:
             fields = [[Segment(f"{letter} {text}")] for letter, text in zip(LETTERS[1:], told[1:], strict=True)]
-            return labelled("marks", fields, width, glyphs, gap=2)
+            return label_fields("marks", fields, width, glyphs, gap=2)
         fields = [[Segment(text, style)] for text, style in zip(told, self.ramp, strict=True)]
-        return labelled("text", fields, width, glyphs, gap=2)
+        return label_fields("text", fields, width, glyphs, gap=2)

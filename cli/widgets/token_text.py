@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 
-from tokenglass.cli.widgets.widget import PLAIN, Glyphs, Row, Widget, labelled
+from tokenglass.cli.widgets.widget import PLAIN, Glyphs, Row, Widget, label_fields
 from tokenglass.model.records.steps import Choice
 
 ColorBy = Literal["none", "probability", "entropy"]
@@ -82,4 +82,4 @@ class Legend(Widget):
         else:
             name, told = "entropy", ranges(ENTROPIES, "bits", glyphs)
         fields = [[Segment(text, style)] for text, style in zip(told, self.ramp, strict=True)]
-        return labelled("text", [[Segment(name)], *fields], width, glyphs, gap=2)
+        return label_fields("text", [[Segment(name)], *fields], width, glyphs, gap=2)

@@ -17,7 +17,7 @@ NUMBER = 9  # cells of a log-probability
 
 
 @dataclass(frozen=True, slots=True)
-class Twig:
+class BranchRow:
     """One stretch of a text, without a fork in it; its numbers are those of the whole text up to its end.
 
     `lines` tells for each fork before it whether another way follows below.
@@ -35,32 +35,32 @@ class Twig:
 
 @dataclass(frozen=True, slots=True)
 class TreeTable(Widget):
-    """At most `limit` twigs, the highlighted one among them."""
+    """At most `limit` branches, the highlighted one among them."""
 
-    twigs: Sequence[Twig]
+    branches: Sequence[BranchRow]
     highlighted: int
     limit: int = 1000
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        first = min(max(0, self.highlighted - self.limit // 2), max(0, len(self.twigs) - self.limit))
-        shown = range(first, min(len(self.twigs), first + self.limit))
+        first = min(max(0, self.highlighted - self.limit // 2), max(0, len(self.branches) - self.limit))
+        shown = range(first, min(len(self.branches), first + self.limit))
         return [heading(width), *(self.row(index, width, glyphs) for index in shown)]
 
     def row(self, index: int, width: int, glyphs: Glyphs) -> Row:
-        twig = self.twigs[index]
+        branch = self.branches[index]
         room = text_room(width)
-        guides = branch_lines(twig, glyphs)[-room // 2 :] if room > 1 else ""
-        style = BOLD + CHOSEN if twig.here else PLAIN
+        guides = branch_lines(branch, glyphs)[-room // 2 :] if room > 1 else ""
+        style = BOLD + CHOSEN if branch.here else PLAIN
         if index == self.highlighted:
             style += Style(reverse=True)
-        text = ends_of(on_one_line(twig.text, glyphs), room - cell_len(guides), glyphs)
+        text = ends_of(on_one_line(branch.text, glyphs), room - cell_len(guides), glyphs)
         padding = " " * (room - cell_len(guides) - cell_len(text))
         return [
             Segment(f" {glyphs.marker if index == self.highlighted else ' '} ", CHOSEN + BOLD),
             Segment(guides, DIM),
             Segment(text, style),
-            Segment(f"{padding} {sign(twig, glyphs)}", BOLD),
-            *numbers(twig, width, glyphs),
+            Segment(f"{padding} {sign(branch, glyphs)}", BOLD),
+            *numbers(branch, width, glyphs),
         ]
 
 
@@ -81,28 +81,28 @@ def heading(width: int) -> Row:
     return [Segment("   "), cell("text", text_room(width) + 2, DIM), *names]
 
 
-def numbers(twig: Twig, width: int, glyphs: Glyphs) -> Row:
-    told = {"tokens": f"{twig.tokens:,}", "logprob": glyphs.none, "a token": glyphs.none}
-    if twig.per_token is not None:
-        told |= {"logprob": f"{twig.logprob:.2f}", "a token": f"{twig.per_token:.2f}"}
+def numbers(branch: BranchRow, width: int, glyphs: Glyphs) -> Row:
+    told = {"tokens": f"{branch.tokens:,}", "logprob": glyphs.none, "a token": glyphs.none}
+    if branch.per_token is not None:
+        told |= {"logprob": f"{branch.logprob:.2f}", "a token": f"{branch.per_token:.2f}"}
     return [cell(told[name], cells, right=True, glyphs=glyphs) for name, cells in columns(width)]
 
 
-def sign(twig: Twig, glyphs: Glyphs) -> str:
+def sign(branch: BranchRow, glyphs: Glyphs) -> str:
     """Whether the text stands at its end, or was marked there."""
-    if twig.here:
+    if branch.here:
         return "@" if glyphs.ascii_only else "●"
-    return ("*" if glyphs.ascii_only else "◆") if twig.marked else " "
+    return ("*" if glyphs.ascii_only else "◆") if branch.marked else " "
 
 
-def branch_lines(twig: Twig, glyphs: Glyphs) -> str:
+def branch_lines(branch: BranchRow, glyphs: Glyphs) -> str:
     """The lines that lead from the forks before it to this row."""
     down, side, last = ("| ", "|-", "`-") if glyphs.ascii_only else ("│ ", "├─", "└─")
-    drawn = "".join(down if more else "  " for more in twig.lines[:-1])
-    if not twig.lines:
+    drawn = "".join(down if more else "  " for more in branch.lines[:-1])
+    if not branch.lines:
         return drawn
-    more = twig.lines[-1]
-    return drawn + ((side if more else last) if twig.forked else (down if more else "  "))
+    more = branch.lines[-1]
+    return drawn + ((side if more else last) if branch.forked else (down if more else "  "))
 
 
 def on_one_line(text: str, glyphs: Glyphs) -> str:

@@ -125,7 +125,7 @@ def curve(values: Sequence[float], width: int, glyphs: Glyphs) -> str:
     return "".join(glyphs.heights[round(share * highest)] for share in shares)
 
 
-def labelled(label: str, fields: Sequence[Row], width: int, glyphs: Glyphs, gap: int = 3) -> list[Row]:
+def label_fields(label: str, fields: Sequence[Row], width: int, glyphs: Glyphs, gap: int = 3) -> list[Row]:
     """A label and fields beside it, continued on further rows where they do not fit in one."""
     wide = width >= 60
     first = max(len(label) + 2, 8) if wide else len(label) + 2 if label else 1

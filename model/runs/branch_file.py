@@ -92,14 +92,14 @@ def read_tree(path: Path) -> SavedTree:
         raise TraceError(f"{path}: no tree of `tokenglass pick` of version {VERSION}; s in pick saves one")
     try:
         run = from_dict(Run, content.get("run"))
-        nodes = [node for node in listed(content, "nodes") if isinstance(node, dict)]
+        nodes = [node for node in read_list(content, "nodes") if isinstance(node, dict)]
         choices = tuple(from_dict(Choice, node) for node in nodes[1:])
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from None
     places = range(len(nodes))
     parents: tuple[Any, ...] = tuple(node.get("parent") for node in nodes[1:])
     draws = tuple(node.get("draws", 0) for node in nodes)
-    here, trail = content.get("here", 0), tuple(listed(content, "trail"))
+    here, trail = content.get("here", 0), tuple(read_list(content, "trail"))
     whole = all(type(number) is int for number in (*parents, *draws, here, *trail))
     if (
         not nodes
@@ -113,7 +113,7 @@ def read_tree(path: Path) -> SavedTree:
     return SavedTree(path, run, parents, choices, draws, marked, here, trail)
 
 
-def listed(content: dict[str, Any], name: str) -> list[Any]:
+def read_list(content: dict[str, Any], name: str) -> list[Any]:
     """A list of the file, empty where it has none."""
     value = content.get(name)
     return value if isinstance(value, list) else []
