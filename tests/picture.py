@@ -1,8 +1,9 @@
-"""The picture in the README: a real run of the bundled model, kept as a trace and drawn from it.
+"""The pictures in the README: a real run of the bundled model, kept as a trace and drawn from it.
 
     python tests/picture.py
 
-makes the run anew (fixed prompt and seed) and writes tests/picture/run.jsonl and tests/picture/run.svg.
+makes the run anew (fixed prompt and seed) and writes tests/picture/run.jsonl, run.svg and, where there is Chromium, a
+picture of its page, page.png.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import io
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from browser import CHROMIUM
 from rich.console import Console
 from rich.segment import Segment, Segments
 
@@ -59,6 +62,22 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     TRACE.write_bytes(fresh_run())
     PICTURE.write_text(draw(TRACE.read_text().splitlines()))
+    if CHROMIUM is not None:
+        photograph_page(CHROMIUM)
+
+
+def photograph_page(chromium: str) -> None:
+    """What `tokenglass export --html` makes of the run, in a window of 1000x480."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        with page.open("wb") as out:
+            subprocess.run(
+                [Path(sys.executable).parent / "tokenglass", "export", TRACE, "--html"], stdout=out, check=True
+            )
+        options = ("--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,480")
+        subprocess.run(
+            [chromium, *options, f"--screenshot={FOLDER / 'page.png'}", page.as_uri()], capture_output=True, check=True
+        )
 
 
 def fresh_run() -> bytes:
