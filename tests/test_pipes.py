@@ -167,6 +167,8 @@ def test_a_second_ctrl_c_quits_even_while_the_model_is_loading() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
+        # A job in the background ignores it, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (a single call of the system)
     )
     assert process.stderr is not None
     assert process.stderr.readline() == b"loading\n"

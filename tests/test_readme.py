@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from responses import CHAT
-from shell import ENVIRONMENT, bash
+from shell import ENVIRONMENT, bash, generate
 from test_chat import CHATML, chat_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
@@ -45,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "story.txt").write_text("Once upon a time there was a fox. It met a hen.\n")
     (folder / "response.json").write_text(json.dumps(CHAT))
     (folder / "letter.txt").write_text("Dear fox, come and see the hen.\n")
+    other = generate("The hen", "-n", "40", "--seed", "2", "--trace", str(folder / "other.jsonl"))
+    assert other.returncode == 0, other.stderr
     pulled = folder / "store" / "models" / "smollm2"
     pulled.mkdir(parents=True)
     chat_checkpoint(pulled, CHATML)
