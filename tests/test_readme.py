@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "story.txt").write_text("Once upon a time there was a fox. It met a hen.\n")
     (folder / "response.json").write_text(json.dumps(CHAT))
     (folder / "letter.txt").write_text("Dear fox, come and see the hen.\n")
-    other = generate("The hen", "-n", "40", "--seed", "2", "--trace", str(folder / "other.jsonl"))
+    other = generate("The fox", "-n", "40", "--seed", "2", "--trace", str(folder / "other.jsonl"))
     assert other.returncode == 0, other.stderr
     pulled = folder / "store" / "models" / "smollm2"
     pulled.mkdir(parents=True)
