@@ -101,7 +101,7 @@ class Moment:
             if candidate["removed_by"] is not None:
                 assert f"cut by {candidate['removed_by']}" in fate
             else:
-                final = re.search(f"({PERCENT})$", fate)
+                final = re.match(rf" +({PERCENT})", fate)
                 assert final is not None
                 assert is_percent(final[1], candidate["prob"])
 
