@@ -23,7 +23,9 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def laid_out(text: str, columns: int) -> list[str]:
-    """The lines of a text whose last paragraph is open: its words are not cut, as `textwrap` has it."""
+    """The lines of a text whose last paragraph is open: its words are not cut, as `textwrap` has it, and the last four
+    columns stay free where there is room."""
     *ended, last = text.split("\n")
-    words = textwrap.wrap(last, min(columns, 100), break_on_hyphens=False) or [""]
+    room = columns - 4 if columns >= 48 else columns
+    words = textwrap.wrap(last, min(room, 100), break_on_hyphens=False) or [""]
     return [*(wrapped("\n".join(ended), columns) if ended else []), *words]

@@ -15,10 +15,17 @@ from tokenglass.cli.terminal.terminal import visible
 Row = list[Segment]
 
 READABLE = 100  # columns: longer lines are hard to read
+MARGIN, ROOMY = 4, 48  # cells right of what is redrawn; columns from which on there is room for them
 TAB = 8
 BLANKS = " \t"
 JOINER = "\u200d"  # makes one sign of those on both sides
 NOT_FIRST, NOT_LAST = ("Pe", "Pf", "Po"), ("Ps", "Pi")  # punctuation that closes, or opens
+
+
+def width_to_draw(width: int) -> int:
+    """Cells that what is redrawn may take: rows that end short of the edge stay whole while a window is dragged
+    narrower, where a terminal that wraps anew would push what does not fit into its scrollback."""
+    return width - MARGIN if width >= ROOMY else width
 
 
 def line_starts(text: str, width: int) -> list[int]:

@@ -16,12 +16,13 @@ from rich.segment import Segment
 from tokenglass.cli.terminal.console import make_console, size
 from tokenglass.cli.terminal.region import Region
 from tokenglass.cli.terminal.session import POLL, Key, Session
+from tokenglass.cli.terminal.wrapping import width_to_draw
 from tokenglass.cli.views.pace import MAX, Pace, Schedule
 from tokenglass.cli.views.seeking import NEAR_TIE, SURPRISE, Entry, Goal, Moment, Past, RereadPast
 from tokenglass.cli.views.unfolding import Unfolding
 from tokenglass.cli.views.view import Setting, View
 from tokenglass.cli.widgets.lines import Keys
-from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height, panel_width
+from tokenglass.cli.widgets.panel import Panel, Progress, Size, panel_height
 from tokenglass.cli.widgets.token_text import ColorBy, ramp_of, styled_token, token_style
 from tokenglass.cli.widgets.widget import DIM, Row, Widget, glyphs_of
 from tokenglass.model.records.steps import Choice, Finish, Record, Step, Totals
@@ -343,7 +344,7 @@ class LiveSession(Session):
             self._highlighted,
             self._unfolding.tables(self._choice),
         )
-        rows = panel.rows(panel_width(width), glyphs_of(self._view.console.options))
+        rows = panel.rows(width_to_draw(width), glyphs_of(self._view.console.options))
         if self._progress.finish is None:
             self._tallest = max(self._tallest, len(rows))
             rows += [[] for _ in range(self._tallest - len(rows))]

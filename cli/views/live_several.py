@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.segment import Segment
 
 from tokenglass.cli.terminal.console import size
+from tokenglass.cli.terminal.wrapping import width_to_draw
 from tokenglass.cli.views.live import LiveSession, LiveView
 from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.views.seeking import Goal, Moment
 from tokenglass.cli.widgets.beams import SeveralPanel
 from tokenglass.cli.widgets.lines import Rule
-from tokenglass.cli.widgets.panel import Size, panel_height, panel_width
+from tokenglass.cli.widgets.panel import Size, panel_height
 from tokenglass.cli.widgets.texts import Texts
 from tokenglass.cli.widgets.widget import Row, glyphs_of
 from tokenglass.model.records.steps import Finish, Record, Step
@@ -121,7 +122,7 @@ class SeveralSession(LiveSession):
             most = min(most, 4)
         keys = self._keys() if self._reads and self._can_wait and not self._complete else None
         panel = SeveralPanel(self._texts_looked_at(), most, keys, self._behind)
-        rows = panel.rows(panel_width(width), glyphs_of(self._view.console.options))
+        rows = panel.rows(width_to_draw(width), glyphs_of(self._view.console.options))
         if not self._complete:
             self._tallest = max(self._tallest, len(rows))
             rows += [[] for _ in range(self._tallest - len(rows))]

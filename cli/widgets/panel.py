@@ -23,7 +23,6 @@ from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, lab
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
 from tokenglass.model.runs.run import Run
 
-MARGIN, ROOMY = 4, 48  # cells right of the panel; columns from which on there is room for them
 Size = Literal["full", "slim", "off"]
 
 
@@ -196,12 +195,6 @@ class Panel(Widget):
 def placeholder(detail: int) -> list[Row]:
     """Rows that the table will need beside its candidates: the heading and the sums."""
     return [[] for _ in range((detail >= 5) + (detail >= 4))]
-
-
-def panel_width(width: int) -> int:
-    """Cells that the panel may take: rows that end short of the edge stay whole while a window is dragged narrower,
-    where a terminal that wraps anew would push what does not fit into its scrollback."""
-    return width - MARGIN if width >= ROOMY else width
 
 
 def panel_height(width: int, height: int) -> int:
