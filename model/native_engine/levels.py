@@ -10,8 +10,8 @@ import tokenglass
 from tokenglass.model.native_engine.folder import is_intact
 from tokenglass.model.native_engine.sources import LEVELS, sources_key
 
-BESIDE = Path(__file__).parent / "kernels"  # where CMakeLists.txt puts them
-INSTALLED = "model/native_engine/kernels"  # the same in a package installed in place: its sources are another folder
+ROOT = Path(__file__).parents[2]  # of the package
+INSTALLED = "model/native_engine/kernels"  # where CMakeLists.txt puts them in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,21 @@ def usable_levels(levels: Sequence[Level], flags: Set[str]) -> list[Level]:
 def installed_library(levels: Iterable[Level], folders: Sequence[Path] | None = None) -> Path | None:
     """The library of the first of these levels that is installed; None where there is none, or that one is damaged
     or was compiled from other sources."""
-    if folders is None:
-        folders = [BESIDE] if BESIDE.is_dir() else [Path(root) / INSTALLED for root in tokenglass.__path__]
     for level in levels:
-        libraries = [library for folder in folders for library in folder.glob(f"{level.name}.*.so")]
+        libraries = [
+            library
+            for folder in (kernel_folders() if folders is None else folders)
+            for library in folder.glob(f"{level.name}.*.so")
+        ]
         if libraries:
             key = f"{level.name}.{sources_key()}"
             return next((library for library in libraries if is_intact(library, key)), None)
     return None
+
+
+def kernel_folders() -> list[Path]:
+    """Where compiled kernels may lie: beside the sources; of a checkout that is installed in place, in site-packages,
+    which is another folder of the same package."""
+    if not (ROOT / "pyproject.toml").is_file():
+        return [ROOT / INSTALLED]
+    return [Path(root) / INSTALLED for root in tokenglass.__path__]
