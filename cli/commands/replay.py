@@ -212,7 +212,7 @@ def paced(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | 
     pace = Pace(speed, is_recorded=speed > 0)
     start = step_number(begin) if begin else None
     if isinstance(view, Counted):
-        return replace(view, view=replace(view.view, pace=pace, start=start))  # type: ignore[type-var]
+        return replace(view, view=replace(view.view, pace=pace, start=start))  # type: ignore[type-var]  # every live view
     assert isinstance(view, LiveView)
     return replace(view, pace=pace, start=start, reread=reread)
 
