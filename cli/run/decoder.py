@@ -1,25 +1,18 @@
-"""The way of decoding that the options ask for."""
+"""Whether a run can be decoded as the options ask for it, and who explains its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.search import SearchOptions
-from tokenglass.cli.run.several import decode_several
-from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES, ModeSettings, decode_job
+from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES, ModeSettings
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
-    import threading
-
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.cache import KVCache
     from tokenglass.model.inspection.explainer import Explainer
     from tokenglass.model.loading import LoadedModel, OpenedModel
-    from tokenglass.model.records.steps import Record
-    from tokenglass.model.sampling.stages import ChoiceLog
 
 
 def check_run(
@@ -35,29 +28,6 @@ def check_run(
     MODES[mode.name].check(request, mode, opened.checkpoint.config.mask_token_id)
     if request.constraint is not None:
         request.constraint.check()
-
-
-def records_of(
-    loaded: LoadedModel,
-    request: Request,
-    mode: ModeSettings,
-    search: SearchOptions,
-    interrupt: threading.Event,
-    cache: KVCache | None = None,
-    draft: LoadedModel | None = None,
-    log: ChoiceLog | None = None,
-) -> Iterator[Record]:
-    """The records of a run that was checked, over that cache where one is given; `draft` is the model that guesses,
-    `log` keeps what the choices are made of.
-
-    Raises what the mode raises.
-    """
-    from tokenglass.model.decoding.job import Job
-
-    job = Job.of(loaded, request, interrupt, cache, draft)
-    if log is not None:
-        job = replace(job, keep=log.keep)
-    return decode_several(job, search) if search.is_several else decode_job(job, mode)
 
 
 def new_explainer(loaded: LoadedModel, request: Request, cache: KVCache | None = None) -> tuple[KVCache, Explainer]:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ColorBy, ViewOptions
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.records.steps import Record
-
-if TYPE_CHECKING:
-    from tokenglass.model.decoding.beam_search import BeamParameters
-    from tokenglass.model.decoding.job import Job
 
 
 def check_several(request: Request, search: SearchOptions, view: ViewOptions) -> Request:
@@ -32,25 +25,10 @@ def check_several(request: Request, search: SearchOptions, view: ViewOptions) ->
         return request
     if search.num_samples > search.beams:
         raise ParameterError(f"--num-samples {search.num_samples} is more than --beams {search.beams} can give")
+    from tokenglass.cli.run.session import search_settings
     from tokenglass.model.decoding.beams import check_beams
+    from tokenglass.model.sources.local import beam_parameters
 
-    beam_parameters(search)
+    beam_parameters(search_settings(search, request.seed))
     check_beams(request)
     return replace(request, sampling=request.sampling.replace(temperature=0.0))
-
-
-def decode_several(job: Job, search: SearchOptions) -> Iterator[Record]:
-    """The records of all texts. Raises ParameterError, PromptError."""
-    from tokenglass.model.decoding.beams import decode_beams
-    from tokenglass.model.decoding.samples import decode_samples
-
-    if search.beams == 1:
-        return decode_samples(job, search.num_samples)
-    return decode_beams(job, beam_parameters(search))
-
-
-def beam_parameters(search: SearchOptions) -> BeamParameters:
-    """Raises ParameterError."""
-    from tokenglass.model.decoding.beam_search import BeamParameters
-
-    return BeamParameters(search.beams, search.length_penalty, search.early_stopping)
