@@ -15,6 +15,7 @@ import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_parts import compiled
 from pairs import load_pair
 
 from tokenglass.model.checkpoint.store import bundled_folder
@@ -24,8 +25,9 @@ from tokenglass.model.measuring import scoring
 from tokenglass.model.measuring.completions import completion
 from tokenglass.model.measuring.quality import log_softmax
 from tokenglass.model.measuring.scoring import GivenText, Score, score_of, score_tokens, windows
+from tokenglass.model.native_engine import measure as kernels
 from tokenglass.model.records.steps import Choice
-from tokenglass.model.sampling.raw import Raw, measure_rows
+from tokenglass.model.sampling.raw import MeasureRows, Raw, measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
 
 TEXT = "Once upon a time there was a fox — naïve, 日本 👩‍👩‍👧‍👦 — who lived in the forest. The fox said hello.\n" * 3
@@ -111,11 +113,17 @@ def test_rank_entropy_and_the_most_probable_are_those_of_the_whole_distribution(
 LOGIT = st.one_of(st.floats(-40, 40, width=32), st.sampled_from([0.0, 1.0, -math.inf]))  # ties, and the impossible
 
 
-@given(rows=st.lists(st.lists(LOGIT, min_size=5, max_size=5), min_size=1, max_size=6), data=st.data())
-def test_rows_together_have_the_numbers_that_each_has_alone(rows: list[list[float]], data: st.DataObject) -> None:
+BOTH = pytest.mark.parametrize("measure", [measure_rows, kernels.MeasureRows(compiled())], ids=["numpy", "kernels"])
+
+
+@BOTH
+@given(rows=st.lists(st.lists(LOGIT, min_size=37, max_size=37), min_size=1, max_size=6), data=st.data())
+def test_rows_together_have_the_numbers_that_each_has_alone(
+    measure: MeasureRows, rows: list[list[float]], data: st.DataObject
+) -> None:
     logits = np.array([[*row, 0.5] for row in rows], np.float32)
-    token_ids = np.array(data.draw(st.lists(st.integers(0, 5), min_size=len(rows), max_size=len(rows))))
-    found = measure_rows(logits, token_ids)
+    token_ids = np.array(data.draw(st.lists(st.integers(0, 37), min_size=len(rows), max_size=len(rows))))
+    found = measure(logits, token_ids)
     for row, token_id in enumerate(token_ids.tolist()):
         raw = Raw.of(logits[row], 1)
         assert found.logprobs[row] == pytest.approx(raw.logprobs(np.array([token_id]))[0], abs=1e-12)
@@ -123,10 +131,11 @@ def test_rows_together_have_the_numbers_that_each_has_alone(rows: list[list[floa
         assert found.ranks[row] == raw.rank(token_id)
 
 
+@BOTH
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_logits_that_are_no_numbers_are_refused(measure: MeasureRows, bad: float) -> None:
     with pytest.raises(EngineError, match="not numbers"):
-        measure_rows(np.array([[0.0, 1.0], [0.0, bad]], np.float32), np.array([0, 0]))
+        measure(np.array([[0.0, 1.0], [0.0, bad]], np.float32), np.array([0, 0]))
 
 
 @given(length=st.integers(0, 200), size=st.integers(2, 50), data=st.data())

@@ -13,7 +13,6 @@ from tokenglass.model.engine.cache import KVCache, common_prefix
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.measuring.scoring import LOGITS
-from tokenglass.model.sampling.raw import measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
 
 MOST_ROWS = 16  # answers in one pass
@@ -162,7 +161,7 @@ class Chooser:
             cache.select([0] * (1 + len(rows)))  # the first stays as it is
             passed = engine.forward([(), *(answers[row][:-1] for row in rows)], cache, last=None)
             for row, after in zip(rows, passed[1:], strict=True):
-                found[row] += measure_rows(after, np.array(answers[row][1:])).logprobs.tolist()
+                found[row] += engine.measure_rows(after, np.array(answers[row][1:])).logprobs.tolist()
             cache.select([0])
         return found
 

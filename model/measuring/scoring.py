@@ -11,7 +11,6 @@ import numpy as np
 from tokenglass.model.engine.engine import Engine, Logits, check_ids
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Candidate, Choice
-from tokenglass.model.sampling.raw import measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
 
 LOGITS = 32 * 2**20  # bytes of them that are held at once, whatever the length of the text
@@ -190,7 +189,7 @@ def given_choices(
     engine: Engine, tokenizer: Tokenizer, rows: Logits, position: int, token_ids: Sequence[int], top: int
 ) -> Iterator[Choice]:
     """The tokens from `position` on, each as its row of logits (tokens, vocab) has it."""
-    numbers = measure_rows(rows, np.asarray(token_ids))
+    numbers = engine.measure_rows(rows, np.asarray(token_ids))
     columns = (numbers.logprobs.tolist(), numbers.ranks.tolist(), numbers.entropies.tolist())
     for row, (token_id, logprob, rank, entropy) in enumerate(zip(token_ids, *columns, strict=True)):
         yield Choice(

@@ -18,7 +18,7 @@ from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
-from tokenglass.model.native_engine.measure import Measure
+from tokenglass.model.native_engine.measure import Measure, MeasureRows
 from tokenglass.model.native_engine.program import FLOATS, Program
 from tokenglass.model.native_engine.structures import Pass, PassRow, Sizes
 
@@ -57,6 +57,7 @@ class NativeEngine:
         )
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
+        self.measure_rows = MeasureRows(library)
 
     @property
     def limit(self) -> int:

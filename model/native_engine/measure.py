@@ -1,4 +1,4 @@
-"""The raw distribution of one position, measured by the kernels. No torch here."""
+"""The raw distribution of one position, or one token's numbers in each of several, measured by the kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from tokenglass.model.native_engine.structures import Measurement
 from tokenglass.model.sampling.head import Head
-from tokenglass.model.sampling.provenance import Logits
-from tokenglass.model.sampling.raw import Raw, not_numbers
+from tokenglass.model.sampling.provenance import Ints, Logits
+from tokenglass.model.sampling.raw import Raw, RowNumbers, measure_rows, not_numbers
 
 ROOM = 4  # times the tokens that are asked for: more are found where many are about as probable
 MAX_WANTED = 4096  # tokens that are found for a flat distribution
+SUMS = np.dtype(Measurement)
 
 
 class Measure:
@@ -42,3 +43,23 @@ class Measure:
             room = size
         head = Head(token_ids[: measurement.count], values[: measurement.count], bool(measurement.complete))
         return Raw(logits, measurement.peak, measurement.mass, measurement.weighted, head)
+
+
+class MeasureRows:
+    """Does what `measure_rows` does, in one call that starts no threads."""
+
+    def __init__(self, library: ctypes.CDLL):
+        self._measure = library.tokenglass_measure_rows
+        self._measure.argtypes = [c_void_p, c_int64, c_int64, c_void_p, c_void_p]
+        self._measure.restype = None
+
+    def __call__(self, logits: Logits, token_ids: Ints) -> RowNumbers:
+        """Raises what `measure_rows` raises, and IndexError for an id that has no logit."""
+        if logits.dtype != np.float32 or not logits.flags.c_contiguous:
+            return measure_rows(logits, token_ids)
+        own = np.take_along_axis(logits, token_ids[:, None], 1)[:, 0].astype(np.float64)
+        ids, sums = np.ascontiguousarray(token_ids, np.int64), np.empty(len(logits), SUMS)
+        self._measure(logits.ctypes.data, *logits.shape, ids.ctypes.data, sums.ctypes.data)
+        if not np.isfinite(sums["peak"]).all():
+            raise not_numbers()
+        return RowNumbers.of_sums(own - sums["peak"], sums["mass"], sums["weighted"], sums["count"])

@@ -70,6 +70,11 @@ class RowNumbers:
     ranks: Ints
     entropies: Floats
 
+    @staticmethod
+    def of_sums(below: Floats, mass: Floats, weighted: Floats, ranks: Ints) -> RowNumbers:
+        """From how far each token lies from its row's peak, and from what `Raw` calls mass and weighted."""
+        return RowNumbers(below - np.log(mass), ranks, (np.log(mass) - weighted / mass) / math.log(2))
+
 
 def measure_rows(logits: Logits, token_ids: Ints) -> RowNumbers:
     """One token's numbers in each row (rows, vocab), a few rows at once: many positions cost no step of Python each.
@@ -77,26 +82,24 @@ def measure_rows(logits: Logits, token_ids: Ints) -> RowNumbers:
     Raises EngineError as `Raw.of` does.
     """
     rows, size = logits.shape
-    found = RowNumbers(np.empty(rows), np.empty(rows, np.int64), np.empty(rows))
+    own = np.take_along_axis(logits, token_ids[:, None], 1)
+    peaks = logits.max(1, keepdims=True).astype(np.float64)
+    if not np.isfinite(peaks).all():
+        raise not_numbers()
+    mass, weighted, ranks = np.empty(rows), np.empty(rows), np.empty(rows, np.int64)
     at_once = max(1, BLOCK // size)
     for start in range(0, rows, at_once):
-        part, ids = logits[start : start + at_once], token_ids[start : start + at_once, None]
-        own, peak = np.take_along_axis(part, ids, 1), part.max(1, keepdims=True)
-        if not np.isfinite(peak).all():
-            raise not_numbers()
-        below = part.astype(np.float64)
-        below -= peak
+        here = slice(start, start + at_once)
+        part = logits[here]
+        below = part - peaks[here]
         weights = np.exp(below)
-        mass = weights.sum(1)
-        weights *= np.maximum(below, LEAST, out=below)
-        here = slice(start, start + len(part))
-        found.logprobs[here] = own[:, 0].astype(np.float64) - peak[:, 0] - np.log(mass)
-        found.entropies[here] = (np.log(mass) - weights.sum(1) / mass) / math.log(2)
-        found.ranks[here] = 1 + np.count_nonzero(part > own, axis=1)
-        equal = part == own
+        mass[here] = weights.sum(1)
+        weighted[here] = (weights * np.maximum(below, LEAST)).sum(1)
+        ranks[here] = 1 + np.count_nonzero(part > own[here], axis=1)
+        equal = part == own[here]
         for row in (np.count_nonzero(equal, axis=1) > 1).nonzero()[0]:
-            found.ranks[start + row] += int(equal[row, : ids[row, 0]].sum())
-    return found
+            ranks[start + row] += int(equal[row, : token_ids[start + row]].sum())
+    return RowNumbers.of_sums((own - peaks)[:, 0], mass, weighted, ranks)
 
 
 def below_peak(logits: Logits, peak: float) -> Floats:
@@ -139,3 +142,4 @@ def as_array(logits: Any) -> Logits:
 
 
 Measure = Callable[[Logits, int], Raw]  # what `Raw.of` does: an engine may have a faster way
+MeasureRows = Callable[[Logits, Ints], RowNumbers]  # what `measure_rows` does, likewise

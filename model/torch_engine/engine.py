@@ -16,7 +16,7 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
-from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.sampling.raw import Raw, measure_rows
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
 from tokenglass.model.torch_engine.transformer import PassView, Transformer
@@ -28,6 +28,7 @@ class TorchEngine:
     """A transformer in this process."""
 
     measure = staticmethod(Raw.of)
+    measure_rows = staticmethod(measure_rows)
 
     def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype):
         self.model = model

@@ -155,12 +155,8 @@ static long collect(const float *logits, long size, double peak, double floor, l
     return count;
 }
 
-// The most probable tokens of logits (size,) in order: at least `wanted` where as many are possible, and more where those
-// hold too little of the mass. `ids` and `below` take twice `room`, and mean nothing where there are more than `room`.
-// `below` tells how far each lies under the peak; a token that is not told lies lower than all of these. The peak is no
-// number where a logit is none.
-void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
-                        Measurement *out) {
+// The peak of logits (size,) and the sums over the exponentials. The peak is no number where a logit is none.
+static Measurement sums_of(const float *logits, long size) {
     vec most = splat(-INFINITY);
     ivec none = isplat(0);
     for (long i = 0; i < size; i += LANES) {
@@ -170,16 +166,26 @@ void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64
         if (some < LANES) value = blend(iota() < (int32_t)some, value, splat(-INFINITY));
         most = larger(value, most);
     }
-    double peak = any_of((lvec)none) ? NAN : lane_max(most);
-    *out = (Measurement){.peak = peak};
-    if (!isfinite(peak)) return;
+    Measurement sums = {.peak = any_of((lvec)none) ? NAN : lane_max(most)};
+    if (!isfinite(sums.peak)) return sums;
     dvec mass = {0}, weighted = {0};
     for (long i = 0; i < size; i += DOUBLES) {
-        dvec x = load_doubles(logits + i, size - i) - peak, power = exp_of_double(x);
+        dvec x = load_doubles(logits + i, size - i) - sums.peak, power = exp_of_double(x);
         mass += power;
         weighted += power * (dvec)((lvec)x & (x >= LEAST_EXPONENT));
     }
-    UNROLL for (int d = 0; d < DOUBLES; d++) out->mass += mass[d], out->weighted += weighted[d];
+    UNROLL for (int d = 0; d < DOUBLES; d++) sums.mass += mass[d], sums.weighted += weighted[d];
+    return sums;
+}
+
+// The most probable tokens of logits (size,) in order: at least `wanted` where as many are possible, and more where those
+// hold too little of the mass. `ids` and `below` take twice `room`, and mean nothing where there are more than `room`.
+// `below` tells how far each lies under the peak; a token that is not told lies lower than all of these.
+void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
+                        Measurement *out) {
+    *out = sums_of(logits, size);
+    if (!isfinite(out->peak)) return;
+    double peak = out->peak;
     while (1) {
         float least = floor_of(logits, size, wanted);
         out->count = collect(logits, size, peak, (double)least - peak, room, ids, below);
@@ -191,4 +197,16 @@ void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64
         wanted *= WIDENING_FACTOR;
     }
     if (out->count <= room) radix_sort(ids, below, out->count, ids + room, below + room);
+}
+
+// The sums of each of several rows of logits (rows, size), and in `count` the rank of one token of it: 1 for the highest.
+void tokenglass_measure_rows(const float *logits, int64_t rows, int64_t size, const int64_t *ids, Measurement *out) {
+    for (int64_t r = 0; r < rows; r++, logits += size) {
+        float own = logits[ids[r]];
+        int64_t rank = 1;
+        for (int64_t i = 0; i < size; i++) rank += logits[i] > own;
+        for (int64_t i = 0; i < ids[r]; i++) rank += logits[i] == own;
+        out[r] = sums_of(logits, size);
+        out[r].count = rank;
+    }
 }
