@@ -38,8 +38,15 @@ def watch_store(work: Generator[Progress, None, None], opening: Opening = NO_OPE
         say(str(done))
 
 
-def watch_steps(steps: Iterator[Item], doing: str, total: int, count: Callable[[Item], int]) -> Iterator[Item]:
+def watch_steps(
+    steps: Iterator[Item], doing: str, total: int, count: Callable[[Item], int], opening: Opening = NO_OPENING
+) -> Iterator[Item]:
     """The same steps; `count` says how much of `total` each of them has reached."""
+    if opening.is_shown:
+        for step in steps:
+            opening.show(f"{doing}, {count(step):,} of {total:,} tokens")
+            yield step
+        return
     with bars(in_bytes=False) as show:
         for step in steps:
             show(Progress(doing, count(step), total))

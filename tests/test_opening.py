@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import tempfile
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ COMMANDS = [
     f"compare -m nowhere '{PROMPT}'",
     "chat -m nowhere",
     "check nowhere",
+    f"diff -m nowhere {shlex.quote(__file__)} --against-quantize int4",
+    f"quantize nowhere {shlex.quote(str(Path(tempfile.gettempdir()) / 'never made'))}",
     "bench nowhere",
 ]
 WAITING = """

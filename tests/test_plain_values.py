@@ -12,18 +12,44 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.core import TyperCommand
 
+from tokenglass.cli.commands.diff import diff
 from tokenglass.cli.commands.generate import generate
 from tokenglass.cli.commands.inspect import inspect
+from tokenglass.cli.commands.quantize import quantize
 from tokenglass.cli.commands.tokens import tokens
 from tokenglass.cli.options.plain_values import PlainCommand
 
 OPTIONS = (
     *("--max-new-tokens", "--seed", "--top-k", "--temperature", "--top-p", "--prompt-file", "--truncate", "--mode"),
-    *("--stop", "--view", "--dtype", "--system", "--samplers", "--num-samples", "--length-penalty", "--grammar"),
+    *(
+        "--stop",
+        "--view",
+        "--dtype",
+        "--system",
+        "--samplers",
+        "--num-samples",
+        "--length-penalty",
+        "--grammar",
+        "--trace",
+    ),
 )
 VALUES = (
     *("0", "1", "-1", "007", "+3", "1_000", " 4", "9" * 30, "0.5", "1e3", ".5", "1.", "nan", "inf", "-0.0", "2.0", ""),
-    *("text", "left", "LEFT", "live", "parallel", "float16", "\u0663", "\udc80", "-", "/no/such/file", "true"),
+    *(
+        "text",
+        "left",
+        "LEFT",
+        "live",
+        "parallel",
+        "float16",
+        "\u0663",
+        "\udc80",
+        "-",
+        "/no/such/file",
+        "/",
+        "a\0b",
+        "true",
+    ),
 )
 
 
@@ -35,7 +61,7 @@ def command(kind: type[TyperCommand], callback: Any) -> Any:
 
 COMMANDS = {
     callback.__name__: (command(PlainCommand, callback), command(TyperCommand, callback))
-    for callback in (generate, inspect, tokens)
+    for callback in (generate, inspect, tokens, diff, quantize)
 }
 
 
@@ -67,8 +93,9 @@ def test_values_and_messages_are_those_of_typer(name: str, options: list[tuple[s
     [
         ["--seed", "5", "-t", "0.5", "--view", "plain", "--stop", "x", "Once upon a time"],
         ["--mode", "speculative", "--draft-length", "4", "a", "b"],
+        ["--trace", "run.jsonl", "a"],
     ],
-    ids=["numbers and choices", "a mode"],
+    ids=["numbers and choices", "a mode", "a file"],
 )
 def test_plain_values_import_no_validators(arguments: list[str]) -> None:
     program = (

@@ -8,6 +8,7 @@ import typer
 
 from tokenglass.cli import options
 from tokenglass.cli.options.model import PANEL, ModelOptions
+from tokenglass.cli.terminal.opening import Opening, opening
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -55,20 +56,17 @@ def diff(
       tokenglass diff one.jsonl other.jsonl
       tokenglass diff book.txt -m smollm2 --against-quantize int4
     """
-    from tokenglass.cli.views.diff import show
-
     if len(files) > 2:
         raise ParameterError("diff compares two traces, or one text under two models")
-    if len(files) == 2:
-        found = two_traces(files[0], files[1])
-    else:
-        first = ModelOptions(model, dtype, device, quantize, backend, threads)
-        second = ModelOptions(against or model, against_dtype, device, against_quantize, against_backend, threads)
-        if first == second:
-            raise ParameterError(
-                "name the other trace, or how the second model differs, such as --against-quantize int4"
-            )
-        found = two_models(files[0], first, second)
+    first = ModelOptions(model, dtype, device, quantize, backend, threads)
+    second = ModelOptions(against or model, against_dtype, device, against_quantize, against_backend, threads)
+    if len(files) == 1 and first == second:
+        raise ParameterError("name the other trace, or how the second model differs, such as --against-quantize int4")
+    with opening() as screen:
+        screen.show("reading")
+        from tokenglass.cli.views.diff import show
+
+        found = two_traces(*files) if len(files) == 2 else two_models(files[0], first, second, screen)
     show(found, count=worst, as_json=as_json, color=color.value)
 
 
@@ -84,7 +82,7 @@ def two_traces(first: str, second: str) -> Diff:
     return Diff((column_of(run), column_of(other_run)), (one, other), list(compare_texts(one, other)))
 
 
-def two_models(file: str, first: ModelOptions, second: ModelOptions) -> Diff:
+def two_models(file: str, first: ModelOptions, second: ModelOptions, screen: Opening) -> Diff:
     """Raises TokenglassError."""
     from tokenglass.cli.run import session
     from tokenglass.cli.run.rescore import column_of_model
@@ -95,14 +93,15 @@ def two_models(file: str, first: ModelOptions, second: ModelOptions) -> Diff:
     from tokenglass.model.measuring.scoring import LOGITS, GivenText
 
     ((_, text),) = read_texts([file], keep_newline=False)
-    opened = [session.open_model(each) for each in (first, second)]
+    opened = [session.open_model(each, screen) for each in (first, second)]
     if opened[0].tokenizer_fingerprint != opened[1].tokenizer_fingerprint:
         raise ParameterError(
             f"{opened[0].name} and {opened[1].name} have other tokenizers; their tokens do not compare"
         )
     given = GivenText.encode(opened[0].tokenizer, text)
     caches = Caches(min(len(given.token_ids), opened[0].limit), beside=LOGITS)
-    one, other = (session.load(each, caches) for each in opened)
+    one, other = (session.load(each, caches, screen) for each in opened)
+    screen.show("comparing")
     found = list(compare_models(one.engine, other.engine, one.tokenizer, given.token_ids))
     texts = ([each.first for each in found], [each.second for each in found])
     return Diff((column_of_model(one), column_of_model(other)), texts, found)

@@ -15,6 +15,7 @@ from tokenglass.cli.options.completion import model_names
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.opening import Opening, opening
 from tokenglass.cli.text import nbytes
 from tokenglass.model.files import MIB, open_regular
 
@@ -62,20 +63,22 @@ def quantize(
     The folder loads like any other: `generate -m DIR`. The cost is told as perplexity, and as mean Kullback-Leibler
     divergence in nats, against the same model in float32, on the first 2,048 tokens of a text.
     """
-    from tokenglass.cli.progress import watch_store
-    from tokenglass.cli.run.model_folder import model_folder
-    from tokenglass.model.checkpoint.folder import Checkpoint
-    from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
-    from tokenglass.model.engine.threads import count_threads
-    from tokenglass.model.loading import load_kernels, quantizer
-    from tokenglass.model.measuring.quality import held_out_text
+    with opening() as first:
+        from tokenglass.cli.progress import watch_store
+        from tokenglass.cli.run.model_folder import model_folder
+        from tokenglass.model.checkpoint.folder import Checkpoint
+        from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
+        from tokenglass.model.engine.threads import count_threads
+        from tokenglass.model.loading import load_kernels, quantizer
+        from tokenglass.model.measuring.quality import held_out_text
 
-    passage = held_out_text() if text is None else beginning(text)
-    source = Checkpoint.open(model_folder(model))
-    kernels = load_kernels("float32", "cpu")
-    make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
-    watch_store(quantize_checkpoint(source, format.value, folder, make))
-    made = Checkpoint.open(folder)
+        passage = held_out_text() if text is None else beginning(text)
+        source = Checkpoint.open(model_folder(model, first))
+        kernels = load_kernels("float32", "cpu")
+        make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
+        watch_store(quantize_checkpoint(source, format.value, folder, make), first)
+        made = Checkpoint.open(folder)
+        measured = None if no_measure else measure_cost(source.folder, folder, passage, threads, first)
     facts = {
         "model": str(source.folder),
         "folder": str(folder),
@@ -85,8 +88,7 @@ def quantize(
         "source_nbytes": source.nbytes,
         "source_fingerprint": source.fingerprint,
     }
-    if not no_measure:
-        measured = cost(source.folder, folder, passage, threads)
+    if measured is not None:
         facts |= {"text": "built in" if text is None else str(text), **in_numbers(measured)}
     if as_json:
         write_json(facts, indent=2)
@@ -105,7 +107,7 @@ def beginning(text: Path) -> str:
         return opened.read(MIB).decode("utf-8", "replace")
 
 
-def cost(source: Path, folder: Path, passage: str, threads: int | None) -> Quality:
+def measure_cost(source: Path, folder: Path, passage: str, threads: int | None, first: Opening) -> Quality:
     """What the folder's model loses to its source in float32 on a text."""
     from tokenglass.model.loading import load_model
     from tokenglass.model.measuring.quality import compare
@@ -114,7 +116,7 @@ def cost(source: Path, folder: Path, passage: str, threads: int | None) -> Quali
     other = load_model(folder, device="cpu", backend="auto", threads=threads)
     token_ids = reference.tokenizer.encode(passage)[:TOKENS]
     comparisons = compare(reference.engine, other.engine, token_ids)
-    *_, found = watch_steps(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens)
+    *_, found = watch_steps(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens, first)
     return found
 
 

@@ -29,6 +29,7 @@ from tokenglass.cli.options.view import (
 )
 from tokenglass.cli.options.what_if import WhatIfOptions
 from tokenglass.cli.say import json_bytes, say, say_lines, write
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -195,10 +196,12 @@ def ask(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions) -> 
 
 def compare(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions) -> None:
     """Show what another model makes of the recorded tokens. Raises TokenglassError."""
-    from tokenglass.cli.run.rescore import rescored
-    from tokenglass.cli.views.diff import show
+    with opening() as screen:
+        screen.show("reading")
+        from tokenglass.cli.run.rescore import rescored
+        from tokenglass.cli.views.diff import show
 
-    found = rescored(trace, ModelOptions(other.rescore, other.dtype, quantize=other.quantize))
+        found = rescored(trace, ModelOptions(other.rescore, other.dtype, quantize=other.quantize), screen)
     show(found, count=WORST, as_json=chosen.jsonl or chosen.view is ViewName.jsonl, color=chosen.color.value)
 
 

@@ -1,24 +1,34 @@
 """Values that are plain, read without a validator.
 
 For the first value of a command line, Typer imports pydantic and builds a validator for each parameter, which takes
-longer than numpy, tokenizers and Typer itself. An option that is left out, a text, digits and the name of a choice need
-none. All others, and whatever may be wrong, go to Typer, whose messages they get.
+longer than numpy, tokenizers and Typer itself. An option that is left out, a text, digits, the name of a choice and a
+path need none. All others, and whatever may be wrong, go to Typer, whose messages they get.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from typer.core import TyperCommand
 from typer.models import ParameterInfo
 
+FILE = {
+    "exists": False,
+    "file_okay": True,
+    "dir_okay": True,
+    "writable": False,
+    "resolve_path": False,
+    "path_type": None,
+}
 DIGITS = {int: re.compile(r"-?[0-9]{1,18}"), float: re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")}
 
 
@@ -31,10 +41,10 @@ class PlainCommand(TyperCommand):
 
 
 def read_plain_values(command: Any, ctx: Any) -> None:
-    """Let the optional parameters of a command, or of a group of commands, read plain values themselves."""
+    """Let the parameters of a command, or of a group of commands, read plain values themselves."""
     hints = inspect.signature(command.callback, eval_str=True).parameters if command.callback is not None else {}
     for parameter in command.get_params(ctx):  # those that Typer adds too: help and completion
-        if not parameter.required and "process_value" not in vars(parameter):
+        if "process_value" not in vars(parameter):
             kind = kind_of(hints[parameter.name].annotation) if parameter.name in hints else Kind()
             parameter.process_value = partial(read, parameter, kind, parameter.process_value)
 
@@ -59,6 +69,8 @@ class Kind:
         if self.type in DIGITS and not DIGITS[self.type].fullmatch(given):
             raise ValueError
         value = self.type(given)
+        if self.type is Path and value.exists() and not os.access(value, os.R_OK):
+            raise ValueError
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             raise ValueError
         return value
@@ -74,17 +86,21 @@ def kind_of(hint: Any) -> Kind:
         return Kind()
     (inner, *others) = [part for part in get_args(inner) or (inner,) if part is not NoneType]
     (inner,) = get_args(inner) or (inner,)  # of a list
-    is_plain = not others and isinstance(inner, type) and (inner is str or inner in DIGITS or issubclass(inner, Enum))
+    is_file = inner is Path and all(getattr(info, name, usual) == usual for name, usual in FILE.items())
+    is_named = isinstance(inner, type) and issubclass(inner, Enum)
+    is_plain = not others and (inner is str or inner in DIGITS or is_named or is_file)
     return Kind(inner, info.min, info.max) if is_plain else Kind()
 
 
 def read(parameter: Any, kind: Kind, by_typer: Callable[[Any, Any], Any], context: Any, given: Any) -> Any:
     """A plain value, or what Typer makes of it. Raises what Typer raises."""
+    if parameter.required and not given:
+        return by_typer(context, given)
     is_list = getattr(parameter, "multiple", False) or parameter.nargs == -1
     try:
         value: Any = () if is_list else None
         if given is not None:
             value = [kind.value(item) for item in given] if is_list else kind.value(given)
-    except ValueError:
+    except (ValueError, OSError):
         return by_typer(context, given)
     return value if parameter.callback is None else parameter.callback(context, parameter, value)

@@ -12,6 +12,7 @@ from tokenglass.model.runs.playback import Texts, split_runs
 from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
+    from tokenglass.cli.terminal.opening import Opening
     from tokenglass.cli.views.diff import Diff
     from tokenglass.model.loading import LoadedModel
     from tokenglass.model.runs.trace_reader import TraceReader
@@ -45,7 +46,7 @@ def column_of_model(loaded: LoadedModel) -> str:
     return f"{loaded.name} {weights} on {loaded.device} ({loaded.backend})"
 
 
-def rescored(trace: TraceReader, model: ModelOptions) -> Diff:
+def rescored(trace: TraceReader, model: ModelOptions, screen: Opening) -> Diff:
     """The recorded tokens, and the same as another model has them, in one prefill. Raises TokenglassError."""
     from tokenglass.cli.run import session
     from tokenglass.cli.views.diff import Diff
@@ -54,11 +55,12 @@ def rescored(trace: TraceReader, model: ModelOptions) -> Diff:
     from tokenglass.model.measuring.scoring import LOGITS
 
     run, recorded = text_of(trace)
-    opened = session.open_model(model)
+    opened = session.open_model(model, screen)
     if run.tokenizer_fingerprint and opened.tokenizer_fingerprint != run.tokenizer_fingerprint:
         raise ParameterError(f"{opened.name} has another tokenizer than {run.model}; its tokens do not compare")
     length = min(run.prompt_length + len(recorded), opened.limit)
-    loaded = session.load(opened, Caches(length, beside=LOGITS))
+    loaded = session.load(opened, Caches(length, beside=LOGITS), screen)
+    screen.show("comparing")
     found = list(rescore(loaded.engine, loaded.tokenizer, run.request.prompt_ids, recorded))
     texts = (recorded, [each.second for each in found])
     return Diff((f"{column_of(run)}, as recorded", column_of_model(loaded)), texts, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokenglass.cli.options.model import Dtype, ModelOptions, Quantize
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.say import say, write, write_json
+from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import visible_piece
 from tokenglass.cli.widgets.widget import percent
 from tokenglass.model.errors import ParameterError
@@ -84,36 +84,41 @@ def go_on(
 ) -> tuple[Run, Finish]:
     """Write the text that these settings give with the model of the run: it verifies the recorded text, many tokens in
     a pass, and goes on where another token comes. Raises TokenglassError."""
-    from tokenglass.cli.run import session
-    from tokenglass.cli.run.request import plan_caches
-    from tokenglass.cli.views.view import Setting, make_view
-    from tokenglass.model.decoding.drafts import TextDrafter
-    from tokenglass.model.decoding.job import Job
-    from tokenglass.model.decoding.speculative import decode_speculative
-    from tokenglass.model.runs.run import describe_run
-
     recorded, records = next(split_runs(trace))
-    texts = Texts()
-    for _ in watch(records, texts):
-        pass
-    if recorded.search.is_several:
-        raise ParameterError("--continue goes on with one text, and this run has several")
-    name = session.settle_view(view)
-    opened = session.open_model(as_recorded(model, recorded))
-    if recorded.tokenizer_fingerprint and opened.tokenizer_fingerprint != recorded.tokenizer_fingerprint:
-        raise ParameterError(f"{opened.name} has another tokenizer than {recorded.model}, which was run")
-    if recorded.model_fingerprint and opened.checkpoint.fingerprint != recorded.model_fingerprint:
-        say(f"note: {opened.name} is not the model that was run, {recorded.model}; the text may differ from the start")
-    sampling = recorded.request.sampling.replace(**settings)
-    request = replace(recorded.request, sampling=sampling, top=view.candidates, use_cache=True)
-    loaded = session.load(opened, plan_caches(request, opened))
-    run = describe_run(loaded, request, recorded.prompt, identify=name is ViewName.jsonl)
-    token_ids = tuple(choice.token_id for choice in texts.choices.get(0, ()) if choice.token_id is not None)
-    drafter = TextDrafter(token_ids, recorded.prompt_length)
-    job = Job.of(loaded, request, interrupt)
-    shown = make_view(name, Setting(view, interrupt))
-    sys.stdout.flush()
-    return run, shown.show(run, decode_speculative(job, drafter, SOME))
+    with opening(recorded.prompt) as screen:
+        screen.show("reading the run")
+        from tokenglass.cli.run import session
+        from tokenglass.cli.run.request import plan_caches
+        from tokenglass.cli.views.view import Setting, make_view
+        from tokenglass.model.decoding.drafts import TextDrafter
+        from tokenglass.model.decoding.job import Job
+        from tokenglass.model.decoding.speculative import decode_speculative
+        from tokenglass.model.runs.run import describe_run
+
+        texts = Texts()
+        for _ in watch(records, texts):
+            pass
+        if recorded.search.is_several:
+            raise ParameterError("--continue goes on with one text, and this run has several")
+        name = session.settle_view(view)
+        opened = session.open_model(as_recorded(model, recorded), screen)
+        if recorded.tokenizer_fingerprint and opened.tokenizer_fingerprint != recorded.tokenizer_fingerprint:
+            raise ParameterError(f"{opened.name} has another tokenizer than {recorded.model}, which was run")
+        if recorded.model_fingerprint and opened.checkpoint.fingerprint != recorded.model_fingerprint:
+            say(
+                f"note: {opened.name} is not the model that was run, {recorded.model}; "
+                "the text may differ from the start"
+            )
+        sampling = recorded.request.sampling.replace(**settings)
+        request = replace(recorded.request, sampling=sampling, top=view.candidates, use_cache=True)
+        loaded = session.load(opened, plan_caches(request, opened), screen)
+        run = describe_run(loaded, request, recorded.prompt, identify=name is ViewName.jsonl)
+        token_ids = tuple(choice.token_id for choice in texts.choices.get(0, ()) if choice.token_id is not None)
+        drafter = TextDrafter(token_ids, recorded.prompt_length)
+        shown = make_view(name, Setting(view, interrupt))
+        if name is ViewName.live:
+            screen.hand_over()
+    return run, shown.show(run, decode_speculative(Job.of(loaded, request, interrupt), drafter, SOME))
 
 
 def as_recorded(model: ModelOptions, run: Run) -> ModelOptions:
