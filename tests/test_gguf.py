@@ -79,9 +79,9 @@ def test_types_of_large_blocks_are_read_in_pieces(kind: Any, tmp_path: Path, mon
     blocks = random_blocks(kind, rows=7, length=512)
     path = tmp_path / "blocks"
     path.write_bytes(blocks.tobytes())
-    tensor = GGUFTensor("some.weight", int(kind), (7, 512), 0)
+    tensor = GGUFTensor(path, "some.weight", int(kind), (7, 512), 0)
     monkeypatch.setattr("tokenglass.model.importers.gguf_weights.CHUNK", 1024)
-    chunks = list(read_values(GGUFFile(path, {}, (tensor,)), tensor, nbytes_stored(tensor)))
+    chunks = list(read_values(tensor, nbytes_stored(tensor)))
     assert [len(chunk) for chunk in chunks] == [2, 2, 2, 1]
     with np.errstate(all="ignore"):
         expected = torch.from_numpy(gguf.dequantize(blocks, kind))

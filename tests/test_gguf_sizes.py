@@ -96,7 +96,7 @@ def test_a_tensor_has_the_shape_that_the_config_says(
 
 def test_a_layer_beyond_the_last_is_refused(original: Path, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf", original, llama__block_count=1)
-    assert_refused_at_once(path, tmp_path, "layers that the model does not have: blk.1.")
+    assert_refused_at_once(path, tmp_path, "tensors that the model does not have: blk.1.")
 
 
 def test_more_tokens_than_rows_are_refused_before_they_are_looked_at(original: Path, tmp_path: Path) -> None:

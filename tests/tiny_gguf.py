@@ -1,8 +1,9 @@
-"""Small GGUF files, written with the gguf library from the tiny models of tiny.py."""
+"""Small GGUF files, written with the gguf library from checkpoints that transformers wrote."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,46 @@ NAMES = {
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     **{f"mlp.{part}_proj": f"ffn_{part}" for part in ("gate", "up", "down")},
+    # phi3
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
+    # gpt2
+    "model.wte": "token_embd",
+    "model.wpe": "position_embd",
+    "model.ln_f": "output_norm",
+    "ln_1": "attn_norm",
+    "ln_2": "ffn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+    # gpt_neox
+    "model.embed_in": "token_embd",
+    "model.final_layer_norm": "output_norm",
+    "embed_out": "output",
+    "attention.query_key_value": "attn_qkv",
+    "attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
+}
+POST_NORMS = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+ARCHITECTURES = {"gemma3_text": "gemma3", "gpt_neox": "gptneox", "mistral": "llama"}
+KEY_AND_VALUE = ("attention.key_length", "attention.value_length")
+CAPS = {"attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping"}
+# where a block of a type that the library reads but does not write has its scales in float16, and the largest value
+# that one of its numbers can have for a scale of 1
+BLOCKS = {
+    TYPES.Q2_K: ((80, 82), 45),
+    TYPES.Q3_K: ((108,), 128),
+    TYPES.Q4_K: ((0, 2), 945),
+    TYPES.Q5_K: ((0, 2), 1953),
+    TYPES.Q6_K: ((208,), 4096),
+    TYPES.IQ4_NL: ((0,), 127),
+    TYPES.IQ4_XS: ((0,), 4064),
 }
 
 
@@ -35,41 +76,124 @@ def write_gguf(
     quantised: Any = TYPES.F32,
     tokenizer: dict[str, Any] | None = None,
     rope_factors: np.ndarray | None = None,
+    tensors_per_file: int = 0,
     **more: Any,
 ) -> Path:
-    """A Llama or Qwen checkpoint as llama.cpp's converter would write it; `more` is metadata, None leaves a key out."""
+    """A checkpoint as llama.cpp's converter would write it; `more` is metadata, None leaves a key out.
+
+    With `tensors_per_file` it is in several parts, of which the first is given back.
+    """
     config = json.loads((checkpoint / "config.json").read_text())
-    name, head_counts = config["model_type"], (config["num_attention_heads"], config["num_key_value_heads"])
-    heads = dict(zip(("attn_q", "attn_k"), head_counts, strict=True)) if name == "llama" else {}
+    family = config["model_type"]
+    name = ARCHITECTURES.get(family, family)
     metadata = {
-        f"{name}.block_count": config["num_hidden_layers"],
-        f"{name}.context_length": config["max_position_embeddings"],
-        f"{name}.embedding_length": config["hidden_size"],
-        f"{name}.feed_forward_length": config["intermediate_size"],
-        f"{name}.attention.head_count": head_counts[0],
-        f"{name}.attention.head_count_kv": head_counts[1],
-        f"{name}.rope.freq_base": config["rope_parameters"]["rope_theta"],
-        f"{name}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        **{f"{name}.{key}": value for key, value in own_metadata(config).items()},
         **(byte_level_metadata() if tokenizer is None else tokenizer),
         **{key.replace("__", "."): value for key, value in more.items()},
     }
-    writer = gguf.GGUFWriter(path, name)
+    writer = gguf.GGUFWriter(path, name, split_max_tensors=tensors_per_file)
     for key, value in metadata.items():
         add(writer, key, value)
     for tensor_name, tensor in load_file(checkpoint / "model.safetensors").items():
-        stem, suffix = tensor_name.rsplit(".", 1)
-        layer, _, part = stem.removeprefix("model.layers.").partition(".")
-        stored = NAMES[stem] if stem in NAMES else f"blk.{layer}.{NAMES[part]}"
-        values = interleave(tensor, heads.get(stored.rpartition(".")[2])).float().numpy()
+        stored = stored_name(tensor_name, family)
+        if stored is None:
+            continue
+        values = as_converted(tensor, stored, config).float().numpy()
         kind = quantised if tensor.dim() == 2 else TYPES.F32
-        writer.add_tensor(f"{stored}.{suffix}", gguf.quantize(values, kind), raw_dtype=kind)
+        quantise = quantised_blocks if kind in BLOCKS else gguf.quantize
+        writer.add_tensor(stored, quantise(values, kind), raw_dtype=kind)
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", rope_factors)
+    if (config.get("rope_parameters") or {}).get("rope_type") == "longrope":
+        for key in ("long", "short"):
+            factors = np.array(config["rope_parameters"][f"{key}_factor"], np.float32)
+            writer.add_tensor(f"rope_factors_{key}.weight", factors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"), default=path)
+
+
+def stored_name(name: str, family: str) -> str | None:
+    """A tensor's name in a GGUF file; None for the head of a model that shares its embedding's table."""
+    stem, suffix = name.rsplit(".", 1)
+    stem = re.sub(r"^(gpt_neox|transformer)\.", "model.", stem)
+    layer, _, part = re.sub(r"^model\.(layers|h)\.", "", stem).partition(".")
+    names = {**NAMES, **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2") else {})}
+    return f"{names[stem]}.{suffix}" if stem in names else f"blk.{layer}.{names[part]}.{suffix}"
+
+
+def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> torch.Tensor:
+    """What the converter makes of a tensor's values."""
+    part = stored.split(".")[-2]
+    match config["model_type"]:
+        case "llama" | "mistral" | "smollm3":
+            heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
+            return interleave(tensor, heads.get(part))
+        case "gemma2" | "gemma3_text" if part.endswith("norm"):
+            return tensor.float() + 1
+        case "gpt2" if tensor.dim() == 2 and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
+            return tensor.T.contiguous()
+        case "gpt_neox" if part == "attn_qkv":  # head by head; the file has all queries first
+            heads = config["num_attention_heads"]
+            return tensor.view(heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1).reshape(tensor.shape)
+        case _:
+            return tensor
+
+
+def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """The architecture's keys, as the converter writes them."""
+    if config["model_type"] == "gpt2":
+        return {
+            "block_count": config["n_layer"],
+            "context_length": config["n_positions"],
+            "embedding_length": config["n_embd"],
+            "feed_forward_length": config["n_inner"] or 4 * config["n_embd"],
+            "attention.head_count": config["n_head"],
+            "attention.layer_norm_epsilon": config["layer_norm_epsilon"],
+        }
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    ropes = config.get("rope_parameters") or {}
+    rope = ropes.get("full_attention", ropes)
+    dim = int(head_dim * rope.get("partial_rotary_factor", 1.0))
+    window = config.get("sliding_window")
+    return {
+        "block_count": config["num_hidden_layers"],
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "rope.freq_base": rope["rope_theta"],
+        **({"rope.dimension_count": dim} if dim != head_dim or config["model_type"] == "phi3" else {}),
+        **({} if head_dim * heads == config["hidden_size"] else dict.fromkeys(KEY_AND_VALUE, head_dim)),
+        **({"rope.freq_base_swa": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}),
+        **({"attention.sliding_window": window} if window and config["model_type"] != "qwen2" else {}),
+        **(
+            {"attention.layer_norm_epsilon": config["layer_norm_eps"]}
+            if "layer_norm_eps" in config
+            else {"attention.layer_norm_rms_epsilon": config["rms_norm_eps"]}
+        ),
+        **{key: config[key] for key in ("use_parallel_residual",) if key in config},
+        **{new: config[old] for old, new in CAPS.items() if config.get(old) is not None},
+        **rope_metadata(rope),
+    }
+
+
+def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:
+    trained = {"rope.scaling.original_context_length": rope.get("original_max_position_embeddings")}
+    match rope["rope_type"]:
+        case "linear":
+            return {"rope.scaling.type": "linear", "rope.scaling.factor": rope["factor"]}
+        case "yarn":
+            return {"rope.scaling.type": "yarn", "rope.scaling.factor": rope["factor"], **trained}
+        case "longrope":
+            return {"rope.scaling.attn_factor": rope["attention_factor"], **trained}
+        case _:
+            return {}
 
 
 def interleave(rows: torch.Tensor, heads: int | None) -> torch.Tensor:
@@ -131,3 +255,15 @@ def random_blocks(kind: Any, rows: int, length: int) -> np.ndarray:
     """Random bytes in the shape of a quantised matrix, for types that the library reads but does not write."""
     block, nbytes = gguf.GGML_QUANT_SIZES[kind]
     return np.random.default_rng(0).integers(0, 256, (rows, length // block * nbytes), np.uint8)
+
+
+def quantised_blocks(values: np.ndarray, kind: Any) -> np.ndarray:
+    """Random blocks in the shape of a matrix, whose numbers are about as large as the matrix's."""
+    blocks = random_blocks(kind, *values.shape)
+    places, largest = BLOCKS[kind]
+    nbytes = gguf.GGML_QUANT_SIZES[kind][1]
+    scale = np.array([3 * values.std() / largest], np.float16).view(np.uint8)
+    for place in places:
+        for byte in (0, 1):
+            blocks.reshape(-1, nbytes)[:, place + byte] = scale[byte]
+    return blocks

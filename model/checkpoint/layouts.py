@@ -91,8 +91,13 @@ GPT_NEOX = Layout(
 LAYOUTS = {"phi3": PHI3, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
 
 
-def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: Collection[str]) -> list[Stored]:
-    """What a checkpoint must hold for these weights; `present` names what it holds, for files without a prefix."""
+def stored_tensors(
+    config: ModelConfig, weights: Mapping[str, Shape], present: Collection[str] | None = None
+) -> list[Stored]:
+    """What a checkpoint must hold for these weights; `present` names what it holds, for files without a prefix.
+
+    Without `present`, the names are those that transformers writes.
+    """
     layout = LAYOUTS.get(config.model_type, Layout())
     module_of = {part: module for module, parts in layout.modules.items() for part in parts}
     found: dict[str, dict[str, Shape]] = {}
@@ -109,7 +114,7 @@ def stored_tensors(config: ModelConfig, weights: Mapping[str, Shape], present: C
         found.setdefault(stored, {})[name] = shape
     return [
         Stored(
-            find_spelling(stored, present, layout),
+            stored if present is None else find_spelling(stored, present, layout),
             parts,
             transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
             heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,

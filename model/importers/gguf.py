@@ -10,17 +10,17 @@ from typing import Any
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
 from tokenglass.model.checkpoint.headers import TensorInfo
+from tokenglass.model.checkpoint.layouts import stored_tensors
 from tokenglass.model.checkpoint.partial import complete_or_nothing
 from tokenglass.model.checkpoint.store import Origin, write_origin
 from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.fields import first_few
 from tokenglass.model.errors import GGUFError, TokenglassError
 from tokenglass.model.importers.gguf_architectures import architecture
 from tokenglass.model.importers.gguf_config import config_of
 from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
-from tokenglass.model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_rope_factors, write
+from tokenglass.model.importers.gguf_weights import CODES, Weight, main_dtype, plan, read_table, write
 from tokenglass.model.progress import Progress, finish
 from tokenglass.model.sampling.generation_config import GenerationConfig
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -53,10 +53,9 @@ def fill_and_read(folder: Path, file: GGUFFile, dtype: str, source: str) -> Gene
 def fill(folder: Path, file: GGUFFile, dtype: str) -> Generator[Progress, None, None]:
     """Write the small files, then the weights. Every size is checked before anything is read or unpacked by it."""
     kind = architecture(file.metadata.get("general.architecture"))
-    draft = config_of(file, "float32", lambda count: read_rope_factors(file, count))
-    heads = {"attn_q": draft["num_attention_heads"], "attn_k": draft["num_key_value_heads"]}
+    draft = config_of(file, "float32", lambda name, count: read_table(file, name, count))
     config = ModelConfig.from_hf(draft)
-    weights = plan(file, kind, heads, dtype)
+    weights = plan(file, kind, config, dtype)
     check_shapes(folder, config, weights)
     tokens = file.metadata.get("tokenizer.ggml.tokens", ())
     if isinstance(tokens, tuple) and len(tokens) > config.vocab_size:
@@ -67,19 +66,14 @@ def fill(folder: Path, file: GGUFFile, dtype: str) -> Generator[Progress, None, 
     save_json(folder / "config.json", {**draft, "dtype": main_dtype(weights)})
     save_json(folder / "tokenizer_config.json", tokenizer_config)
     save_json(folder / "generation_config.json", {"bos_token_id": draft["bos_token_id"], "eos_token_id": ends})
-    yield from write(folder / SINGLE, file, weights)
+    yield from write(folder / SINGLE, weights)
 
 
 def check_shapes(folder: Path, config: ModelConfig, weights: tuple[Weight, ...]) -> None:
     """Raises CheckpointError where the tensors are not those of this config."""
-    if config.num_layers > len(weights):  # an absurd number must not even be built without memory
-        raise GGUFError(f"{config.num_layers} layers, but only {len(weights)} tensors")
-    expected = Blueprint.of(config).shapes
-    tensors = (TensorInfo(w.name, folder / SINGLE, CODES[w.dtype], w.source.shape, 0, w.nbytes) for w in weights)
+    expected = {stored.name: stored.shape for stored in stored_tensors(config, Blueprint.of(config).shapes)}
+    tensors = (TensorInfo(w.name, folder / SINGLE, CODES[w.dtype], w.shape, 0, w.nbytes) for w in weights)
     Checkpoint(folder, config, GenerationConfig({}), tuple(tensors)).audit(expected)
-    unknown = [weight.source.name for weight in weights if weight.name not in expected]
-    if unknown:
-        raise GGUFError(f"tensors of layers that the model does not have: {first_few(unknown)}")
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

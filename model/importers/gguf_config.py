@@ -6,90 +6,133 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenglass.model.config.fields import quote, shown_name
+import numpy as np
+
+from tokenglass.model.config.fields import Fields, quote, shown_name
 from tokenglass.model.errors import GGUFError
-from tokenglass.model.importers.gguf_architectures import architecture
+from tokenglass.model.importers.gguf_architectures import (
+    LONG_DIVISORS,
+    ROPE_DIVISORS,
+    SHORT_DIVISORS,
+    architecture,
+)
 from tokenglass.model.importers.gguf_file import GGUFFile
 
-# keys of an architecture that `config_of` reads
-READ = {
-    *("block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size"),
-    *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
-    *("attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.dimension_count"),
-    *("rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length"),
-}
+PER_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
 # keys that change nothing, or change nothing while they hold this
-NEUTRAL = {"rope.scaling.finetuned": None, "expert_count": 0, "expert_used_count": 0, "rope.scaling.attn_factor": 1.0}
+NEUTRAL = {
+    **dict.fromkeys(("rope.scaling.finetuned", "vocab_size", "attention.causal")),
+    **dict.fromkeys(("expert_count", "expert_used_count"), 0),
+}
+ROLES = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+BETAS = ("beta_fast", "beta_slow")
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
+Shapes = Mapping[str, tuple[int, ...]]
+ReadTable = Callable[[str, int], Sequence[float] | None]  # a named table of so many numbers; None where there is none
 
-def config_of(file: GGUFFile, dtype: str, read_factors: Callable[[int], Sequence[float] | None]) -> dict[str, Any]:
-    """config.json for a file whose matrices are stored in `dtype`. Raises GGUFError.
 
-    `read_factors` reads the divisors of so many rotary frequencies, which the file may hold as a tensor.
-    """
+def config_of(file: GGUFFile, dtype: str, read_table: ReadTable) -> dict[str, Any]:
+    """config.json for a file whose matrices are stored in `dtype`. Raises GGUFError, ConfigError."""
     name = file.metadata.get("general.architecture")
     kind = architecture(name)
-    fields = {key.removeprefix(f"{name}."): value for key, value in file.metadata.items() if key.startswith(f"{name}.")}
-    for key, value in fields.items():
-        if key not in READ and not (key in NEUTRAL and NEUTRAL[key] in (None, value)):
-            raise GGUFError(f"{name}.{shown_name(key)} {quote(value)} is not supported; it would change the numbers")
-    hidden_size, heads = integer(fields, "embedding_length"), integer(fields, "attention.head_count")
-    head_dim = integer(fields, "attention.key_length", hidden_size // max(heads, 1))
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if integer(fields, key, head_dim) != head_dim:
-            raise GGUFError(
-                f"{name}.{key} is {quote(fields[key])} and a head {head_dim}; that they differ is not supported"
-            )
-    shapes = {tensor.name: tensor.shape for tensor in file.tensors}
+    f, shapes = Fields(own_values(file.metadata, f"{name}."), str(name)), {t.name: t.shape for t in file.tensors}
     embedding = shapes.get("token_embd.weight")
     if embedding is None:
         raise GGUFError("token_embd.weight is missing; the file holds no whole model")
-    theta = number(fields, "rope.freq_base", 10000.0)
-    if not 0 < theta < math.inf:
-        raise GGUFError(f"rope.freq_base is {theta}; expected a positive number")
-    return {
+    config = {
         "model_type": kind.model_type,
         "architectures": [kind.model_class],
         "vocab_size": embedding[0],
+        **common(f, shapes, read_table),
+        **{f"{ours}_token_id": file.metadata.get(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in ROLES},
+        "dtype": dtype,
+    }
+    config = kind.read(f, config)
+    if config.pop("rope_dimensions", config.get("head_dim")) != config.get("head_dim"):
+        raise GGUFError(f"{name}.rope.dimension_count is not supported; a head of {name} rotates whole")
+    for key, value in f.raw.items():
+        if key not in f.asked and not (key in NEUTRAL and NEUTRAL[key] in (None, value)):
+            raise GGUFError(f"{name}.{shown_name(key)} {quote(value)} is not supported; it would change the numbers")
+    return config
+
+
+def own_values(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The architecture's own keys: a number per layer is one number where all are alike, and a float32 the decimal
+    that it was meant to be."""
+    own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    for key in PER_LAYER:
+        values = own.get(key)
+        if isinstance(values, tuple) and len(set(values)) == 1:
+            own[key] = values[0]
+    return {key: short(value) if isinstance(value, float) else value for key, value in own.items()}
+
+
+def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
+    """What all architectures say, in Llama's words; `rope_dimensions` are numbers of a head that rotate."""
+    hidden_size, heads = f.integer("embedding_length"), f.integer("attention.head_count")
+    head_dim = f.integer("attention.key_length", hidden_size // max(heads, 1))
+    if f.integer("attention.value_length", head_dim) != head_dim:
+        raise f.wrong("attention.value_length", f"{head_dim}, as a key; that they differ is not supported")
+    theta, rotary = f.number("rope.freq_base", 10000.0), f.integer("rope.dimension_count", head_dim)
+    if not 0 < theta < math.inf:
+        raise f.wrong("rope.freq_base", "a positive number")
+    layer_norm = "attention.layer_norm_epsilon" in f.raw
+    return {
         "hidden_size": hidden_size,
-        "intermediate_size": integer(fields, "feed_forward_length"),
-        "num_hidden_layers": integer(fields, "block_count"),
+        "intermediate_size": f.integer("feed_forward_length"),
+        "num_hidden_layers": f.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": integer(fields, "attention.head_count_kv", heads),
+        "num_key_value_heads": f.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "max_position_embeddings": integer(fields, "context_length", 2048),
-        "rms_norm_eps": short(number(fields, "attention.layer_norm_rms_epsilon")),
+        "max_position_embeddings": f.integer("context_length", 2048),
+        **({} if layer_norm else {"rms_norm_eps": f.number("attention.layer_norm_rms_epsilon")}),
         "rope_theta": theta,
-        "rope_scaling": rope_scaling(fields, theta, head_dim, read_factors(max(0, head_dim // 2))),
+        "rope_scaling": rope_scaling(f, theta, rotary, read_table),
+        "rope_dimensions": rotary,
         "hidden_act": "silu",
-        **({"attention_bias": "blk.0.attn_q.bias" in shapes} if kind.model_type == "llama" else {}),
+        "attention_bias": not shapes.keys().isdisjoint(("blk.0.attn_q.bias", "blk.0.attn_qkv.bias")),
         "mlp_bias": "blk.0.ffn_up.bias" in shapes,
         "tie_word_embeddings": "output.weight" not in shapes,
-        "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
-        "dtype": dtype,
     }
 
 
-def rope_scaling(
-    fields: Mapping[str, Any], theta: float, head_dim: int, factors: Sequence[float] | None
-) -> dict[str, Any] | None:
-    """The rope_scaling of config.json, None where positions are not scaled. Raises GGUFError."""
-    factor = number(fields, "rope.scaling.factor", number(fields, "rope.scale_linear", 1.0))
-    kind = fields.get("rope.scaling.type", "linear" if factor != 1.0 else "none")
-    if factors is not None:
+def rope_scaling(f: Fields, theta: float, dim: int, read_table: ReadTable) -> dict[str, Any] | None:
+    """The rope_scaling of config.json, None where positions are not scaled. Raises GGUFError, ConfigError."""
+    factor = f.number("rope.scaling.factor", f.number("rope.scale_linear", 1.0))
+    kind = f.text("rope.scaling.type", "linear" if factor != 1.0 else "none")
+    sharper = f.number("rope.scaling.attn_factor", 1.0)
+    divisors, long, short_ones = (
+        read_table(name, max(0, dim // 2)) for name in (ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS)
+    )
+    if long is not None and short_ones is not None:
+        return {"rope_type": "longrope", "long_factor": long, "short_factor": short_ones, "attention_factor": sharper}
+    if kind == "yarn":
+        return yarn_scaling(f, factor, sharper)
+    if sharper != 1.0:
+        raise f.wrong("rope.scaling.attn_factor", "1 for a rope that is neither longrope nor yarn")
+    if divisors is not None:
         if kind != "none":
-            raise GGUFError(f"rope_freqs.weight together with rope scaling {quote(kind)} is not supported")
-        return llama3_scaling(theta, head_dim, factors)
+            raise GGUFError(f"{ROPE_DIVISORS} together with rope scaling {quote(kind)} is not supported")
+        return llama3_scaling(theta, dim, divisors)
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        original = integer(fields, "rope.scaling.original_context_length")
-        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
     raise GGUFError(f"rope.scaling.type {quote(kind)} is not supported; it would change the numbers")
+
+
+def yarn_scaling(f: Fields, factor: float, sharper: float) -> dict[str, Any]:
+    """YaRN's scaling; `sharper` comes on top of its own sharpening, as llama.cpp has it."""
+    own = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+    betas = {key: f.number(f"rope.scaling.yarn_{key}") for key in BETAS if f"rope.scaling.yarn_{key}" in f.raw}
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": f.integer("rope.scaling.original_context_length"),
+        **betas,
+        **({} if sharper == 1.0 else {"attention_factor": sharper * own}),
+    }
 
 
 def llama3_scaling(theta: float, head_dim: int, factors: Sequence[float]) -> dict[str, Any] | None:
@@ -119,22 +162,5 @@ def llama3_divisor(frequency: float, scaling: Mapping[str, Any]) -> float:
 
 def short(value: float) -> float:
     """A float32 as the decimal it was meant to be: 1e-05, not 9.999999747378752e-06."""
-    return float(f"{value:.7g}")
-
-
-def integer(fields: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = fields.get(key, default)
-    if isinstance(value, tuple):  # a number per layer
-        if len(set(value)) != 1:
-            raise GGUFError(f"{key} differs between layers; that is not supported")
-        value = value[0]
-    if type(value) is not int:
-        raise GGUFError(f"{key} is {quote(value)}; expected a whole number")
-    return value
-
-
-def number(fields: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    value = fields.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise GGUFError(f"{key} is {quote(value)}; expected a number")
-    return float(value)
+    with np.errstate(all="ignore"):
+        return float(str(np.float32(value)))

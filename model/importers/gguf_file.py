@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ MAX_VALUES = 2**21  # metadata values in all; the largest vocabularies need abou
 MAX_TEXT = 2**26  # bytes of metadata text in all
 MAX_TENSORS = 2**14  # 16 for each of 1,024 layers
 MAX_DIMENSIONS = 4
+MAX_PARTS = 1000
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # struct's codes
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFTensor:
-    """One tensor: ggml's number for its type, its shape with the row length last, and its place in the file."""
+    """One tensor: ggml's number for its type, its shape with the row length last, and its place in a file."""
 
+    path: Path
     name: str
     type: int
     shape: tuple[int, ...]
@@ -41,22 +43,49 @@ class GGUFTensor:
 
 @dataclass(frozen=True, slots=True)
 class GGUFFile:
+    """The metadata of a file, or of the first of its parts, and the tensors of all."""
+
     path: Path
     metadata: Mapping[str, Any]
     tensors: tuple[GGUFTensor, ...]
 
     @staticmethod
     def open(path: Path) -> GGUFFile:
-        """Read the header; time and memory are bounded whatever it says. Raises GGUFError."""
-        try:
-            with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(path, data)
-        except FileNotFoundError:
-            raise GGUFError(f"{path}: no such file") from None
-        except OSError as error:
-            raise GGUFError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError as error:  # mmap's word for an empty file
-            raise GGUFError(f"{path}: not a GGUF file ({error})") from None
+        """Read the header, and those of the other parts where the file is the first of several. Raises GGUFError.
+
+        Time and memory are bounded whatever they say.
+        """
+        first = _open(path)
+        others = [_open(part) for part in other_parts(path, first.metadata.get("split.count", 1))]
+        tensors = (*first.tensors, *(tensor for part in others for tensor in part.tensors))
+        if len({tensor.name for tensor in tensors}) < len(tensors):
+            raise GGUFError(f"{path}: its parts hold two tensors of one name")
+        return GGUFFile(path, first.metadata, tensors)
+
+
+def other_parts(path: Path, count: object) -> list[Path]:
+    """The files beside the first of `count` parts, as llama.cpp names them. Raises GGUFError."""
+    if type(count) is not int or not 0 <= count <= MAX_PARTS:
+        raise GGUFError(f"{path}: split.count is {quote(count)}; expected a number up to {MAX_PARTS}")
+    if count <= 1:
+        return []
+    stem, end = path.name.removesuffix(f"-00001-of-{count:05}.gguf"), f"-of-{count:05}.gguf"
+    if stem == path.name:
+        raise GGUFError(f"{path}: one of {count} parts; give the first, whose name ends in -00001{end}")
+    return [path.with_name(f"{stem}-{number:05}{end}") for number in range(2, count + 1)]
+
+
+def _open(path: Path) -> GGUFFile:
+    """The header of one file."""
+    try:
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(path, data)
+    except FileNotFoundError:
+        raise GGUFError(f"{path}: no such file") from None
+    except OSError as error:
+        raise GGUFError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # mmap's word for an empty file
+        raise GGUFError(f"{path}: not a GGUF file ({error})") from None
 
 
 def _read(path: Path, data: mmap.mmap) -> GGUFFile:
@@ -85,7 +114,7 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise cursor.damage_error(f"an alignment of {quote(alignment)}")
     start = -(-cursor.at // alignment) * alignment
-    tensors = (GGUFTensor(t.name, t.type, t.shape, start + t.offset) for t in entries)
+    tensors = (replace(tensor, offset=start + tensor.offset) for tensor in entries)
     return GGUFFile(path, metadata, tuple(tensors))
 
 
@@ -149,4 +178,4 @@ class Cursor:
         sizes = [self.scalar("Q") for _ in range(dimensions)]
         if not 1 <= math.prod(sizes) < 2**63:
             raise self.damage_error(f"{quote(name)} of shape {sizes}")
-        return GGUFTensor(name, self.scalar("I"), tuple(reversed(sizes)), self.scalar("Q"))
+        return GGUFTensor(self.path, name, self.scalar("I"), tuple(reversed(sizes)), self.scalar("Q"))

@@ -9,16 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokenglass.model.checkpoint.arrays import DTYPES, Array, cast
+from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
 from tokenglass.model.checkpoint.writer import header_of
+from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.errors import GGUFError, first_line
-from tokenglass.model.importers.gguf_architectures import ROPE_FACTORS, Architecture
+from tokenglass.model.importers.gguf_architectures import TABLES, Architecture
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
 from tokenglass.model.progress import Progress
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 CHUNK = 2**22  # values dequantised at once
+
+
+@dataclass(frozen=True, slots=True)
+class RowOrder:
+    """The order of a checkpoint's rows among those of the file: rows numbered by `shape`, two of its axes swapped."""
+
+    shape: tuple[int, int, int]
+    axes: tuple[int, int]
+
+    def rows(self, count: int) -> Array:
+        """Indices (count,) of the file's rows."""
+        return np.arange(count).reshape(self.shape).swapaxes(*self.axes).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +46,13 @@ class Weight:
     source: GGUFTensor
     nbytes_stored: int
     dtype: str
-    heads: int | None  # where rows of a head are interleaved: the number of heads
+    order: RowOrder | None = None  # None: as in the file
+    transposed: bool = False
+    offset: float = 0.0  # taken from every value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape[::-1] if self.transposed else self.source.shape
 
     @property
     def size(self) -> int:
@@ -49,36 +72,51 @@ def library() -> Any:
     return gguf
 
 
-def plan(file: GGUFFile, kind: Architecture, heads: dict[str, int], dtype: str) -> tuple[Weight, ...]:
+def plan(file: GGUFFile, kind: Architecture, config: ModelConfig, dtype: str) -> tuple[Weight, ...]:
     """What to write for every tensor of the file, each checked to lie in it. Raises GGUFError.
 
     dtype auto keeps float16 and bfloat16 as they are and makes float32 of the rest, so that nothing is rounded.
-    `heads` counts the heads of each interleaved part.
     """
+    if config.num_layers > len(file.tensors):  # an absurd number must not even be built without memory
+        raise GGUFError(f"{config.num_layers} layers, but only {len(file.tensors)} tensors")
+    targets = {tuple(stored.parts): stored for stored in stored_tensors(config, Blueprint.of(config).shapes)}
     weights, unknown = [], []
     for tensor in file.tensors:
-        name = kind.name(tensor.name)
-        if name is not None:
-            part = kind.part(tensor.name)
-            stored = {"F16": "float16", "BF16": "bfloat16"}.get(type_name(tensor), "float32")
-            weights.append(
-                Weight(
-                    name,
-                    tensor,
-                    nbytes_stored(tensor),
-                    stored if dtype == "auto" else dtype,
-                    heads[part] if part in kind.interleaved else None,
-                )
-            )
-        elif tensor.name != ROPE_FACTORS:
+        if tensor.name in TABLES:
+            continue
+        target = targets.get(kind.weights(tensor.name) or ())
+        if target is None:
             unknown.append(shown_name(tensor.name))
+        else:
+            weights.append(weight_of(tensor, target, kind, config, dtype))
     if unknown:
-        raise GGUFError(f"tensors that {kind.model_type} does not have: {first_few(unknown)}")
-    size = file.path.stat().st_size
-    ends = max((weight.source.offset + weight.nbytes_stored for weight in weights), default=0)
-    if ends > size or sum(weight.nbytes_stored for weight in weights) > size:
-        raise GGUFError(f"damaged or incomplete (its tensors end at byte {ends:,}, the file at {size:,})")
+        raise GGUFError(f"tensors that the model does not have: {first_few(unknown)}")
+    for path in {weight.source.path for weight in weights}:
+        own, size = [weight for weight in weights if weight.source.path == path], path.stat().st_size
+        ends = max(weight.source.offset + weight.nbytes_stored for weight in own)
+        if ends > size or sum(weight.nbytes_stored for weight in own) > size:
+            raise GGUFError(f"damaged or incomplete (its tensors end at byte {ends:,}, the file at {size:,})")
     return tuple(weights)
+
+
+def weight_of(tensor: GGUFTensor, target: Stored, kind: Architecture, config: ModelConfig, dtype: str) -> Weight:
+    """What a tensor of the file becomes."""
+    stored = {"F16": "float16", "BF16": "bfloat16"}.get(type_name(tensor), "float32")
+    order = None
+    if pairs := kind.pairs(tensor.name, config):
+        order = RowOrder((pairs, -1, 2), (1, 2))
+    elif target.heads:  # queries of all heads first in the file, and head by head in the checkpoint
+        order = RowOrder((len(target.parts), target.heads, -1), (0, 1))
+    is_norm = tensor.name.endswith("_norm.weight")
+    return Weight(
+        target.name,
+        tensor,
+        nbytes_stored(tensor),
+        stored if dtype == "auto" else dtype,
+        order,
+        target.transposed,
+        kind.norm_offset if is_norm else 0.0,
+    )
 
 
 def main_dtype(weights: tuple[Weight, ...]) -> str:
@@ -87,9 +125,9 @@ def main_dtype(weights: tuple[Weight, ...]) -> str:
     return max(totals, key=lambda dtype: totals[dtype])
 
 
-def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Generator[Progress, None, None]:
+def write(path: Path, weights: tuple[Weight, ...]) -> Generator[Progress, None, None]:
     """Write the safetensors file; memory is bounded by one chunk. Raises GGUFError."""
-    entries = ((weight.name, CODES[weight.dtype], weight.source.shape, weight.nbytes) for weight in weights)
+    entries = ((weight.name, CODES[weight.dtype], weight.shape, weight.nbytes) for weight in weights)
     total = sum(weight.nbytes for weight in weights)
     free = shutil.disk_usage(path.parent).free
     if total > free:
@@ -98,50 +136,53 @@ def write(path: Path, file: GGUFFile, weights: tuple[Weight, ...]) -> Generator[
     with path.open("wb") as out:
         out.write(head)
         for weight in weights:
-            for values in read_values(file, weight.source, weight.nbytes_stored, weight.heads):
+            for values in read_weight(weight):
                 out.write(cast(values, weight.dtype).tobytes())
                 yield Progress("importing", out.tell() - len(head), total)
 
 
-def read_rope_factors(file: GGUFFile, count: int) -> list[float] | None:
-    """The `count` divisors of the rotary frequencies; None where the file holds none. Raises GGUFError."""
-    tensor = next((tensor for tensor in file.tensors if tensor.name == ROPE_FACTORS), None)
+def read_table(file: GGUFFile, name: str, count: int) -> list[float] | None:
+    """The `count` numbers of a table; None where the file holds none of that name. Raises GGUFError."""
+    tensor = next((tensor for tensor in file.tensors if tensor.name == name), None)
     if tensor is None:
         return None
     if tensor.shape != (count,) or type_name(tensor) != "F32":
-        raise GGUFError(f"{ROPE_FACTORS} is {list(tensor.shape)} of {type_name(tensor)}; expected {count} of F32")
+        raise GGUFError(f"{name} is {list(tensor.shape)} of {type_name(tensor)}; expected {count} of F32")
     nbytes = nbytes_stored(tensor)
-    if tensor.offset + nbytes > file.path.stat().st_size:
-        raise GGUFError(f"damaged or incomplete ({ROPE_FACTORS} ends after the file)")
-    return [float(value) for values in read_values(file, tensor, nbytes) for value in values.flatten()]
+    if tensor.offset + nbytes > tensor.path.stat().st_size:
+        raise GGUFError(f"damaged or incomplete ({name} ends after the file)")
+    return [float(value) for values in read_values(tensor, nbytes) for value in values.flatten()]
 
 
-def read_values(file: GGUFFile, tensor: GGUFTensor, nbytes: int, heads: int | None = None) -> Iterator[Array]:
-    """A tensor's values in float32, a few whole rows at a time, in Hugging Face's order. Raises GGUFError.
+def read_weight(weight: Weight) -> Iterator[Array]:
+    """A weight's values in float32, as the checkpoint has them: a transposed one whole, others a few rows at a time."""
+    chunks = read_values(weight.source, weight.nbytes_stored, weight.order)
+    if weight.transposed:
+        chunks = iter([np.ascontiguousarray(np.concatenate(list(chunks)).T)])
+    for chunk in chunks:
+        yield chunk - chunk.dtype.type(weight.offset) if weight.offset else chunk
 
-    A bias is one row; where its values are interleaved, they are put in order as the rows of a matrix are.
+
+def read_values(tensor: GGUFTensor, nbytes: int, order: RowOrder | None = None) -> Iterator[Array]:
+    """A tensor's values in float32, a few whole rows at a time. Raises GGUFError.
+
+    A bias is one row; where rows have another order, its values have it too.
     """
-    import numpy as np  # comes with the extra
-
     rows, length = math.prod(tensor.shape[:-1]), tensor.shape[-1]
-    stored = np.memmap(file.path, np.uint8, "r", tensor.offset, (rows, nbytes // rows))
-    order = np.arange(tensor.shape[0])
-    if heads is not None:  # (head, half, 2) in the file, (head, 2, half) in the checkpoint
-        if len(order) % (2 * heads):
-            raise GGUFError(f"{tensor.name} has {len(order)} rows, which {heads} heads cannot share")
-        order = order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
+    stored = np.memmap(tensor.path, np.uint8, "r", tensor.offset, (rows, nbytes // rows))
     if len(tensor.shape) == 1:
-        yield dequantize(tensor, np.array(stored))[0][order]
+        values = dequantize(tensor, np.array(stored))[0]
+        yield values if order is None else values[order.rows(length)]
         return
     step = max(1, CHUNK // length)
+    place = None if order is None else order.rows(rows)
     for start in range(0, rows, step):
-        yield dequantize(tensor, stored[order[start : start + step]])
+        end = start + step
+        yield dequantize(tensor, stored[start:end] if place is None else stored[place[start:end]])
 
 
 def dequantize(tensor: GGUFTensor, stored: Any) -> Array:
     """Stored rows as float32."""
-    import numpy as np
-
     try:
         with np.errstate(all="ignore"):
             values = library().dequantize(stored, library().GGMLQuantizationType(tensor.type))

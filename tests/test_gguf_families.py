@@ -1,0 +1,153 @@
+"""GGUF files of every family that is built: the checkpoint that was converted comes back, and runs as it did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from closeness import assert_close
+from safetensors.torch import load_file
+from test_families import random_ids, save
+from tiny_gguf import byte_level_metadata, write_gguf
+from torch_parts import as_tensor
+
+from tokenglass.model.errors import GGUFError
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.loading import load_model
+
+VOCAB = len(byte_level_metadata()["tokenizer.ggml.tokens"])
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.1,
+    "pad_token_id": 0,
+}
+GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 20}
+GEMMA3_ROPES = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 50000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "original_max_position_embeddings": 96,
+    "short_factor": [1.0 + 0.05 * pair for pair in range(6)],
+    "long_factor": [1.0 + 0.5 * pair for pair in range(6)],
+    "attention_factor": 1.1,
+    "partial_rotary_factor": 0.75,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {**SIZES, "tie_word_embeddings": True}),
+    "llama, yarn": ("llama", {**SIZES, "rope_parameters": YARN}),
+    "mistral": ("mistral", {**SIZES, "sliding_window": 20, "head_dim": 16}),
+    "qwen2": ("qwen2", SIZES),
+    "qwen3": ("qwen3", {**SIZES, "head_dim": 32}),
+    "gemma2": ("gemma2", {**SIZES, **GEMMA, "attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0}),
+    "gemma3_text": ("gemma3_text", {**SIZES, **GEMMA, "num_hidden_layers": 7, "rope_parameters": GEMMA3_ROPES}),
+    "phi3": ("phi3", {**SIZES, "num_key_value_heads": 4, "original_max_position_embeddings": 256}),
+    "phi3, longrope": (
+        "phi3",
+        {**SIZES, "tie_word_embeddings": True, "original_max_position_embeddings": 96, "rope_parameters": LONGROPE},
+    ),
+    "olmo2": ("olmo2", SIZES),
+    "smollm3": ("smollm3", {**SIZES, "num_hidden_layers": 5}),
+    "gpt2": (
+        "gpt2",
+        {"vocab_size": VOCAB, "n_positions": 256, "n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.1},
+    ),
+    "gpt_neox": (
+        "gpt_neox",
+        {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "gpt_neox, one after the other": (
+        "gpt_neox",
+        {key: value for key, value in SIZES.items() if key != "num_key_value_heads"} | {"use_parallel_residual": False},
+    ),
+}
+
+
+def write(name: str, folder: Path, **options: Any) -> tuple[Any, Path]:
+    """A random model of transformers', and the GGUF file of its checkpoint."""
+    reference = save(folder / "original", *CASES[name])
+    return reference, write_gguf(folder / "a.gguf", folder / "original", **options)
+
+
+def imported(path: Path) -> Path:
+    folder = path.parent / "imported"
+    for _ in import_gguf(path, folder):
+        pass
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_checkpoint_comes_back(name: str, tmp_path: Path) -> None:
+    """Every tensor bit for bit, but for norms to which the converter added 1; and the same logits as transformers."""
+    reference, path = write(name, tmp_path)
+    folder = imported(path)
+    expected, actual = load_file(tmp_path / "original" / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert actual.keys() == expected.keys()
+    for tensor_name, tensor in expected.items():
+        if "gemma" in name and tensor_name.endswith("norm.weight"):
+            torch.testing.assert_close(actual[tensor_name], tensor, rtol=0, atol=1e-6)
+        else:
+            assert torch.equal(actual[tensor_name], tensor), tensor_name
+    ids = random_ids(80) % VOCAB
+    with torch.inference_mode():
+        logits = reference(ids).logits
+    for backend in ("native", "torch"):
+        engine = load_model(folder, device="cpu", backend=backend).engine
+        assert_close(as_tensor(engine.forward(ids, None, last=None, planned_length=80)), logits)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_transformers_reads_what_was_imported(name: str, tmp_path: Path) -> None:
+    """An import is an ordinary checkpoint."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+
+    reference, path = write(name, tmp_path)
+    ids = random_ids(40) % VOCAB
+    again = AutoModelForCausalLM.from_pretrained(imported(path)).eval()
+    with torch.inference_mode():
+        assert_close(again(ids).logits, reference(ids).logits)
+
+
+def test_the_window_of_every_layer_may_be_listed(tmp_path: Path) -> None:
+    pattern = (True, False, True, True)
+    _, path = write("gemma2", tmp_path, gemma2__attention__sliding_window_pattern=pattern)
+    types = json.loads((imported(path) / "config.json").read_text())["layer_types"]
+    assert [name == "sliding_attention" for name in types] == list(pattern)
+
+
+def test_a_file_in_parts_is_read_by_its_first(tmp_path: Path) -> None:
+    _, path = write("qwen3", tmp_path, tensors_per_file=20)
+    assert path.name == "a-00001-of-00003.gguf"
+    expected = load_file(tmp_path / "original" / "model.safetensors")
+    actual = load_file(imported(path) / "model.safetensors")
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [("a-00002-of-00003.gguf", "a-00002-of-00003.gguf: no such file"), ("a-00001-of-00003.gguf", "give the first")],
+)
+def test_a_part_that_is_missing_is_named(lost: str, words: str, tmp_path: Path) -> None:
+    _, path = write("qwen3", tmp_path, tensors_per_file=20)
+    (tmp_path / lost).rename(tmp_path / "elsewhere.gguf")
+    with pytest.raises(GGUFError, match=words):
+        imported(path if path.exists() else tmp_path / "elsewhere.gguf")
+
+
+def test_an_absurd_number_of_parts_is_refused(tmp_path: Path) -> None:
+    _, path = write("qwen3", tmp_path, split__count=2**31)
+    with pytest.raises(GGUFError, match=r"split\.count is 2147483648"):
+        imported(path)
