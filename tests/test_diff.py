@@ -20,12 +20,14 @@ from tokenglass.model.measuring.difference import (
     Difference,
     Summary,
     compare_models,
+    compare_settings,
     compare_texts,
     divergence_at_least,
     rescore,
     worst,
 )
 from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 TEXT = "Once upon a time there was a fox, and the fox met another fox."
 
@@ -166,7 +168,72 @@ def test_diff_and_rescore_at_the_shell(tmp_path: Path) -> None:
     assert [each["rank_change"] for each in same["tokens"]] == [0] * 20
     table = shell.tokenglass("replay", str(one), "--rescore", "tale", "--quantize", "int4").stdout.decode()
     assert "tale int4" in table
-    assert "at\tbits\ttoken" in table
+    assert "at\tbits\tmoved\ttoken" in table
     for files, words in (([str(text)], "--against-quantize"), ([str(one)] * 3, "two traces")):
         shell.assert_one_line_error(shell.tokenglass("diff", *files), 2, words)
     shell.assert_one_line_error(shell.tokenglass("diff", str(one), str(text)), 1, "not a JSON line")
+
+
+def softmax(logits: torch.Tensor, settings: dict[str, float]) -> torch.Tensor:
+    """The final distribution as transformers' own warpers leave it."""
+    from transformers.generation import logits_process  # noqa: PLC0415  (takes seconds)
+
+    warpers = {
+        "temperature": logits_process.TemperatureLogitsWarper,
+        "top_k": logits_process.TopKLogitsWarper,
+        "top_p": logits_process.TopPLogitsWarper,
+        "min_p": logits_process.MinPLogitsWarper,
+    }
+    scores = logits.float()
+    for name, value in settings.items():
+        scores = warpers[name](value)(torch.empty(len(scores), 0, dtype=torch.long), scores)
+    return scores.double().softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"temperature": 1.3}),
+        ({"temperature": 0.8}, {"temperature": 0.8, "top_p": 0.9}),
+        ({"temperature": 0.9, "top_k": 5}, {"temperature": 0.9, "top_k": 3}),
+        ({"temperature": 1.5, "min_p": 0.02}, {"temperature": 0.5, "min_p": 0.02}),
+    ],
+)
+def test_two_settings_differ_as_the_final_distributions_of_transformers_do(
+    models: tuple[LoadedModel, LoadedModel],
+    logprobs: list[torch.Tensor],
+    first: dict[str, float],
+    second: dict[str, float],
+) -> None:
+    model, off = models[0], {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    both = SamplingParameters(**{**off, **first}), SamplingParameters(**{**off, **second})
+    token_ids = model.tokenizer.encode(TEXT)
+    found = list(compare_settings(model.engine, model.tokenizer, token_ids, both))
+    one, other = (softmax(logprobs[0], given) for given in (first, second))
+    given_ = torch.tensor(token_ids[1:])[:, None]
+    for probs, choices in ((one, [each.first for each in found]), (other, [each.second for each in found])):
+        assert [each.prob for each in choices] == pytest.approx(probs.gather(1, given_)[:, 0].tolist(), abs=1e-5)
+    assert [each.moved for each in found] == pytest.approx(((one - other).abs().sum(-1) / 2).tolist(), abs=1e-4)
+    bits = (one * (one / other).log2()).nan_to_num(0.0, posinf=math.inf).sum(-1).tolist()
+    for each, expected in zip(found, bits, strict=True):
+        if math.isinf(expected):
+            assert each.divergence is None
+        else:
+            assert each.divergence == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_command_compares_settings_and_refuses_what_it_would_not_compare(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    text.write_text(TEXT)
+    done = shell.tokenglass("diff", str(text), "-m", str(folders[0]), "--against-top-k", "4", "--json")
+    facts = json.loads(done.stdout)
+    assert (facts["first"], facts["second"]) == ("temperature 1", "temperature 1, top_k 4")
+    assert all(0 < each["moved"] < 1 and each["divergence"] is None for each in facts["tokens"])
+    lines = shell.tokenglass("diff", str(text), "-m", str(folders[0]), "--against-temperature", "1.2").stdout.decode()
+    assert "of the probability on other tokens" in lines
+    for arguments in (["--temperature", "0.7"], ["--against-temperature", "2", "--against-quantize", "int8"]):
+        done = shell.tokenglass("diff", str(text), "-m", str(folders[0]), *arguments)
+        assert done.returncode == 2
+        assert done.stderr.count(b"\n") == 1

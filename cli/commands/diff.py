@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenglass.cli import options
+from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import PANEL, ModelOptions
+from tokenglass.cli.options.what_if import TwoSettings
 from tokenglass.cli.terminal.opening import Opening, opening
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
     from tokenglass.cli.views.diff import Diff
+    from tokenglass.model.sampling.parameters import SamplingParameters
 
 Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help="Two traces; or one text for two models, - is stdin.")
@@ -33,8 +36,10 @@ AgainstBackend = Annotated[
 ]
 
 
+@flat
 def diff(
     files: Files,
+    settings: TwoSettings,
     worst: Worst = 10,
     as_json: options.Json = False,
     model: options.ModelName = None,
@@ -50,23 +55,34 @@ def diff(
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
-    """Compare two kept runs, or one text under two models, dtypes or quantisations, token by token.
+    """Compare two kept runs, or one text under two models, dtypes, quantisations or settings, token by token.
 
     Examples:
       tokenglass diff one.jsonl other.jsonl
       tokenglass diff book.txt -m smollm2 --against-quantize int4
+      tokenglass diff book.txt --temperature 0.8 --against-top-p 0.9
     """
     if len(files) > 2:
         raise ParameterError("diff compares two traces, or one text under two models")
     first = ModelOptions(model, dtype, device, quantize, backend, threads)
     second = ModelOptions(against or model, against_dtype, device, against_quantize, against_backend, threads)
-    if len(files) == 1 and first == second:
-        raise ParameterError("name the other trace, or how the second model differs, such as --against-quantize int4")
+    if settings.are_given and (len(files) == 2 or first != second):
+        raise ParameterError("settings of the samplers are compared on one text in one model; leave the others out")
+    if len(files) == 1 and first == second and len(set(settings.both)) == 1:
+        raise ParameterError(
+            "name the other trace, or what is another in the second, such as --against-quantize int4 or "
+            "--against-temperature 1.2"
+        )
     with opening() as screen:
         screen.show("reading")
         from tokenglass.cli.views.diff import show
 
-        found = two_traces(*files) if len(files) == 2 else two_models(files[0], first, second, screen)
+        if len(files) == 2:
+            found = two_traces(*files)
+        elif settings.are_given:
+            found = two_settings(files[0], first, settings.both, screen)
+        else:
+            found = two_models(files[0], first, second, screen)
     show(found, count=worst, as_json=as_json, color=color.value)
 
 
@@ -105,3 +121,25 @@ def two_models(file: str, first: ModelOptions, second: ModelOptions, screen: Ope
     found = list(compare_models(one.engine, other.engine, one.tokenizer, given.token_ids))
     texts = ([each.first for each in found], [each.second for each in found])
     return Diff((column_of_model(one), column_of_model(other)), texts, found)
+
+
+def two_settings(
+    file: str, model: ModelOptions, settings: tuple[SamplingParameters, SamplingParameters], screen: Opening
+) -> Diff:
+    """The final distributions that two settings of the samplers leave on one text. Raises TokenglassError."""
+    from tokenglass.cli.run import session, summary
+    from tokenglass.cli.run.texts import read_texts
+    from tokenglass.cli.views.diff import Diff
+    from tokenglass.model.engine.memory import Caches
+    from tokenglass.model.measuring.difference import compare_settings
+    from tokenglass.model.measuring.scoring import LOGITS, GivenText
+
+    ((_, text),) = read_texts([file], keep_newline=False)
+    opened = session.open_model(model, screen)
+    given = GivenText.encode(opened.tokenizer, text)
+    loaded = session.load(opened, Caches(min(len(given.token_ids), opened.limit), beside=LOGITS), screen)
+    screen.show("comparing")
+    found = list(compare_settings(loaded.engine, loaded.tokenizer, given.token_ids, settings))
+    first, second = (", ".join(summary.settings(each)) for each in settings)
+    texts = ([each.first for each in found], [each.second for each in found])
+    return Diff((first, second), texts, found, is_final=True)

@@ -18,16 +18,18 @@ from tokenglass.model.records.codec import to_dict
 from tokenglass.model.records.steps import Choice
 
 BEFORE, BEHIND = 6, 20  # tokens shown before one that differs, and of each text from where they part
-COLUMNS = ("at", "bits", "token", "first", "second", "rank", "top of first", "top of second", "after")
+COLUMNS = ("at", "bits", "moved", "token", "first", "second", "rank", "top of first", "top of second", "after")
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two columns by name, the whole text of each, and what differs."""
+    """Two columns by name, the whole text of each, and what differs. `is_final`: probabilities are those that tokens
+    are drawn with, else raw."""
 
     names: tuple[str, str]
     texts: tuple[Sequence[Choice], Sequence[Choice]]
     differences: Sequence[Difference]
+    is_final: bool = False
 
     @property
     def summary(self) -> Summary:
@@ -41,7 +43,7 @@ def show(diff: Diff, *, count: int, as_json: bool, color: ColorWhen) -> None:
         return
     for line in words(diff):
         write(line)
-    rows = [cells(each, diff) for each in worst(diff.differences, count) if each.divergence]
+    rows = [cells(each, diff) for each in worst(diff.differences, count) if each.divergence or each.moved]
     if not rows:
         return
     if not is_terminal(sys.stdout):
@@ -60,9 +62,10 @@ def words(diff: Diff) -> list[str]:
     """The sums in lines."""
     sums, (first, second) = diff.summary, diff.names
     lines = [f"first   {first}", f"second  {second}"]
-    bits = "not reported" if sums.divergence is None else f"{sums.divergence:.4f} bits"
-    least = "" if sums.is_exact or sums.divergence is None else "at least "
-    lines.append(f"{sums.tokens:,} tokens, divergence {least}{bits} a token")
+    lines.append(f"{sums.tokens:,} {'token' if sums.tokens == 1 else 'tokens'}, {', '.join(distances(diff))}")
+    if diff.is_final:
+        impossible = [sum(choice.prob == 0 for choice in choices) for choices in diff.texts]
+        return [*lines, f"tokens of the text that cannot be drawn: {impossible[0]:,} and {impossible[1]:,}"]
     if sums.first_bits is not None and sums.second_bits is not None:
         lines.append(
             f"the text takes {sums.first_bits:.4f} bits a token in the first, {sums.second_bits:.4f} in the second"
@@ -79,6 +82,19 @@ def words(diff: Diff) -> list[str]:
     return lines
 
 
+def distances(diff: Diff) -> list[str]:
+    """How far the two are apart, as means over the tokens."""
+    sums = diff.summary
+    infinite = sum(each.divergence is None for each in diff.differences) if diff.is_final else 0
+    moved = [] if sums.moved is None else [f"{percent(sums.moved)} of the probability on other tokens"]
+    if infinite:
+        return [*moved, f"divergence infinite at {infinite:,}, where the second cannot draw what the first may"]
+    if sums.divergence is None:
+        return ["divergence not reported"]
+    least = "" if sums.is_exact else "at least "
+    return [f"divergence {least}{sums.divergence:.4f} bits a token", *moved]
+
+
 def cells(each: Difference, diff: Diff) -> tuple[str, ...]:
     before = [choice.piece for choice in diff.texts[0] if each.position - BEFORE <= choice.position < each.position]
     choices = (each.first, each.second)
@@ -86,9 +102,10 @@ def cells(each: Difference, diff: Diff) -> tuple[str, ...]:
     tops = [max(choice.candidates, key=lambda one: one.logprob, default=None) for choice in choices]
     return (
         f"{each.position:,}",
-        "-" if each.divergence is None else f"{each.divergence:.4f}",
+        ("inf" if diff.is_final else "-") if each.divergence is None else f"{each.divergence:.4f}",
+        "-" if each.moved is None else percent(each.moved),
         visible_piece(each.first.piece),
-        *(percent(probability(choice.logprob)) for choice in choices),
+        *(percent(choice.prob if diff.is_final else probability(choice.logprob)) for choice in choices),
         f"{ranks[0]} → {ranks[1]}",
         *("-" if top is None else visible_piece(top.piece) for top in tops),
         visible_piece(b"".join(before)),
@@ -100,6 +117,7 @@ def as_facts(diff: Diff) -> dict[str, Any]:
         {
             "position": each.position,
             "divergence": each.divergence,
+            "moved": each.moved,
             "is_exact": each.is_exact,
             "is_flip": each.is_flip,
             "rank_change": each.rank_change,

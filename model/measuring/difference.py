@@ -11,18 +11,24 @@ import numpy as np
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.measuring.scoring import LOGITS, check_windows, given_choices, logits_of_tokens
 from tokenglass.model.records.steps import Candidate, Choice
+from tokenglass.model.sampling.context import Context
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sampling.provenance import Floats
+from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One position in two distributions. `divergence` is that of the second from the first, in bits (Kullback and
-    Leibler 1951): exact, or at least so much where only some candidates are known; None: not reported."""
+    Leibler 1951): exact, or at least so much where only some candidates are known; None: not reported, or infinite.
+    `moved` is the probability that lies on other tokens in the second (the total variation distance)."""
 
     first: Choice
     second: Choice
     divergence: float | None
     is_exact: bool
+    moved: float | None = None
 
     @property
     def position(self) -> int:
@@ -57,6 +63,7 @@ class Summary:
 
     tokens: int
     divergence: float | None  # mean, bits
+    moved: float | None  # mean
     is_exact: bool
     flips: int
     rank_changes: int
@@ -67,15 +74,17 @@ class Summary:
 
     @staticmethod
     def of(differences: Sequence[Difference]) -> Summary:
-        known = [each.divergence for each in differences if each.divergence is not None]
+        divergences = [each.divergence for each in differences if each.divergence is not None]
+        moved = [each.moved for each in differences if each.moved is not None]
         bits = [
             [-choice.logprob / math.log(2) for choice in choices if choice.logprob is not None]
             for choices in ([each.first for each in differences], [each.second for each in differences])
         ]
-        first, second = (sum(values) / len(values) if values else None for values in bits)
+        first, second = map(mean_of, bits)
         return Summary(
             tokens=len(differences),
-            divergence=sum(known) / len(known) if known else None,
+            divergence=mean_of(divergences),
+            moved=mean_of(moved),
             is_exact=all(each.is_exact for each in differences),
             flips=sum(each.is_flip for each in differences),
             rank_changes=sum(bool(each.rank_change) for each in differences),
@@ -86,9 +95,13 @@ class Summary:
         )
 
 
+def mean_of(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
 def worst(differences: Iterable[Difference], count: int) -> list[Difference]:
-    """Those that diverge most, the most first."""
-    return sorted(differences, key=lambda each: -(each.divergence or 0.0))[:count]
+    """Those that differ most, the most first: by divergence, and where it is infinite by what moved."""
+    return sorted(differences, key=lambda each: (-(each.divergence or 0.0), -(each.moved or 0.0)))[:count]
 
 
 def compare_models(
@@ -105,7 +118,36 @@ def compare_models(
             for engine, rows in ((first, one), (second, other))
         )
         for row, (old, new) in enumerate(zip(*columns, strict=True)):
-            yield Difference(old, new, divergence(one[row], other[row]), is_exact=True)
+            size = min(len(one[row]), len(other[row]))  # what one of them has beyond is padding
+            logs = log_softmax(one[row][:size]), log_softmax(other[row][:size])
+            yield Difference(old, new, divergence(*logs), is_exact=True, moved=distance(*map(np.exp, logs)))
+
+
+def compare_settings(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    token_ids: Sequence[int],
+    settings: tuple[SamplingParameters, SamplingParameters],
+    *,
+    top: int = 5,
+) -> Iterator[Difference]:
+    """Every token of one text but the first, in the final distributions that two settings of the samplers leave.
+
+    A divergence is None where the second can never draw what the first may. Raises PromptError, EngineError.
+    """
+    size, stride = check_windows(None, None, engine.limit)
+    most = max(1, min(256, LOGITS // (4 * engine.vocab_size)))
+    samplers = [Sampler(each, tokenizer.piece, top, engine.measure) for each in settings]
+    for start, rows in logits_of_tokens(engine, token_ids, size, stride, most):
+        for position, logits in enumerate(rows, start):
+            context = Context(token_ids[:position], prompt_length=position, seed=0)
+            raw = samplers[0].raw(logits)
+            old, new = (each.record(raw, each.scores(raw, context), token_ids[position]) for each in samplers)
+            one, other = (each.distribution(raw, context).final for each in samplers)
+            with np.errstate(divide="ignore"):
+                bits = divergence(np.log(one), np.log(other))
+            known = bits if math.isfinite(bits) else None
+            yield Difference(old, new, known, is_exact=True, moved=distance(one, other))
 
 
 def rescore(
@@ -130,15 +172,19 @@ def compare_texts(first: Sequence[Choice], second: Sequence[Choice]) -> Iterator
             return
 
 
-def divergence(first: Logits, second: Logits) -> float:
-    """Of the second distribution from the first, in bits, from two rows of logits over the same tokens."""
-    size = min(len(first), len(second))  # what one of them has beyond is padding
-    one, other = (log_softmax(row[:size]) for row in (first, second))
-    weights = np.exp(one)
-    return max(0.0, float((weights * np.where(weights > 0, one - other, 0.0)).sum()) / math.log(2))
+def divergence(first: Floats, second: Floats) -> float:
+    """Of the second distribution from the first, in bits, from the log-probabilities (vocab,) of the same tokens."""
+    possible = first > -math.inf
+    one, other = first[possible], second[possible]
+    return max(0.0, float((np.exp(one) * (one - other)).sum()) / math.log(2))
 
 
-def log_softmax(logits: Logits) -> np.ndarray:
+def distance(first: Floats, second: Floats) -> float:
+    """The total variation distance of two distributions (vocab,): half the sum of the differences."""
+    return float(np.abs(first - second).sum()) / 2
+
+
+def log_softmax(logits: Logits) -> Floats:
     below = logits.astype(np.float64)
     below -= below.max()
     below -= math.log(float(np.exp(below).sum()))
