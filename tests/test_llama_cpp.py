@@ -16,7 +16,8 @@ from unicode_lines import unicode_lines
 
 from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.importers.gguf_file import GGUFFile
-from tokenglass.model.importers.gguf_tokenizer import KINDS, WORDS, tokenizer_of
+from tokenglass.model.importers.gguf_tokenizer import tokenizer_of
+from tokenglass.model.importers.gguf_words import KINDS, WORDS
 from tokenglass.model.loading import load_model
 from tokenglass.model.text.tokenizer import Tokenizer
 

@@ -15,49 +15,13 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import GGUFError
+from tokenglass.model.importers.gguf_words import KINDS, WORDS
 from tokenglass.model.text.tokenizer import byte_alphabet, tokenizer_errors
 from tokenglass.model.text.tokenizer_classes import KEEPS_STEPS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 MAX_TOKENS = 2**19  # the largest vocabularies have half of it
 MAX_SPLITS = 2**26  # characters looked at to derive merges; Gemma's vocabulary needs about 2**24
-
-GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-NEWER_WORDS = (
-    r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """How text is cut before any merge: patterns, each applied to the pieces of the one before."""
-
-    patterns: tuple[str, ...]
-    whole_words_first: bool = False  # a piece that is a token is taken as it is
-    adds_start: bool = False  # unless the file says otherwise
-
-
-KINDS: Mapping[str, Words] = {
-    "default": Words((r"[\p{P}\$\+<=>\^~\|]+", GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]")),
-    "gpt-2": Words((GPT2_WORDS,)),
-    "smollm": Words((r"\p{N}", GPT2_WORDS)),
-    "llama-bpe": Words((NEWER_WORDS % "{1,3}",), whole_words_first=True, adds_start=True),
-    "smaug-bpe": Words((NEWER_WORDS % "{1,3}",)),
-    "qwen2": Words((NEWER_WORDS % "",)),
-}
-# other names that llama.cpp reads as one of these
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "gpt-2": (
-        *("phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum", "mellum2"),
-        *("modern-bert", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling"),
-    ),
-    "smollm": ("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
-    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
-    "smaug-bpe": ("dbrx", "chatglm-bpe", "glm4"),
-    "qwen2": ("deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "f2llmv2"),
-}
-WORDS = {**KINDS, **{alias: KINDS[name] for name, aliases in ALIASES.items() for alias in aliases}}
 # what ends a turn or a text, by the names in use; a file often names only one of them
 ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
 
