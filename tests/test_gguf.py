@@ -28,8 +28,8 @@ from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.importers.gguf_config import llama3_divisor, short
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
 from tokenglass.model.importers.gguf_tokenizer import tokenizer_of
-from tokenglass.model.importers.gguf_words import WORDS
 from tokenglass.model.importers.gguf_weights import nbytes_stored, read_values
+from tokenglass.model.importers.gguf_words import WORDS
 from tokenglass.model.loading import load_model
 from tokenglass.model.text.tokenizer import Tokenizer
 
