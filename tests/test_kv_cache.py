@@ -7,18 +7,16 @@ from collections.abc import Iterator
 import pytest
 import tiny
 import torch
+from cache_machine import TOKENS, CacheMachine
 from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
-from tokenglass.model.engine.cache import CacheTail
 from tokenglass.model.errors import PromptError
 from tokenglass.model.torch_engine.storage import TensorCache, write
 
 MODEL = tiny.random_transformer()
-TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
 CPU = torch.device("cpu")
 
 
@@ -74,72 +72,8 @@ def test_rows_of_different_lengths_give_what_each_gives_alone(
         close(cached[row], recomputed(prompt + new, count))
 
 
-class Rows(RuleBasedStateMachine):
-    """Every operation on a cache, beside the plain lists of ids that its rows should stand for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tails: list[tuple[list[int], CacheTail]] = []  # with the whole row each was cut from
-
-    @initialize(rows=st.integers(1, 3), data=st.data())
-    def begin(self, rows: int, data: st.DataObject) -> None:
-        self.cache = new_cache(rows=rows)
-        self.rows: list[list[int]] = [[] for _ in range(rows)]
-        self.forward(data.draw(st.integers(1, 6)), data)
-
-    @precondition(lambda self: self.rows and max(map(len, self.rows)) <= 40)
-    @rule(most=st.integers(1, 4), data=st.data())
-    def forward(self, most: int, data: st.DataObject) -> None:
-        new = [data.draw(st.lists(TOKENS, min_size=1, max_size=most)) for _ in self.rows]
-        cached = MODEL.logits(MODEL.go_on(new, self.cache, [0] * len(new)))
-        for row, (ids, logits) in enumerate(zip(new, torch.split(cached, [*map(len, new)]), strict=True)):
-            self.rows[row] = self.rows[row] + ids
-            close(logits, recomputed(self.rows[row], len(ids)))
-
-    @rule(data=st.data())
-    def truncate(self, data: st.DataObject) -> None:
-        row, length = self.draw_cut(data)
-        self.cache.truncate(row, length)
-        self.rows[row] = self.rows[row][:length]
-
-    @rule(data=st.data())
-    def select(self, data: st.DataObject) -> None:
-        kept = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
-        self.cache.select(kept)
-        self.rows = [list(self.rows[row]) for row in kept]
-
-    @rule(data=st.data())
-    def detach(self, data: st.DataObject) -> None:
-        row, start = self.draw_cut(data)
-        tail = self.cache.detach(row, start)
-        assert (tail.start, tail.length) == (start, len(self.rows[row]) - start)
-        self.tails.append((self.rows[row], tail))
-        self.rows[row] = self.rows[row][:start]
-
-    @precondition(lambda self: self.fitting())
-    @rule(data=st.data())
-    def attach(self, data: st.DataObject) -> None:
-        row, whole, tail = data.draw(st.sampled_from(self.fitting()))
-        self.cache.truncate(row, tail.start)
-        self.cache.attach(row, tail)
-        self.rows[row] = list(whole)
-
-    @invariant()
-    def lengths_are_those_of_the_lists(self) -> None:
-        assert self.cache.lengths == [len(ids) for ids in self.rows]
-
-    def draw_cut(self, data: st.DataObject) -> tuple[int, int]:
-        row = data.draw(st.integers(0, len(self.rows) - 1))
-        return row, data.draw(st.integers(0, len(self.rows[row])))
-
-    def fitting(self) -> list[tuple[int, list[int], CacheTail]]:
-        """Rows that begin with the prefix a tail was cut from."""
-        return [
-            (row, whole, tail)
-            for row, ids in enumerate(self.rows)
-            for whole, tail in self.tails
-            if ids[: tail.start] == whole[: tail.start]
-        ]
+class Rows(CacheMachine):
+    model, limit, most_new, most_ids = MODEL, 64, 4, 40
 
 
 TestRows = Rows.TestCase

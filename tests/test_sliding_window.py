@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from cache_machine import CacheMachine
 from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import invariant
 from torch import Tensor
 
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
-from tokenglass.model.engine.cache import CacheTail
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.torch_engine.storage import TensorCache
 
@@ -25,7 +25,6 @@ ROPE = Rope(theta=10000.0, dim=8)
 SLIDING, FULL = LayerKind(ROPE, WINDOW), LayerKind(ROPE)
 MIXED = tiny.random_transformer(replace(tiny.CONFIG, layers=(SLIDING, FULL, SLIDING)))
 ALL = tiny.random_transformer(replace(tiny.CONFIG, layers=(SLIDING, SLIDING)))
-TOKENS = st.integers(0, tiny.VOCAB_SIZE - 1)
 
 
 @pytest.fixture(autouse=True)
@@ -55,81 +54,19 @@ def test_any_chunks_give_the_logits_of_the_whole(chunks: list[int], model: torch
     assert_close(cached, model(ids))
 
 
-class Rows(RuleBasedStateMachine):
-    """Every operation, beside the plain lists of ids that the rows should stand for."""
+class Rows(CacheMachine):
+    model, limit, most_new, most_ids = MIXED, 200, 20, 120
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.tails: list[tuple[list[int], CacheTail]] = []  # with the whole row each was cut from
-
-    @initialize(rows=st.integers(1, 3), data=st.data())
-    def begin(self, rows: int, data: st.DataObject) -> None:
-        self.cache = new_cache(rows=rows)
-        self.rows: list[list[int]] = [[] for _ in range(rows)]
-        self.forward(data.draw(st.integers(1, 20)), data)
-
-    @precondition(lambda self: self.rows and max(map(len, self.rows)) <= 120)
-    @rule(most=st.integers(1, 9), data=st.data())
-    def forward(self, most: int, data: st.DataObject) -> None:
-        new = [data.draw(st.lists(TOKENS, min_size=1, max_size=most)) for _ in self.rows]
-        cached = MIXED.logits(MIXED.go_on(new, self.cache, [0] * len(new)))
-        for row, (ids, logits) in enumerate(zip(new, torch.split(cached, [*map(len, new)]), strict=True)):
-            self.rows[row] = self.rows[row] + ids
-            close(logits, self.rows[row])
-
-    @rule(data=st.data())
-    def truncate(self, data: st.DataObject) -> None:
-        row = data.draw(st.integers(0, len(self.rows) - 1))
-        length = data.draw(st.integers(0, len(self.rows[row])))
-        held = self.cache.usage(row).length - self.cache.usage(row).evicted
-        kept = self.cache.truncate(row, length)
-        assert kept in (0, length)
-        if len(self.rows[row]) - length <= held - WINDOW + 1:  # within the slack
-            assert kept == length
-        self.rows[row] = self.rows[row][:kept]
-
-    @rule(data=st.data())
-    def select(self, data: st.DataObject) -> None:
-        kept = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
-        self.cache.select(kept)
-        self.rows = [list(self.rows[row]) for row in kept]
-
-    @rule(data=st.data())
-    def detach(self, data: st.DataObject) -> None:
-        row = data.draw(st.integers(0, len(self.rows) - 1))
-        start = data.draw(st.integers(0, len(self.rows[row])))
-        tail = self.cache.detach(row, start)
-        assert (tail.start, tail.length) == (start, len(self.rows[row]) - start)
-        self.tails.append((self.rows[row], tail))
-        self.rows[row] = self.rows[row][: self.cache.lengths[row]]
-
-    @precondition(lambda self: self.fitting())
-    @rule(data=st.data())
-    def attach(self, data: st.DataObject) -> None:
-        row, whole, tail = data.draw(st.sampled_from(self.fitting()))
-        kept = self.cache.truncate(row, tail.start)
-        self.rows[row] = self.rows[row][:kept]
-        if kept == tail.start:
-            self.cache.attach(row, tail)
-            self.rows[row] = list(whole)
+    def goes_back(self, count: int, held: int) -> bool:
+        return count <= held - WINDOW + 1  # within the slack
 
     @invariant()
     def usage_is_true(self) -> None:
-        assert self.cache.lengths == [len(ids) for ids in self.rows]
         for row, ids in enumerate(self.rows):
             usage = self.cache.usage(row)
             per_layer = usage.bytes_per_token // 3
             assert usage.nbytes_used == per_layer * (len(ids) + 2 * (len(ids) - usage.evicted))
             assert usage.evicted <= max(0, len(ids) - WINDOW + 1)
-
-    def fitting(self) -> list[tuple[int, list[int], CacheTail]]:
-        """Rows that begin with the prefix a tail was cut from."""
-        return [
-            (row, whole, tail)
-            for row, ids in enumerate(self.rows)
-            for whole, tail in self.tails
-            if ids[: tail.start] == whole[: tail.start]
-        ]
 
 
 TestRows = Rows.TestCase

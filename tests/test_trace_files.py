@@ -32,7 +32,7 @@ from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.schema import trace_schema
 from tokenglass.model.runs.trace import to_line
 from tokenglass.model.runs.trace_reader import TraceReader, open_trace
-from tokenglass.model.runs.trace_writer import TraceWriter, shorten
+from tokenglass.model.runs.trace_writer import TraceWriter, shorten, watch
 
 SHORT = ("--seed", "1", "-n", "12", "--threads", "1")
 FINISH = Finish(0, "length", "", Totals())
@@ -155,7 +155,7 @@ def test_a_file_that_comes_between_the_look_and_the_first_record_is_not_written_
     writer = TraceWriter(tmp_path / "run")
     (tmp_path / "run").write_text("another's")
     with pytest.raises(ParameterError, match="no trace can be written"):
-        list(writer.watch(RUN, [FINISH]))
+        list(watch(RUN, [FINISH], writer.add))
     assert (tmp_path / "run").read_text() == "another's"
 
 
@@ -170,7 +170,7 @@ def test_a_run_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_trace_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = TraceWriter(tmp_path / "run")
     monkeypatch.setattr("tokenglass.model.runs.trace_writer.create", lambda *_: os.open("/dev/full", os.O_WRONLY))
-    passed = list(writer.watch(RUN, [STEP, STEP, FINISH]))
+    passed = list(watch(RUN, [STEP, STEP, FINISH], writer.add))
     writer.close()
     assert passed == [STEP, STEP, FINISH]
     assert writer.failure is not None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenglass.model.records.steps import Finish, Step
-from tokenglass.model.runs.trace_writer import create, require_new, shorten
+from tokenglass.model.runs.trace_writer import create, require_new
 
 if TYPE_CHECKING:
     from tokenglass.model.records.steps import Record
@@ -23,16 +22,6 @@ class PageFile:
         require_new(path, "page")
         self._path = path
         self._runs: list[tuple[Run, list[Record]]] = []
-
-    def watch(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
-        """The same records, which are kept with as many candidates as the run tells of."""
-        begun = False
-        for record in records:
-            if not begun:
-                self.add(run)
-                begun = True
-            self.add(shorten(record, run.request.top))
-            yield record
 
     def add(self, record: Run | Record) -> None:
         """One more record of the run that was added last, or the next run."""

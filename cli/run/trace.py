@@ -75,10 +75,10 @@ class Keeper:
         """The run and its records as they are shown; they are written as they come."""
         if not self.is_on:
             return run, records
-        from tokenglass.model.runs.trace_writer import shorten
+        from tokenglass.model.runs.trace_writer import shorten, watch
 
         tops = (self._options.trace_top, self._top)
         kept, shown = (replace(run, request=replace(run.request, top=top)) for top in tops)
         for file in (self._writer, self._page):
-            records = records if file is None else file.watch(kept, records)
+            records = records if file is None else watch(kept, records, file.add)
         return shown, (shorten(record, self._top) for record in records)

@@ -10,6 +10,7 @@ from tokenglass.model.inspection.reading import as_rows
 from tokenglass.model.measuring.scoring import score_tokens
 from tokenglass.model.records.steps import Choice, Step
 from tokenglass.model.runs.run import Run, describe_run
+from tokenglass.model.runs.trace_writer import watch
 
 if TYPE_CHECKING:
     from tokenglass.cli.run.page_file import PageFile
@@ -36,7 +37,7 @@ def keep_flow(
 ) -> None:
     """Put a run and its flow on a page."""
     described, choices = run
-    for _ in page.watch(described, with_flow(choices, look, positions)):
+    for _ in watch(described, with_flow(choices, look, positions), page.add):
         pass
 
 

@@ -16,7 +16,7 @@ from tokenglass.model.errors import NothingPossible, ParameterError, TokenglassE
 from tokenglass.model.files import expand_home, write_whole
 from tokenglass.model.runs.branch_file import as_json, branch_records, write
 from tokenglass.model.runs.run import Run
-from tokenglass.model.runs.trace_writer import TraceWriter
+from tokenglass.model.runs.trace_writer import TraceWriter, watch
 from tokenglass.model.runs.walk_trace import WalkTrace, Writer
 
 TRACES = (".jsonl", ".jsonl.gz")  # ends of the names of traces
@@ -242,7 +242,7 @@ class Picking:
         try:
             if path.name.endswith(TRACES):
                 writer = TraceWriter(path)
-                for _ in writer.watch(self._run, branch_records(self._branches, self._run)):
+                for _ in watch(self._run, branch_records(self._branches, self._run), writer.add):
                     pass
                 writer.close()
                 if writer.failure is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,19 +35,6 @@ class TraceWriter:
         self._file: int | None = None
         self._compressor = zlib.compressobj(LEVEL, wbits=GZIP) if path.suffix == ".gz" else None
         self._flushed, self._waiting = time.monotonic(), 0  # lines since then
-
-    def watch(self, run: Run, records: Iterable[Record]) -> Iterator[Record]:
-        """The same records, each written first with as many candidates as the run tells of.
-
-        A run that is refused before its first record leaves no file.
-        """
-        begun = False
-        for record in records:
-            if not begun:
-                self.add(run)
-                begun = True
-            self.add(shorten(record, run.request.top))
-            yield record
 
     def add(self, record: Run | Step | Finish) -> None:
         """One more line. Raises ParameterError where the file cannot be made."""
@@ -80,6 +67,20 @@ class TraceWriter:
                 content = content[os.write(self._file, content) :]
         except OSError as error:
             self.failure = error
+
+
+def watch(run: Run, records: Iterable[Record], add: Callable[[Run | Record], None]) -> Iterator[Record]:
+    """The same records, each added first with as many candidates as the run tells of.
+
+    A run that is refused before its first record is not added.
+    """
+    begun = False
+    for record in records:
+        if not begun:
+            add(run)
+            begun = True
+        add(shorten(record, run.request.top))
+        yield record
 
 
 def require_new(path: Path, what: str) -> None:

@@ -17,7 +17,7 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.runs.run import describe_run
-from tokenglass.model.runs.trace_writer import TraceWriter
+from tokenglass.model.runs.trace_writer import TraceWriter, watch
 
 TURNS, TOKENS, TOP, KEPT = 9, 256, 5, 20
 
@@ -38,7 +38,7 @@ def main() -> None:
         writer = None
         if folder is not None:
             writer = TraceWriter(folder / f"{time.monotonic_ns()}.jsonl{'.gz' if options.gz else ''}")
-            records = writer.watch(describe_run(loaded, asked, ""), records)
+            records = watch(describe_run(loaded, asked, ""), records, writer.add)
         started = time.perf_counter()
         for _ in records:
             pass
