@@ -42,10 +42,17 @@ def inspect(
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts, by the names that JSON uses. Bytes per token of cache are for the checkpoint's own dtype."""
+    from tokenglass.model.checkpoint.wrapped import groups_of
+
     config = checkpoint.config
     return {
         "model": str(checkpoint.folder),
         "model_type": config.model_type,
+        "text_part_of": config.wrapper,
+        "other_parts": {
+            part: {"tensors": tensors, "nbytes": size}
+            for part, (tensors, size) in groups_of(checkpoint.other_tensors).items()
+        },
         "parameters": checkpoint.num_parameters,
         "tensors": len(checkpoint.tensors),
         "files": sorted({info.file.name for info in checkpoint.tensors}),
@@ -101,9 +108,15 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     grouped = f" (each shared by {shared})" if shared > 1 else ""
     per_token, full = nbytes(facts["cache_bytes_per_token"]), nbytes(facts["cache_bytes_full"])
     stored = f"{facts['bits_per_weight']:.2f} bits per weight, {nbytes(facts['nbytes'])}"
+    wrapper = facts["text_part_of"]
+    others = (
+        f"{part} ({kinds['tensors']:,} tensors, {nbytes(kinds['nbytes'])})"
+        for part, kinds in facts["other_parts"].items()
+    )
     return [
         ("model", facts["model"]),
-        ("family", facts["model_type"]),
+        ("family", facts["model_type"] + (f", the text part of {wrapper}" if wrapper else "")),
+        *([("not read", ", ".join(others) or "no other part")] if wrapper else []),
         ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
         ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
         ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),

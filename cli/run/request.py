@@ -14,6 +14,7 @@ from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ViewOptions
 from tokenglass.cli.run.prompt import STDIN
 from tokenglass.cli.say import say
+from tokenglass.model.config.fields import shown_name
 from tokenglass.model.decoding.request import Request, check_length, truncate
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.sampling.parameters import SamplingParameters
@@ -117,6 +118,16 @@ def encode(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, 
 
     Raises PromptError, ParameterError, TemplateError.
     """
+    prompt_ids = encode_text(opened, text, prompt)
+    config = opened.checkpoint.config
+    if media := set(config.media_token_ids).intersection(prompt_ids):
+        name = shown_name(opened.tokenizer.piece(min(media)).decode(errors="replace"))
+        raise PromptError(f"the prompt holds {name}, an image; only the text part of {config.wrapper} runs here")
+    return prompt_ids
+
+
+def encode_text(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, ...]:
+    """What `encode` gives, whatever the tokens stand for."""
     if not text and (prompt.chat or not prompt.parts or STDIN in prompt.parts):
         raise PromptError("the prompt is empty; give at least one character")
     if not prompt.chat:

@@ -8,13 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.headers import Header, TensorInfo, read_header
 from tokenglass.model.checkpoint.quantised_layout import Quantisation, quantisation_of, weights_in
+from tokenglass.model.checkpoint.wrapped import split_wrapper
 from tokenglass.model.config.config import ModelConfig, names_dtype
 from tokenglass.model.config.fields import first_few, quote, shown_name
+from tokenglass.model.config.wrappers import text_part
 from tokenglass.model.errors import CheckpointError
 from tokenglass.model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
 from tokenglass.model.sampling.generation_config import GenerationConfig
@@ -38,17 +40,21 @@ class Checkpoint:
     generation_config: GenerationConfig
     tensors: tuple[TensorInfo, ...]
     quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
+    other_tensors: tuple[TensorInfo, ...] = ()  # of what a wrapper holds beside the text model
 
     @staticmethod
     def open(folder: Path) -> Checkpoint:
         """Read the small files and the headers. Raises CheckpointError or ConfigError."""
         _refuse_other_formats(folder)
-        raw = read_json(folder / "config.json")
+        raw: Mapping[str, Any] = read_json(folder / "config.json")
         config = ModelConfig.from_hf(raw)
         most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER
         shards = _shards(folder)
         headers = {file: read_header(file, most) for file in shards}
         tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))
+        others: tuple[TensorInfo, ...] = ()
+        if config.wrapper is not None:
+            raw, (tensors, others) = text_part(raw), split_wrapper(tensors)
         if not names_dtype(raw):
             config = replace(config, dtype=_stored_dtype(tensors))
         return Checkpoint(
@@ -57,6 +63,7 @@ class Checkpoint:
             generation_config=GenerationConfig.from_folder(folder, raw),
             tensors=tensors,
             quantisation=_quantisation(headers),
+            other_tensors=others,
         )
 
     @cached_property

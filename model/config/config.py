@@ -12,6 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind
+from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
 
@@ -57,6 +58,8 @@ class ModelConfig:
     logit_softcap: float | None = None
     embedding_scale: float | None = None
     learned_positions: bool = False
+    wrapper: str | None = None  # the model_type around it, where this is the text part of a model that also sees
+    media_token_ids: tuple[int, ...] = ()  # ids that stand for what such a model sees, which no text has
     notes: tuple[str, ...] = field(default=(), compare=False)  # what the file says and nothing follows, for the user
 
     def __post_init__(self) -> None:
@@ -138,7 +141,11 @@ class ModelConfig:
 
     @staticmethod
     def from_hf(raw: Mapping[str, Any]) -> ModelConfig:
-        """Read the fields of a Hugging Face config as transformers does; refuse by name what is not built."""
+        """Read the fields of a Hugging Face config as transformers does; refuse by name what is not built.
+
+        Of a wrapper, the text part is read.
+        """
+        whole, raw = raw, text_part(raw)
         model_type = raw.get("model_type")
         if not isinstance(model_type, str) or model_type not in FAMILIES:
             raise ConfigError(
@@ -154,6 +161,8 @@ class ModelConfig:
             dtype=_dtype(raw),
             eos_token_ids=token_ids(raw, "eos_token_id", "config.json"),
             mask_token_id=next(iter(token_ids(raw, "mask_token_id", "config.json")), None),
+            wrapper=whole["model_type"] if wrapper_of(whole) else None,
+            media_token_ids=media_token_ids(whole),
             notes=tuple(fields.notes),
             **switches,
         )

@@ -30,6 +30,14 @@ QWEN = {
     "sliding_window": 4096,
     "max_window_layers": 28,
 }
+QWEN_VL = {
+    **defaults(152064, 8192, 29568, 80, 64, 32768),
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "sliding_window": 4096,
+    "max_window_layers": 80,
+}
 GEMMA = {
     "num_key_value_heads": 4,
     "head_dim": 256,
@@ -46,7 +54,16 @@ DEFAULTS: dict[str, Defaults] = {
         "sliding_window": 4096,
     },
     "qwen2": QWEN,
+    "qwen2_vl_text": QWEN_VL,
+    "qwen2_5_vl_text": QWEN_VL,
     "qwen3": {**QWEN, "head_dim": 128},
+    "qwen3_vl_text": {
+        **QWEN,
+        "head_dim": 128,
+        "max_position_embeddings": 128000,
+        "rope_theta": 5e5,
+        "sliding_window": None,
+    },
     "gemma2": {
         **defaults(256000, 2304, 9216, 26, 8, 8192),
         **GEMMA,

@@ -15,15 +15,17 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 KEEPS_STEPS = "keeps_steps"  # set by our importers: the steps are the source's, whose ids are to be kept
-FROM_THE_FILE = ("mistral", "olmo2", "phi3")  # whatever class they name
+FROM_THE_FILE = (  # whatever class they name
+    *("ernie4_5", "glm4", "granite", "ministral3", "mistral", "olmo2", "olmo3", "phi3", "stablelm"),
+    *("llava", "llava_next", "mistral3", "smolvlm"),
+)
 ALWAYS_THEIR_OWN = ("qwen2",)
 OWN = {
-    "gemma2": "GemmaTokenizer",
-    "gemma3_text": "GemmaTokenizer",
-    "gpt2": "GPT2Tokenizer",
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
+    **dict.fromkeys(("gpt2", "phi", "starcoder2"), "GPT2Tokenizer"),
+    "cohere2": "CohereTokenizer",
     "gpt_neox": "GPTNeoXTokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
+    **dict.fromkeys(("internvl", "qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_vl"), "Qwen2Tokenizer"),
 }
 END = "<|endoftext|>"
 BYTES = {"bos_token": END, "eos_token": END, "unk_token": END}
@@ -31,6 +33,15 @@ NAMES: dict[str, dict[str, str]] = {  # of special tokens, where tokenizer_confi
     "GPT2Tokenizer": BYTES,
     "CodeGenTokenizer": BYTES,
     "GPTNeoXTokenizer": {**BYTES, "pad_token": "<|padding|>"},
+    "CohereTokenizer": {
+        "bos_token": "<BOS_TOKEN>",
+        "eos_token": "<|END_OF_TURN_TOKEN|>",
+        "unk_token": "<UNK>",
+        "pad_token": "<PAD>",
+        "cls_token": "<CLS>",
+        "sep_token": "<SEP>",
+        "mask_token": "<MASK_TOKEN>",
+    },
     "Qwen2Tokenizer": {"eos_token": END, "unk_token": END, "pad_token": END},
     "GemmaTokenizer": {
         "bos_token": "<bos>",
@@ -67,6 +78,10 @@ def conform(backend: tokenizers.Tokenizer, name: str | None, settings: Mapping[s
             backend.decoder = decoders.Sequence(spaces)
         case "GPT2Tokenizer" | "CodeGenTokenizer":
             backend.normalizer, backend.pre_tokenizer, backend.decoder = None, plain, decoders.ByteLevel()
+        case "CohereTokenizer":
+            digits = pre_tokenizers.Digits(individual_digits=True)
+            backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
+            backend.pre_tokenizer = pre_tokenizers.Sequence([digits, plain])
         case "GPTNeoXTokenizer":
             backend.normalizer, backend.pre_tokenizer, backend.decoder = normalizers.NFC(), plain, decoders.ByteLevel()
         case "Qwen2Tokenizer" if is_over_bytes(backend):

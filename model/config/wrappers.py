@@ -1,0 +1,83 @@
+"""Configs of models that see or hear, around a text model: which part of them is that of the text. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenglass.model.config.fields import quote
+from tokenglass.model.errors import ConfigError
+
+PARTS = ("text_config", "vision_config", "audio_config")
+MULTIMODAL_ROPE = ("mrope_section", "mrope_interleaved")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """The model_type of its text where the file names none, and transformers' defaults of what the file leaves out."""
+
+    text: str
+    tied: bool = False
+    media: tuple[int, ...] = ()  # ids that stand for a piece of an image
+
+
+QWEN_MEDIA = (151655, 151656)
+WRAPPERS: Mapping[str, Wrapper] = {
+    "gemma3": Wrapper("gemma3_text", tied=True, media=(262144,)),
+    "mistral3": Wrapper("mistral", tied=True, media=(10,)),
+    "llava": Wrapper("llama", media=(32000,)),
+    "llava_next": Wrapper("llama", media=(32000,)),
+    "llava_onevision": Wrapper("qwen2", media=(151646, 151647)),
+    "idefics3": Wrapper("llama", media=(128257,)),
+    "smolvlm": Wrapper("llama", media=(128257,)),
+    "internvl": Wrapper("qwen2", tied=True, media=(151667,)),
+    "qwen2_vl": Wrapper("qwen2_vl_text", media=QWEN_MEDIA),
+    "qwen2_5_vl": Wrapper("qwen2_5_vl_text", media=QWEN_MEDIA),
+    "qwen3_vl": Wrapper("qwen3_vl_text", media=QWEN_MEDIA),
+}
+MEDIA_KEYS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+OUTER = ("eos_token_id", "bos_token_id", "pad_token_id", "dtype", "torch_dtype", "quantization_config")
+
+
+def text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text model's own config.json, out of that of a wrapper; any other file as it is. Raises ConfigError.
+
+    Earlier files keep the text's fields beside the other parts. Positions of three kinds are one kind where there is
+    only text, so a multimodal rope is the plain one.
+    """
+    wrapper = wrapper_of(raw)
+    if wrapper is None:
+        return raw
+    inner = raw.get("text_config")
+    if inner is None:
+        inner = {key: value for key, value in raw.items() if key not in (*PARTS, "model_type")}
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"config.json: text_config is {quote(inner)}; expected an object")
+    outer = {key: raw[key] for key in OUTER if raw.get(key) is not None}
+    tied = raw.get("tie_word_embeddings", wrapper.tied) or inner.get("tie_word_embeddings", False)
+    text = {"model_type": wrapper.text, **inner, **outer, "tie_word_embeddings": tied}
+    return {**text, **{key: plain_rope(text[key]) for key in ("rope_scaling", "rope_parameters") if key in text}}
+
+
+def wrapper_of(raw: Mapping[str, Any]) -> Wrapper | None:
+    """How the text lies in this file; None where it is no known wrapper."""
+    name = raw.get("model_type")
+    return WRAPPERS.get(name) if isinstance(name, str) else None
+
+
+def media_token_ids(raw: Mapping[str, Any]) -> tuple[int, ...]:
+    """Ids that stand for a piece of an image or a film."""
+    wrapper = wrapper_of(raw)
+    if wrapper is None:
+        return ()
+    named = tuple(raw[key] for key in MEDIA_KEYS if type(raw.get(key)) is int)
+    return named or wrapper.media
+
+
+def plain_rope(rope: Any) -> Any:
+    """A rope without what tells positions in an image apart."""
+    if not isinstance(rope, Mapping):
+        return rope
+    plain = {key: value for key, value in rope.items() if key not in MULTIMODAL_ROPE}
+    return {key: "default" if value == "mrope" else value for key, value in plain.items()}

@@ -1,0 +1,212 @@
+"""Of models that see, the text part runs as in transformers; their other parts are named and left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from closeness import assert_close
+from shell import assert_one_line_error, generate, tokenglass
+from test_families import random_ids
+from torch_parts import as_tensor
+
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.wrapped import groups_of
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.errors import CheckpointError, ConfigError
+from tokenglass.model.loading import load_model
+
+TEXT: dict[str, Any] = {
+    "vocab_size": tiny.VOCAB_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+QWEN_VISION = {
+    "depth": 1,
+    "hidden_size": 16,
+    "embed_dim": 16,
+    "intermediate_size": 24,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "fullatt_block_indexes": [0],
+    "deepstack_visual_indexes": [0],
+    "num_position_embeddings": 16,
+}
+ROPE = {"rope_type": "default", "rope_theta": 5000.0}
+MROPE = {"rope_parameters": {**ROPE, "mrope_section": [1, 1, 2]}}
+SIGLIP, CLIP = ({**VISION, "model_type": f"{name}_vision_model"} for name in ("siglip", "clip"))
+CASES: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "text_config": {
+            **TEXT,
+            "model_type": "gemma3_text",
+            "head_dim": 8,
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 8,
+        },
+        "vision_config": SIGLIP,
+        "mm_tokens_per_image": 4,
+    },
+    "mistral3": {
+        "text_config": {**TEXT, "model_type": "mistral", "head_dim": 8},
+        "vision_config": {**VISION, "model_type": "pixtral"},
+        "tie_word_embeddings": False,
+    },
+    "llava": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": CLIP},
+    "llava_next": {"text_config": {**TEXT, "model_type": "mistral", "head_dim": 8}, "vision_config": CLIP},
+    "llava_onevision": {"text_config": {**TEXT, "model_type": "qwen2"}, "vision_config": SIGLIP},
+    "idefics3": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": VISION},
+    "smolvlm": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": VISION},
+    "internvl": {
+        "text_config": {**TEXT, "model_type": "qwen2"},
+        "vision_config": {**VISION, "image_size": [28, 28], "patch_size": [14, 14]},
+    },
+    "qwen2_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": {**QWEN_VISION, "hidden_size": 32}},
+    "qwen2_5_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": QWEN_VISION},
+    "qwen3_vl": {
+        "text_config": {
+            **TEXT,
+            "head_dim": 8,
+            "rope_parameters": {**ROPE, "mrope_section": [2, 1, 1], "mrope_interleaved": True},
+        },
+        "vision_config": QWEN_VISION,
+    },
+}
+
+
+def save(name: str, folder: Path, **options: Any) -> Any:
+    """Write a random model of transformers' own class, vision and all."""
+    from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415  (takes seconds)
+
+    torch.manual_seed(0)
+    options = json.loads(json.dumps({**CASES[name], **options}))
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(name, **options)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+            elif parameter.std() < 0.2:  # the wrapper's own initializer_range
+                parameter.mul_(0.3 / parameter.std())
+    model.save_pretrained(folder)
+    return model
+
+
+def assert_same_logits(reference: Any, folder: Path) -> None:
+    ids = random_ids(60)
+    with torch.inference_mode():
+        expected = reference(input_ids=ids).logits
+    assert expected.std() > 0.5
+    tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
+    for backend in ("native", "torch"):
+        engine = load_model(folder, device="cpu", dtype="float32", backend=backend).engine
+        assert_close(as_tensor(engine.forward(ids, None, last=None)), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_text_part_gives_the_logits_of_the_whole(name: str, tmp_path: Path) -> None:
+    assert_same_logits(save(name, tmp_path), tmp_path)
+
+
+def rename(folder: Path, names: dict[str, str]) -> None:
+    """The tensors under the names of another release."""
+    file = folder / "model.safetensors"
+    tensors = {}
+    for name, tensor in safetensors.torch.load_file(file).items():
+        prefix = next((old for old in names if name.startswith(old)), "")
+        tensors[names.get(prefix, "") + name.removeprefix(prefix)] = tensor
+    safetensors.torch.save_file(tensors, file)
+
+
+NESTED = {"model.language_model.": "language_model.model.", "language_model.model.": "model.language_model."}
+NEWER = {"model.": "model.language_model.", "visual.": "model.visual."}
+
+
+@pytest.mark.parametrize(("name", "names"), [("gemma3", NESTED), ("llava", NESTED), ("qwen2_5_vl", NEWER)])
+def test_tensors_have_the_names_of_any_release(name: str, names: dict[str, str], tmp_path: Path) -> None:
+    reference = save(name, tmp_path)
+    rename(tmp_path, names)
+    assert_same_logits(reference, tmp_path)
+
+
+def test_a_flat_config_as_the_first_releases_had_it(tmp_path: Path) -> None:
+    reference = save("qwen2_5_vl", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    text = config.pop("text_config")
+    text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
+    flat = {**text, **config, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    (tmp_path / "config.json").write_text(json.dumps(flat))
+    assert_same_logits(reference, tmp_path)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_tied_head_may_be_told_outside_or_inside(outside: bool, tmp_path: Path) -> None:
+    text = {**CASES["qwen2_5_vl"]["text_config"], "tie_word_embeddings": not outside}
+    reference = save("qwen2_5_vl", tmp_path, text_config=text, tie_word_embeddings=outside)
+    assert Checkpoint.open(tmp_path).config.tie_word_embeddings
+    assert_same_logits(reference, tmp_path)
+
+
+def test_inspect_lists_the_other_parts(tmp_path: Path) -> None:
+    save("gemma3", tmp_path)
+    facts = json.loads(tokenglass("inspect", str(tmp_path), "--json").stdout)
+    assert (facts["model_type"], facts["text_part_of"]) == ("gemma3_text", "gemma3")
+    assert facts["other_parts"].keys() == {"multi_modal_projector", "vision_tower"}
+    checkpoint = Checkpoint.open(tmp_path)
+    assert facts["parameters"] == sum(info.size for info in checkpoint.tensors)
+    assert sum(count for count, _ in groups_of(checkpoint.other_tensors).values()) == len(checkpoint.other_tensors)
+    words = " ".join(tokenglass("inspect", str(tmp_path)).stdout.decode().split())
+    assert "gemma3_text, the text part of gemma3" in words
+    assert "vision_tower (32 tensors" in words
+
+
+def test_a_prompt_with_an_image_is_refused_by_name(tmp_path: Path) -> None:
+    save("qwen2_5_vl", tmp_path, image_token_id=5)
+    tokenizer = tiny.byte_level_tokenizer()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    piece = tokenizer.decode([5])
+    assert_one_line_error(
+        generate("-m", str(tmp_path), piece, "-n", "1"), 2, "an image; only the text part of qwen2_5_vl"
+    )
+    assert generate("-m", str(tmp_path), "The fox", "-n", "1").returncode == 0
+
+
+def test_two_tensors_for_one_weight_are_refused(tmp_path: Path) -> None:
+    save("qwen2_5_vl", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    again = {"model.language_model.norm.weight": tensors["model.norm.weight"].clone()}
+    safetensors.torch.save_file({**tensors, **again}, file)
+    with pytest.raises(CheckpointError, match="two tensors for one weight"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"model_type": "gemma3", "text_config": 3}, "text_config is 3; expected an object"),
+        ({"model_type": "llava", "text_config": {"model_type": "mllama_text_model"}}, "'mllama_text_model' is not"),
+        ({"model_type": "mllama", "text_config": {"model_type": "llama"}}, "'mllama' is not supported"),
+    ],
+)
+def test_what_is_no_known_text_is_refused_by_name(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_hf(raw)
