@@ -77,11 +77,11 @@ def products_of(*flags: str) -> str:
 
 
 def rounding(kind: str, x: Tensor, weight: Tensor, *flags: str) -> float:
-    """How far columns in words of 16 bits may take a product of int8 or int4 from the exact one: half a step for each
-    number. 0 where nothing is multiplied in words."""
-    if kind in ("float32", "bfloat16") or products_of(*flags) != "words":
+    """How far columns in fixed point of 16 bits may take a product of int8 or int4 from the exact one: half a step for
+    each number. 0 for other weights, which are multiplied with float32."""
+    if kind in ("float32", "bfloat16"):
         return 0.0
-    return (x.abs().max() / 32767 / 2 * weight.abs().sum(1).max()).item()
+    return (x.abs().max() / 32639 / 2 * weight.abs().sum(1).max()).item()
 
 
 def program(path: Path, script: str) -> Path:

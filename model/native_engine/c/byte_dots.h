@@ -4,7 +4,7 @@
 
 #if BYTE_PRODUCTS
 
-#define COLUMNS_PER_TILE 4  // in a register tile
+#define COLUMNS_PER_TILE 8  // in a register tile
 
 INLINE ivec dot4(ivec sum, __m512i unsigned_bytes, const char *four) {  // signed ones, for every lane
     int32_t bytes;
@@ -19,7 +19,7 @@ INLINE vec sum_of_planes(const ivec *planes) {
     return sum;
 }
 
-INLINE ivec whole_sum_of_planes(const ivec *planes) { return (((planes[2] << 8) + planes[1]) << 8) + planes[0]; }
+INLINE ivec whole_sum_of_planes(const ivec *planes) { return (planes[1] << 8) + planes[0]; }
 
 // sums[c]: those of the rows of a panel of int8 with column c, but for the rows' scales.
 INLINE void int8_dots(int columns, const Panel *panel, const Fixed *const *x, long size, vec *sums) {
@@ -62,7 +62,7 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
         }
         vec scales = load_float16(panel->scales + 2 * g * PANEL), offsets = load_float16(panel->offsets + 2 * g * PANEL);
         UNROLL for (int c = 0; c < columns; c++) {
-            ivec totals[PLANES] = {isplat(0), isplat(0), isplat(0)};
+            ivec totals[PLANES] = {isplat(0), isplat(0)};
             UNROLL for (int u = 0; u < GROUP / 4; u++)
                 UNROLL for (int p = 0; p < PLANES; p++)
                     totals[p] = dot4(totals[p], nibbles[u], plane_at(x[c], p, g * GROUP) + 4 * u);
@@ -83,18 +83,27 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
 BYTE_DOTS(1)
 BYTE_DOTS(2)
 BYTE_DOTS(4)
+BYTE_DOTS(8)
+
+#define BYTE_CASE(kind, count)                                   \
+    case count:                                                  \
+        kind##_dots_##count(panel, some, size, sums + c);        \
+        break;
+#define BYTE_CASES(kind) BYTE_CASE(kind, 1) BYTE_CASE(kind, 2) BYTE_CASE(kind, 4) BYTE_CASE(kind, 8)
 
 // The sums of a panel with columns `bytes` apart.
 static void byte_dots(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
     for (long c = 0, count; c < columns; c += count) {
         const Fixed *some[COLUMNS_PER_TILE];
-        count = columns - c >= COLUMNS_PER_TILE ? COLUMNS_PER_TILE : columns - c >= 2 ? 2 : 1;
+        count = COLUMNS_PER_TILE;
+        while (count > columns - c) count /= 2;
         for (long i = 0; i < count; i++) some[i] = (const Fixed *)(x + (c + i) * bytes);
-        if (kind == INT8)
-            (count == COLUMNS_PER_TILE ? int8_dots_4 : count == 2 ? int8_dots_2 : int8_dots_1)(panel, some, size, sums + c);
-        else
-            (count == COLUMNS_PER_TILE ? int4_dots_4 : count == 2 ? int4_dots_2 : int4_dots_1)(panel, some, size, sums + c);
+        if (kind == INT8) switch (count) { BYTE_CASES(int8) }
+        else switch (count) { BYTE_CASES(int4) }
     }
 }
+
+#undef BYTE_CASE
+#undef BYTE_CASES
 
 #endif

@@ -12,6 +12,7 @@
 #define GROUP_BYTES (GROUP / 2 * PANEL)  // of a panel of int4
 #define PANEL_VECTORS (PANEL / LANES)  // of a panel's rows
 #define PANEL_COLUMNS 16               // columns that a panel is read for
+#define LEAST_STEP 0x1p-100f           // in which the numbers of a column are counted
 
 typedef struct {
     const char *values, *scales, *offsets;  // int4: scales and offsets float16 (groups, PANEL)

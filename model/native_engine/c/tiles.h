@@ -21,14 +21,13 @@ static bool tiles_allowed(void) { return false; }
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// The tiles: three planes' sums (columns, rows of the panel), units of a panel, and bytes of a plane of the columns.
+// The tiles: two planes' sums (columns, rows of the panel), units of a panel, and bytes of a plane of the columns.
 #define LOW 0
-#define MIDDLE 1
-#define HIGH 2
-#define INT8_UNITS 3
-#define INT8_COLUMNS 4
-#define INT4_UNITS 5
-#define INT4_COLUMNS 6
+#define HIGH 1
+#define INT8_UNITS 2
+#define INT8_COLUMNS 3
+#define INT4_UNITS 4
+#define INT4_COLUMNS 5
 
 // Asks the system to keep tiles for this process's threads. False: it does not.
 static bool tiles_allowed(void) {
@@ -68,23 +67,19 @@ typedef int32_t Totals[PLANES][PANEL_COLUMNS][PANEL];
 
 INLINE void clear_totals(void) {
     _tile_zero(LOW);
-    _tile_zero(MIDDLE);
     _tile_zero(HIGH);
 }
 
-// Adds the products of a tile of units with the three planes of columns from `planes` on, `bytes` apart.
-#define ADD_PRODUCTS(units, columns, planes, bytes)   \
-    _tile_loadd(columns, (planes), bytes);             \
-    _tile_dpbssd(LOW, columns, units);                 \
-    _tile_loadd(columns, (planes) + STEP, bytes);      \
-    _tile_dpbssd(MIDDLE, columns, units);              \
-    _tile_loadd(columns, (planes) + 2 * STEP, bytes);  \
+// Adds the products of a tile of units with both planes of columns from `planes` on, `bytes` apart.
+#define ADD_PRODUCTS(units, columns, planes, bytes) \
+    _tile_loadd(columns, (planes), bytes);          \
+    _tile_dpbssd(LOW, columns, units);              \
+    _tile_loadd(columns, (planes) + STEP, bytes);   \
     _tile_dpbssd(HIGH, columns, units);
 
 INLINE void store_totals(Totals totals) {
     _tile_stored(LOW, totals[0], 64);
-    _tile_stored(MIDDLE, totals[1], 64);
-    _tile_stored(HIGH, totals[2], 64);
+    _tile_stored(HIGH, totals[1], 64);
 }
 
 INLINE void totals_of(Totals totals, long column, ivec *planes) {
