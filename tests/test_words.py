@@ -12,8 +12,7 @@ from native_parts import BYTES, WORDS, Bench, kept_as, products_of
 from numpy.typing import NDArray
 from torch import nn
 
-# The compiler's flags, and the greatest whole number: a group of words, or a column of bytes, that holds it is counted in
-# steps of 1.
+# The flags, and the greatest whole number: a group of words, or a column of bytes, that holds it is counted in ones.
 WAYS = [pytest.param(WORDS, 32767, id="words"), pytest.param(BYTES, 127 * 257, id="bytes")]
 GROUP = 32
 LEVELS = {"int8": (-127, 127), "int4": (0, 15)}  # weights that the quantiser keeps as they are, where a row has both

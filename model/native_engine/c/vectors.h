@@ -34,6 +34,19 @@ INLINE ivec isplat(int32_t value) { return value - (ivec){0}; }
 INLINE vec blend(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
 INLINE vec larger(vec a, vec b) { return blend(a > b, a, b); }
 
+// Computes a sum here and now: else the compiler collects the terms of many turns, and spills them.
+#ifndef COMPUTE_NOW
+#if defined(__AVX512F__)
+#define COMPUTE_NOW(sum) __asm__("" : "+v"(sum))
+#elif defined(__x86_64__)
+#define COMPUTE_NOW(sum) __asm__("" : "+x"(sum))
+#elif defined(__aarch64__)
+#define COMPUTE_NOW(sum) __asm__("" : "+w"(sum))
+#else
+#define COMPUTE_NOW(sum)
+#endif
+#endif
+
 INLINE ivec iota(void) {
     ivec lanes;
     UNROLL for (int i = 0; i < LANES; i++) lanes[i] = i;

@@ -43,6 +43,7 @@ INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part,
                     UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
                         ivec *sum = &acc[c][v][p % chains];
                         *sum = WAY(add_products)(*sum, weights[v], pair);
+                        COMPUTE_NOW(*sum);
                     }
                 }
             }
