@@ -80,8 +80,9 @@ class Recorder:
         return self._totals.get(sequence, Totals())
 
     def finish(self, end: Finish) -> Finish:
-        """The same end with the whole text."""
-        return replace(end, whole_text="".join([*self._texts.get(end.sequence, ()), end.text]))
+        """The same end with the whole text. The sequence is forgotten: a run may have any number of them."""
+        self._totals.pop(end.sequence, None)
+        return replace(end, whole_text="".join([*self._texts.pop(end.sequence, ()), end.text]))
 
 
 class Texts(Protocol):
@@ -106,11 +107,18 @@ def record(
     An interrupt or the time that is up ends all texts before the next pass; so does an exception, which is raised
     behind the Finishes.
     """
+    return record_until(texts, decode_once, lambda seconds: reason_to_stop_now(request, interrupt, seconds))
+
+
+def record_until(
+    texts: Texts, decode_once: Callable[[Recorder], Iterator[Step]], reason_now: Callable[[float], Reason | None]
+) -> Iterator[Record]:
+    """The same, where `reason_now` says, of the seconds since the run began, why all texts end before the next pass."""
     recorder = Recorder()
 
     def records() -> Iterator[Record]:
         while texts.are_open:
-            reason = reason_to_stop_now(request, interrupt, recorder.begin())
+            reason = reason_now(recorder.begin())
             if reason is None:
                 yield from decode_once(recorder)
             else:

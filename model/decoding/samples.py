@@ -6,16 +6,16 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
-from tokenglass.model.decoding.autoregressive import next_inputs
 from tokenglass.model.decoding.guidance import Negative
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.recorder import Recorder, record
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.decoding.sequence import Decision, Sequence
+from tokenglass.model.decoding.rows import NOTHING, Rows
+from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.records.steps import Phase, Record, Step
+from tokenglass.model.records.steps import Record, Step
 
 
 def decode_samples(job: Job, count: int) -> Iterator[Record]:
@@ -29,8 +29,8 @@ def decode_samples(job: Job, count: int) -> Iterator[Record]:
     first = job.new_sequence()
     seeds = derived_seeds(job.request.seed, count)
     sequences = [first, *(first.fork(number, seeds[number]) for number in range(1, count))]
-    batch = Batch(job.engine, job.request, sequences)
-    return record(Sequences(sequences), batch.decode_once, job.request, job.interrupt)
+    samples = Samples(job.engine, job.request, sequences)
+    return record(Sequences(sequences), samples.decode_once, job.request, job.interrupt)
 
 
 def derived_seed(seed: int, number: int) -> int:
@@ -56,77 +56,59 @@ def check_samples(request: Request, count: int) -> None:
         raise ParameterError("several samples share a prefill in the cache; leave out one of the two")
 
 
-class Batch:
-    """The samples that are open, each with its row of the cache; until the prompt is read there is the first alone.
-
-    A pass computes of each row what it lacks: the token that was drawn last, and those that a constraint forced.
-    """
+class Samples:
+    """The samples that are open, each with its row of the cache; until the prompt is read there is the first alone."""
 
     def __init__(self, engine: Engine, request: Request, sequences: list[Sequence]):
-        self._engine = engine
         self._request = request
-        self._cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
+        self._rows = Rows(engine, engine.new_cache(planned_length=request.planned_length(engine.limit)), sequences[:1])
         self._negative = Negative(engine, request) if request.negative_ids else None
-        self._rows = sequences[:1]
         self._waiting = sequences[1:]
 
     def decode_once(self, recorder: Recorder) -> Iterator[Step]:
         """One forward pass and what each sample makes of it."""
         self._free_rows()
-        rewinds = [sequence.pop_rewind() for sequence in self._rows]
-        inputs = [
-            next_inputs(sequence.token_ids, self._cache, self._request.prefill_chunk, row)
-            for row, sequence in enumerate(self._rows)
-        ]
-        logits = [part[-1] for part in self._engine.forward(inputs, self._cache)]
+        rows = self._rows
+        rewinds = [sequence.pop_rewind() for sequence in rows.sequences]
+        inputs = [rows.inputs(row, self._request.prefill_chunk) for row in range(len(rows.sequences))]
+        logits = rows.forward(inputs)
         negatives = self._read_negatives()
-        branches = bool(self._waiting) and self._cache.lengths[0] == len(self._request.prompt_ids)
+        count, branches = 1, bool(self._waiting) and rows.is_read(0)
         if branches:
             count = self._branch()
-            logits, negatives, rewinds = logits * count, negatives * count, [None] * count
-        phases: list[Phase] = ["decode" if sequence.has_begun else "prefill" for sequence in self._rows]
-        decisions = [self._decide(row, logits[row], negatives[row]) for row in range(len(self._rows))]
-        usages = [self._cache.usage(row) for row in range(len(self._rows))]
-        for row, sequence in enumerate(self._rows):
-            is_new = branches and row > 0
-            yield recorder.step(
-                phases[row],
-                0 if is_new else len(inputs[row]),
-                usages[row],
-                decisions[row].choices,
-                decisions[row].text,
-                sequence=sequence.number,
-                parent=0 if is_new else None,
-                rewound_to=rewinds[row],
-            )
+            rewinds, inputs = [None] * count, [*inputs, *[[]] * (count - 1)]
+        phases = [rows.phase(row) for row in range(len(rows.sequences))]
+        decisions = [
+            NOTHING if after is None else sequence.decide(after, negative)
+            for sequence, after, negative in zip(rows.sequences, logits * count, negatives * count, strict=True)
+        ]
+        for row, (phase, decision) in enumerate(zip(phases, decisions, strict=True)):
+            parent = 0 if branches and row > 0 else None
+            yield rows.step(recorder, row, phase, inputs[row], decision, parent=parent, rewound_to=rewinds[row])
 
     def _read_negatives(self) -> list[Logits | None]:
         """Logits behind the negative prompt for each row, where one of them goes on now."""
-        texts = [sequence.token_ids for sequence in self._rows]
-        if self._negative is None or not any(self._is_read(row) for row in range(len(self._rows))):
+        texts = [sequence.token_ids for sequence in self._rows.sequences]
+        if self._negative is None or not any(self._rows.is_read(row) for row in range(len(texts))):
             return [None] * len(texts)
         return [*self._negative.rows(texts)]
 
-    def _is_read(self, row: int) -> bool:
-        return self._cache.lengths[row] == len(self._rows[row].token_ids)
-
-    def _decide(self, row: int, logits: Logits, negative: Logits | None) -> Decision:
-        """What comes next in a row, if all of its text has been computed."""
-        return self._rows[row].decide(logits, negative) if self._is_read(row) else Decision((), "")
-
     def _free_rows(self) -> None:
         """Only rows whose samples are open stay."""
-        rows = [row for row, sequence in enumerate(self._rows) if sequence.reason is None]
-        if len(rows) < len(self._rows):
-            self._rows = [self._rows[row] for row in rows]
-            self._cache.select(rows)
-            if self._negative is not None:
-                self._negative.select(rows)
+        sequences = self._rows.sequences
+        rows = [row for row, sequence in enumerate(sequences) if sequence.reason is None]
+        if len(rows) < len(sequences):
+            self._select(rows, [sequences[row] for row in rows])
 
     def _branch(self) -> int:
         """Give every sample the row that read the prompt; their number."""
-        self._rows, self._waiting = [*self._rows, *self._waiting], []
-        self._cache.select([0] * len(self._rows))
+        sequences, self._waiting = [*self._rows.sequences, *self._waiting], []
+        self._select([0] * len(sequences), sequences)
+        return len(sequences)
+
+    def _select(self, rows: list[int], sequences: list[Sequence]) -> None:
+        """Go on with these rows of the cache, for these sequences."""
+        self._rows.sequences = sequences
+        self._rows.cache.select(rows)
         if self._negative is not None:
-            self._negative.select([0] * len(self._rows))
-        return len(self._rows)
+            self._negative.select(rows)

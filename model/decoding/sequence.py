@@ -69,7 +69,7 @@ class Sequence:
         self._array = TokenArray(request.prompt_ids)  # the same
         self.reason: Reason | None = None
         self.rewound_to: int | None = None  # length cut back to by the last decision
-        self._request = request
+        self.request = request
         self._limit = limit
         self._tokenizer = tokenizer
         self.sampler = Sampler(request.sampling, tokenizer.piece, request.top, measure, keep)
@@ -98,7 +98,7 @@ class Sequence:
 
     @property
     def new_tokens(self) -> int:
-        return len(self.token_ids) - len(self._request.prompt_ids)
+        return len(self.token_ids) - len(self.request.prompt_ids)
 
     def decide(self, logits: Logits, negative: Logits | None = None) -> Decision:
         """Take the next token, and those that then have to follow. Sets `reason` where the text ends.
@@ -142,7 +142,7 @@ class Sequence:
         avoided = self._retries.avoided.get(len(token_ids), ())
         return Context(
             token_ids=token_ids,
-            prompt_length=len(self._request.prompt_ids),
+            prompt_length=len(self.request.prompt_ids),
             seed=self.seed,
             attempt=len(avoided),
             masks=self._masks(avoided, ahead),
@@ -181,7 +181,7 @@ class Sequence:
 
     def _masks(self, avoided: tuple[int, ...], ahead: Ids[int]) -> tuple[Mask, ...]:
         """Raises NothingPossible."""
-        request, masks = self._request, []
+        request, masks = self.request, []
         if self._healing.may_go_on(self.new_tokens + len(ahead)):
             mask = self._healing.mask([*self.token_ids[len(request.prompt_ids) :], *ahead])
             masks += [] if mask is None else [mask]
@@ -205,7 +205,7 @@ class Sequence:
         self._array.append(token_id)
         if self._constraint is not None:
             self._constraint.advance(token_id)
-        self.reason = reason_to_stop(token_id, len(self.token_ids), self._request, self._limit)
+        self.reason = reason_to_stop(token_id, len(self.token_ids), self.request, self._limit)
         if self.reason == "eos":
             return ""
         text = self._gate.add(token_id)
@@ -217,7 +217,7 @@ class Sequence:
 
     def _take_back(self, kept: int) -> None:
         """Only the first `kept` new tokens stand; the one behind them will be another."""
-        length = len(self._request.prompt_ids) + kept
+        length = len(self.request.prompt_ids) + kept
         self._retries.take_back(length, self.token_ids[length])
         if self._constraint is not None:
             self._constraint.rewind(len(self.token_ids) - length)
@@ -230,7 +230,7 @@ class Sequence:
         """Tokens that the constraint leaves no choice about, where nothing else has a say."""
         if self._constraint is None or self.reason is not None or self._retries.avoided:
             return []
-        forced, request = self._constraint.forced_ids(), self._request
+        forced, request = self._constraint.forced_ids(), self.request
         if forced and forced[-1] in request.eos_token_ids:
             before = self.new_tokens + len(forced) - 1
             is_banned = request.ignore_eos or forced[-1] in self._banned_ids
