@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -73,5 +74,34 @@ def bars(*, in_bytes: bool) -> Iterator[Callable[[Progress], None]]:
             if progress.doing not in tasks:
                 tasks[progress.doing] = drawn.add_task(progress.doing, total=progress.total)
             drawn.update(tasks[progress.doing], completed=progress.done)
+
+        yield show
+
+
+@contextmanager
+def prompt_bar(total: int | None, *, is_drawn: bool) -> Iterator[Callable[[int, int], None]]:
+    """What shows how many prompts are done and how many tokens were written: a bar with the rate and the time that is
+    left, where it `is_drawn`."""
+    if not is_drawn:
+        yield lambda *_: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from tokenglass.cli.terminal.console import make_console
+
+    columns = (
+        TextColumn("prompts"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:,.0f} tok/s"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=make_console(sys.stderr, color="auto"), transient=True) as drawn:
+        task = drawn.add_task("", total=total, rate=0.0)
+        began = time.perf_counter()
+
+        def show(done: int, tokens: int) -> None:
+            drawn.update(task, completed=done, rate=tokens / (time.perf_counter() - began))
 
         yield show

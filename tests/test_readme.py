@@ -43,6 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "notes.txt").write_text("The fox met the hen.\n")
     (folder / "story.txt").write_text("Once upon a time there was a fox. It met a hen.\n")
+    (folder / "prompts.txt").write_text("The fox\nThe hen\n")
+    questions = [{"id": "a", "prompt": "The fox", "max_new_tokens": 9}, {"id": "b", "prompt": "The hen", "seed": 4}]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
     (folder / "response.json").write_text(json.dumps(CHAT))
     (folder / "letter.txt").write_text("Dear fox, come and see the hen.\n")
     other = generate("The fox", "-n", "40", "--seed", "2", "--trace", str(folder / "other.jsonl"))
@@ -68,7 +71,7 @@ def test_a_command_of_the_readme_runs(folder: Path, line: str) -> None:
     told = done.stderr.decode()
     assert done.returncode == 0, told
     assert "Traceback" not in told
-    assert done.stdout or "--trace" in line or "> " in line
+    assert done.stdout or "--trace" in line or "--output" in line or "> " in line
 
 
 def test_the_same_seed_gives_the_same_text_as_it_says() -> None:

@@ -63,12 +63,12 @@ def chat(
         from tokenglass.model.text.chat import ChatTemplate, Message
 
         name = session.settle_view(view)
-        keeper = Keeper(trace, view.candidates)
+        keeper = Keeper(trace, view.top)
         if model.model is None:
             model = replace(model, model=chat_model())
         opened = session.open_model(model, first)
         template = ChatTemplate.from_folder(opened.checkpoint.folder)
-        settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.candidates, chat=True))
+        settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.top, chat=True))
         loaded = session.load(opened, plan_caches(settings, opened), first)
         messages = () if system is None else (Message("system", system),)
         conversation = Conversation(loaded.engine, loaded.tokenizer, template, messages)

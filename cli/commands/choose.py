@@ -54,11 +54,14 @@ def choose(
         raise ParameterError("--json, --jsonl and --systemone exclude each other; give one of them")
     if expect is not None and (jsonl or systemone or expect not in given):
         raise ParameterError("--expect takes one of the answers that are given as arguments")
+    if jsonl and prompt is not None:
+        raise ParameterError("--jsonl reads its prompts from --prompt-file or stdin; leave --prompt out")
     if systemone and (given or rotate):
         raise ParameterError("--systemone takes its answers from the request: no ANSWER, and no --rotate")
     source = None if jsonl else read_source(prompt, prompt_file, keep_newline=keep_newline)
     with opening(source or "") as first:
         from tokenglass.cli.run import session
+        from tokenglass.cli.run.numbered_lines import number_lines, open_lines
         from tokenglass.cli.run.question import Asking, read_prompt_or_messages
         from tokenglass.cli.views import choose as views
         from tokenglass.model.engine.memory import Caches
@@ -68,7 +71,7 @@ def choose(
 
         opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
         asking = Asking(opened, chat or (systemone and has_template(opened.checkpoint.folder)), system, rotate, prior)
-        lines = views.question_lines(prompt, prompt_file) if jsonl else iter(())
+        lines = number_lines(open_lines(prompt_file)) if jsonl else iter(())
         longest = UNKNOWN if source is None else asking.length(source)
         loaded = session.load(opened, Caches(min(longest, opened.limit), beside=LOGITS + COPIES), first)
         chooser = Chooser(loaded.engine, loaded.tokenizer)

@@ -11,6 +11,7 @@ from tokenglass.cli.options.cache import CacheOptions
 from tokenglass.cli.options.common import Debug, Version
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.many import ManyOptions
 from tokenglass.cli.options.mode import ModeOptions
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import PromptOptions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @flat
 def generate(
     prompt: PromptOptions,
+    many: ManyOptions,
     control: ControlOptions,
     sampling: SamplingOptions,
     search: SearchOptions,
@@ -54,6 +56,9 @@ def generate(
     if version:
         print_version()
         return
+    if many.is_on:
+        answer_lines(prompt, many, control, sampling, view, model)
+        return
     from tokenglass.cli.run.prompt import read_prompt
 
     text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
@@ -65,7 +70,7 @@ def generate(
         from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
         from tokenglass.cli.views.view import Setting, make_view
 
-        name, keeper, interrupt = settle_view(view), Keeper(trace, view.candidates), Interrupt()
+        name, keeper, interrupt = settle_view(view), Keeper(trace, view.top), Interrupt()
         options = RunOptions(prompt, control, sampling, search, mode, view, name, model, cache_options, keeper)
         prepared = prepare_local(text, options, first)
         run, records = keeper.keep(prepared.run, prepared.records(interrupt))
@@ -80,6 +85,20 @@ def generate(
     if finish.reason == "interrupt":
         raise typer.Exit(interrupt.exit_code)
     prepared.check()
+
+
+def answer_lines(
+    prompt: PromptOptions,
+    many: ManyOptions,
+    control: ControlOptions,
+    sampling: SamplingOptions,
+    view: ViewOptions,
+    model: ModelOptions,
+) -> None:
+    """Many prompts instead of one."""
+    from tokenglass.cli.run.many.run import generate_many
+
+    generate_many(prompt, control, sampling, view, model, many)
 
 
 def say_end(run: Run, finish: Finish, view: ViewOptions, name: ViewName, *, is_new: bool) -> None:

@@ -31,7 +31,25 @@ def may_be_live(values: Values) -> bool:
     return not values["jsonl"] and values["view"] in ("auto", "live")
 
 
+def has_many_prompts(values: Values) -> bool:
+    return bool(values.get("each_line") or values.get("prompts"))
+
+
+def has_one_prompt(values: Values) -> bool:
+    return not has_many_prompts(values)
+
+
+OF_ONE_PROMPT = (
+    *("prompt", "prompt_option", "prompt_file", "keep_newline", "echo"),
+    *("num_samples", "separator", "null", "beams", "length_penalty", "early_stopping"),
+    *("negative", "guidance", "forks", "mode"),
+    *("panel", "color_by", "speed", "pause", "flow", "stages", "stats"),
+    *("trace", "html", "trace_top", "no_cache", "save_cache", "load_cache"),
+)
+
 RULES = (
+    Rule(OF_ONE_PROMPT, "a single prompt, without --each-line and --prompts", has_one_prompt),
+    Rule(("slots", "unordered", "output", "fail_fast"), "--each-line or --prompts", has_many_prompts),
     Rule(("length_penalty", "early_stopping"), "--beams", lambda values: values["beams"] > 1),
     Rule(("reveal", "threshold", "entropy_bound", "passes"), "--mode parallel", is_mode("parallel")),
     Rule(("block_size",), "--mode parallel or jacobi", is_mode("parallel", "jacobi")),

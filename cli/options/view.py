@@ -41,7 +41,15 @@ View = Annotated[
 ]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="The same as --view jsonl.", rich_help_panel=PANEL)]
 Candidates = Annotated[
-    int, typer.Option("--candidates", min=0, max=1000, help="Candidates shown per step.", rich_help_panel=PANEL)
+    int | None,
+    typer.Option(
+        "--candidates",
+        min=0,
+        max=1000,
+        help="Candidates shown per step.",
+        show_default="5",
+        rich_help_panel=PANEL,
+    ),
 ]
 Panel = Annotated[PanelSize, typer.Option("--panel", help="Size of the live panel.", rich_help_panel=PANEL)]
 ColorByOption = Annotated[
@@ -88,7 +96,7 @@ class ViewOptions:
 
     view: View = ViewName.auto
     jsonl: Jsonl = False
-    candidates: Candidates = 5
+    candidates: Candidates = None
     panel: Panel = PanelSize.full
     color_by: ColorByOption = ColorBy.none
     speed: Speed = None
@@ -98,3 +106,8 @@ class ViewOptions:
     stats: Stats = False
     quiet: Quiet = False
     color: Color = ColorWhen.auto
+
+    @property
+    def top(self) -> int:
+        """How many candidates of a step are shown."""
+        return 5 if self.candidates is None else self.candidates

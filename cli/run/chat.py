@@ -94,7 +94,7 @@ class Chat:
         if sampling.seed is None:
             sampling = replace(sampling, seed=self.settings.seed)
         settings = build_request(
-            self.loaded, (0,), control, sampling, self.model, self.view.candidates, chat=True, notes=False
+            self.loaded, (0,), control, sampling, self.model, self.view.top, chat=True, notes=False
         )
         self.settings = self.keeper.widen(settings)
         self.control, self.sampling = control, replace(sampling, show_chain=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenglass.cli.run.json_prompt import Prompt, read_prompt
 from tokenglass.cli.say import say
 from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError, PromptError
@@ -15,7 +15,6 @@ from tokenglass.model.measuring.choosing import Chooser, Choosing, Encode, mean_
 from tokenglass.model.measuring.rotations import rotations
 from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
 
-Prompt = str | tuple[Message, ...]
 ROOM = 256  # tokens that a template and an answer may add
 
 
@@ -68,24 +67,10 @@ def read_prompt_or_messages(source: str, *, chat: bool) -> Prompt:
     return parse_messages(source) if chat and source.lstrip().startswith("[") else source
 
 
-def read_id(content: dict[str, Any]) -> str | int | float | None:
-    """What a line calls itself. Raises ParameterError."""
-    found = content.get("id")
-    if not isinstance(found, str | int | float | None):
-        raise ParameterError(f"id is {quote(found)}; expected a text or a number")
-    return found
-
-
 def read_question(content: dict[str, Any], answers: Sequence[str]) -> tuple[Prompt, tuple[str, ...]]:
     """One line of --jsonl; `answers` where it has none of its own. Raises ParameterError."""
-    prompt, messages, own = content.get("prompt"), content.get("messages"), content.get("answers")
+    own = content.get("answers")
     own = list(answers) if own is None else own
     if not isinstance(own, list) or not all(isinstance(answer, str) for answer in own):
         raise ParameterError(f"answers is {quote(own)}; expected a list of texts")
-    if (prompt is None) == (messages is None):
-        raise ParameterError("expected either a prompt or messages")
-    if messages is not None:
-        return parse_messages(json.dumps(messages)), tuple(own)
-    if not isinstance(prompt, str):
-        raise ParameterError(f"prompt is {quote(prompt)}; expected a text")
-    return prompt, tuple(own)
+    return read_prompt(content), tuple(own)

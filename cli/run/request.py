@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from tokenglass.model.sampling.parameters import SamplingParameters
 if TYPE_CHECKING:
     from tokenglass.model.engine.memory import Caches
     from tokenglass.model.loading import OpenedModel
+    from tokenglass.model.text.chat import ChatTemplate, Message
     from tokenglass.model.text.tokenizer import Tokenizer
 
 
@@ -39,7 +41,7 @@ def read_request(
     from tokenglass.cli.run.several import check_several
 
     prompt_ids = fit(opened, encode(opened, text, prompt), control, prompt.truncate)
-    request = build_request(opened, prompt_ids, control, sampling, model, view.candidates, chat=prompt.chat)
+    request = build_request(opened, prompt_ids, control, sampling, model, view.top, chat=prompt.chat)
     request = add_negative(request, opened, prompt, search)
     if prompt.heal:
         request = heal_prompt(request, opened.tokenizer)
@@ -118,32 +120,46 @@ def encode(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, 
 
     Raises PromptError, ParameterError, TemplateError.
     """
-    prompt_ids = encode_text(opened, text, prompt)
+    if not text and (prompt.chat or not prompt.parts or STDIN in prompt.parts):
+        raise PromptError("the prompt is empty; give at least one character")
+    if not prompt.chat:
+        return encode_text(opened, text, prompt)
+    from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
+
+    is_list = not prompt.parts and text.lstrip().startswith("[")
+    messages = parse_messages(text) if is_list else (Message("user", text),)
+    return encode_chat(opened, messages, prompt, ChatTemplate.from_folder(opened.checkpoint.folder))
+
+
+def encode_text(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, ...]:
+    """A text without a template. Raises PromptError, ParameterError."""
+    for name, value in (("--system", prompt.system), ("--prefill-response", prompt.prefill_response)):
+        if value is not None:
+            raise ParameterError(f"{name} is part of a chat; add --chat")
+    if not text and not opened.tokenizer.start_ids:
+        raise PromptError(f"the prompt is empty, and {opened.name} has no start token; give at least one character")
+    return text_alone(opened, opened.tokenizer.encode(text) if text else opened.tokenizer.start_ids)
+
+
+def encode_chat(
+    opened: OpenedModel, messages: Sequence[Message], prompt: PromptOptions, template: ChatTemplate
+) -> tuple[int, ...]:
+    """A conversation behind the system message of the options, up to how they let the answer begin. Raises
+    TemplateError, PromptError."""
+    from tokenglass.model.text.chat import Message
+
+    opening = () if prompt.system is None else (Message("system", prompt.system),)
+    begun = prompt.prefill_response or ""
+    return text_alone(opened, template.encode((*opening, *messages), opened.tokenizer, begun=begun))
+
+
+def text_alone(opened: OpenedModel, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The same token ids. Raises PromptError where one of them stands for an image or a sound."""
     config = opened.checkpoint.config
     if media := set(config.media_token_ids).intersection(prompt_ids):
         name = shown_name(opened.tokenizer.piece(min(media)).decode(errors="replace"))
         raise PromptError(f"the prompt holds {name}, an image; only the text part of {config.wrapper} runs here")
     return prompt_ids
-
-
-def encode_text(opened: OpenedModel, text: str, prompt: PromptOptions) -> tuple[int, ...]:
-    """What `encode` gives, whatever the tokens stand for."""
-    if not text and (prompt.chat or not prompt.parts or STDIN in prompt.parts):
-        raise PromptError("the prompt is empty; give at least one character")
-    if not prompt.chat:
-        for name, value in (("--system", prompt.system), ("--prefill-response", prompt.prefill_response)):
-            if value is not None:
-                raise ParameterError(f"{name} is part of a chat; add --chat")
-        if not text and not opened.tokenizer.start_ids:
-            raise PromptError(f"the prompt is empty, and {opened.name} has no start token; give at least one character")
-        return opened.tokenizer.encode(text) if text else opened.tokenizer.start_ids
-    from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
-
-    is_list = not prompt.parts and text.lstrip().startswith("[")
-    said = parse_messages(text) if is_list else (Message("user", text),)
-    opening = () if prompt.system is None else (Message("system", prompt.system),)
-    template = ChatTemplate.from_folder(opened.checkpoint.folder)
-    return template.encode((*opening, *said), opened.tokenizer, begun=prompt.prefill_response or "")
 
 
 def lengths(opened: OpenedModel, control: ControlOptions, prompt_length: int) -> tuple[int, int]:

@@ -21,6 +21,20 @@ Group = TypeVar("Group", ControlOptions, SamplingOptions)
 
 def change(setting: str, control: ControlOptions, sampling: SamplingOptions) -> tuple[ControlOptions, SamplingOptions]:
     """The options with one of them set, as in "temperature 0.5" or "--stop 'The end'". Raises ParameterError."""
+    try:
+        first, *values = shlex.split(setting)
+        if not (name := first.lstrip("-")):
+            raise ValueError
+    except ValueError:  # no word at all, or a quotation mark without its other half
+        raise ParameterError("name a setting and its value, as in /set temperature 0.5") from None
+    arguments = [f"-{name}" if len(name) == 1 else f"--{name}", *values]
+    return change_all(arguments, control, sampling, "as in /set temperature 0.5")
+
+
+def change_all(
+    arguments: list[str], control: ControlOptions, sampling: SamplingOptions, advice: str
+) -> tuple[ControlOptions, SamplingOptions]:
+    """The options with others set, as on a command line. Raises ParameterError, which ends with the advice."""
     changed: list[tuple[ControlOptions, SamplingOptions]] = []
 
     @flat
@@ -30,15 +44,9 @@ def change(setting: str, control: ControlOptions, sampling: SamplingOptions) -> 
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": with_dashes})
     app.command(cls=Command, add_help_option=False)(options)
     try:
-        first, *values = shlex.split(setting)
-        if not (name := first.lstrip("-")):
-            raise ValueError
-        arguments = [f"-{name}" if len(name) == 1 else f"--{name}", *values]
         app(arguments, prog_name="/set", standalone_mode=False)
     except typer.TyperException as error:
-        raise ParameterError(usage_message(error, arguments, "as in /set temperature 0.5")) from None
-    except ValueError:  # no word at all, or a quotation mark without its other half
-        raise ParameterError("name a setting and its value, as in /set temperature 0.5") from None
+        raise ParameterError(usage_message(error, arguments, advice)) from None
     (given_control, given_sampling) = changed[0]
     return merge(control, given_control), merge(sampling, given_sampling)
 

@@ -110,7 +110,7 @@ def go_on(
                 "the text may differ from the start"
             )
         sampling = recorded.request.sampling.replace(**settings)
-        request = replace(recorded.request, sampling=sampling, top=view.candidates, use_cache=True)
+        request = replace(recorded.request, sampling=sampling, top=view.top, use_cache=True)
         loaded = session.load(opened, plan_caches(request, opened), screen)
         run = describe_run(loaded, request, recorded.prompt, identify=name is ViewName.jsonl)
         token_ids = tuple(choice.token_id for choice in texts.choices.get(0, ()) if choice.token_id is not None)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rich.console import ConsoleDimensions
 
-from tokenglass.cli.run.question import Asking, read_id, read_question
+from tokenglass.cli.run.json_prompt import read_id
+from tokenglass.cli.run.numbered_lines import checked
+from tokenglass.cli.run.question import Asking, read_question
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import ColorWhen, make_console, size
 from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, FirstDifference
-from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
-from tokenglass.model.files import MIB, open_regular, parse_json
+from tokenglass.model.errors import ParameterError, TokenglassError
+from tokenglass.model.files import parse_json
 from tokenglass.model.measuring.choosing import Chooser, Choosing
 from tokenglass.model.measuring.decisions import decide
 from tokenglass.model.records.codec import to_dict
-
-LONGEST_LINE = 16 * MIB
 
 
 def show(found: Choosing, *, by_mean: bool, color: ColorWhen) -> None:
@@ -57,30 +56,6 @@ def facts_of(found: Choosing, *, by_mean: bool) -> dict[str, Any]:
     }
 
 
-def question_lines(prompt: str | None, file: Path | None) -> Iterator[tuple[int, bytes]]:
-    """The lines of the file or of stdin with their numbers, as they come, without the empty ones.
-
-    Raises PromptError, ParameterError.
-    """
-    if prompt is not None:
-        raise ParameterError("--jsonl reads its prompts from --prompt-file or stdin; leave --prompt out")
-    try:
-        opened: BinaryIO = sys.stdin.buffer if file is None else open_regular(file)
-    except OSError as error:
-        raise PromptError(f"{file}: {error.strerror}; give a file that can be read, or pipe it in") from None
-    return number_lines(opened)
-
-
-def number_lines(opened: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while line := opened.readline(LONGEST_LINE + 1):
-        number += 1
-        while len(line) > LONGEST_LINE and not line.endswith(b"\n") and (more := opened.readline(LONGEST_LINE)):
-            line = line[:LONGEST_LINE] + more[-1:]  # too long in any case
-        if line.strip():
-            yield number, line
-
-
 def answer_lines(
     lines: Iterator[tuple[int, bytes]], asking: Asking, chooser: Chooser, answers: Sequence[str], *, by_mean: bool
 ) -> bool:
@@ -89,9 +64,7 @@ def answer_lines(
     for number, line in lines:
         about: dict[str, Any] = {"id": None}
         try:
-            if len(line) > LONGEST_LINE:
-                raise ParameterError(f"longer than {LONGEST_LINE // MIB} MiB")
-            content = parse_json(line.removeprefix(b"\xef\xbb\xbf"), "it", ParameterError)
+            content = parse_json(checked(line), "it", ParameterError)
             about["id"] = read_id(content)
             prompt, own = read_question(content, answers)
             about |= facts_of(asking.ask(chooser, prompt, own), by_mean=by_mean)

@@ -111,7 +111,7 @@ def open_folder(folder: Path) -> Iterator[int]:
 
 
 def lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock an open folder. False where another process holds it; a file system without locks has no others."""
+    """Lock an open folder or file. False where another process holds it; a file system without locks has no others."""
     if fcntl is None:
         return True
     try:

@@ -111,7 +111,7 @@ def record(
 
 
 def record_until(
-    texts: Texts, decode_once: Callable[[Recorder], Iterator[Step]], reason_now: Callable[[float], Reason | None]
+    texts: Texts, decode_once: Callable[[Recorder], Iterable[Step]], reason_now: Callable[[float], Reason | None]
 ) -> Iterator[Record]:
     """The same, where `reason_now` says, of the seconds since the run began, why all texts end before the next pass."""
     recorder = Recorder()

@@ -105,6 +105,16 @@ class CacheRow:
         twin.states = [state.copy(self.length) for state in self.states]
         return twin
 
+    def prefix(self, length: int, planned_length: int) -> CacheRow:
+        """Another row that holds the first `length` positions, with room for some more; none of them where a sliding
+        window has let go of what the next one needs."""
+        length = length if all(state.keeps(length) for state in self.states) else 0
+        twin = copy(self)
+        twin.planned_length = planned_length
+        twin.token_ids = self.token_ids[:length]
+        twin.states = [state.prefix(length) for state in self.states]
+        return twin
+
     def usage(self) -> CacheUsage:
         per_token = sum(state.bytes_per_token for state in self.states)
         used = sum(state.bytes_per_token * (self.length - state.start) for state in self.states)
@@ -152,6 +162,16 @@ class KVCache:
         """An empty row behind the others; its number."""
         self.rows.append(CacheRow(self, self.planned_length if planned_length is None else planned_length))
         return len(self.rows) - 1
+
+    def copy_prefix(self, row: int, to: int, length: int) -> None:
+        """Let the row `to` begin as `row` does: with a copy of its first `length` positions, or none where its sliding
+        windows have let go of them."""
+        self.rows[to] = self.rows[row].prefix(length, self.rows[to].planned_length)
+
+    def shares(self, row: int, planned_length: int) -> bool:
+        """Whether a text of this planned length has the rotary factors that `row` was filled with."""
+        own = self.rows[row].planned_length
+        return planned_length == own or self.config.rope_regime(planned_length) == self.config.rope_regime(own)
 
     def free_row(self, row: int) -> None:
         """Let go of a row; those behind it move up."""

@@ -110,6 +110,14 @@ class KeysValues:
         twin.array = self._copy(self.array[:, :, : length - self.start], self.slots)
         return twin
 
+    def prefix(self, length: int) -> KeysValues:
+        """Another that holds the first `length` positions, as far as they are there, with room for some more."""
+        twin = copy(self)
+        twin.truncate(length)
+        held = self.array[:, :, : max(0, length - twin.start)]
+        twin.array = self._copy(held, held.shape[2] + FIRST_ALLOCATION)
+        return twin
+
     def _copy(self, part: Array, slots: int) -> Array:
         """These positions in new storage."""
         layers, heads, count, head_dim = part.shape

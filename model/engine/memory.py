@@ -57,6 +57,11 @@ def growth(length: int, most: int) -> tuple[int, int]:
     return before, final
 
 
+def count_rows(room: int, length: int, limit: int, most: int) -> int:
+    """How many rows of `length` positions have storage in `room` positions, at most `most` and at least one."""
+    return max(1, min(most, room // growth(length, limit)[1]))
+
+
 def check_memory(
     checkpoint: Checkpoint, dtype: str, caches: Caches, available: int | None, quantize: str = "none"
 ) -> None:

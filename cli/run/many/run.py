@@ -1,0 +1,132 @@
+"""Many prompts over one model: from the options of generate to lines of JSON."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from contextlib import closing, nullcontext
+
+import typer
+
+from tokenglass.cli.exit_codes import ERROR
+from tokenglass.cli.options.control import ControlOptions
+from tokenglass.cli.options.many import ManyOptions
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.prompt import PromptOptions
+from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.options.view import ViewName, ViewOptions
+from tokenglass.cli.run import session
+from tokenglass.cli.run.many.answers import Answers
+from tokenglass.cli.run.many.prompt_line import read_json_line, read_text_line
+from tokenglass.cli.run.many.prompts import Ids, LinePrompts
+from tokenglass.cli.run.many.read_ahead import ReadAhead
+from tokenglass.cli.run.many.requests import Requests
+from tokenglass.cli.run.many.room import count_slots, free_positions, least_caches
+from tokenglass.cli.run.many.watch import Watch
+from tokenglass.cli.run.numbered_lines import count_lines, number_lines, open_lines
+from tokenglass.cli.run.prompt import STDIN
+from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
+from tokenglass.cli.terminal.opening import opening
+from tokenglass.cli.terminal.terminal import is_terminal
+from tokenglass.model.decoding.batch import Batch
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.files import expand_home
+from tokenglass.model.loading import LoadedModel
+from tokenglass.model.runs.answer_file import AnswerFile
+from tokenglass.model.runs.answers import Origin, settings_digest
+from tokenglass.model.runs.in_order import InOrder
+from tokenglass.model.runs.run import versions
+
+
+def generate_many(
+    prompt: PromptOptions,
+    control: ControlOptions,
+    sampling: SamplingOptions,
+    view: ViewOptions,
+    model: ModelOptions,
+    many: ManyOptions,
+) -> None:
+    """Answer the lines of stdin or of a file. Raises TokenglassError, and Exit where not all could be answered."""
+    check_options(many, view)
+    source = open_lines(None if many.each_line or str(many.prompts) == STDIN else many.prompts)
+    total = count_lines(source)
+    file = None if many.output is None else AnswerFile(expand_home(str(many.output)))
+    with nullcontext() if file is None else closing(file):
+        with opening() as first:
+            opened = session.open_model(model, first)
+            requests = Requests(opened, prompt, control, sampling, model, view.candidates or 0)
+            loaded = session.load(opened, least_caches(opened, control, many.slots), first)
+        origin = origin_of(loaded, requests, sampling, view, file)
+        if file is not None:
+            file.check(origin)
+        answers = Answers(
+            InOrder(write_stdout if file is None else file.write, unordered=many.unordered),
+            origin,
+            has_choices=view.candidates is not None,
+            terminal=file is None and is_terminal(sys.stdout),
+        )
+        prompts = LinePrompts(
+            ReadAhead(number_lines(source)),
+            read_text_line if many.each_line else read_json_line,
+            requests,
+            answers,
+            lambda request: Job.of(loaded, request).new_sequence(),
+            Ids(set() if file is None else file.done, have_ids=not many.each_line),
+            fail_fast=many.fail_fast,
+        )
+        interrupt, room = Interrupt(), free_positions(loaded)
+        slots = many.slots or count_slots(loaded, control, room)
+        batch = Batch(loaded.engine, prompts, slots, interrupt, answers.failures, room=room, chunk=model.prefill_chunk)
+        watch = Watch(prompts, answers, interrupt, total, many.output)
+        with soft_interrupt(interrupt), watch.bar(is_drawn=is_bar_drawn(view, has_file=file is not None)):
+            for record in batch.records():
+                answers.add(record)
+                watch.show()
+    if not view.quiet:
+        watch.say_end(is_new_seed=sampling.seed is None and not requests.base.sampling.is_greedy)
+    if interrupt.is_set() and watch.is_cut_short:
+        watch.say_how_to_go_on()
+        raise typer.Exit(interrupt.exit_code)
+    if answers.num_failed:
+        raise typer.Exit(ERROR)
+
+
+def check_options(many: ManyOptions, view: ViewOptions) -> None:
+    """Raises ParameterError for options that exclude each other."""
+    if many.each_line and many.prompts is not None:
+        raise ParameterError("--each-line reads stdin, and --prompts a file; give one of them")
+    if view.view is ViewName.plain:
+        raise ParameterError("--view plain has one text; many prompts are answered by lines of JSON")
+
+
+def origin_of(
+    loaded: LoadedModel,
+    requests: Requests,
+    sampling: SamplingOptions,
+    view: ViewOptions,
+    file: AnswerFile | None,
+) -> Origin:
+    """What all lines of this run have in common. A run that goes on with a file has the seed of its lines, unless
+    another one is given, which `AnswerFile.check` refuses."""
+    seed = sampling.seed
+    if seed is None:
+        seed = secrets.randbits(32) if file is None or file.origin is None else file.origin.run_seed
+    settings = {
+        **requests.settings(),
+        **loaded.cache_identity,
+        "candidates": view.candidates,
+        "version": versions()["tokenglass"],
+    }
+    return Origin(loaded.name, seed, settings_digest(settings))
+
+
+def is_bar_drawn(view: ViewOptions, *, has_file: bool) -> bool:
+    """Whether there is a terminal for a bar, on which nothing else is written or typed."""
+    is_free = has_file or not is_terminal(sys.stdout)
+    return is_free and is_terminal(sys.stderr) and not is_terminal(sys.stdin) and not view.quiet
+
+
+def write_stdout(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
