@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Quantize = Literal["none", Format]
 Backend = Literal["auto", "native", "torch"]
+CacheDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,8 @@ class OpenedModel:
     tokenizer: Tokenizer
     backend: Backend
     threads: int
-    dtype: str  # of the cache, and of the weights where they are not quantised
+    dtype: str  # of the weights where they are not quantised
+    cache_dtype: str  # or auto
     device: str
     quantize: Quantize
     notes: tuple[str, ...]  # what the user should know: what of the checkpoint is not used, who computes and why
@@ -59,7 +61,27 @@ class OpenedModel:
     @property
     def nbytes(self) -> int:
         """Bytes of the weights as they will be in memory."""
-        return self.checkpoint.nbytes_as(self.dtype if self.quantize == "none" else self.quantize)
+        return self.checkpoint.nbytes_as(self.weights_in)
+
+    @property
+    def weights_in(self) -> str:
+        """A dtype, or a quantised format."""
+        return self.dtype if self.quantize == "none" else self.quantize
+
+    def cache_dtype_on(self, backend: Backend) -> str:
+        """The dtype of the cache where this backend computes. Raises ParameterError where it has no such cache.
+
+        auto is bfloat16 beside int8 and int4 weights on the kernels, else the dtype of the weights.
+        """
+        is_torch = backend == "torch" or self.device != "cpu"
+        if self.cache_dtype == "auto":
+            return self.dtype if is_torch or self.quantize == "none" else "bfloat16"
+        if is_torch and self.cache_dtype != self.dtype:
+            raise ParameterError(
+                f"--cache-dtype {self.cache_dtype} is for the native kernels; torch keeps the cache in {self.dtype}, "
+                "in which it computes"
+            )
+        return self.cache_dtype
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -94,6 +116,7 @@ class LoadedModel(OpenedModel):
             "tokenizer": self.tokenizer_fingerprint,
             "dtype": self.dtype,
             "quantize": self.quantize,
+            "cache_dtype": self.cache_dtype,
             "backend": self.backend,
             "device": self.device,
         }
@@ -103,6 +126,7 @@ def load_model(
     folder: Path,
     *,
     dtype: str = "auto",
+    cache_dtype: CacheDtype = "auto",
     device: str = "auto",
     quantize: Quantize = "none",
     backend: Backend = "torch",
@@ -110,7 +134,15 @@ def load_model(
     caches: Caches | None = None,
 ) -> LoadedModel:
     """Open and load at once; see `open_model` and `load_weights`."""
-    opened = open_model(folder, dtype=dtype, device=device, quantize=quantize, backend=backend, threads=threads)
+    opened = open_model(
+        folder,
+        dtype=dtype,
+        cache_dtype=cache_dtype,
+        device=device,
+        quantize=quantize,
+        backend=backend,
+        threads=threads,
+    )
     return finish(load_weights(opened, caches or Caches()))
 
 
@@ -118,6 +150,7 @@ def open_model(
     folder: Path,
     *,
     dtype: str = "auto",
+    cache_dtype: CacheDtype = "auto",
     device: str = "auto",
     quantize: Quantize = "none",
     backend: Backend = "auto",
@@ -127,7 +160,7 @@ def open_model(
 
     dtype auto is float32 for the bundled model on a CPU, which is fastest there, else the checkpoint's own.
     `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
-    Both compute in float32, whatever the checkpoint's dtype; a dtype given with them is that of the native cache.
+    Both compute in float32, whatever the checkpoint's dtype.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
     `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
     imported only where it is needed. `threads` None is one for each core that this process may use.
@@ -136,8 +169,11 @@ def open_model(
     tokenizer = Tokenizer.from_folder(folder)
     device = usable_device(device)
     quantize = stored_or_asked(checkpoint, quantize)
-    if quantize != "none" and backend == "torch" and dtype not in ("auto", "float32"):
-        raise ParameterError(f"--dtype {dtype} is not for {quantize} weights, which torch computes with in float32")
+    if quantize != "none" and dtype not in ("auto", "float32"):
+        raise ParameterError(
+            f"--dtype {dtype} is not for {quantize} weights, which are computed with in float32; "
+            "--cache-dtype is that of the cache"
+        )
     notes = list(checkpoint.config.notes)
     if checkpoint.config.overflows_float16 and dtype == "float16":
         raise ParameterError(
@@ -156,6 +192,7 @@ def open_model(
         backend=backend,
         threads=count_threads(threads),
         dtype=dtype,
+        cache_dtype=cache_dtype,
         device=device,
         quantize=quantize,
         notes=tuple(notes),
@@ -165,7 +202,6 @@ def open_model(
 def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:
     """Audit and load the weights, where they and what the run will keep have room. Raises TokenglassError."""
     checkpoint, dtype, quantize = opened.checkpoint, opened.dtype, opened.quantize
-    check_memory(checkpoint, dtype, caches, free_memory(opened.device), quantize)
     library = None if opened.backend == "torch" else load_kernels(dtype, opened.device)
     notes = opened.notes
     if isinstance(library, str):
@@ -173,6 +209,9 @@ def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, Non
             raise EngineError(f"there are no native kernels here: {library}")
         notes = (*notes, f"torch runs the model, as the native kernels cannot: {library}")
         library = None
+    backend: Literal["native", "torch"] = "torch" if library is None else "native"
+    cache_dtype = opened.cache_dtype_on(backend)
+    check_memory(checkpoint, opened.weights_in, cache_dtype, caches, free_memory(opened.device))
     arena = Arena(opened.nbytes * 9 // 8)
     read = yield from read_weights(
         checkpoint,
@@ -184,19 +223,19 @@ def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, Non
     if library is not None:
         from tokenglass.model.native_engine.engine import NativeEngine  # noqa: PLC0415  (only who runs them needs them)
 
-        engine = NativeEngine(read.blueprint, read.weights, library, dtype, opened.threads)
+        engine = NativeEngine(read.blueprint, read.weights, library, cache_dtype, opened.threads)
     else:
         from tokenglass.model.torch_engine.engine import load_torch  # noqa: PLC0415  (torch takes a second to import)
 
-        dtype = dtype if quantize == "none" else "float32"
         engine = load_torch(read.blueprint, read.weights, opened.device, dtype, opened.threads)
     return LoadedModel(
         name=opened.name,
         checkpoint=checkpoint,
         tokenizer=opened.tokenizer,
-        backend="torch" if library is None else "native",
+        backend=backend,
         threads=opened.threads,
         dtype=dtype,
+        cache_dtype=cache_dtype,
         device=opened.device,
         quantize=quantize,
         notes=(*notes, *read.notes),
@@ -232,7 +271,7 @@ def load_kernels(dtype: str, device: str) -> ctypes.CDLL | str:
     from tokenglass.model.native_engine.shared_library import load_library  # noqa: PLC0415  (only on a CPU)
 
     if dtype not in ("float32", "bfloat16"):
-        return f"they do not know a cache of {dtype}"
+        return f"they do not know {dtype}"
     try:
         return load_library()
     except KernelsError as reason:

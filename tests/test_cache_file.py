@@ -98,11 +98,12 @@ def test_positions_that_saw_more_than_the_text_before_them_are_not_used_again(tm
     assert again.keep_prefix(0, ids) == 5
 
 
-@pytest.fixture(scope="module", params=["native", "torch"])
+@pytest.fixture(scope="module", params=[("native", "auto"), ("native", "int8"), ("torch", "auto")], ids="-".join)
 def tale(request: pytest.FixtureRequest) -> LoadedModel:
-    if request.param == "native":
+    backend, cache_dtype = request.param
+    if backend == "native":
         native_parts.compiled()
-    return load_model(bundled_folder(), backend=request.param, threads=1)
+    return load_model(bundled_folder(), backend=backend, cache_dtype=cache_dtype, threads=1)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -152,6 +153,7 @@ def test_a_cache_may_be_saved_to_the_file_it_came_from_and_no_other(tmp_path: Pa
     ("options", "words"),
     [
         (("--dtype", "bfloat16"), ("another dtype", "bfloat16")),
+        (("--cache-dtype", "int8"), ("another cache_dtype", "float32", "int8")),
         (("--quantize", "int8"), ("another quantize",)),
         (("--backend", "torch"), ("another backend",)),
         (("--no-cache",), ("leave out --no-cache",)),

@@ -101,7 +101,7 @@ def test_every_family_runs_with_smaller_weights(folder: Path, kind: str, atol: f
     close(as_tensor(native(model).forward(random_ids(60), None, last=None)), expected, atol)
 
 
-@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
 def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(folder: Path, cache_dtype: str) -> None:
     engine = native(load(folder).model, cache_dtype)
     ids = random_ids(BORDER + 9)
@@ -237,15 +237,16 @@ def test_caches_used_in_turn_are_told_apart_wherever_their_storage_goes() -> Non
     assert torch.equal(as_tensor(engine.forward(again[:, -20:], second)), as_tensor(engine.forward(again, None)))
 
 
-def test_what_memory_held_before_does_not_matter() -> None:
-    """Slots beyond a row's end are not looked at."""
-    engine = native(tiny.random_transformer(SLIDING))
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
+def test_what_memory_held_before_does_not_matter(cache_dtype: str) -> None:
+    """Slots beyond a row's end are not looked at: in all of these, bytes of 255 are none."""
+    engine = native(tiny.random_transformer(SLIDING), cache_dtype)
     ids = random_ids(30)
     cache = engine.new_cache(2)
     cache.reserve([64, 64])
     for row in cache.rows:
         for state in row.states:
-            state.array.fill(np.nan)
+            state.array.view(np.uint8).fill(255)
     assert torch.equal(
         as_tensor(engine.forward(ids, cache, last=None)), as_tensor(engine.forward(ids, None, last=None))
     )

@@ -18,6 +18,7 @@ from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.keys_values import Storage
 from tokenglass.model.engine.memory import Caches, available_memory, check_memory
 from tokenglass.model.errors import EngineError
 from tokenglass.model.loading import load_model
@@ -68,18 +69,18 @@ def test_weights_and_cache_are_weighed_against_it(saved_checkpoint: Path) -> Non
     checkpoint = Checkpoint.open(saved_checkpoint)
     weights = checkpoint.num_parameters * 4
     cache = (128 + 64) * tiny.CONFIG.cache_bytes_per_token("float32")  # the old storage is there until the new is full
-    check_memory(checkpoint, "float32", Caches(100), weights + cache)
-    check_memory(checkpoint, "float32", Caches(100), None)
-    check_memory(checkpoint, "bfloat16", Caches(100), (weights + cache) // 2)
+    check_memory(checkpoint, "float32", "float32", Caches(100), weights + cache)
+    check_memory(checkpoint, "float32", "float32", Caches(100), None)
+    check_memory(checkpoint, "bfloat16", "bfloat16", Caches(100), (weights + cache) // 2)
     for available in (weights + cache - 1, weights - 1, 0):
         with pytest.raises(EngineError, match=r"need 0 MiB, and 0 MiB are free; try .*a smaller model"):
-            check_memory(checkpoint, "float32", Caches(100), available)
+            check_memory(checkpoint, "float32", "float32", Caches(100), available)
 
 
 def test_positions_beyond_the_context_are_not_counted(saved_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(saved_checkpoint)
     full = checkpoint.num_parameters * 4 + (256 + 128) * tiny.CONFIG.cache_bytes_per_token("float32")
-    check_memory(checkpoint, "float32", Caches(10**9), full)
+    check_memory(checkpoint, "float32", "float32", Caches(10**9), full)
 
 
 def test_loading_asks_first(saved_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +102,7 @@ def test_the_worst_moment_is_that_of_the_real_cache(config: ModelConfig, length:
         peaks.append(4 * math.prod(shape) + sum(store.nbytes for store in stores))
         return np.zeros(shape, np.float32)
 
-    cache = KVCache(config, limit=2048, zeros=zeros)
+    cache = KVCache(config, limit=2048, storage=Storage(zeros, config.head_dim))
     for _ in range(length):
         stores[:] = [state.array for state in cache.rows[0].states]
         cache.reserve([1])
@@ -113,16 +114,16 @@ def test_the_worst_moment_is_that_of_the_real_cache(config: ModelConfig, length:
 @pytest.mark.parametrize("config", [replace(tiny.CONFIG, max_positions=2048), WINDOWED], ids=["plain", "windowed"])
 def test_rows_that_branch_grow_and_end_are_never_more_than_promised(config: ModelConfig) -> None:
     """As samples and beams do it: one row becomes four, later two of them are each there twice."""
-    alive: list[weakref.ref[Storage]] = []
+    alive: list[weakref.ref[Watched]] = []
     peaks = [0]
 
-    def zeros(shape: tuple[int, ...]) -> Storage:
-        made = np.zeros(shape, np.float32).view(Storage)
+    def zeros(shape: tuple[int, ...]) -> Watched:
+        made = np.zeros(shape, np.float32).view(Watched)
         alive.append(weakref.ref(made))
         peaks.append(sum(store.nbytes for known in alive if (store := known()) is not None))
         return made
 
-    cache = KVCache(config, limit=2048, zeros=zeros)
+    cache = KVCache(config, limit=2048, storage=Storage(zeros, config.head_dim))
     for length in range(300):
         if length == 100:
             cache.select([0] * 4)
@@ -134,7 +135,7 @@ def test_rows_that_branch_grow_and_end_are_never_more_than_promised(config: Mode
     assert max(peaks) <= Caches(300, 4).nbytes(config, "float32") <= held * 1.5
 
 
-class Storage(np.ndarray):
+class Watched(np.ndarray):
     """An array that can be watched."""
 
     def __array_finalize__(self, _: object) -> None: ...
@@ -145,12 +146,12 @@ def test_a_negative_prompt_and_another_model_count(saved_checkpoint: Path) -> No
     plain, negative = Caches(256), Caches(256, 1, 256)
     assert negative.nbytes(tiny.CONFIG, "float32") == 2 * plain.nbytes(tiny.CONFIG, "float32")
     available = checkpoint.num_parameters * 4 + plain.nbytes(tiny.CONFIG, "float32")
-    check_memory(checkpoint, "float32", plain, available)
+    check_memory(checkpoint, "float32", "float32", plain, available)
     for caches in (negative, Caches(256, 2), replace(plain, beside=1)):
         with pytest.raises(EngineError, match="not enough memory"):
-            check_memory(checkpoint, "float32", caches, available)
+            check_memory(checkpoint, "float32", "float32", caches, available)
     with pytest.raises(EngineError, match=r"of 3 texts.*try fewer texts"):
-        check_memory(checkpoint, "float32", Caches(256, 3), available)
+        check_memory(checkpoint, "float32", "float32", Caches(256, 3), available)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def weigh(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Caches:
     """What `generate` weighs beside the weights."""
     weighed: list[Caches] = []
 
-    def check(_checkpoint: Checkpoint, _dtype: str, caches: Caches, *_: object) -> None:
+    def check(_checkpoint: Checkpoint, _weights: str, _cache: str, caches: Caches, _available: int | None) -> None:
         weighed.append(caches)
         raise EngineError("weighed")
 

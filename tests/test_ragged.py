@@ -31,6 +31,7 @@ DYNAMIC = replace(PLAIN, layers=(LayerKind(Rope(10000.0, 8, Dynamic(factor=2.0, 
 KINDS = [
     *(("native", weights, "float32") for weights in ("float32", "bfloat16", "int8", "int4")),
     ("native", "float32", "bfloat16"),
+    ("native", "bfloat16", "int8"),
     ("torch", "float32", "float32"),
 ]
 
@@ -197,7 +198,7 @@ def test_a_pass_without_ids_computes_nothing(kind: Any) -> None:
 @given(data=st.data(), threads=st.integers(1, 3))
 def test_any_ragged_passes_give_what_the_rows_give_alone(data: st.DataObject, threads: int) -> None:
     torch.set_num_threads(threads)
-    engine = ENGINES[data.draw(st.sampled_from(["plain", "sliding"]))]
+    engine = ENGINES[data.draw(st.sampled_from(["plain", "sliding", "int8"]))]
     rows = data.draw(st.integers(1, 5))
     cache, texts = engine.new_cache(rows), [list[int]() for _ in range(rows)]
     for _ in range(data.draw(st.integers(1, 5))):
@@ -219,7 +220,7 @@ ENGINES: dict[str, Any] = {}
 
 @pytest.fixture(autouse=True, scope="module")
 def engines() -> Iterator[None]:
-    ENGINES.update(plain=engine_of(PLAIN), sliding=engine_of(SLIDING))
+    ENGINES.update(plain=engine_of(PLAIN), sliding=engine_of(SLIDING), int8=engine_of(SLIDING, KINDS[-2]))
     yield
     ENGINES.clear()
 
@@ -227,7 +228,7 @@ def engines() -> Iterator[None]:
 class Slots(RuleBasedStateMachine):
     """Prompts through slots, as continuous batching does it, beside the ids that each row should stand for."""
 
-    @initialize(name=st.sampled_from(["plain", "sliding"]))
+    @initialize(name=st.sampled_from(["plain", "sliding", "int8"]))
     def begin(self, name: str) -> None:
         self.engine = ENGINES[name]
         self.cache: KVCache = self.engine.new_cache(0)

@@ -33,6 +33,7 @@ def bench(
     dtype: options.DtypeOption = options.Dtype.auto,
     backend: options.BackendOption = options.Backend.auto,
     threads: options.Threads = None,
+    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
@@ -48,7 +49,7 @@ def bench(
         from tokenglass.model.measuring.bench import Plan, measure, peak_memory
 
         opened = session.open_model(
-            options.ModelOptions(model, dtype, options.Device.cpu, quantize, backend, threads), first
+            options.ModelOptions(model, dtype, options.Device.cpu, quantize, backend, threads, cache_dtype), first
         )
         plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(opened.limit)
         loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens), first)
@@ -76,8 +77,8 @@ def describe(loaded: LoadedModel, readings: list[Reading], tokens: int, peak: in
     return {
         "model": loaded.name,
         "parameters": loaded.checkpoint.num_parameters,
-        "weights": loaded.dtype if loaded.quantize == "none" else loaded.quantize,
-        "cache_dtype": loaded.dtype,
+        "weights": loaded.weights_in,
+        "cache_dtype": loaded.cache_dtype,
         "backend": loaded.backend,
         "threads": loaded.threads,
         "tokens_per_run": tokens,

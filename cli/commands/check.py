@@ -15,6 +15,8 @@ from tokenglass.cli.options.common import Debug, Json
 from tokenglass.cli.options.model import (
     Backend,
     BackendOption,
+    CacheDtype,
+    CacheDtypeOption,
     Device,
     DeviceOption,
     Dtype,
@@ -44,6 +46,7 @@ def check(
     quantize: QuantizeOption = Quantize.none,
     backend: BackendOption = Backend.auto,
     threads: Threads = None,
+    cache_dtype: CacheDtypeOption = CacheDtype.auto,
     as_json: Json = False,
     color: Color = ColorWhen.auto,
     debug: Debug = False,
@@ -58,22 +61,23 @@ def check(
         from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
 
         caches = Caches(3 * LENGTH)
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
         loaded = session.load(opened, caches, first)
         ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
         probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
-        kind = loaded.dtype if loaded.quantize == "none" else loaded.quantize
-        title = f"{loaded.name}, {kind}, {loaded.backend}, {len(ids)} tokens"
+        kinds = tuple(dict.fromkeys((loaded.weights_in, loaded.cache_dtype)))
+        kept = ", cache in ".join(kinds)
+        title = f"{loaded.name}, {kept}, {loaded.backend}, {len(ids)} tokens"
         first.show("trying what must always hold")
         findings = list(try_all(probe))
-        if (kind, loaded.backend) != ("float32", "torch"):
-            logits, name = probe.whole(ids), f"{kind} on {loaded.backend}"
+        if (kinds, loaded.backend) != (("float32",), "torch"):
+            logits, name = probe.whole(ids), f"{kept} on {loaded.backend}"
             del probe, loaded  # two models need not fit in memory at once
             options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads)
             exact = session.load(session.open_model(options, first), caches, first)
             reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
             base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
-            findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kind)
+            findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kinds)
     if as_json:
         write_json({"checked": title, "findings": findings}, indent=2)
     else:

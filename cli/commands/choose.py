@@ -39,6 +39,7 @@ def choose(
     quantize: options.QuantizeOption = options.Quantize.none,
     backend: options.BackendOption = options.Backend.auto,
     threads: options.Threads = None,
+    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
@@ -69,7 +70,7 @@ def choose(
         from tokenglass.model.measuring.scoring import LOGITS
         from tokenglass.model.text.chat import has_template
 
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
         asking = Asking(opened, chat or (systemone and has_template(opened.checkpoint.folder)), system, rotate, prior)
         lines = number_lines(open_lines(prompt_file)) if jsonl else iter(())
         longest = UNKNOWN if source is None else asking.length(source)

@@ -60,6 +60,7 @@ def compare(
     quantize: options.QuantizeOption = options.Quantize.none,
     backend: options.BackendOption = options.Backend.auto,
     threads: options.Threads = None,
+    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
@@ -79,7 +80,7 @@ def compare(
         from tokenglass.cli.widgets.comparison import show
         from tokenglass.model.engine.memory import Caches
 
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
         longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
         given = {"temperature": temperature, "top_p": top_p}
         settings = {name: value for name, value in given.items() if value is not None}

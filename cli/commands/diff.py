@@ -34,6 +34,9 @@ AgainstQuantize = Annotated[
 AgainstBackend = Annotated[
     options.Backend, typer.Option("--against-backend", help="Of the second model.", rich_help_panel=PANEL)
 ]
+AgainstCacheDtype = Annotated[
+    options.CacheDtype, typer.Option("--against-cache-dtype", help="Of the second model.", rich_help_panel=PANEL)
+]
 
 
 @flat
@@ -48,10 +51,12 @@ def diff(
     quantize: options.QuantizeOption = options.Quantize.none,
     backend: options.BackendOption = options.Backend.auto,
     threads: options.Threads = None,
+    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
     against: Against = None,
     against_dtype: AgainstDtype = options.Dtype.auto,
     against_quantize: AgainstQuantize = options.Quantize.none,
     against_backend: AgainstBackend = options.Backend.auto,
+    against_cache_dtype: AgainstCacheDtype = options.CacheDtype.auto,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
@@ -64,8 +69,11 @@ def diff(
     """
     if len(files) > 2:
         raise ParameterError("diff compares two traces, or one text under two models")
-    first = ModelOptions(model, dtype, device, quantize, backend, threads)
-    second = ModelOptions(against or model, against_dtype, device, against_quantize, against_backend, threads)
+    first = ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype)
+    second = ModelOptions(
+        *(against or model, against_dtype, device, against_quantize),
+        *(against_backend, threads, against_cache_dtype),
+    )
     if settings.are_given and (len(files) == 2 or first != second):
         raise ParameterError("settings of the samplers are compared on one text in one model; leave the others out")
     if len(files) == 1 and first == second and len(set(settings.both)) == 1:

@@ -59,6 +59,7 @@ def score(
     quantize: options.QuantizeOption = options.Quantize.none,
     backend: options.BackendOption = options.Backend.auto,
     threads: options.Threads = None,
+    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
@@ -78,7 +79,7 @@ def score(
         from tokenglass.model.engine.memory import Caches
         from tokenglass.model.measuring.scoring import LOGITS, GivenText, check_windows, score_tokens
 
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads), first)
+        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
         given = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
         size, stride = check_windows(window, stride, opened.limit)
         longest = max(len(text.token_ids) for text in given)

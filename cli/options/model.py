@@ -20,6 +20,13 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class CacheDtype(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -64,6 +71,14 @@ DtypeOption = Annotated[
     Dtype,
     typer.Option("--dtype", help="auto: float32 for tale on a CPU, else the checkpoint's.", rich_help_panel=PANEL),
 ]
+CacheDtypeOption = Annotated[
+    CacheDtype,
+    typer.Option(
+        "--cache-dtype",
+        help="auto: bfloat16 beside int8 and int4 weights, else the weights' dtype.",
+        rich_help_panel=PANEL,
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: cuda, mps, cpu.", rich_help_panel=PANEL)]
 QuantizeOption = Annotated[
     Quantize,
@@ -97,5 +112,6 @@ class ModelOptions:
     quantize: QuantizeOption = Quantize.none
     backend: BackendOption = Backend.auto
     threads: Threads = None
+    cache_dtype: CacheDtypeOption = CacheDtype.auto
     no_cache: NoCache = False
     prefill_chunk: PrefillChunk = 256

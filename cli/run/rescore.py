@@ -9,7 +9,7 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Choice, Step
 from tokenglass.model.runs.playback import Texts, split_runs
-from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.run import EngineSettings, Run
 
 if TYPE_CHECKING:
     from tokenglass.cli.terminal.opening import Opening
@@ -42,8 +42,9 @@ def column_of(run: Run) -> str:
 
 
 def column_of_model(loaded: LoadedModel) -> str:
-    weights = loaded.dtype if loaded.quantize == "none" else loaded.quantize
-    return f"{loaded.name} {weights} on {loaded.device} ({loaded.backend})"
+    from tokenglass.cli.run.summary import in_numbers_of
+
+    return f"{loaded.name} {in_numbers_of(EngineSettings.of(loaded))}"
 
 
 def rescored(trace: TraceReader, model: ModelOptions, screen: Opening) -> Diff:

@@ -38,6 +38,7 @@ def open_model(options: ModelOptions, opening: Opening = NO_OPENING) -> OpenedMo
     return loading.open_model(
         model_folder(options.model, opening),
         dtype=options.dtype,
+        cache_dtype=options.cache_dtype.value,
         device=options.device,
         quantize=options.quantize.value,
         backend=options.backend.value,
@@ -82,9 +83,9 @@ def load_with_draft(
     if draft is None:
         return load(opened, caches, opening), None
     guesses = replace(caches, rows=1, negative_length=0)
-    nbytes = draft.nbytes + guesses.nbytes(draft.checkpoint.config, draft.dtype)
+    nbytes = draft.nbytes + guesses.nbytes(draft.checkpoint.config, draft.cache_dtype_on(draft.backend))
     loaded = load(opened, replace(caches, beside=nbytes), opening)
-    here = caches.nbytes(opened.checkpoint.config, loaded.dtype)  # it has not grown yet
+    here = caches.nbytes(opened.checkpoint.config, loaded.cache_dtype)  # it has not grown yet
     return loaded, load_quietly(draft, replace(guesses, beside=here), opening)
 
 

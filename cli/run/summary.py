@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenglass.cli.text import plural
 from tokenglass.model.records.steps import Finish
-from tokenglass.model.runs.run import Run
+from tokenglass.model.runs.run import EngineSettings, Run
 from tokenglass.model.sampling.parameters import SamplingParameters
 
 UNKNOWN = "not reported"
@@ -44,13 +44,19 @@ def seeds(run: Run) -> str:
 
 def computed_on(run: Run) -> tuple[str, str]:
     """The model and the device, and the number of threads."""
-    engine = run.engine
-    weights = engine.dtype if engine.quantize == "none" else engine.quantize
-    device = engine.device if engine.backend is None else f"{engine.device} ({engine.backend})"
+    threads = run.engine.threads
     return (
-        f"{run.model} {weights or UNKNOWN} on {device or UNKNOWN}",
-        f"{engine.threads or UNKNOWN} thread{'s' * (engine.threads != 1)}",
+        f"{run.model} {in_numbers_of(run.engine)}",
+        f"{threads or UNKNOWN} thread{'s' * (threads != 1)}",
     )
+
+
+def in_numbers_of(engine: EngineSettings) -> str:
+    """As in "int8, cache in bfloat16, on cpu (native)"; a cache of the weights' own dtype is not named."""
+    cache = engine.cache_dtype
+    beside = "" if cache in (None, engine.weights_in) else f", cache in {cache},"
+    device = engine.device if engine.backend is None else f"{engine.device} ({engine.backend})"
+    return f"{engine.weights_in or UNKNOWN}{beside} on {device or UNKNOWN}"
 
 
 def speed(name: str, tokens: int, seconds: float, rate: float | None) -> str:

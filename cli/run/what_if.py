@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tokenglass.cli.options.model import Dtype, ModelOptions, Quantize
+from tokenglass.cli.options.model import CacheDtype, Dtype, ModelOptions, Quantize
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.say import say, write, write_json
 from tokenglass.cli.terminal.opening import opening
@@ -123,9 +123,11 @@ def go_on(
 
 def as_recorded(model: ModelOptions, run: Run) -> ModelOptions:
     """What the run was computed with, where nothing else is asked for."""
-    dtype, quantize = run.engine.dtype, run.engine.quantize
+    dtype, quantize, cache_dtype = run.engine.dtype, run.engine.quantize, run.engine.cache_dtype
     if model.model is None:
         model = replace(model, model=run.model)
+    if cache_dtype is not None and cache_dtype in [*CacheDtype] and model.cache_dtype is CacheDtype.auto:
+        model = replace(model, cache_dtype=CacheDtype(cache_dtype))
     if model.quantize is Quantize.none and quantize in ("int8", "int4"):
         return replace(model, quantize=Quantize(quantize))
     if dtype is None or dtype not in [*Dtype] or model.dtype is not Dtype.auto:

@@ -16,7 +16,8 @@ from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+SCALE_BYTES = 4  # of a float32 behind each key and each value that a cache holds in int8
 MAX_SIZE = 2**24  # beyond any model there is; an absurd file must not make us build it
 SLACK = 64  # positions that a sliding-window layer holds beyond its window, so that short rewinds cost nothing
 
@@ -120,9 +121,13 @@ class ModelConfig:
         """Numbers the cache holds per position, keys and values over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
+    def cached_vector_bytes(self, dtype: str) -> int:
+        """Bytes of one key or one value of one head in a cache of float32, bfloat16, float16 or int8."""
+        return self.head_dim * DTYPE_BYTES[dtype] + (SCALE_BYTES if dtype == "int8" else 0)
+
     def cache_bytes_per_token(self, dtype: str) -> int:
-        """Bytes of cache that one position takes in float32, bfloat16 or float16, held by every layer."""
-        return self.kv_values_per_token * DTYPE_BYTES[dtype]
+        """Bytes of such a cache that one position takes, held by every layer."""
+        return 2 * self.num_layers * self.num_kv_heads * self.cached_vector_bytes(dtype)
 
     def cache_bytes(self, length: int, dtype: str) -> int:
         """Bytes of cache for `length` positions: sliding-window layers hold their window and slack at most."""

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Zeros, layer_groups
+from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Storage, layer_groups
 from tokenglass.model.errors import PromptError
 from tokenglass.model.records.steps import CacheUsage
 
@@ -49,7 +49,7 @@ class CacheRow:
         self.planned_length = planned_length
         self.limit = cache.limit
         self._places = cache.places
-        self.states = [KeysValues(cache.config, group, cache.limit, cache.zeros) for group in cache.groups]
+        self.states = [KeysValues(cache.config, group, cache.limit, cache.storage) for group in cache.groups]
 
     @property
     def length(self) -> int:
@@ -61,7 +61,7 @@ class CacheRow:
         return max(state.start for state in self.states)
 
     def layer(self, layer: int) -> tuple[Array, Array, int]:
-        """Keys and values of a layer, each (kv_heads, slots, head_dim), and the position in their slot 0."""
+        """Keys and values of a layer, each (kv_heads, slots, vector), and the position in their slot 0."""
         group, place = self._places[layer]
         state = self.states[group]
         return state.array[2 * place], state.array[2 * place + 1], state.start
@@ -130,15 +130,15 @@ class KVCache:
     A forward pass calls `reserve`, writes keys and values of each layer, then calls `advance`; a pass that fails
     before that leaves the cache as it was. A row remembers the ids it was computed from: `keep_prefix` finds what of it
     holds for another text. No row passes `limit` positions. `planned_length` is that of rows that do not bring their
-    own; without it, the limit. `zeros` makes the storage of a shape, as the engine keeps it.
+    own; without it, the limit.
     """
 
     def __init__(
-        self, config: ModelConfig, *, rows: int = 1, limit: int, zeros: Zeros, planned_length: int | None = None
+        self, config: ModelConfig, *, rows: int = 1, limit: int, storage: Storage, planned_length: int | None = None
     ):
         self.config = config
         self.limit = limit
-        self.zeros = zeros
+        self.storage = storage
         self.planned_length = limit if planned_length is None else planned_length
         self.groups: tuple[LayerGroup, ...] = layer_groups(config)
         self.places = {

@@ -12,7 +12,14 @@ from tokenglass.model.config.config import SLACK, ModelConfig
 FIRST_ALLOCATION = 64  # positions
 
 Array = Any  # of numpy or a tensor: both are cut, copied and indexed alike
-Zeros = Callable[[tuple[int, ...]], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How an engine keeps keys and values: `zeros` makes an array of a shape, whose last axis has `vector` numbers."""
+
+    zeros: Callable[[tuple[int, ...]], Array]
+    vector: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +42,27 @@ def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A stretch of a row's keys and values, (2 * layers, kv_heads, count, head_dim), from position `start` on."""
+    """A stretch of a row's keys and values, (2 * layers, kv_heads, count, vector), from position `start` on."""
 
     start: int
     array: Array
 
 
 class KeysValues:
-    """`array` (2 * layers, kv_heads, slots, head_dim): the keys and the values of each layer in turn.
+    """`array` (2 * layers, kv_heads, slots, vector): the keys and the values of each layer in turn.
+
+    A vector has head_dim numbers, and in int8 the bytes of its scale behind them.
 
     Slot 0 is position `start`: a sliding window lets go of its oldest positions when it and its slack are full. Storage
     doubles as it fills, up to `limit` positions. `length` is everywhere the number of positions that the row has.
     """
 
-    def __init__(self, config: ModelConfig, group: LayerGroup, limit: int, zeros: Zeros):
+    def __init__(self, config: ModelConfig, group: LayerGroup, limit: int, storage: Storage):
         self.window = group.window
         self.start = 0
-        self.array = zeros((2 * len(group.layers), config.num_kv_heads, 0, config.head_dim))
+        self.array = storage.zeros((2 * len(group.layers), config.num_kv_heads, 0, storage.vector))
         self._limit = limit
-        self._zeros = zeros
+        self._zeros = storage.zeros
 
     @property
     def slots(self) -> int:
@@ -61,8 +70,8 @@ class KeysValues:
 
     @property
     def bytes_per_token(self) -> int:
-        layers, heads, _, head_dim = self.array.shape
-        return int(layers * heads * head_dim * self.array.itemsize)
+        layers, heads, _, vector = self.array.shape
+        return int(layers * heads * vector * self.array.itemsize)
 
     @property
     def nbytes(self) -> int:
@@ -120,7 +129,7 @@ class KeysValues:
 
     def _copy(self, part: Array, slots: int) -> Array:
         """These positions in new storage."""
-        layers, heads, count, head_dim = part.shape
-        array = self._zeros((layers, heads, slots, head_dim))
+        layers, heads, count, vector = part.shape
+        array = self._zeros((layers, heads, slots, vector))
         array[:, :, :count] = part
         return array

@@ -63,16 +63,15 @@ def count_rows(room: int, length: int, limit: int, most: int) -> int:
 
 
 def check_memory(
-    checkpoint: Checkpoint, dtype: str, caches: Caches, available: int | None, quantize: str = "none"
+    checkpoint: Checkpoint, weights_in: str, cache_dtype: str, caches: Caches, available: int | None
 ) -> None:
     """Raises EngineError where weights and caches need more than the bytes available.
 
-    `dtype` is that of the cache, and of the weights where `quantize` is none. None available means that it is not
-    known, and nothing is refused.
+    `weights_in` is a dtype or a quantised format. None available means that it is not known, and nothing is refused.
     """
     config = checkpoint.config
-    weights = checkpoint.nbytes_as(dtype if quantize == "none" else quantize)
-    cache = caches.nbytes(config, dtype)
+    weights = checkpoint.nbytes_as(weights_in)
+    cache = caches.nbytes(config, cache_dtype)
     if available is not None and weights + cache > available:
         length = min(caches.length, config.max_positions)
         texts = f" of {caches.rows:,} texts" if caches.rows > 1 else ""
@@ -81,7 +80,7 @@ def check_memory(
         advice = "a smaller model" if weights > available else fewer + advice
         raise EngineError(
             f"{checkpoint.folder}: not enough memory; weights of {mib(weights)} and a cache of {mib(cache)} for "
-            f"{length:,} positions{texts} in {dtype} need {mib(weights + cache)}, and {mib(available)} are free; "
+            f"{length:,} positions{texts} in {cache_dtype} need {mib(weights + cache)}, and {mib(available)} are free; "
             f"try {advice}"
         )
 

@@ -9,27 +9,33 @@ from ctypes import c_int64, c_void_p
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenglass.model.checkpoint.arrays import DTYPES
+from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
+from tokenglass.model.engine.keys_values import Storage
 from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure, MeasureRows
-from tokenglass.model.native_engine.program import FLOATS, Program
-from tokenglass.model.native_engine.structures import Pass, PassRow, Sizes
+from tokenglass.model.native_engine.program import Program
+from tokenglass.model.native_engine.structures import Kind, Pass, PassRow, Sizes
 
 FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
+CACHES = {  # what a cache can be kept in
+    "float32": (np.dtype(np.float32), Kind.FLOAT32),
+    "bfloat16": (BFLOAT16, Kind.BFLOAT16),
+    "int8": (np.dtype(np.int8), Kind.INT8),
+}
 
 Floats = NDArray[np.float32]
 
 
 class NativeEngine:
-    """A model run by the kernels: float32, bfloat16, int8 or int4 weights, float32 or bfloat16 cache.
+    """A model run by the kernels: float32, bfloat16, int8 or int4 weights; float32, bfloat16 or int8 cache.
 
     Activations are float32. Every sum has one order, so the numbers are bit for bit the same for one row or many, one
     position or a chunk, and any number of threads.
@@ -37,12 +43,12 @@ class NativeEngine:
 
     def __init__(self, blueprint: Blueprint, weights: Weights, library: ctypes.CDLL, cache_dtype: str, threads: int):
         """Raises KernelsError where these weights or this cache are unknown to the kernels."""
-        if DTYPES[cache_dtype] not in FLOATS:
+        if cache_dtype not in CACHES:
             raise KernelsError(f"they do not know a cache of {cache_dtype}")
         config = self.config = blueprint.config
         self.blueprint = blueprint
         self.weights = weights
-        self.dtype = cache_dtype
+        self.cache_dtype = cache_dtype
         self.threads = threads
         self.program = Program(blueprint, weights)
         self.tables: dict[tuple[int, ...], RotaryTables] = {}  # by what planned lengths mean for the ropes
@@ -73,14 +79,10 @@ class NativeEngine:
         return step_bytes(self.blueprint, self.weights)
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
-        dtype = DTYPES[self.dtype]
-        return KVCache(
-            self.config,
-            rows=rows,
-            limit=self.limit,
-            zeros=lambda shape: zeros(shape, dtype),
-            planned_length=planned_length,
-        )
+        dtype, _ = CACHES[self.cache_dtype]
+        vector = self.config.cached_vector_bytes(self.cache_dtype) // dtype.itemsize
+        storage = Storage(lambda shape: zeros(shape, dtype), vector)
+        return KVCache(self.config, rows=rows, limit=self.limit, storage=storage, planned_length=planned_length)
 
     def forward(
         self,
@@ -128,7 +130,7 @@ class NativeEngine:
             len(rows.token_ids),
             len(rows.counts),
             pass_rows(rows, cache, tables),
-            FLOATS[DTYPES[self.dtype]],
+            CACHES[self.cache_dtype][1],
             self._dims,
             logits.ctypes.data,
             None if hidden is None else hidden.ctypes.data,

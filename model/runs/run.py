@@ -45,10 +45,22 @@ class EngineSettings:
     """What computed the run. None: not reported."""
 
     backend: str | None = None
-    dtype: str | None = None  # of the cache, and of the weights where they are not quantised
+    dtype: str | None = None  # of the weights where they are not quantised
     quantize: str = "none"
     device: str | None = None
     threads: int | None = None
+    cache_dtype: str | None = None
+
+    @staticmethod
+    def of(loaded: LoadedModel) -> EngineSettings:
+        return EngineSettings(
+            *(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads, loaded.cache_dtype)
+        )
+
+    @property
+    def weights_in(self) -> str | None:
+        """A dtype, or a quantised format."""
+        return self.dtype if self.quantize == "none" else self.quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ def describe_run(
         negative_prompt=negative_prompt,
         search=search or Search(),
         mode=mode or ModeSettings(),
-        engine=EngineSettings(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads),
+        engine=EngineSettings.of(loaded),
         versions=versions() if identify else {},
     )
 

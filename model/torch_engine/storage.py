@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.cache import CacheRow, KVCache
+from tokenglass.model.engine.keys_values import Storage
 
 
 class TensorCache(KVCache):
@@ -31,7 +32,8 @@ class TensorCache(KVCache):
             with torch.inference_mode(False):  # what is made within can be written to outside of a pass too
                 return torch.zeros(shape, dtype=dtype, device=device)
 
-        super().__init__(config, rows=rows, limit=limit, zeros=zeros, planned_length=planned_length)
+        storage = Storage(zeros, config.head_dim)
+        super().__init__(config, rows=rows, limit=limit, storage=storage, planned_length=planned_length)
         self.device = device
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:

@@ -60,7 +60,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
     return {
         "model": loaded.name,
         "parameters": loaded.checkpoint.num_parameters,
-        "weights": loaded.dtype if loaded.quantize == "none" else loaded.quantize,
+        "weights": loaded.weights_in,
         "backend": loaded.backend,
     }
 

@@ -23,22 +23,11 @@ NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *
     }
 }
 
-static void write_numbers(int kind, const float *x, char *to, long n) {
-    if (kind == FLOAT32)
-        memcpy(to, x, n * sizeof *x);
-    else
-        for (long i = 0; i < n; i++) {
-            uint16_t rounded = to_bfloat16(x[i]);
-            memcpy(to + 2 * i, &rounded, 2);
-        }
-}
-
 static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head) {
     const Block *block = &row->blocks[op->window >= 0];
-    long kind = e->pass.cache_kind, heads = e->sizes.kv_heads;
-    long bytes = block->slots * e->sizes.head_dim * (kind == FLOAT32 ? 4 : 2);  // of a head
-    const char *keys = (const char *)block->memory + (2 * op->layer * heads + head) * bytes;
-    return (CachedHead){kind, keys, keys + heads * bytes, block->start};
+    long kind = e->pass.cache_kind, heads = e->sizes.kv_heads, bytes = bytes_of_vector(kind, e->sizes.head_dim);
+    const char *keys = (const char *)block->memory + (2 * op->layer * heads + head) * block->slots * bytes;
+    return (CachedHead){kind, bytes, keys, keys + heads * block->slots * bytes, block->start};
 }
 
 // Writes the key and the value of new position i of a row into the cache.
@@ -46,10 +35,10 @@ static void write_key_and_value(const Engine *e, const Operation *op, const Pass
                                 float *scratch) {
     CachedHead to = cached_head_of(e, op, row, head);
     long n = e->sizes.head_dim, position = row->length + i, c = row->first + i;
-    long offset = (position - to.start) * n * (to.kind == FLOAT32 ? 4 : 2);
+    long offset = (position - to.start) * to.bytes;
     prepare_head(e, op, row, &op->other_norm, column(e, KEY, c) + head * n, position, scratch);
-    write_numbers(to.kind, scratch, (char *)to.keys + offset, n);
-    write_numbers(to.kind, column(e, VALUE, c) + head * n, (char *)to.values + offset, n);
+    write_vector(to.kind, scratch, (char *)to.keys + offset, n);
+    write_vector(to.kind, column(e, VALUE, c) + head * n, (char *)to.values + offset, n);
 }
 
 // The queries of new positions first .. first + count - 1 of a row for one key-value head, position by position.

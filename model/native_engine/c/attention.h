@@ -1,7 +1,8 @@
 // Attention over the cache, in chunks of positions that begin at multiples of CHUNK, folded together in their order:
 // what a query gets does not depend on the slots its row begins in, on other queries, or on threads.
 #pragma once
-#include "dots.h"
+#include "cached.h"
+#include "scores.h"
 
 #define CHUNK 128
 #define VECTORS_PER_TILE 4  // of a value, in a register tile
@@ -13,29 +14,20 @@ typedef struct {  // queries of one key-value head, and what each may see
     double scale, softcap;
 } Queries;
 
-typedef struct {  // keys and values of one head of one row, slot 0 being position `start`
-    int kind;
-    const char *keys, *values;
-    long start;
-} CachedHead;
-
 typedef struct {  // a softmax in progress, per query: the greatest score, the sum of weights, the weighted values
     float *most, *sum, *mixed;  // (count,), (count,), (count, size)
 } Partial;
 
-INLINE vec values_at(int kind, const char *row, long d, long head_dim) {
-    return d + LANES <= head_dim ? weights_at(kind, row, d) : last_weights(kind, row, d, head_dim - d);
-}
-
 // mixed[q][d ...] = the sum over positions i of weights[q][i] * values[i][d ...]
 INLINE void mix_tile(int kind, int queries, int dims, const float *weights, const char *values, long bytes, long from,
-                     long to, long d, long head_dim, float *mixed, long size) {
-    vec acc[24], value[VECTORS_PER_TILE];
+                     long to, long d, long n, float *mixed, long size) {
+    vec acc[4 * VECTORS_PER_TILE], value[VECTORS_PER_TILE];
     UNROLL for (int i = 0; i < queries * dims; i++) acc[i] = splat(0);
     for (long i = from; i < to; i++) {
+        const char *vector = values + i * bytes;
         UNROLL for (int v = 0; v < dims; v++)
-            value[v] = dims > 1 ? weights_at(kind, values + i * bytes, d + v * LANES)
-                                : values_at(kind, values + i * bytes, d, head_dim);
+            value[v] = dims > 1 || d + LANES <= n ? cached_numbers(kind, vector, d + v * LANES)
+                                                  : last_cached_numbers(kind, vector, d, n);
         UNROLL for (int q = 0; q < queries; q++) {
             vec weight = splat(weights[q * CHUNK + i]);
             UNROLL for (int v = 0; v < dims; v++) acc[q * dims + v] += weight * value[v];
@@ -47,33 +39,34 @@ INLINE void mix_tile(int kind, int queries, int dims, const float *weights, cons
 
 #define MIX(kind, queries, dims)                                                                                   \
     NOINLINE void mix_##kind##_##queries##_##dims(const float *weights, const char *values, long bytes, long from, \
-                                               long to, long d, long head_dim, float *mixed, long size) {          \
-        mix_tile(kind, queries, dims, weights, values, bytes, from, to, d, head_dim, mixed, size);                 \
+                                               long to, long d, long n, float *mixed, long size) {                 \
+        mix_tile(kind, queries, dims, weights, values, bytes, from, to, d, n, mixed, size);                        \
     }
 #define MIXES(kind, dims) MIX(kind, 1, dims) MIX(kind, 2, dims) MIX(kind, 3, dims) MIX(kind, 4, dims)
 MIXES(FLOAT32, 1)
 MIXES(FLOAT32, 4)
 MIXES(BFLOAT16, 1)
 MIXES(BFLOAT16, 4)
+MIXES(INT8, 1)
+MIXES(INT8, 4)
 
 #define MIX_CASE(kind, queries, dims)                                                         \
     case queries:                                                                             \
-        mix_##kind##_##queries##_##dims(weights, values, bytes, from, to, d, head_dim, mixed, size); \
+        mix_##kind##_##queries##_##dims(weights, values, bytes, from, to, d, n, mixed, size); \
         break;
 #define MIX_CASES(kind, dims) \
     MIX_CASE(kind, 1, dims) MIX_CASE(kind, 2, dims) MIX_CASE(kind, 3, dims) MIX_CASE(kind, 4, dims)
+#define MIX_KIND(kind)                              \
+    case kind:                                      \
+        if (wide) switch (queries) { MIX_CASES(kind, 4) } \
+        else switch (queries) { MIX_CASES(kind, 1) }      \
+        break;
 
-static void mix(int kind, long queries, const float *weights, const char *values, long bytes, long from, long to,
-                long head_dim, float *mixed, long size) {
-    for (long d = 0; d < head_dim;) {
-        bool wide = d + VECTORS_PER_TILE * LANES <= head_dim;
-        if (kind == FLOAT32) {
-            if (wide) switch (queries) { MIX_CASES(FLOAT32, 4) }
-            else switch (queries) { MIX_CASES(FLOAT32, 1) }
-        } else {
-            if (wide) switch (queries) { MIX_CASES(BFLOAT16, 4) }
-            else switch (queries) { MIX_CASES(BFLOAT16, 1) }
-        }
+static void mix(int kind, long queries, const float *weights, const char *values, long bytes, long from, long to, long n,
+                float *mixed, long size) {
+    for (long d = 0; d < n;) {
+        bool wide = d + VECTORS_PER_TILE * LANES <= n;
+        switch (kind) { MIX_KIND(FLOAT32) MIX_KIND(BFLOAT16) MIX_KIND(INT8) }
         d += wide ? VECTORS_PER_TILE * LANES : LANES;
     }
 }
@@ -100,10 +93,15 @@ NOINLINE void softmax_chunk(float *scores, long from, long to, const Queries *qu
     *sum = lane_sum(total);
 }
 
+// x[i] *= scales[i] for i from .. to - 1.
+NOINLINE void scale_numbers(float *x, const float *scales, long from, long to) {
+    for (long i = from; i < to; i++) x[i] *= scales[i];
+}
+
 // What these queries get from the CHUNK positions from `base` on. `scores` takes count * CHUNK numbers.
 // Of queries that see none of them `most` is -infinity.
 static void attend_chunk(const Queries *queries, const CachedHead *cached, long base, float *scores, Partial out) {
-    long bytes = queries->head_dim * (cached->kind == FLOAT32 ? 4 : 2);
+    long n = queries->head_dim, bytes = cached->bytes;
     const char *keys = cached->keys + (base - cached->start) * bytes;  // of position `base`, which may not be held
     const char *values = cached->values + (base - cached->start) * bytes;
     long first = CHUNK, end = 0;
@@ -115,14 +113,18 @@ static void attend_chunk(const Queries *queries, const CachedHead *cached, long 
         first = from < first ? from : first;
         end = to > end ? to : end;
     }
-    for (long q = 0; q < queries->count; q += NR) {
-        long some = queries->count - q < NR ? queries->count - q : NR;
-        vec sums[NR];
+    for (long q = 0; q < queries->count; q += QUERIES_PER_TILE)
         for (long i = first; i < end; i += LANES) {
-            WeightRows rows = {keys + i * bytes, end - i < LANES ? end - i : LANES, bytes};
-            dot_rows(cached->kind, some, &rows, queries->values + q * queries->size, queries->size, queries->head_dim, sums);
-            for (long c = 0; c < some; c++) store_some(scores + (q + c) * CHUNK + i, sums[c], rows.count);
+            long some = min(QUERIES_PER_TILE, queries->count - q), keys_left = min(LANES, end - i);
+            const float *x = queries->values + q * queries->size;
+            vec sums[QUERIES_PER_TILE];
+            score(cached->kind, some, x, queries->size, keys + i * bytes, bytes, keys_left, n, sums);
+            for (long c = 0; c < some; c++) store_some(scores + (q + c) * CHUNK + i, sums[c], keys_left);
         }
+    float scales[CHUNK];
+    if (cached->kind == INT8) {
+        read_scales(keys + first * bytes, bytes, end - first, scales + first);
+        for (long q = 0; q < queries->count; q++) scale_numbers(scores + q * CHUNK, scales, first, end);
     }
     for (long q = 0; q < queries->count; q++) {
         long from = queries->from[q] - base, to = queries->to[q] - base;
@@ -133,11 +135,13 @@ static void attend_chunk(const Queries *queries, const CachedHead *cached, long 
         } else
             softmax_chunk(scores + q * CHUNK, from < 0 ? 0 : from, to > CHUNK ? CHUNK : to, queries, &out.most[q], &out.sum[q]);
     }
-    for (long q = 0; q < queries->count; q += 4) {
-        long some = queries->count - q < 4 ? queries->count - q : 4;
-        mix(cached->kind, some, scores + q * CHUNK, values, bytes, first, end, queries->head_dim,
-            out.mixed + q * queries->size, queries->size);
+    if (cached->kind == INT8) {
+        read_scales(values + first * bytes, bytes, end - first, scales + first);
+        for (long q = 0; q < queries->count; q++) scale_numbers(scores + q * CHUNK, scales, first, end);
     }
+    for (long q = 0; q < queries->count; q += 4)
+        mix(cached->kind, min(4, queries->count - q), scores + q * CHUNK, values, bytes, first, end, n,
+            out.mixed + q * queries->size, queries->size);
 }
 
 // Takes one query's part of a chunk into what came before it.

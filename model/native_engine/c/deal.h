@@ -1,6 +1,7 @@
 // How a pass is dealt out, before its threads begin: which columns are whose, and the tasks of attention row by row.
 #pragma once
 #include "attention.h"
+#include "dots.h"
 #include "pass.h"
 
 #define SHORT_ROW_POSITIONS 8   // new positions of a row up to which its cache is dealt out by chunks, and beyond by queries

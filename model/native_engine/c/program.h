@@ -38,7 +38,7 @@ typedef struct {
 } Sizes;
 
 typedef struct {  // keys and values of a row in all layers with a window, or in all without
-    void *memory;   // (layers, 2, kv_heads, slots, head_dim)
+    void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them
     int64_t slots;  // of which slot 0 is position `start`
     int64_t start;
 } Block;
