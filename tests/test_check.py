@@ -117,7 +117,7 @@ def test_what_an_engine_cannot_do_is_said_and_not_judged(probe: Probe) -> None:
 
 
 def compare(exact: Tensor, rounded: Tensor, tokenizer: Tokenizer) -> list[Finding]:
-    return list(against_exact(exact, rounded, tokenizer, "int4 on native", "float32 on torch", "int4"))
+    return list(against_exact(exact, rounded, tokenizer, "int4 on native", "float32 on torch", ("int4",)))
 
 
 def test_the_cost_of_a_dtype_is_its_divergence_and_the_first_token_that_flips(tokenizer: Tokenizer) -> None:
