@@ -62,6 +62,14 @@ class EngineError(TokenglassError):
     """The model computed something that cannot be sampled from, or a device or the memory is not there."""
 
 
+class ServerError(TokenglassError):
+    """A server cannot be reached, refuses a request (with an HTTP status), breaks off, or sends what is no answer."""
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
+
+
 class KernelsError(Exception):
     """The kernels cannot be had on this machine, and torch runs the model; the message says why."""
 

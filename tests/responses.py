@@ -144,6 +144,7 @@ OLLAMA_CHAT = {
     "message": {"role": "assistant", "content": TEXT},
 }
 
+SAID = (" fox", "", "é")  # with each token: half a character is held back
 CHAT_STREAM = [
     *(
         {
@@ -152,10 +153,10 @@ CHAT_STREAM = [
             "created": 1694268190,
             "model": "gpt-4o-2024-08-06",
             "choices": [
-                {"index": 0, "delta": {"content": "…"}, "logprobs": {"content": [token]}, "finish_reason": None}
+                {"index": 0, "delta": {"content": said}, "logprobs": {"content": [token]}, "finish_reason": None}
             ],
         }
-        for token in CONTENT
+        for token, said in zip(CONTENT, SAID, strict=True)
     ),
     {
         "id": "chatcmpl-123",
@@ -167,8 +168,75 @@ CHAT_STREAM = [
     {"id": "chatcmpl-123", "object": "chat.completion.chunk", "choices": [], "usage": CHAT["usage"]},
 ]
 OLLAMA_STREAM = [
-    *({"model": "gemma3", "response": "…", "done": False, "logprobs": [token]} for token in CONTENT),
+    *(
+        {"model": "gemma3", "response": said, "done": False, "logprobs": [token]}
+        for token, said in zip(CONTENT, SAID, strict=True)
+    ),
     {**OLLAMA, "response": "", "logprobs": []},
+]
+OLLAMA_CHAT_STREAM = [
+    {
+        **{name: value for name, value in chunk.items() if name not in ("response", "context")},
+        "message": {"role": "assistant", "content": chunk["response"]},
+    }
+    for chunk in OLLAMA_STREAM
+]
+
+
+def column(at: int) -> dict[str, Any]:
+    """What a chunk of a completion's stream says of one token."""
+    return {name: [values[at]] for name, values in COLUMNS.items()}  # type: ignore[index]
+
+
+def completion_chunk(**choice: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+    return {
+        "id": "cmpl-123",
+        "object": "text_completion",
+        "created": 1694268190,
+        "model": "gpt-3.5-turbo-instruct",
+        "choices": [{**base, **choice}],
+    }
+
+
+COMPLETION_STREAM = [
+    *(completion_chunk(text=said, logprobs=column(at)) for at, said in enumerate(SAID)),
+    completion_chunk(finish_reason="length"),
+    {**completion_chunk(), "choices": [], "usage": COMPLETION["usage"]},
+]
+
+# vllm/entrypoints/openai/completion/protocol.py, CompletionResponseStreamChoice: prompt_token_ids in the first chunk.
+VLLM_STREAM = [
+    *(
+        completion_chunk(
+            text=said,
+            logprobs=column(at),
+            stop_reason=None,
+            token_ids=[VLLM["choices"][0]["token_ids"][at]],  # type: ignore[index]
+            prompt_token_ids=VLLM["prompt_token_ids"] if at == 0 else None,
+        )
+        for at, said in enumerate(SAID)
+    ),
+    completion_chunk(finish_reason="stop", stop_reason="The end"),
+    {**completion_chunk(), "choices": [], "usage": COMPLETION["usage"]},
+]
+
+# As tools/server/README.md has it: content, tokens and stop in each chunk, all else in the last.
+LLAMA_CPP_STREAM = [
+    *(
+        {
+            "index": 0,
+            "content": said,
+            "tokens": [LLAMA_CPP["tokens"][at]],  # type: ignore[index]
+            "stop": False,
+            "id_slot": -1,
+            "tokens_predicted": at + 1,
+            "tokens_evaluated": 4,
+            "completion_probabilities": [LLAMA_CPP["completion_probabilities"][at]],  # type: ignore[index]
+        }
+        for at, said in enumerate(SAID)
+    ),
+    {**{name: value for name, value in LLAMA_CPP.items() if name != "completion_probabilities"}, "content": ""},
 ]
 
 WHOLE = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.importers.responses import ReportedText, ReportedToken, Response
-from tokenglass.model.records.steps import Candidate, Choice, Finish, Record, Step, Totals
+from tokenglass.model.records.steps import Candidate, Choice, Finish, Reason, Record, Step, Totals
 from tokenglass.model.runs.run import EngineSettings, Run, Search
 from tokenglass.model.sampling.parameters import SamplingParameters
 
@@ -51,27 +51,52 @@ def records_of(
     text: ReportedText, response: Response, prompt_length: int, sequence: int, index: int, ids: dict[bytes, int]
 ) -> Iterator[Record]:
     """A step for each token, and a Finish where the text is said to have ended."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    totals, said = Totals(), list[str]()
+    steps = ReportedSteps(prompt_length, sequence, index, ids)
     for number, token in enumerate(text.tokens):
-        is_first = number == 0
-        step = Step(
-            index=index + number,
-            forward=index + number,
-            sequence=sequence,
-            phase="prefill" if is_first else "decode",
-            num_input_tokens=prompt_length if is_first else 1,
-            choices=(choice_of(token, prompt_length + number, ids),),
-            text=decoder.decode(token.piece),
-            cache=None,
-            seconds=response.prefill_seconds if is_first else response.seconds_per_token,
-        )
-        totals = totals.plus(step)
-        said.append(step.text)
-        yield step
+        yield steps.step(token, response.seconds_per_token if number else response.prefill_seconds)
     if text.reason is not None:
-        rest = decoder.decode(b"", True)
-        yield Finish(sequence, text.reason, rest, totals, whole_text="".join((*said, rest)))
+        yield steps.finish(text.reason)
+
+
+class ReportedSteps:
+    """The records of one text, made token by token; positions begin behind the prompt."""
+
+    def __init__(self, prompt_length: int, sequence: int = 0, index: int = 0, ids: dict[bytes, int] | None = None):
+        self.totals = Totals()
+        self._position = prompt_length  # of the next token
+        self._prompt_length = prompt_length
+        self._sequence = sequence
+        self._index = index  # of the first step
+        self._ids = {} if ids is None else ids  # that stand for those of pieces which are reported without
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._said: list[str] = []
+
+    def skip(self, count: int) -> None:
+        """So many tokens came of which nothing is reported."""
+        self._position += count
+
+    def step(self, token: ReportedToken | None, seconds: float, text: str | None = None) -> Step:
+        """One more token, or none; `text` is what became printable with it, where the bytes of tokens do not tell."""
+        number = self.totals.forwards
+        step = Step(
+            index=self._index + number,
+            forward=self._index + number,
+            sequence=self._sequence,
+            phase="decode" if number else "prefill",
+            num_input_tokens=1 if number else self._prompt_length,
+            choices=() if token is None else (choice_of(token, self._position, self._ids),),
+            text=self._decoder.decode(b"" if token is None else token.piece) if text is None else text,
+            cache=None,
+            seconds=seconds,
+        )
+        self._position += len(step.choices)
+        self.totals = self.totals.plus(step)
+        self._said.append(step.text)
+        return step
+
+    def finish(self, reason: Reason) -> Finish:
+        rest = self._decoder.decode(b"", True)
+        return Finish(self._sequence, reason, rest, self.totals, whole_text="".join((*self._said, rest)))
 
 
 def choice_of(token: ReportedToken, position: int, ids: dict[bytes, int]) -> Choice:

@@ -2,9 +2,9 @@
 
 The shapes, as their documentation has them: OpenAI's completions and chat completions (platform.openai.com/docs,
 "The completion object", "The chat completion object"), which vLLM gives too, with fields of its own (docs.vllm.ai,
-"OpenAI-Compatible Server"); llama.cpp's /completion (tools/server/README.md of github.com/ggml-org/llama.cpp,
-`completion_probabilities`); Ollama's /api/generate and /api/chat (docs/api.md of github.com/ollama/ollama, `logprobs`).
-Each whole, as a list, or as the lines of a stream.
+"OpenAI-Compatible Server"), and SGLang (docs.sglang.io, "OpenAI APIs"); llama.cpp's /completion
+(tools/server/README.md of github.com/ggml-org/llama.cpp, `completion_probabilities`); Ollama's /api/generate and
+/api/chat (docs/api.md of github.com/ollama/ollama, `logprobs`). Each whole, as a list, or as the lines of a stream.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class ReportedText:
     """One of the texts of a response."""
 
     tokens: list[ReportedToken] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)  # what a stream says as text, which no special token is part of
     reason: Reason | None = None
 
 
@@ -58,6 +59,7 @@ class Response:
     prompt: str = ""
     prompt_ids: tuple[int, ...] = ()
     prompt_length: int | None = None
+    new_tokens: int | None = None  # of all texts
     prefill_seconds: float = 0.0
     seconds_per_token: float = 0.0
     texts: dict[int, ReportedText] = field(default_factory=dict)
@@ -104,13 +106,17 @@ def documents(content: bytes) -> Iterator[Fields]:
 
 def lines(text: str) -> Iterator[Any]:
     for number, line in enumerate(text.split("\n"), start=1):
-        event = line.strip().removeprefix("data:").strip()
-        if not event or event == "[DONE]" or line.startswith((":", "event:", "id:", "retry:")):
-            continue
         try:
-            yield json.loads(event)
+            if event := event_of(line):
+                yield json.loads(event)
         except (ValueError, RecursionError) as error:
             raise TraceError(f"line {number:,}: not JSON ({error})") from None
+
+
+def event_of(line: str) -> str:
+    """The JSON of a line: of JSON lines, or of an event that a server sends; empty where there is none."""
+    event = line.strip().removeprefix("data:").strip()
+    return "" if event == "[DONE]" or line.startswith((":", "event:", "id:", "retry:")) else event
 
 
 def reader_of(document: Fields) -> tuple[Callable[[Fields, Response], None], str]:
@@ -131,6 +137,7 @@ def read_openai(document: Fields, response: Response) -> None:
     """A completion or a chat completion, or a line of its stream."""
     usage = fields_of(document.get("usage"), "usage")
     response.prompt_length = whole(usage.get("prompt_tokens")) or response.prompt_length
+    response.new_tokens = whole(usage.get("completion_tokens")) or response.new_tokens
     ids = document.get("prompt_token_ids")
     response.prompt_ids = whole_numbers(ids) or response.prompt_ids
     for place, each in enumerate(list_of(document.get("choices"), "choices")):
@@ -139,12 +146,16 @@ def read_openai(document: Fields, response: Response) -> None:
         text = response.text(place if number is None else number)
         logprobs = fields_of(choice.get("logprobs"), "logprobs")
         tokens = [*(token_columns(logprobs) if "tokens" in logprobs else entries(logprobs.get("content")))]
+        response.prompt_ids = whole_numbers(choice.get("prompt_token_ids")) or response.prompt_ids
         ids = whole_numbers(choice.get("token_ids"))
         if len(ids) == len(tokens):
             tokens = [replace(token, token_id=token_id) for token, token_id in zip(tokens, ids, strict=True)]
         text.tokens += tokens
+        message = fields_of(choice.get("delta") or choice.get("message"), "delta")
+        text.parts.append(text_of(choice.get("text") or message.get("content") or "", "text"))
         if isinstance(reason := choice.get("finish_reason"), str):
-            is_stop = reason == "stop" and isinstance(choice.get("stop_reason"), str)
+            matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's name, and SGLang's
+            is_stop = reason == "stop" and isinstance(matched, str)
             text.reason = "stop" if is_stop else ENDS.get(reason, "stop")
 
 
@@ -181,6 +192,8 @@ def read_llama_cpp(document: Fields, response: Response) -> None:
     """An answer of /completion, or a line of its stream. `prob` is of the distribution that was sampled."""
     text = response.text(whole(document.get("index")) or 0)
     text.tokens += old_entries(entries(document.get("completion_probabilities")))
+    text.parts.append(text_of(document.get("content", ""), "content"))
+    response.new_tokens = whole(document.get("tokens_predicted")) or response.new_tokens
     response.prompt = text_of(document.get("prompt", response.prompt), "prompt")
     response.prompt_length = whole(document.get("tokens_evaluated")) or response.prompt_length
     timings = fields_of(document.get("timings"), "timings")
@@ -206,10 +219,13 @@ def read_ollama(document: Fields, response: Response) -> None:
     """An answer of /api/generate or /api/chat, or a line of its stream."""
     text = response.text(0)
     text.tokens += entries(document.get("logprobs"))
+    message = fields_of(document.get("message"), "message")
+    text.parts.append(text_of(document.get("response") or message.get("content") or "", "response"))
     response.prompt_length = whole(document.get("prompt_eval_count")) or response.prompt_length
     response.prefill_seconds = seconds(document.get("prompt_eval_duration"), NANOSECONDS) or response.prefill_seconds
     count = whole(document.get("eval_count"))
     if count:
+        response.new_tokens = count
         response.seconds_per_token = seconds(document.get("eval_duration"), NANOSECONDS) / count
     if document.get("done"):
         text.reason = ENDS.get(str(document.get("done_reason", "stop")), "stop")

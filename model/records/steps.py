@@ -143,8 +143,8 @@ class Totals:
 
     @property
     def prefill_rate(self) -> float | None:
-        """Prompt tokens per second."""
-        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds else None
+        """Prompt tokens per second; None also where nobody told how many there are."""
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_tokens and self.prefill_seconds else None
 
     @property
     def decode_rate(self) -> float | None:

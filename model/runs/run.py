@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.records.steps import ABSENT
 
 if TYPE_CHECKING:
     from tokenglass.model.loading import LoadedModel
 
 SCHEMA_VERSION = 2
-SERVERS = ("openai", "vllm", "llama.cpp", "ollama")  # whose responses are imported
+SERVERS = ("openai", "vllm", "sglang", "llama.cpp", "ollama")  # they answer over HTTP
+Logprobs = Literal["raw", "processed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class EngineSettings:
     device: str | None = None
     threads: int | None = None
     cache_dtype: str | None = None
+    server: str | None = field(default=None, metadata=ABSENT)  # its address, where the run was asked of one
+    logprobs: Logprobs | None = field(default=None, metadata=ABSENT)  # what its log-probabilities are of
 
     @staticmethod
     def of(loaded: LoadedModel) -> EngineSettings:
@@ -87,9 +91,14 @@ class Run:
         return self.request.seed
 
     @property
-    def is_imported(self) -> bool:
-        """Whether another program wrote the text, with settings that it does not report."""
+    def is_remote(self) -> bool:
+        """Whether another program wrote the text, which reports less than this one."""
         return self.engine.backend in SERVERS
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it did so with settings that are not reported either."""
+        return self.is_remote and self.engine.server is None
 
     @property
     def prompt_length(self) -> int:

@@ -150,28 +150,56 @@ def past(scores: Scores, window: int, *, new_only: bool = False) -> Ints:
     return seen[seen < scores.size]
 
 
+MOST_ID = 2**62
+
 PENALTIES: tuple[type[Processor], ...] = (LogitBias, RepetitionPenalty, PresencePenalty, FrequencyPenalty)
 """In their default order."""
 
 
 def read_bias(item: str, tokenizer: Tokenizer, rows: int) -> tuple[tuple[int, ...], float]:
     """One of them."""
-    what, (name, equals, amount) = quote(item), item.rpartition("=")
+    name, bias = name_and_bias(item)
+    if (token_id := id_in(name)) is not None:
+        if token_id >= rows:
+            raise ParameterError(f"--logit-bias {quote(item)}: the model's vocabulary ends at id {rows - 1:,}")
+        return (token_id,), bias
+    token_ids = tuple(token_id for token_id in single_token_forms(name, tokenizer) if token_id < rows)
+    if not token_ids:
+        raise ParameterError(
+            f"--logit-bias {quote(item)}: the tokenizer has this token, but the model gives it no logit"
+        )
+    return token_ids, bias
+
+
+def read_biases_by_id(items: Sequence[str]) -> Bias:
+    """Biases of a model whose tokens and logits are not here. Raises ParameterError for one of a text."""
+    biases = []
+    for name, bias in map(name_and_bias, items):
+        if (token_id := id_in(name)) is None:
+            raise ParameterError(f"--logit-bias {quote(name)}: its tokens are not known here; give id:NUMBER=N")
+        biases.append(((token_id,), bias))
+    return tuple(biases)
+
+
+def name_and_bias(item: str) -> tuple[str, float]:
+    """Raises ParameterError."""
+    name, equals, amount = item.rpartition("=")
     try:
         bias = float(amount)
     except ValueError:
         equals = ""
     if not equals or not name:
-        raise ParameterError(f"--logit-bias {what}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5")
-    if name.startswith("id:") and name[3:].isdecimal():
-        token_id = int(name[3:]) if len(name) < 1000 else rows  # Python reads no number of thousands of digits
-        if token_id >= rows:
-            raise ParameterError(f"--logit-bias {what}: the model's vocabulary ends at id {rows - 1:,}")
-        return (token_id,), bias
-    token_ids = tuple(token_id for token_id in single_token_forms(name, tokenizer) if token_id < rows)
-    if not token_ids:
-        raise ParameterError(f"--logit-bias {what}: the tokenizer has this token, but the model gives it no logit")
-    return token_ids, bias
+        raise ParameterError(
+            f"--logit-bias {quote(item)}: expected TEXT=N or id:NUMBER=N, such as ' fox=2' or id:31=-5"
+        )
+    return name, bias
+
+
+def id_in(name: str) -> int | None:
+    """The number of a token that is named by it; one of more digits than Python reads is beyond all vocabularies."""
+    if not (name.startswith("id:") and name[3:].isdecimal()):
+        return None
+    return int(name[3:]) if len(name) < 1000 else MOST_ID
 
 
 def single_token_forms(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
