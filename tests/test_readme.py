@@ -28,6 +28,7 @@ ELSEWHERE = {  # lines that other tests or nobody can run here
     "tokenglass pull": "needs the network; tests/test_pull.py has an index of its own",
     "tokenglass pick": "needs a terminal; tests/test_pick*.py",
     "tokenglass chat": "needs a terminal; tests/test_chat_sessions.py",
+    "generate -m http://": "needs a server; tests/test_server*.py have some",
     "generate --pause": "needs a terminal; tests/test_pace.py",
     "tokenglass replay fox.jsonl --pause": "needs a terminal; tests/test_replay*.py",
 }

@@ -13,7 +13,7 @@ from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.many import ManyOptions
 from tokenglass.cli.options.mode import ModeOptions
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.model import ModelOptions, ServedModelOptions
 from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
@@ -37,7 +37,7 @@ def generate(
     mode: ModeOptions,
     view: ViewOptions,
     trace: TraceOptions,
-    model: ModelOptions,
+    model: ServedModelOptions,
     cache_options: CacheOptions,
     debug: Debug = False,
     version: Version = False,
@@ -63,8 +63,7 @@ def generate(
 
     text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     with opening(text) as first:
-        from tokenglass.cli.run.local import prepare_local
-        from tokenglass.cli.run.prepared import RunOptions
+        from tokenglass.cli.run.prepared import RunOptions, prepare
         from tokenglass.cli.run.session import settle_view
         from tokenglass.cli.run.trace import Keeper
         from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
@@ -72,7 +71,7 @@ def generate(
 
         name, keeper, interrupt = settle_view(view), Keeper(trace, view.top), Interrupt()
         options = RunOptions(prompt, control, sampling, search, mode, view, name, model, cache_options, keeper)
-        prepared = prepare_local(text, options, first)
+        prepared = prepare(text, options, first)
         run, records = keeper.keep(prepared.run, prepared.records(interrupt))
         setting = Setting(view, interrupt, search, echo=prompt.echo, explainer=prepared.explainer, log=prepared.log)
         shown = make_view(name, setting)

@@ -58,6 +58,27 @@ ModelName = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+ModelOrServer = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        autocompletion=model_names,
+        envvar="TOKENGLASS_MODEL",
+        help="A folder, a GGUF file, a name of `tokenglass models`, or a server at http://HOST:PORT; else tale.",
+        rich_help_panel=PANEL,
+    ),
+]
+RemoteModel = Annotated[
+    str | None,
+    typer.Option(
+        "--remote-model",
+        metavar="NAME",
+        help="The model of a server that serves several.",
+        rich_help_panel=PANEL,
+    ),
+]
 ModelArgument = Annotated[
     str | None,
     typer.Argument(
@@ -115,3 +136,11 @@ class ModelOptions:
     cache_dtype: CacheDtypeOption = CacheDtype.auto
     no_cache: NoCache = False
     prefill_chunk: PrefillChunk = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModelOptions(ModelOptions):
+    """Where a server may be meant, too."""
+
+    model: ModelOrServer = None
+    remote_model: RemoteModel = None

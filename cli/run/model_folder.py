@@ -11,7 +11,13 @@ from tokenglass.cli.terminal.opening import NO_OPENING, Opening
 def model_folder(name: str | None, opening: Opening = NO_OPENING) -> Path:
     """Resolve a name; a GGUF file is imported to the user's cache first, once as long as it does not change."""
     from tokenglass.model.checkpoint.store import resolve
+    from tokenglass.model.errors import ParameterError
+    from tokenglass.model.sources.server.address import is_address
 
+    if is_address(name):
+        raise ParameterError(
+            "-m: a server is no model of this machine, which is what is needed here; name a folder or a model"
+        )
     path = resolve(name)
     return import_once(path, opening) if path.suffix.lower() == ".gguf" and path.is_file() else path
 

@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from tokenglass.model.errors import ParameterError
+
 if TYPE_CHECKING:
     from tokenglass.cli.options.cache import CacheOptions
     from tokenglass.cli.options.control import ControlOptions
     from tokenglass.cli.options.mode import ModeOptions
-    from tokenglass.cli.options.model import ModelOptions
+    from tokenglass.cli.options.model import ServedModelOptions
     from tokenglass.cli.options.prompt import PromptOptions
     from tokenglass.cli.options.sampling import SamplingOptions
     from tokenglass.cli.options.search import SearchOptions
     from tokenglass.cli.options.view import ViewName, ViewOptions
     from tokenglass.cli.run.trace import Keeper
     from tokenglass.cli.terminal.interrupts import Interrupt
+    from tokenglass.cli.terminal.opening import Opening
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.inspection.explainer import Explainer
     from tokenglass.model.records.steps import Record
@@ -36,7 +39,7 @@ class RunOptions:
     mode: ModeOptions
     view: ViewOptions
     view_name: ViewName
-    model: ModelOptions
+    model: ServedModelOptions
     cache: CacheOptions
     keeper: Keeper
 
@@ -74,3 +77,18 @@ class PreparedRun:
 
     def check(self) -> None:
         """Raises Exit where a text is not what it had to be; that is said."""
+
+
+def prepare(text: str, options: RunOptions, opening: Opening) -> PreparedRun:
+    """A run of the model that is meant, here or behind a server. Raises TokenglassError."""
+    from tokenglass.model.sources.server.address import is_address
+
+    if is_address(options.model.model):
+        from tokenglass.cli.run.remote import prepare_remote
+
+        return prepare_remote(text, options, opening)
+    if options.model.remote_model is not None:
+        raise ParameterError("--remote-model names a model of a server; add -m http://HOST:PORT")
+    from tokenglass.cli.run.local import prepare_local
+
+    return prepare_local(text, options, opening)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenglass.cli.text import plural
-from tokenglass.model.records.steps import Finish
+from tokenglass.model.records.steps import Finish, Totals
 from tokenglass.model.runs.run import EngineSettings, Run
 from tokenglass.model.sampling.parameters import SamplingParameters
 
@@ -14,17 +14,30 @@ MOST_SEEDS = 8  # that a line shows
 def summary(run: Run, finish: Finish) -> str:
     """Three lines: what was computed and how fast, why it ended, and with which settings."""
     totals = finish.totals
-    speeds = (
-        speed("prefill", totals.prefill_tokens, totals.prefill_seconds, totals.prefill_rate),
-        speed("decode", totals.decode_tokens, totals.decode_seconds, totals.decode_rate),
-        f"{plural(totals.positions_computed, 'position')} computed",
-    )
     lines = (
-        ", ".join(speeds),
+        ", ".join(remote_speeds(totals) if run.is_remote and not run.is_imported else speeds(totals)),
         f"{plural(totals.new_tokens, 'new token')}, finished by {finish.reason}: {in_words(finish)}",
         ", ".join(description(run)),
     )
     return "\n".join(lines)
+
+
+def speeds(totals: Totals) -> tuple[str, ...]:
+    return (
+        speed("prefill", totals.prefill_tokens, totals.prefill_seconds, totals.prefill_rate),
+        speed("decode", totals.decode_tokens, totals.decode_seconds, totals.decode_rate),
+        f"{plural(totals.positions_computed, 'position')} computed",
+    )
+
+
+def remote_speeds(totals: Totals) -> tuple[str, ...]:
+    """As they are seen from here: a server may have waited, or known the prompt, before it began."""
+    prompt = plural(totals.prefill_tokens, "token") if totals.prefill_tokens else f"of {UNKNOWN} length"
+    return (
+        f"first token after {totals.prefill_seconds:.2f} s",
+        speed("then", totals.decode_tokens, totals.decode_seconds, totals.decode_rate),
+        f"prompt {prompt}",
+    )
 
 
 def description(run: Run) -> tuple[str, ...]:
@@ -43,8 +56,11 @@ def seeds(run: Run) -> str:
 
 
 def computed_on(run: Run) -> tuple[str, str]:
-    """The model and the device, and the number of threads."""
-    threads = run.engine.threads
+    """The model and the device, and the number of threads; or the server, and what its log-probabilities are of."""
+    engine, threads = run.engine, run.engine.threads
+    if run.is_remote:
+        about = f"{engine.logprobs} log-probabilities" if engine.logprobs else f"raw or processed {UNKNOWN}"
+        return f"{run.model} on {engine.server} ({engine.backend})", about
     return (
         f"{run.model} {in_numbers_of(run.engine)}",
         f"{threads or UNKNOWN} thread{'s' * (threads != 1)}",

@@ -18,14 +18,17 @@ CURVE = 16
 
 @dataclass(frozen=True, slots=True)
 class CacheBar(Widget):
-    """`history` is bytes used after each step. Without a usage: positions computed by each."""
+    """`history` is bytes used after each step. Without a usage: positions computed by each, or that nobody tells."""
 
     usage: CacheUsage | None
     history: Sequence[float]
     totals: Totals
     details: bool = True
+    is_reported: bool = True
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if not self.is_reported:
+            return label_fields("cache", [[Segment("not reported")]], width, glyphs)
         if self.usage is None:
             return label_fields("cache", self.without(glyphs), width, glyphs)[: None if self.details else 1]
         usage, cells = self.usage, 20 if width >= 60 else 8

@@ -117,7 +117,7 @@ class SpeedLine(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         totals = self.totals
         fields = [
-            rate("prefill", totals.prefill_tokens, totals.prefill_rate),
+            rate("prefill", totals.prefill_tokens or totals.new_tokens, totals.prefill_rate),
             rate("decode", totals.decode_tokens, totals.decode_rate),
         ]
         return label_fields("speed", [[Segment(field)] for field in fields], width, glyphs)

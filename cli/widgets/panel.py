@@ -126,11 +126,17 @@ class Panel(Widget):
             ]
         words = [percent(choice.prob, glyphs)]
         words += [] if choice.entropy is None else [f"{choice.entropy:.1f} bits"]
-        words += [f"cache {progress.cache.length:,} of {progress.cache.limit:,}"] if progress.cache else ["cache off"]
+        words.append(self.cache_in_words())
         words += [f"{progress.totals.decode_rate:,.0f} tok/s"] if progress.totals.decode_rate else []
         piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
         fields = [piece, *([Segment(word)] for word in words)]
         return [*label_fields(f"token {progress.totals.new_tokens:,}", fields, width, glyphs)[:2], *closing]
+
+    def cache_in_words(self) -> str:
+        usage = self.progress.cache
+        if usage is not None:
+            return f"cache {usage.length:,} of {usage.limit:,}"
+        return "cache not reported" if self.progress.run.is_remote else "cache off"
 
     def full(self, width: int, glyphs: Glyphs) -> list[Row]:
         """The fullest arrangement that fits."""
@@ -169,7 +175,8 @@ class Panel(Widget):
         if progress.flow and detail >= 2:
             rows += FlowPanel(progress.flow).rows(width, glyphs)
         if detail >= 2 and choice is not None:
-            rows += CacheBar(progress.cache, progress.history, progress.totals, detail >= 7).rows(width, glyphs)
+            cache = CacheBar(progress.cache, progress.history, progress.totals, detail >= 7, not progress.run.is_remote)
+            rows += cache.rows(width, glyphs)
         if detail >= 3 and choice is not None:
             rows += SpeedLine(progress.totals).rows(width, glyphs)
         if detail >= 2:

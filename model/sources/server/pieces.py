@@ -1,0 +1,41 @@
+"""Which text came with which token, where a server tells both."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+
+from tokenglass.model.importers.responses import ReportedToken
+
+
+class Pieces:
+    """The text of a stream beside the bytes of its tokens.
+
+    A server holds back half a character, or what may be a stop; special tokens have no text; and some tell of the
+    newest token alone when several make a character. What was said and no token tells becomes a token of its own,
+    about which nothing is known; what was held back may come without one.
+    """
+
+    def __init__(self) -> None:
+        self._unsaid = b""  # bytes of tokens that are no text yet
+
+    def pair(self, tokens: Sequence[ReportedToken], said: str) -> Iterator[tuple[ReportedToken | None, str]]:
+        """The tokens of one message, each with the text that became printable with it."""
+        text, told = said.encode("utf-8", "replace"), b"".join(token.piece for token in tokens)
+        if not (text or told):
+            return
+        unsaid, self._unsaid = self._unsaid, b""
+        whole = unsaid + told
+        if len(text) > len(whole) and text.endswith(told) and text.startswith(unsaid):
+            untold = ReportedToken(text[len(unsaid) : len(text) - len(told)])
+            tokens, whole = (untold, *tokens), text
+        elif text != whole and whole.startswith(text):
+            self._unsaid = whole[len(text) :]
+        if text == whole and tokens:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            decoder.decode(unsaid)
+            yield from ((token, decoder.decode(token.piece)) for token in tokens)
+            return
+        *first, last = tokens or (None,)
+        yield from ((token, "") for token in first)
+        yield last, said

@@ -1,0 +1,368 @@
+"""A server as a source of records, against stand-ins that speak as vLLM, SGLang, Ollama and OpenAI do."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import responses
+from responses import LOGPROBS, TEXT
+from server_stand_in import LINES, SERVERS, Reply, StandIn, events, json_reply, models, ndjson, serve
+from shell import assert_one_line_error, generate, tokenglass
+
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import ParameterError, ServerError
+from tokenglass.model.importers.responses import ReportedToken
+from tokenglass.model.records.steps import Choice, Finish, Record, Step
+from tokenglass.model.runs.schema import trace_schema
+from tokenglass.model.runs.trace import from_line
+from tokenglass.model.sampling.parameters import SamplingParameters
+from tokenglass.model.sources.server.address import Address
+from tokenglass.model.sources.server.client import Client, find_key
+from tokenglass.model.sources.server.lines import split_lines
+from tokenglass.model.sources.server.pieces import Pieces
+from tokenglass.model.sources.server.probe import probe
+from tokenglass.model.sources.server.source import ServerSource
+
+SCHEMA = jsonschema.Draft202012Validator(trace_schema())
+RAW = SamplingParameters(temperature=1.0, top_p=1.0)
+
+
+def asked(stand_in: StandIn, request: Request | None = None, prompt: Any = "The quick brown") -> list[Record]:
+    """What the source of a stand-in gives."""
+    client = Client(Address.parse(stand_in.address))
+    try:
+        source = ServerSource(probe(client), prompt)
+        request = request or Request((-1,), 1, RAW, max_new_tokens=10)
+        return list(source.records(request, threading.Event()))
+    finally:
+        client.close()
+
+
+def choices_of(records: list[Record]) -> list[Choice]:
+    return [choice for record in records if isinstance(record, Step) for choice in record.choices]
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
+@pytest.mark.parametrize("name", SERVERS)
+def test_each_server_streams_its_text_and_its_numbers(name: str, chat: bool, tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    with serve(SERVERS[name]()) as stand_in:
+        arguments = ["-m", stand_in.address, "The quick brown", "-n", "10", "--temperature", "1", "--top-p", "1"]
+        done = generate(*arguments, "--trace", str(trace), *(["--chat"] if chat else []))
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stdout.decode() == TEXT
+        run, *records = [from_line(line) for line in trace.read_text().splitlines()]
+    for line in trace.read_text().splitlines():
+        SCHEMA.validate(json.loads(line))
+    assert (run.engine.backend, run.engine.server) == (name, stand_in.address.removeprefix("http://"))
+    assert run.engine.logprobs == (None if name == "openai" else "raw")
+    choices = choices_of(records)
+    assert [choice.logprob for choice in choices] == [chosen for chosen, _ in LOGPROBS]
+    assert [[each.logprob for each in choice.candidates] for choice in choices] == [[*pair] for pair in LOGPROBS]
+    assert [choice.rank for choice in choices] == [1, 1, 1]
+    for choice in choices:
+        assert choice.prob is choice.entropy is choice.draw is None
+    assert all(record.cache is None for record in records if isinstance(record, Step))
+    finish = records[-1]
+    assert isinstance(finish, Finish)
+    assert (finish.whole_text, finish.totals.new_tokens) == (TEXT, 3)
+    replayed = tokenglass("replay", str(trace))
+    assert replayed.stdout.decode() == TEXT
+
+
+def test_a_server_is_asked_in_its_own_names() -> None:
+    options = ("-n", "7", "--seed", "5", "--stop", "END", "--temperature", "0.5", "--top-p", "0.9", "--top-k", "40")
+    more = ("--min-p", "0.1", "--repetition-penalty", "1.2", "--presence-penalty", "0.5", "--candidates", "3")
+    common = {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.0, "seed": 5}
+    openai = {**common, "max_tokens": 7, "stop": ["END"], "logprobs": 3, "stream": True, "prompt": "The fox"}
+    expected = {
+        "vllm": {**openai, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.2, "return_token_ids": True},
+        "sglang": {**openai, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.2},
+        "ollama": {"prompt": "The fox", "raw": True, "logprobs": True, "top_logprobs": 3, "stream": True},
+    }
+    for name, body in expected.items():
+        with serve(SERVERS[name]()) as stand_in:
+            assert generate("-m", stand_in.address, "The fox", *options, *more).returncode == 0
+            assert body.items() <= stand_in.body.items()
+            if name == "ollama":
+                own = {"num_predict": 7, "stop": ["END"], "top_k": 40, "min_p": 0.1, "repeat_penalty": 1.2}
+                assert {**common, **own}.items() <= stand_in.body["options"].items()
+    with serve(SERVERS["sglang"]()) as stand_in:
+        assert generate("-m", stand_in.address, "The fox").returncode == 0
+        assert stand_in.body["top_k"] == -1, "0 is no value of SGLang's"
+    with serve(SERVERS["openai"]()) as stand_in:
+        biases = ("--logit-bias", "id:31=-5", "--logit-bias", "id:31=2")
+        assert generate("-m", f"{stand_in.address}/v1/", "Hi", "--chat", "--system", "Be kind", *biases).returncode == 0
+        said = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi"}]
+        assert stand_in.body["messages"] == said
+        assert stand_in.body["logit_bias"] == {"31": -3.0}
+        assert {"logprobs": True, "top_logprobs": 5}.items() <= stand_in.body.items()
+
+
+def test_ids_that_vllm_tells_are_kept() -> None:
+    with serve(SERVERS["vllm"]()) as stand_in:
+        records = asked(stand_in, Request((785, 38835), 1, RAW, max_new_tokens=10))
+        finish = records[-1]
+        assert isinstance(finish, Finish)
+        assert (finish.reason, finish.totals.prefill_tokens) == ("stop", 5), "a string stopped it; the usage counts"
+        assert [(choice.position, choice.token_id) for choice in choices_of(records)] == [
+            (2, 38835),
+            (3, 127),
+            (4, 102),
+        ]
+
+
+def test_numbers_after_the_temperature_are_never_called_raw() -> None:
+    """SGLang scales by the temperature and cuts later: where nothing is cut they are what was drawn from."""
+    scaled = SamplingParameters(temperature=0.5, top_p=1.0)
+    with serve(SERVERS["sglang"]()) as stand_in:
+        for sampling, has_final in ((scaled, True), (scaled.replace(top_p=0.9), False)):
+            records = asked(stand_in, Request((-1,), 1, sampling, max_new_tokens=10))
+            for choice, (logprob, _) in zip(choices_of(records), LOGPROBS, strict=True):
+                assert choice.logprob is choice.rank is None
+                assert choice.prob == (pytest.approx(math.exp(logprob)) if has_final else None)
+                assert all(math.isnan(each.logprob) for each in choice.candidates)
+
+
+def test_a_server_without_log_probabilities_still_gives_its_text() -> None:
+    plain = [{**chunk, "choices": [{**choice, "logprobs": None} for choice in chunk["choices"]]} for chunk in
+             responses.COMPLETION_STREAM]  # fmt: skip
+    for completions in (events(plain), [json_reply({"detail": "logprobs: unknown"}, status=422), events(plain)]):
+        with serve(SERVERS["openai"](**{"/v1/completions": completions})) as stand_in:
+            records = asked(stand_in)
+            assert "".join(record.text for record in records) == TEXT
+            assert all(choice.logprob is None for choice in choices_of(records))
+            assert isinstance(records[-1], Finish)
+            assert records[-1].totals.new_tokens == 3, "the server's own count: a message may hold several tokens"
+
+
+def test_the_key_is_sent_and_never_shown(tmp_path: Path) -> None:
+    refused = json_reply({"error": {"message": "Incorrect API key provided: sk-fox-secret"}}, status=401)
+    with serve(SERVERS["openai"]()) as stand_in:
+        trace = tmp_path / "run.jsonl"
+        done = generate(
+            "-m", stand_in.address, "x", "--stats", "--trace", str(trace), TOKENGLASS_API_KEY="sk-fox-secret"
+        )
+        assert stand_in.headers[-1]["Authorization"] == "Bearer sk-fox-secret"
+        assert "sk-fox" not in done.stderr.decode() + trace.read_text()
+        stand_in.replies["/v1/completions"] = refused
+        done = generate("-m", stand_in.address, "x", "--debug", OPENAI_API_KEY="sk-fox-secret")
+        assert stand_in.headers[-1]["Authorization"] == "Bearer sk-fox-secret"
+        assert "TOKENGLASS_API_KEY" in done.stderr.decode()
+        assert "sk-fox" not in done.stderr.decode()
+        stand_in.replies["/v1/models"] = refused
+        assert_one_line_error(generate("-m", stand_in.address, "x"), 1, "put its key into TOKENGLASS_API_KEY")
+
+
+def test_openai_s_key_goes_to_nobody_whom_others_can_hear() -> None:
+    environment = {"OPENAI_API_KEY": "sk-1"}
+    for text, key in (
+        ("https://api.openai.com/v1", "sk-1"),
+        ("http://localhost:1", "sk-1"),
+        ("http://10.0.0.7:1", None),
+    ):
+        assert find_key(Address.parse(text), environment) == key
+    assert find_key(Address.parse("http://10.0.0.7:1"), {"TOKENGLASS_API_KEY": " own "}) == "own"
+    with pytest.raises(ParameterError, match="TOKENGLASS_API_KEY"):
+        find_key(Address.parse("http://localhost"), {"TOKENGLASS_API_KEY": "a\nb"})
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://localhost:8000/v1/", "http://localhost:8000"),
+        ("https://host/prefix/v1", "https://host/prefix"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_addresses(text: str, root: str) -> None:
+    assert Address.parse(text).root == root
+
+
+@pytest.mark.parametrize(
+    "text", ["http://", "http://a:b", "http://u:secret@host", "http://h?key=secret", "http://h:99999"]
+)
+def test_what_is_no_address_is_one_line_without_secrets(text: str) -> None:
+    done = generate("-m", text, "x")
+    assert_one_line_error(done, 2, "http://HOST:PORT")
+    assert b"secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--no-cache",), ("--beams", "2"), ("--num-samples", "2"), ("--flow",), ("--mode", "parallel"), ("--heal",)),
+        *(("--json",), ("--regex", "a"), ("--choice", "a"), ("--stages",), ("--forks", "1"), ("--quantize", "int8")),
+        *(("--ban", "a"), ("--negative", "a", "--guidance", "2"), ("--truncate", "left"), ("--threads", "1")),
+        *(("--samplers", "top-k"), ("--dry-multiplier", "1"), ("--top-n-sigma", "1"), ("--save-cache", "a")),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_a_server_cannot_do_is_refused_by_name(arguments: tuple[str, ...]) -> None:
+    with serve(SERVERS["vllm"]()) as stand_in:
+        assert_one_line_error(generate("-m", stand_in.address, "x", *arguments), 2, arguments[0])
+        assert all(path in {"/v1/models", "/tokenize"} for path, _ in stand_in.asked), "nothing was written"
+
+
+def test_what_one_server_cannot_do_is_refused_for_that_one() -> None:
+    with serve(SERVERS["openai"]()) as stand_in:
+        for arguments in (("--top-k", "5"), ("--ignore-eos",), ("--min-new-tokens", "2")):
+            assert_one_line_error(generate("-m", stand_in.address, "x", *arguments), 2, arguments[0], "openai")
+    with serve(SERVERS["ollama"]()) as stand_in:
+        assert_one_line_error(generate("-m", stand_in.address, "x", "--logit-bias", "id:1=2"), 2, "--logit-bias")
+        assert_one_line_error(generate("-m", stand_in.address, "x", "--seed", str(2**40)), 2, "--seed")
+    with serve(SERVERS["vllm"]()) as stand_in:
+        assert_one_line_error(generate("-m", stand_in.address, "x", "--logit-bias", "fox=2"), 2, "id:NUMBER")
+
+
+def test_one_of_several_models_is_named() -> None:
+    with serve(SERVERS["vllm"](**{"/v1/models": models("vllm", "fox-7b", "hen-1b\x1b[31m")})) as stand_in:
+        assert_one_line_error(generate("-m", stand_in.address, "x"), 2, "--remote-model", "fox-7b", "\\x1b")
+        assert_one_line_error(
+            generate("-m", stand_in.address, "x", "--remote-model", "fox-7"), 2, "did you mean fox-7b"
+        )
+        assert generate("-m", stand_in.address, "x", "--remote-model", "fox-7b").returncode == 0
+        assert stand_in.body["model"] == "fox-7b"
+    with serve(SERVERS["ollama"]()) as stand_in:
+        assert generate("-m", stand_in.address, "x", "--remote-model", "gemma3").returncode == 0
+        assert stand_in.body["model"] == "gemma3:latest"
+    assert_one_line_error(generate("x", "--remote-model", "a"), 2, "-m http://")
+
+
+def test_other_commands_say_that_they_need_the_model_here() -> None:
+    for command in (("flow", "x"), ("inspect",), ("tokens", "x")):
+        arguments = [command[0], *(["http://127.0.0.1:9"] if command == ("inspect",) else ["-m", "http://127.0.0.1:9"])]
+        assert_one_line_error(tokenglass(*arguments, *command[1:]), 2, "server")
+
+
+BUSY = Reply(status=503, headers={"Retry-After": "0"})
+
+
+def test_a_busy_server_is_asked_again_before_the_first_token() -> None:
+    with serve(SERVERS["openai"](**{"/v1/completions": [BUSY, BUSY, events(responses.COMPLETION_STREAM)]})) as stand_in:
+        assert choices_of(asked(stand_in))
+        assert [path for path, _ in stand_in.asked].count("/v1/completions") == 3
+    with (
+        serve(SERVERS["openai"](**{"/v1/completions": BUSY})) as stand_in,
+        pytest.raises(ServerError, match="HTTP 503"),
+    ):
+        asked(stand_in)
+    wait = Reply(status=429, headers={"Retry-After": "3600"})
+    with serve(SERVERS["openai"](**{"/v1/completions": wait})) as stand_in, pytest.raises(ServerError, match="3,600 s"):
+        asked(stand_in)
+
+
+def test_retry_after_is_waited_for() -> None:
+    busy = Reply(status=429, headers={"Retry-After": "1"})
+    with serve(SERVERS["openai"](**{"/v1/completions": [busy, events(responses.COMPLETION_STREAM)]})) as stand_in:
+        begun = time.monotonic()
+        assert choices_of(asked(stand_in))
+        assert time.monotonic() - begun >= 1
+
+
+def cut_short(*lines: bytes, **more: bool) -> Reply:
+    """A token, and then something else."""
+    return Reply([b'data: {"choices": [{"index": 0, "text": " fox"}]}\n', *lines], **more)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (events(responses.COMPLETION_STREAM[:2], breaks=True), "broke off"),
+        (cut_short(), "before the text had ended"),
+        (cut_short(b'data: {"error": {"message": "out of \\u001b[1mmemory"}}\n'), "out of \\x1b[1mmemory"),
+        (cut_short(b"data: hello\n"), "cannot be read"),
+        (cut_short(b'data: {"choices": 5}\n'), "expected a list"),
+        (cut_short(b"data: [1]\n"), "expected a JSON object"),
+        (cut_short(b"\xff\n"), "not UTF-8"),
+        (cut_short(b"data: " + b"[" * 9999 + b"\n"), "cannot be read"),
+        (cut_short(b": ping\n" * 500, endless=True), "without a token"),
+    ],
+    ids=["cut", "ends early", "error", "no JSON", "wrong type", "a list", "no UTF-8", "nested", "endless"],
+)
+def test_what_came_is_kept_and_one_line_says_why_it_ended(reply: Reply, words: str, tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    with serve(SERVERS["openai"](**{"/v1/completions": reply})) as stand_in:
+        done = generate("-m", stand_in.address, "x", "--quiet", "--trace", str(trace))
+        assert done.returncode == 1
+        assert done.stdout == b" fox"
+        (line,) = done.stderr.decode().splitlines()
+        assert words in line
+        assert stand_in.address.removeprefix("http://") in line
+    *_, finish = [from_line(line) for line in trace.read_text().splitlines()]
+    assert (finish.reason, finish.whole_text) == ("error", " fox")
+    assert tokenglass("replay", str(trace)).stdout == b" fox"
+
+
+def test_an_endless_text_is_ended_at_its_length() -> None:
+    token = responses.completion_chunk(text=" fox", logprobs=responses.column(0))
+    with serve(SERVERS["openai"](**{"/v1/completions": events([token], endless=True)})) as stand_in:
+        stand_in.replies["/v1/completions"].body.pop()  # type: ignore[union-attr]  # [DONE]
+        records = asked(stand_in, Request((-1,), 1, RAW, max_new_tokens=4))
+        assert [record.text for record in records] == [" fox"] * 4 + [""]
+        assert isinstance(records[-1], Finish)
+        assert records[-1].reason == "length"
+        assert stand_in.closed.wait(10), "the request is closed"
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(status=302, headers={"Location": "file:///etc/passwd"}), "redirect"),
+        (Reply(status=404), "no /v1/models"),
+        (Reply(b"<html>hello</html>", "text/html"), "not valid JSON"),
+        (Reply(b"x", headers={"Content-Encoding": "gzip"}), "compressed"),
+        (json_reply({"object": "list", "data": []}), "--remote-model"),
+        (json_reply({"error": "model \x1b]0;evil\x07 is broken"}, status=500), "\\x1b"),
+    ],
+    ids=["redirect", "no server", "html", "compressed", "no model", "control characters"],
+)
+def test_what_is_no_server_is_one_line(reply: Reply, words: str) -> None:
+    with serve({"/v1/models": reply}) as stand_in:
+        code = 2 if words == "--remote-model" else 1
+        assert_one_line_error(generate("-m", stand_in.address, "x"), code, words)
+
+
+def test_nobody_there_is_one_line() -> None:
+    assert_one_line_error(generate("-m", "http://127.0.0.1:9", "x"), 1, "127.0.0.1:9", "cannot be reached")
+
+
+def test_without_httpx_one_line_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "httpx.py").write_text("raise ImportError")
+    done = generate("-m", "http://127.0.0.1:9", "x", PYTHONPATH=str(tmp_path))
+    assert_one_line_error(done, 1, 'pip install "tokenglass[server]"')
+
+
+def test_lines_are_cut_at_newlines_and_bounded() -> None:
+    assert list(split_lines([b"a\r\nb", b"c\n\n", "dé".encode()], "host")) == ["a", "bc", "", "dé"]
+    with pytest.raises(ServerError, match="a line of more than"):
+        list(split_lines(iter([b"x" * 600_000] * 4), "host", most=2**20))
+
+
+def test_text_is_paired_with_the_tokens_that_made_it() -> None:
+    fox, half, rest, end = (ReportedToken(piece) for piece in (b" fox", b"\xc3", b"\xa9", b"</s>"))
+    pieces = Pieces()
+    assert list(pieces.pair((fox, half), " fox")) == [(fox, ""), (half, " fox")]
+    assert list(pieces.pair((rest, fox), "é fox")) == [(rest, "é"), (fox, " fox")]
+    assert list(pieces.pair((end,), "")) == [(end, "")]
+    pieces = Pieces()
+    assert list(pieces.pair((fox,), "é fox")) == [(ReportedToken("é".encode()), "é"), (fox, " fox")], "untold"
+    assert list(pieces.pair((), "more")) == [(ReportedToken(b"more"), "more")]
+    assert list(pieces.pair((), "")) == []
+
+
+def test_a_stream_of_json_lines_may_come_in_any_parts() -> None:
+    content = b"".join(f"{json.dumps(chunk)}\n".encode() for chunk in responses.OLLAMA_STREAM)
+    parts = [content[at : at + 7] for at in range(0, len(content), 7)]
+    with serve(SERVERS["ollama"](**{"/api/generate": Reply(parts, LINES)})) as stand_in:
+        whole = asked(stand_in)
+        stand_in.replies["/api/generate"] = ndjson(responses.OLLAMA_STREAM)
+        assert choices_of(whole) == choices_of(asked(stand_in))
