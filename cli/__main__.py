@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import sys
+
+from tokenglass.model.engine.processes import Processes
 
 INTERRUPTED = 130
 ALLOCATIONS = 200_000  # between two collections: what a start makes stays, so that looking through it finds nothing
@@ -13,6 +17,7 @@ def tokenglass() -> None:
     """All commands."""
     gc.set_threshold(ALLOCATIONS)
     try:
+        join_processes()
         from tokenglass.cli.app import run, tokenglass_app
 
         app = tokenglass_app(*sys.argv[1:2])
@@ -25,12 +30,25 @@ def generate() -> None:
     """The same as `tokenglass generate`."""
     gc.set_threshold(ALLOCATIONS)
     try:
+        join_processes()
         from tokenglass.cli.app import generate_app, run
 
         app = generate_app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     run(app, "generate")
+
+
+def join_processes() -> None:
+    """Where torchrun started several processes: the first goes on, and in the end lets the others go, which follow."""
+    processes = Processes.of(os.environ)
+    if processes is None:
+        return
+    from tokenglass.model.torch_engine.group import dismiss, follow
+
+    if not processes.leads:
+        sys.exit(follow(processes))
+    atexit.register(dismiss, processes)
 
 
 if __name__ == "__main__":

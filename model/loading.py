@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.engine.devices import may_have_gpu
 from tokenglass.model.engine.large_pages import Arena
 from tokenglass.model.engine.memory import Caches, available_memory, check_memory
+from tokenglass.model.engine.processes import Processes
 from tokenglass.model.engine.threads import count_threads
 from tokenglass.model.errors import EngineError, KernelsError, ParameterError
 from tokenglass.model.progress import Progress, finish
@@ -202,6 +204,9 @@ def open_model(
 def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:
     """Audit and load the weights, where they and what the run will keep have room. Raises TokenglassError."""
     checkpoint, dtype, quantize = opened.checkpoint, opened.dtype, opened.quantize
+    processes = Processes.of(os.environ)
+    if processes is not None:
+        return (yield from load_split(opened, caches, processes))
     library = None if opened.backend == "torch" else load_kernels(dtype, opened.device)
     notes = opened.notes
     if isinstance(library, str):
@@ -239,6 +244,31 @@ def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, Non
         device=opened.device,
         quantize=quantize,
         notes=(*notes, *read.notes),
+        engine=engine,
+    )
+
+
+def load_split(opened: OpenedModel, caches: Caches, processes: Processes) -> Generator[Progress, None, LoadedModel]:
+    """A model whose parts several processes hold. Raises TokenglassError."""
+    if opened.backend == "native" or opened.quantize != "none":
+        option = "--backend native" if opened.backend == "native" else f"--quantize {opened.quantize}"
+        raise ParameterError(f"{option} is for one process; {processes.size} of them split a model with torch")
+    cache_dtype, folder = opened.cache_dtype_on("torch"), opened.checkpoint.folder
+    check_memory(opened.checkpoint, opened.weights_in, cache_dtype, caches, free_memory(opened.device))
+    from tokenglass.model.torch_engine.group import lead  # noqa: PLC0415  (see above)
+
+    engine = yield from lead(processes, folder, opened.dtype, opened.device, opened.threads)
+    return LoadedModel(
+        name=opened.name,
+        checkpoint=opened.checkpoint,
+        tokenizer=opened.tokenizer,
+        backend="torch",
+        threads=opened.threads,
+        dtype=opened.dtype,
+        cache_dtype=cache_dtype,
+        device=opened.device,
+        quantize=opened.quantize,
+        notes=(*opened.notes, f"the model is split over {processes.size} processes"),
         engine=engine,
     )
 

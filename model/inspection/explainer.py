@@ -12,13 +12,16 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.inspection.reading import Reading, flow_rows
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
-from tokenglass.model.torch_engine.engine import TorchEngine, build_transformer
+from tokenglass.model.torch_engine.engine import TorchEngine, build_transformer, check_whole
 from tokenglass.model.torch_engine.transformer import Transformer
 
 
-def modules_of(engine: NativeEngine) -> Transformer:
-    """The same weights as torch modules, to look into."""
-    return build_transformer(engine.config, engine.weights)
+def modules_of(engine: TorchEngine | NativeEngine) -> Transformer:
+    """The weights as torch modules, to look into. Raises ParameterError where other processes hold parts of them."""
+    if isinstance(engine, NativeEngine):
+        return build_transformer(engine.config, engine.weights)
+    check_whole(engine)
+    return engine.model
 
 
 def reading_of(engine: TorchEngine | NativeEngine, token_ids: Sequence[int], piece: Callable[[int], bytes]) -> Reading:
@@ -39,7 +42,7 @@ class Explainer:
         prompt_ids: Iterable[int],
         piece: Callable[[int], bytes],
     ):
-        self._model = engine.model if isinstance(engine, TorchEngine) else modules_of(engine)
+        self._model = modules_of(engine)
         self._cache = cache
         self._token_ids = list(prompt_ids)
         self._piece = piece

@@ -18,7 +18,7 @@ from tokenglass.model.inspection.fork import Fork, ForkView, device_of, head, re
 from tokenglass.model.inspection.knock_out import direct_effects, total_effect
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.records import Component, Flow, PositionFlow, Token
-from tokenglass.model.torch_engine.engine import TorchEngine
+from tokenglass.model.torch_engine.engine import TorchEngine, check_whole
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 
@@ -45,6 +45,7 @@ class Reading:
         check_ids(np.array(token_ids), engine.vocab_size)
         if engine.device.type == "mps":
             raise EngineError("flow sums in float64, which mps does not have; use --device cpu")
+        check_whole(engine)
         self.engine = engine
         self.token_ids = tuple(token_ids)
         self.piece = piece

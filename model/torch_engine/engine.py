@@ -27,6 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class TorchEngine:
     """A transformer in this process."""
 
+    processes = 1  # that hold the model
     measure = staticmethod(Raw.of)
     measure_rows = staticmethod(measure_rows)
 
@@ -123,6 +124,12 @@ def build_transformer(config: ModelConfig, weights: Weights, device: torch.devic
         tensors[f"{HEAD}.weight"] = tensors[f"{EMBEDDING}.weight"]
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def check_whole(engine: TorchEngine) -> None:
+    """Raises ParameterError where other processes hold parts of the model: none of them can be looked into."""
+    if engine.processes > 1:
+        raise ParameterError("the hidden states are those of one process; look into the model without torchrun")
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,298 @@
+"""One model in several processes: the one that leads sends what each pass needs, and the others follow."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.weights import collect_weights, iterate_weights, plan_reading
+from tokenglass.model.engine.cache import CacheTail
+from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
+from tokenglass.model.engine.processes import Processes
+from tokenglass.model.errors import EngineError, ParameterError, TokenglassError
+from tokenglass.model.progress import Progress, finish
+from tokenglass.model.records.steps import CacheUsage
+from tokenglass.model.torch_engine.engine import DTYPES, TorchEngine
+from tokenglass.model.torch_engine.split import Split
+from tokenglass.model.torch_engine.storage import TensorCache
+
+PATIENCE = timedelta(days=30)  # a process that is gone shows at once; one that leads may wait for a key
+
+Operation = tuple[Any, ...]  # what became of a cache: its number, the name of the method, and its arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A model to make ready; passes name it by its key."""
+
+    key: str
+    folder: Path
+    dtype: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The arguments of `forward`, behind what was done to caches since the last one."""
+
+    key: str
+    operations: tuple[Operation, ...]
+    cache: int | None
+    token_ids: list[list[int]]
+    last: PerRow | None
+    planned_length: int | None
+    block: PerRow
+
+
+class Group:
+    """The processes that torchrun started, joined at the first call in each of them."""
+
+    def __init__(self, processes: Processes):
+        """Raises EngineError where they do not find each other."""
+        self.processes = processes
+        if not distributed.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            try:
+                distributed.init_process_group(backend, timeout=PATIENCE)
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(f"the processes do not find each other ({first_words(error)})") from None
+
+    def exchange(self, message: Any = None) -> Any:
+        """What the leading process says, in every process. Raises EngineError where one of them is gone."""
+        box = [message]
+        try:
+            distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        except RuntimeError as error:
+            raise lost(error) from None
+        return box[0]
+
+    def load(self, load: Load) -> Generator[Progress, None, tuple[Split, TorchEngine]]:
+        """This process's part of a model. Raises TokenglassError."""
+        torch.set_num_threads(load.threads)
+        checkpoint = Checkpoint.open(load.folder)
+        if checkpoint.quantisation is not None:
+            raise ParameterError(f"{load.folder}: quantised weights are not split over processes; run it in one")
+        plan = plan_reading(checkpoint)
+        split = Split(plan.blueprint, self.processes.rank, self.processes.size)
+        parts = iterate_weights(checkpoint, plan, dtype=load.dtype, cut=split.cut)
+        weights = yield from collect_weights(parts, checkpoint.nbytes_as(load.dtype) // self.processes.size)
+        device = torch.device("cuda", self.processes.local_rank) if load.device == "cuda" else torch.device(load.device)
+        mesh = init_device_mesh(device.type, (self.processes.size,))
+        model = split.transformer(weights, mesh, device)
+        return split, PartEngine(model, device, DTYPES[load.dtype], split)
+
+    def end(self) -> None:
+        """Let the others go. Nobody is waited for who is gone."""
+        with suppress(EngineError):
+            self.exchange()
+        distributed.destroy_process_group()
+
+
+class PartEngine(TorchEngine):
+    """This process's part of a model: a pass is made in all processes at the same time."""
+
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, split: Split):
+        super().__init__(model, device, dtype)
+        self.split = split
+
+    def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> TensorCache:
+        """With the heads of this process."""
+        config, limit = self.split.config, self.limit
+        return TensorCache(
+            config, rows=rows, limit=limit, dtype=self.dtype, device=self.device, planned_length=planned_length
+        )
+
+
+class LeadingEngine(TorchEngine):
+    """The engine of the process that leads: the others make each pass with it."""
+
+    def __init__(self, group: Group, key: str, part: TorchEngine, split: Split):
+        super().__init__(part.model, part.device, part.dtype)
+        self.processes = group.processes.size
+        self.operations: list[Operation] = []
+        self._group = group
+        self._key = key
+        self._split = split
+        self._numbers = itertools.count()
+
+    def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> LedCache:
+        cache = LedCache(self, next(self._numbers), self._split, rows, planned_length)
+        self.operations.append((cache.number, "new", rows, planned_length))
+        weakref.finalize(cache, self.operations.append, (cache.number, "drop"))
+        return cache
+
+    def number_tail(self, tail: CacheTail) -> int:
+        """A number for what was cut off a row, by which the others keep theirs as long as it is kept here."""
+        number = next(self._numbers)
+        weakref.finalize(tail, self.operations.append, (number, "drop tail"))
+        return number
+
+    def forward(
+        self,
+        token_ids: Ids,
+        cache: Any,
+        *,
+        last: PerRow | None = 1,
+        planned_length: int | None = None,
+        block: PerRow = 0,
+    ) -> list[Logits]:
+        """As in one process. Raises EngineError where one of them is gone."""
+        assert cache is None or isinstance(cache, LedCache), "a cache of another engine"
+        rows = Rows.of(token_ids, last, block, self.vocab_size)  # what is wrong is told before anybody is asked
+        said = tuple(self.operations)
+        del self.operations[: len(said)]
+        number = None if cache is None else cache.number
+        self._group.exchange(Pass(self._key, said, number, rows.split(), last, planned_length, block))
+        try:
+            return super().forward(token_ids, cache, last=last, planned_length=planned_length, block=block)
+        except RuntimeError as error:
+            if "gloo" in str(error) or isinstance(error, distributed.DistError):
+                raise lost(error) from None
+            raise
+
+
+class LedCache(TensorCache):
+    """The leading process's part of a cache; what is done to it is done to the others' parts before the next pass."""
+
+    def __init__(self, engine: LeadingEngine, number: int, split: Split, rows: int, planned_length: int | None):
+        super().__init__(
+            split.config,
+            rows=rows,
+            limit=engine.limit,
+            dtype=engine.dtype,
+            device=engine.device,
+            planned_length=planned_length,
+        )
+        self.number = number
+        self._engine = engine
+        self._size = split.size
+        self._tails: dict[int, int] = {}  # numbers of tails by identity
+
+    def add_row(self, planned_length: int | None = None) -> int:
+        self._tell("add_row", planned_length)
+        return super().add_row(planned_length)
+
+    def free_row(self, row: int) -> None:
+        self._tell("free_row", row)
+        super().free_row(row)
+
+    def select(self, rows: Sequence[int]) -> None:
+        self._tell("select", list(rows))
+        super().select(rows)
+
+    def truncate(self, row: int, length: int) -> int:
+        self._tell("truncate", row, length)
+        return super().truncate(row, length)
+
+    def detach(self, row: int, start: int) -> CacheTail:
+        tail = super().detach(row, start)
+        number = self._engine.number_tail(tail)
+        self._tails[id(tail)] = number
+        weakref.finalize(tail, self._tails.pop, id(tail), None)
+        self._tell("detach", row, start, number)
+        return tail
+
+    def attach(self, row: int, tail: CacheTail) -> None:
+        if id(tail) not in self._tails:
+            raise ParameterError("a saved cache cannot be loaded into several processes")
+        self._tell("attach", row, self._tails[id(tail)])
+        super().attach(row, tail)
+
+    def usage(self, row: int = 0) -> CacheUsage:
+        """In all processes together, which hold as many heads each."""
+        here, size = super().usage(row), self._size
+        return replace(
+            here,
+            nbytes_used=here.nbytes_used * size,
+            nbytes_held=here.nbytes_held * size,
+            bytes_per_token=here.bytes_per_token * size,
+        )
+
+    def _tell(self, name: str, *arguments: Any) -> None:
+        self._engine.operations.append((self.number, name, *arguments))
+
+
+def lead(
+    processes: Processes, folder: Path, dtype: str, device: str, threads: int
+) -> Generator[Progress, None, LeadingEngine]:
+    """The engine of a model whose parts all processes hold. Raises TokenglassError."""
+    group = Group(processes)
+    load = Load(uuid4().hex, folder.absolute(), dtype, device, threads)
+    group.exchange(load)
+    split, part = yield from group.load(load)
+    return LeadingEngine(group, load.key, part, split)
+
+
+def follow(processes: Processes) -> int:
+    """Make each pass of the leading process with it, until it ends; the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who leads stops softly
+    engines: dict[str, TorchEngine] = {}
+    caches: dict[tuple[str, int], TensorCache] = {}
+    tails: dict[int, CacheTail] = {}
+    group = Group(processes)
+    while (message := group.exchange()) is not None:
+        if isinstance(message, Load):
+            _, engines[message.key] = finish(group.load(message))
+            continue
+        engine = engines[message.key]
+        for operation in message.operations:
+            apply(engine, message.key, operation, caches, tails)
+        cache = None if message.cache is None else caches[message.key, message.cache]
+        with suppress(TokenglassError):  # which the leading process has too
+            engine.forward(
+                message.token_ids, cache, last=message.last, planned_length=message.planned_length, block=message.block
+            )
+    distributed.destroy_process_group()
+    return 0
+
+
+def apply(
+    engine: TorchEngine,
+    key: str,
+    operation: Operation,
+    caches: dict[tuple[str, int], TensorCache],
+    tails: dict[int, CacheTail],
+) -> None:
+    """Do to a cache of this process what was done to the leading one's."""
+    match operation:
+        case (number, "new", rows, planned_length):
+            caches[key, number] = engine.new_cache(rows, planned_length=planned_length)
+        case (number, "drop"):
+            caches.pop((key, number), None)
+        case (number, "drop tail"):
+            tails.pop(number, None)
+        case (number, "detach", row, start, tail):
+            tails[tail] = caches[key, number].detach(row, start)
+        case (number, "attach", row, tail):
+            caches[key, number].attach(row, tails[tail])
+        case (number, name, *arguments):
+            getattr(caches[key, number], name)(*arguments)
+
+
+def dismiss(processes: Processes) -> None:
+    """Let the others go, also where the leading process ends before it has loaded a model."""
+    with suppress(EngineError):
+        Group(processes).end()
+
+
+def lost(error: Exception) -> EngineError:
+    return EngineError(f"a process of the group is gone ({first_words(error)}); start them all again")
+
+
+def first_words(error: Exception) -> str:
+    """Of a library's message, which may have many lines."""
+    return str(error).partition("\n")[0][:120]
