@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -79,9 +78,9 @@ def bars(*, in_bytes: bool) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def prompt_bar(total: int | None, *, is_drawn: bool) -> Iterator[Callable[[int, int], None]]:
-    """What shows how many prompts are done and how many tokens were written: a bar with the rate and the time that is
-    left, where it `is_drawn`."""
+def prompt_bar(total: int | None, *, is_drawn: bool) -> Iterator[Callable[[int, float], None]]:
+    """What shows how many prompts are done, and at how many tokens per second: a bar with the time that is left, where
+    it `is_drawn`."""
     if not is_drawn:
         yield lambda *_: None
         return
@@ -99,9 +98,4 @@ def prompt_bar(total: int | None, *, is_drawn: bool) -> Iterator[Callable[[int, 
     )
     with Bars(*columns, console=make_console(sys.stderr, color="auto"), transient=True) as drawn:
         task = drawn.add_task("", total=total, rate=0.0)
-        began = time.perf_counter()
-
-        def show(done: int, tokens: int) -> None:
-            drawn.update(task, completed=done, rate=tokens / (time.perf_counter() - began))
-
-        yield show
+        yield lambda done, rate: drawn.update(task, completed=done, rate=rate)

@@ -324,6 +324,7 @@ def test_only_a_regular_file_keeps_answers(tmp_path: Path) -> None:
         (("--each-line", "--trace", "x"), "--trace has no effect"),
         (("--each-line", "--prompts", "-"), "give one of them"),
         (("--each-line", "--view", "plain"), "--view plain has one text"),
+        (("--each-line", "--view", "live"), "--view live needs a terminal"),
         (("The fox", "--slots", "2"), "--slots has no effect here; it needs --each-line or --prompts"),
         (("--prompts", "missing.jsonl"), "missing.jsonl: No such file"),
         (("--each-line", "--slots", "0"), "--slots"),

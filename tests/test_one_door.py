@@ -39,7 +39,8 @@ DOORS = {
 }
 # A newline between two answers in a pipe, JSON lines that json_bytes has made visible, a page for a file
 ALSO_WRITES = {
-    *("run/chat.py", "commands/replay.py", "commands/export.py", "commands/flow.py", "commands/import_trace.py"),
+    *("run/chat.py", "run/many/screen.py"),
+    *("commands/replay.py", "commands/export.py", "commands/flow.py", "commands/import_trace.py"),
 }
 
 

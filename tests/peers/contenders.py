@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import multiprocessing
 import statistics
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +33,7 @@ class Contender:
     weights: str
     source: Path
     threads: int
+    slots: int = 1  # texts at once, which llama.cpp makes room for
 
     @property
     def name(self) -> str:
@@ -45,6 +48,9 @@ class Generator(Protocol):
 
     def prefill(self, prompt: Sequence[int]) -> float:
         """Prompt tokens per second, from an empty cache to the first token."""
+
+    def many(self, prompts: Sequence[Sequence[int]], tokens: int) -> float:
+        """Tokens per second of all texts together, the reading of the prompts included."""
 
 
 class Ours:
@@ -81,17 +87,45 @@ class Ours:
     def prefill(self, prompt: Sequence[int]) -> float:
         return len(prompt) / sum(step.seconds for step in self.steps(prompt, 1, None))
 
+    def many(self, prompts: Sequence[Sequence[int]], tokens: int) -> float:
+        from tokenglass.model.decoding.batch import Batch  # noqa: PLC0415
+
+        started = time.perf_counter()
+        texts = InTurn([Job.of(self.loaded, greedy(prompt, tokens, top=0)).new_sequence() for prompt in prompts])
+        for number, text in enumerate(texts.left):
+            text.number = number
+        for _ in Batch(self.loaded.engine, texts, len(prompts), threading.Event(), {}).records():
+            pass
+        return len(prompts) * tokens / (time.perf_counter() - started)
+
     def steps(self, prompt: Sequence[int], tokens: int, cache: Any) -> list[Any]:
         from tokenglass.model.decoding.autoregressive import decode  # noqa: PLC0415
-        from tokenglass.model.decoding.request import Request  # noqa: PLC0415
         from tokenglass.model.records.steps import Step  # noqa: PLC0415
-        from tokenglass.model.sampling.parameters import SamplingParameters  # noqa: PLC0415
 
-        request = Request(
-            tuple(prompt), seed=1, sampling=SamplingParameters(temperature=0), max_new_tokens=tokens, prefill_chunk=512
-        )
+        request = greedy(prompt, tokens, prefill_chunk=512)
         records = decode(Job(self.loaded.engine, self.loaded.tokenizer, request, cache=cache))
         return (record for record in records if isinstance(record, Step))
+
+
+def greedy(prompt: Sequence[int], tokens: int, **options: Any) -> Any:
+    from tokenglass.model.decoding.request import Request  # noqa: PLC0415
+    from tokenglass.model.sampling.parameters import SamplingParameters  # noqa: PLC0415
+
+    return Request(tuple(prompt), seed=1, sampling=SamplingParameters(temperature=0), max_new_tokens=tokens, **options)
+
+
+@dataclass
+class InTurn:
+    """Texts that a batch takes one after the other."""
+
+    left: list[Any]
+
+    @property
+    def are_left(self) -> bool:
+        return bool(self.left)
+
+    def take(self, *, wait: bool) -> Any:
+        return self.left.pop(0) if self.left else None
 
 
 class Transformers:
@@ -116,7 +150,15 @@ class Transformers:
         times, _ = self.generate(prompt, 1)
         return len(prompt) / (times[1] - times[0])
 
+    def many(self, prompts: Sequence[Sequence[int]], tokens: int) -> float:
+        times, _ = self.generate_all(prompts, tokens)
+        return len(prompts) * tokens / (times[-1] - times[0])
+
     def generate(self, prompt: Sequence[int], tokens: int) -> tuple[list[float], list[int]]:
+        return self.generate_all([prompt], tokens)
+
+    def generate_all(self, prompts: Sequence[Sequence[int]], tokens: int) -> tuple[list[float], list[int]]:
+        """When each pass ended, and the ids of the first text. The prompts are of one length."""
         import torch  # noqa: PLC0415
 
         times = [time.perf_counter()]
@@ -126,7 +168,7 @@ class Transformers:
             return torch.zeros(ids.shape[0], dtype=torch.bool)
 
         with torch.inference_mode():
-            given = torch.tensor([list(prompt)])
+            given = torch.tensor([list(prompt) for prompt in prompts])
             made = self.model.generate(
                 given,
                 attention_mask=torch.ones_like(given),
@@ -139,7 +181,7 @@ class Transformers:
                 pad_token_id=0,
                 stopping_criteria=[clock],
             )
-        return times, made[0, len(prompt) :].tolist()
+        return times, made[0, len(prompts[0]) :].tolist()
 
 
 class LlamaCppServer:
@@ -150,7 +192,8 @@ class LlamaCppServer:
         from llama_cpp import LlamaCpp  # noqa: PLC0415
 
         self.bits = bits_per_weight(contender.source)
-        self.server = LlamaCpp(contender.source, context=2048, threads=contender.threads)
+        context = 2048 if contender.slots == 1 else 1024
+        self.server = LlamaCpp(contender.source, context=context, threads=contender.threads, slots=contender.slots)
 
     def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
         answer = self.server.complete(prompt, tokens, keep=True)
@@ -161,6 +204,16 @@ class LlamaCppServer:
         timings = self.server.complete(prompt, 1, keep=False)["timings"]
         assert timings["prompt_n"] == len(prompt)
         return 1000 * len(prompt) / timings["prompt_ms"]
+
+    def many(self, prompts: Sequence[Sequence[int]], tokens: int) -> float:
+        def complete(prompt: Sequence[int]) -> int:
+            return int(self.server.complete(prompt, tokens, keep=False)["timings"]["predicted_n"])
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(len(prompts)) as pool:
+            written = sum(pool.map(complete, prompts))
+        assert written == len(prompts) * tokens
+        return written / (time.perf_counter() - started)
 
 
 MAKERS = {"tokenglass": Ours, "transformers": Transformers, "llama.cpp": LlamaCppServer}
@@ -222,7 +275,9 @@ def median_and_range(rates: Sequence[float]) -> str:
     return f"{statistics.median(rates):8,.1f} tok/s   ({min(rates):,.1f} to {max(rates):,.1f})"
 
 
-def contenders(model: str | None, gguf_folder: Path | None, threads: int, who: Sequence[str]) -> list[Contender]:
+def contenders(
+    model: str | None, gguf_folder: Path | None, threads: int, who: Sequence[str], slots: int = 1
+) -> list[Contender]:
     """Everybody on this model: float32, bfloat16, int8 and int4, and what comes nearest to each.
 
     transformers has no 8 or 4 bits on a CPU without further packages. llama.cpp runs where there are GGUF files.
@@ -231,5 +286,5 @@ def contenders(model: str | None, gguf_folder: Path | None, threads: int, who: S
     found = [Contender("tokenglass", weights, folder, threads) for weights in ("float32", "bfloat16", "int8", "int4")]
     found += [Contender("transformers", weights, folder, threads) for weights in ("float32", "bfloat16")]
     if gguf_folder is not None:
-        found += [Contender("llama.cpp", name, gguf_folder / f"{name}.gguf", threads) for name in TYPES]
+        found += [Contender("llama.cpp", name, gguf_folder / f"{name}.gguf", threads, slots) for name in TYPES]
     return [contender for contender in found if contender.who in who]

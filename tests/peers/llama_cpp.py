@@ -10,15 +10,16 @@ from typing import Any
 
 
 class LlamaCpp:
-    """A llama.cpp server in this process, with as small a context as its tokenizer needs unless more is asked for."""
+    """A llama.cpp server in this process, with as small a context as its tokenizer needs unless more is asked for, in
+    each of its slots."""
 
-    def __init__(self, path: Path, *, context: int = 64, threads: int = 1):
+    def __init__(self, path: Path, *, context: int = 64, threads: int = 1, slots: int = 1):
         import xllamacpp  # noqa: PLC0415  (a peer that may be absent)
 
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
-        params.n_ctx = context
-        params.n_parallel = 1
+        params.n_ctx = context * slots
+        params.n_parallel = slots
         params.n_gpu_layers = 0
         params.warmup = False
         params.verbosity = -1
@@ -40,5 +41,5 @@ class LlamaCpp:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         url = f"{self.server.listening_address}{path}"
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=900) as answer:
             return json.load(answer)

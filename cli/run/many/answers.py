@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokenglass.cli.run.many.prompt_line import PromptLine
-from tokenglass.cli.say import json_bytes, say
+from tokenglass.cli.say import json_bytes
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.records.encoder import to_text
@@ -28,7 +29,7 @@ class Answers:
     """Follows the texts in work, and passes the lines of those that end on.
 
     `failures` are the errors that ended texts, by their numbers, as the batch tells them. Choices are part of a line
-    where it `has_choices`; a `terminal` gets escapes for what it must not be sent.
+    where it `has_choices`; a `terminal` gets escapes for what it must not be sent. `tell` is called with what is wrong.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Answers:
         *,
         has_choices: bool,
         terminal: bool,
+        tell: Callable[[str], None],
     ):
         self.num_answered = self.num_failed = self.new_tokens = 0
         self.open: dict[int, OpenAnswer] = {}
@@ -46,6 +48,7 @@ class Answers:
         self._origin = origin
         self._has_choices = has_choices
         self._terminal = terminal
+        self._say = tell
         self._next_number = 0
 
     @property
@@ -109,7 +112,7 @@ class Answers:
 
     def _tell(self, asked: PromptLine, error: object) -> None:
         self.num_failed += 1
-        say(f"line {asked.line:,}: {error}")
+        self._say(f"line {asked.line:,}: {error}")
 
     def _write(self, number: int, asked: PromptLine, seed: int, reason: Reason, **about: Any) -> None:
         origin = self._origin

@@ -22,9 +22,11 @@ from tokenglass.cli.run.many.prompts import Ids, LinePrompts
 from tokenglass.cli.run.many.read_ahead import ReadAhead
 from tokenglass.cli.run.many.requests import Requests
 from tokenglass.cli.run.many.room import count_slots, free_positions, least_caches
-from tokenglass.cli.run.many.watch import Watch
+from tokenglass.cli.run.many.screen import Bar, Screen
+from tokenglass.cli.run.many.standing import Standing
 from tokenglass.cli.run.numbered_lines import count_lines, number_lines, open_lines
 from tokenglass.cli.run.prompt import STDIN
+from tokenglass.cli.say import say, say_dim
 from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import is_terminal
@@ -60,11 +62,14 @@ def generate_many(
         origin = origin_of(loaded, requests, sampling, view, file)
         if file is not None:
             file.check(origin)
+        interrupt, room = Interrupt(), free_positions(loaded)
+        screen = make_screen(view, total, interrupt, has_file=file is not None)
         answers = Answers(
-            InOrder(write_stdout if file is None else file.write, unordered=many.unordered),
+            InOrder(screen.write if file is None else file.write, unordered=many.unordered),
             origin,
             has_choices=view.candidates is not None,
             terminal=file is None and is_terminal(sys.stdout),
+            tell=screen.tell,
         )
         prompts = LinePrompts(
             ReadAhead(number_lines(source)),
@@ -75,18 +80,17 @@ def generate_many(
             Ids(set() if file is None else file.done, have_ids=not many.each_line),
             fail_fast=many.fail_fast,
         )
-        interrupt, room = Interrupt(), free_positions(loaded)
         slots = many.slots or count_slots(loaded, control, room)
         batch = Batch(loaded.engine, prompts, slots, interrupt, answers.failures, room=room, chunk=model.prefill_chunk)
-        watch = Watch(prompts, answers, interrupt, total, many.output)
-        with soft_interrupt(interrupt), watch.bar(is_drawn=is_bar_drawn(view, has_file=file is not None)):
+        standing = Standing(prompts, answers, total)
+        with soft_interrupt(interrupt), screen:
             for record in batch.records():
                 answers.add(record)
-                watch.show()
+                screen.show(record, standing)
     if not view.quiet:
-        watch.say_end(is_new_seed=sampling.seed is None and not requests.base.sampling.is_greedy)
-    if interrupt.is_set() and watch.is_cut_short:
-        watch.say_how_to_go_on()
+        say_dim(standing.in_words(has_new_seed=sampling.seed is None and not requests.base.sampling.is_greedy))
+    if interrupt.is_set() and standing.is_cut_short:
+        say(standing.advice(many.output))
         raise typer.Exit(interrupt.exit_code)
     if answers.num_failed:
         raise typer.Exit(ERROR)
@@ -96,6 +100,7 @@ def check_options(many: ManyOptions, view: ViewOptions) -> None:
     """Raises ParameterError for options that exclude each other."""
     if many.each_line and many.prompts is not None:
         raise ParameterError("--each-line reads stdin, and --prompts a file; give one of them")
+    session.settle_view(view)
     if view.view is ViewName.plain:
         raise ParameterError("--view plain has one text; many prompts are answered by lines of JSON")
 
@@ -121,12 +126,14 @@ def origin_of(
     return Origin(loaded.name, seed, settings_digest(settings))
 
 
-def is_bar_drawn(view: ViewOptions, *, has_file: bool) -> bool:
-    """Whether there is a terminal for a bar, on which nothing else is written or typed."""
+def make_screen(view: ViewOptions, total: int | None, interrupt: Interrupt, *, has_file: bool) -> Screen:
+    """The slots where --view live asks for them; else a bar, where there is a terminal on which nothing else is written
+    or typed. Raises ParameterError where there is none for the slots."""
+    if view.view is ViewName.live:
+        from tokenglass.cli.terminal.console import make_console
+        from tokenglass.cli.views.slots import SlotsSession
+
+        return SlotsSession(make_console(sys.stdout, color=view.color.value), interrupt)
     is_free = has_file or not is_terminal(sys.stdout)
-    return is_free and is_terminal(sys.stderr) and not is_terminal(sys.stdin) and not view.quiet
-
-
-def write_stdout(line: bytes) -> None:
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+    is_drawn = is_free and is_terminal(sys.stderr) and not is_terminal(sys.stdin) and not view.quiet
+    return Bar(total, interrupt, is_drawn=is_drawn)
