@@ -24,7 +24,7 @@ def least_caches(opened: OpenedModel, control: ControlOptions, slots: int | None
 def free_positions(loaded: LoadedModel) -> int | None:
     """Positions that all caches together may have; None where the free memory is not known."""
     free = free_memory(loaded.device)
-    return None if free is None else free // SHARE // loaded.checkpoint.config.cache_bytes_per_token(loaded.dtype)
+    return None if free is None else free // SHARE // loaded.checkpoint.config.cache_bytes_per_token(loaded.cache_dtype)
 
 
 def count_slots(loaded: LoadedModel, control: ControlOptions, room: int | None) -> int:
