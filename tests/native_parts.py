@@ -167,7 +167,7 @@ class Bench(Operations):
         return logits if heads else hidden
 
     def head(self, linear: nn.Module, norm: nn.Module | None = None, softcap: float = 0.0) -> Operation:
-        return self.product(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, softcap=softcap)
+        return self.product(Buffer.HIDDEN, Buffer.HIDDEN, linear, norm=norm, kind=Code.HEAD, scale=1.0, softcap=softcap)
 
     def product(
         self, source: Buffer, target: Buffer, *linears: Any, norm: nn.Module | None = None, **fields: Any

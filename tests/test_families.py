@@ -142,6 +142,50 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "olmo2": ("olmo2", SIZES),
     "olmo2, biases": ("olmo2", {**SIZES, "attention_bias": True, "num_key_value_heads": 4}),
+    "olmo3": (
+        "olmo3",
+        {
+            **SIZES,
+            "sliding_window": WINDOW,
+            "layer_types": SLIDING_TYPES,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 5e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+            },
+        },
+    ),
+    "exaone4": ("exaone4", {**SIZES, "sliding_window": WINDOW, "sliding_window_pattern": 2}),
+    "granite": (
+        "granite",
+        {**SIZES, "mlp_bias": True, "attention_bias": True, "embedding_multiplier": 3.0, "attention_multiplier": 0.3}
+        | {"residual_multiplier": 0.7, "logits_scaling": 1.5},
+    ),
+    "cohere2": (
+        "cohere2",
+        {**SIZES, "logit_scale": 0.5, "sliding_window": WINDOW, "layer_types": SLIDING_TYPES}
+        | {"tie_word_embeddings": False},
+    ),
+    "glm4": ("glm4", {**SIZES, "head_dim": 16}),
+    "hunyuan_v1_dense": (
+        "hunyuan_v1_dense",
+        {
+            **SIZES,
+            "head_dim": 12,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 1.0, "alpha": 50.0, "rope_theta": 5000.0},
+        },
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            **SIZES,
+            "head_dim": 12,
+            "rope_parameters": {**YARN, "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.3},
+        },
+    ),
+    "apertus": ("apertus", {**SIZES, "attention_bias": True}),
+    "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
+    "phi": ("phi", {**SIZES, "initializer_range": 0.4}),
+    "stablelm": ("stablelm", {**SIZES, "use_qkv_bias": True, "use_parallel_residual": True}),
     "smollm3": ("smollm3", {**SIZES, "no_rope_layer_interval": 2}),
     "smollm3, window": (
         "smollm3",
@@ -254,6 +298,8 @@ def older(raw: dict[str, Any]) -> dict[str, Any]:
     if raw["model_type"] == "gemma3_text":
         local, rope = dict(rope["sliding_attention"]), dict(rope["full_attention"])
         old["rope_local_base_freq"] = local["rope_theta"]
+    if raw["model_type"] == "olmo3":  # with one base for both
+        rope = dict(rope["full_attention"])
     if rope:
         names = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
         theta, partial = names.get(raw["model_type"], ("rope_theta", "partial_rotary_factor"))

@@ -56,7 +56,7 @@ def raw_logits(engine: TorchEngine, ids: list[int]) -> Tensor:
     hook = engine.model.lm_head.register_forward_hook(lambda _module, _inputs, output: taken.append(output[-1]))
     as_tensor(engine.forward(torch.tensor([ids]), None))
     hook.remove()
-    return taken[0]
+    return taken[0] * (engine.model.config.logit_scale or 1)
 
 
 def test_the_components_sum_to_the_difference_of_the_logits(pair: Pair) -> None:
@@ -111,6 +111,7 @@ def test_lenses_are_those_of_the_hidden_states_of_transformers(pair: Pair) -> No
         final_norm, cap = final_norm_of(model), getattr(model.config, "final_logit_softcapping", None)
         with torch.inference_mode():
             logits = model.get_output_embeddings()(final_norm(state[0, -1]))
+            logits = logits * getattr(model.config, "logit_scale", 1) / getattr(model.config, "logits_scaling", 1)
         lens = (logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1)
         assert abs(told.norm - state[0, -1].norm().item()) < 1e-3
         assert abs(told.prob - lens[ids[-1]].exp().item()) < 1e-4
@@ -119,8 +120,11 @@ def test_lenses_are_those_of_the_hidden_states_of_transformers(pair: Pair) -> No
 
 def final_norm_of(model: Any) -> Any:
     base = model.base_model
-    names = ("norm", "ln_f", "final_layer_norm")
+    names = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
     return next(getattr(base, name) for name in names if hasattr(base, name))
+
+
+TYPED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo3", "cohere2", "exaone4")
 
 
 def masks(model: Any, length: int, hidden: int, *, total: bool) -> Any:
@@ -138,7 +142,7 @@ def masks(model: Any, length: int, hidden: int, *, total: bool) -> Any:
     types = set(getattr(model.config, "layer_types", None) or [])
     if model.config.model_type in ("mistral", "phi3"):
         return additive(slides)
-    if types and model.config.model_type in ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3"):
+    if types and model.config.model_type in TYPED:
         both = {"full_attention": additive(sees), "sliding_attention": additive(slides)}
         return {name: both[name] for name in types}
     return additive(sees)

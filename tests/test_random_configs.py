@@ -18,10 +18,40 @@ from test_families import older, save
 from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.families import FAMILIES
+from tokenglass.model.engine.engine import Engine
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.shared_library import load_library
+from tokenglass.model.progress import finish
 
-POSITIONS, LENGTH = 64, 48
+POSITIONS, LENGTH, CHUNK = 64, 48, 17
+ALONE = [family for family in FAMILIES if not family.endswith("_vl_text")]  # those of wrappers: test_wrappers.py
 Options = dict[str, Any]
+EPS = {
+    **dict.fromkeys(("gpt_neox", "phi", "stablelm", "cohere2"), "layer_norm_eps"),
+    "starcoder2": "norm_epsilon",
+}
+WIDE_HEADS = (
+    *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
+    *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee"),
+)
+PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm")
+BOTH = ("attention_bias", "mlp_bias")
+SWITCHES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("llama", "smollm3", "granite", "arcee"), BOTH),
+    **dict.fromkeys(("mistral", "ministral3", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "phi3", "exaone4"), ()),
+    "seed_oss": (*BOTH, "attention_out_bias"),
+    "gpt_neox": ("attention_bias", "use_parallel_residual"),
+    "stablelm": ("use_qkv_bias", "use_parallel_residual"),
+    "phi": ("qk_layernorm",),
+    "ernie4_5": ("use_bias",),
+    "starcoder2": ("use_bias",),
+}
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "granite": ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"),
+    "cohere2": ("logit_scale",),
+}
 
 
 def random_options(family: str, chance: random.Random) -> Options:
@@ -47,27 +77,32 @@ def random_options(family: str, chance: random.Random) -> Options:
             "scale_attn_weights": chance.random() < 0.5,
             "reorder_and_upcast_attn": chance.random() < 0.5,
         }
-    act = "hidden_activation" if family.startswith("gemma") else "hidden_act"
-    options[act] = chance.choice(("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "gelu_fast", "gelu_python"))
-    options["layer_norm_eps" if family == "gpt_neox" else "rms_norm_eps"] = chance.choice((1e-6, 1e-5, 1e-2))
+    act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
+    acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
+    options[act] = chance.choice(("xielu", "relu2") if family == "apertus" else acts)
+    options[EPS.get(family, "rms_norm_eps")] = chance.choice((1e-6, 1e-5, 1e-2))
     if family != "gpt_neox":
         options["num_key_value_heads"] = chance.choice([count for count in (1, 2, 4) if heads % count == 0])
-    if family in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2"):
+    if family in WIDE_HEADS:
         options["head_dim"] = size = chance.choice((size, 12))
-    if family in ("llama", "qwen3", "gemma2", "gemma3_text", "olmo2", "smollm3", "gpt_neox"):
-        options["attention_bias"] = chance.random() < 0.5
-    if family in ("llama", "smollm3"):
-        options["mlp_bias"] = chance.random() < 0.5
+    for switch in SWITCHES.get(family, ("attention_bias",)):
+        options[switch] = chance.random() < 0.5
+    for number in NUMBERS.get(family, ()):
+        options[number] = chance.choice((0.25, 0.7, 1.5))
     options |= random_windows(family, options["num_hidden_layers"], chance)
-    share = chance.choice((1.0, 0.5)) if family in ("gpt_neox", "phi3") else None
+    share = chance.choice((1.0, 0.5)) if family in PARTIAL else None
     rope = random_rope(family, size if share is None else int(size * share), chance)
     if share is not None:
         rope["partial_rotary_factor"] = share
-    if family == "gemma3_text":
+    if family in ("gemma3_text", "olmo3"):
         local = {"rope_type": "default", "rope_theta": chance.choice((500.0, 10000.0))}
+        if family == "olmo3":  # whose earlier files cannot give the two another base
+            rope["rope_theta"] = local["rope_theta"] = 5e5
         rope = {"full_attention": rope, "sliding_attention": local}
-    if family == "gpt_neox":
-        options["use_parallel_residual"] = chance.random() < 0.5
+    if family == "hunyuan_v1_dense" and chance.random() < 0.5:
+        rope = {"rope_type": "dynamic", "factor": 1.0, "alpha": 50.0, "rope_theta": 10000.0}
+    if family == "ministral3":
+        rope |= {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 16}
     if family == "phi3":
         options["original_max_position_embeddings"] = 32
     return options | {"rope_parameters": rope}
@@ -75,26 +110,32 @@ def random_options(family: str, chance: random.Random) -> Options:
 
 def random_windows(family: str, layers: int, chance: random.Random) -> Options:
     """Sliding windows, soft caps and layers without positions, in the families that have them."""
-    window = chance.choice((5, 20, POSITIONS))
-    types = [chance.choice(("sliding_attention", "full_attention")) for _ in range(layers)]
-    caps = {"final_logit_softcapping": chance.choice((None, 5.0))}
+    window = {"sliding_window": chance.choice((5, 20, POSITIONS))}
+    typed = {"layer_types": [chance.choice(("sliding_attention", "full_attention")) for _ in range(layers)]}
+    cap = {"final_logit_softcapping": chance.choice((None, 5.0))}
+    on = {"use_sliding_window": True, **window, "max_window_layers": chance.randint(0, layers)}
+    kinds: list[Options] = [{}]
     match family:
-        case "mistral" | "phi3":
-            return {"sliding_window": chance.choice((None, window))}
+        case "mistral" | "phi3" | "starcoder2" | "ministral3":
+            kinds = [{"sliding_window": None}, window]
         case "qwen2" | "qwen3":
-            on = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": chance.randint(0, layers)}
-            return chance.choice(({}, on, {**on, "layer_types": types}))
+            kinds = [{}, on, {**on, **typed}]
+        case "olmo3" | "cohere2":
+            kinds = [window, {**window, **typed}]
+        case "exaone4":
+            none = {"sliding_window": None, "layer_types": ["full_attention"] * layers}
+            kinds = [none, {**window, "sliding_window_pattern": 2}, {**window, **typed}]
         case "gemma2" | "gemma3_text":
-            if family == "gemma2":
-                caps["attn_logit_softcapping"] = chance.choice((None, 2.0))
-            typed = chance.choice(({}, {"layer_types": types}))
-            return {"sliding_window": window, "query_pre_attn_scalar": chance.choice((7, 16)), **caps, **typed}
+            attention = {"attn_logit_softcapping": chance.choice((None, 2.0))} if family == "gemma2" else {}
+            common = {**window, **cap, **attention, "query_pre_attn_scalar": chance.choice((7, 16))}
+            kinds = [common, {**common, **typed}]
+        case "nanochat":
+            kinds = [cap]
         case "smollm3":
-            none = [chance.randint(0, 1) for _ in range(layers)]
-            nowhere = chance.choice(({}, {"no_rope_layers": none}, {"no_rope_layer_interval": 2}))
-            return {**nowhere, **chance.choice(({}, {"use_sliding_window": True, "sliding_window": window}))}
-        case _:
-            return {}
+            none = {"no_rope_layers": [chance.randint(0, 1) for _ in range(layers)]}
+            nowhere = chance.choice(({}, none, {"no_rope_layer_interval": 2}))
+            kinds = [nowhere, {**nowhere, "use_sliding_window": True, **window}]
+    return chance.choice(kinds)
 
 
 def random_rope(family: str, dim: int, chance: random.Random) -> Options:
@@ -102,6 +143,8 @@ def random_rope(family: str, dim: int, chance: random.Random) -> Options:
     factors = {key: [chance.uniform(0.8, 8) for _ in range(dim // 2)] for key in ("short_factor", "long_factor")}
     trained = {"factor": chance.choice((2.0, 4.0)), "original_max_position_embeddings": 32}
     kinds: list[Options] = [{"rope_type": "default"}]
+    if family == "nanochat":  # norms come after the rotation
+        return theta
     if family != "phi3":
         kinds += [
             {"rope_type": "linear", "factor": chance.choice((0.5, 4.0))},
@@ -109,13 +152,16 @@ def random_rope(family: str, dim: int, chance: random.Random) -> Options:
             {"rope_type": "yarn", **trained, "mscale": 0.7, "mscale_all_dim": 0.4},
             {"rope_type": "llama3", **trained, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
         ]
-    if family != "gemma3_text":
+    if family not in ("gemma3_text", "olmo3"):
         kinds.append({"rope_type": "longrope", **factors, "original_max_position_embeddings": 32})
     return theta | chance.choice(kinds)
 
 
 def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Options]:
-    """Between our logits and transformers', relative to the largest, for a random configuration; and that."""
+    """Between our logits and transformers', relative to the largest, for a random configuration; and that.
+
+    Of both engines, in one pass and in chunks through a cache.
+    """
     chance = random.Random(f"{family} {seed}")
     options = random_options(family, chance)
     reference = save(folder, family, options)
@@ -125,21 +171,28 @@ def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Opt
     ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         expected = reference(ids).logits
-    actual = as_tensor(
-        load_engine(Checkpoint.open(folder), dtype="float32", device="cpu").forward(ids, None, last=None)
-    )
-    return float((actual - expected).abs().max() / max(10.0, float(expected.abs().max()))), options
+    checkpoint = Checkpoint.open(folder)
+    read = finish(read_weights(checkpoint, dtype="float32"))
+    engines: list[Engine] = [load_engine(checkpoint, dtype="float32", device="cpu")]
+    engines.append(NativeEngine(read.blueprint, read.weights, load_library(), "float32", 1))
+    difference = 0.0
+    for engine in engines:
+        cache = engine.new_cache(2, planned_length=LENGTH)
+        chunks = [as_tensor(engine.forward(chunk.tolist(), cache, last=None)) for chunk in ids.split(CHUNK, dim=1)]
+        for actual in (torch.cat(chunks, dim=1), as_tensor(engine.forward(ids.tolist(), None, last=None))):
+            difference = max(difference, float((actual - expected).abs().max()))
+    return difference / max(10.0, float(expected.abs().max())), options
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("family", ALONE)
 def test_logits_equal_those_of_transformers(family: str, seed: int, tmp_path: Path) -> None:
     difference, options = largest_difference(family, seed, tmp_path)
-    assert difference < 1e-5, options
+    assert difference < 3e-5, options
 
 
 if __name__ == "__main__":
-    for name in FAMILIES:
+    for name in ALONE:
         found = []
         for number in range(int(sys.argv[1])):
             with tempfile.TemporaryDirectory() as made:

@@ -16,12 +16,13 @@ from functools import cached_property
 from typing import Literal
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.layer_kinds import LayerKind, QueryGrowth
 from tokenglass.model.config.rope_config import Rope
 
 Shape = tuple[int, ...]
 NormKind = Literal["rms", "rms_float", "rms_plus_one", "layer"]
 LAYER, HEAD, EMBEDDING, POSITIONS = "model.layers.", "lm_head", "model.embed_tokens", "model.embed_positions"
+EMBEDDING_NORM = "model.embed_norm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,40 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """A norm over each stretch of `size` numbers."""
+    """A norm over each stretch of `size` numbers, with or without a weight and a bias."""
 
     name: str
     size: int
     kind: NormKind
     eps: float
+    weight: bool = True
+    bias: bool = False
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        weight: dict[str, Shape] = {f"{self.name}.weight": (self.size,)}
-        return {**weight, f"{self.name}.bias": (self.size,)} if self.kind == "layer" else weight
+        kinds = {"weight": self.weight, "bias": self.bias}
+        return {f"{self.name}.{kind}": (self.size,) for kind, there in kinds.items() if there}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """In the place of a norm: every number times the same factor."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Xielu:
+    """An activation that was learned (Huang and Schlag 2024, arXiv 2411.13010), with one number for each side of 0.
+
+    p x^2 + x / 2 above, n (e^x - 1 - x) + x / 2 below, for p = ln(1 + e^alpha_p) and n = 1/2 + ln(1 + e^alpha_n).
+    """
+
+    name: str
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {f"{self.name}.{side}": (1,) for side in ("alpha_p", "alpha_n")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +108,8 @@ class Attention:
     window: int | None  # positions a query may see, its own included; None: all before it
     scale: float  # on query times key
     softcap: float | None
+    rotate_first: bool  # then normalise
+    growth: QueryGrowth | None  # of queries, with the position
 
     @property
     def group_size(self) -> int:
@@ -104,10 +130,14 @@ class FeedForward:
     up: Projection
     down: Projection
     activation: str
+    learned: Xielu | None  # the activation's own weights
 
     @property
-    def parts(self) -> tuple[Projection, ...]:
-        return (*([] if self.gate is None else [self.gate]), self.up, self.down)
+    def parts(self) -> tuple[Projection | Xielu, ...]:
+        return tuple(part for part in (self.gate, self.up, self.down, self.learned) if part is not None)
+
+
+Part = Projection | Table | Normalisation | Xielu  # all that has weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +147,20 @@ class Layer:
     mixer: Attention
     mlp: FeedForward
     before_mixer: Normalisation | None
-    after_mixer: Normalisation | None
+    after_mixer: Normalisation | Scaling | None
     before_mlp: Normalisation | None
-    after_mlp: Normalisation | None
+    after_mlp: Normalisation | Scaling | None
     parallel: bool
 
     @property
-    def norms(self) -> tuple[Normalisation | None, ...]:
+    def norms(self) -> tuple[Normalisation | Scaling | None, ...]:
         """At the four places, in this order."""
         return self.before_mixer, self.after_mixer, self.before_mlp, self.after_mlp
 
     @property
-    def parts(self) -> tuple[Projection | Normalisation, ...]:
-        return (*self.mixer.parts, *self.mlp.parts, *(norm for norm in self.norms if norm is not None))
+    def parts(self) -> tuple[Part, ...]:
+        norms = dict.fromkeys(norm for norm in self.norms if isinstance(norm, Normalisation))
+        return (*self.mixer.parts, *self.mlp.parts, *norms)
 
 
 @dataclass(frozen=True)
@@ -139,6 +170,7 @@ class Blueprint:
     config: ModelConfig
     embedding: Table
     positions: Table | None
+    embedding_norm: Normalisation | None
     layers: tuple[Layer, ...]
     norm: Normalisation
     head: Projection
@@ -151,17 +183,20 @@ class Blueprint:
             config=config,
             embedding=Table(EMBEDDING, config.vocab_size, hidden),
             positions=Table(POSITIONS, config.max_positions, hidden) if config.learned_positions else None,
+            embedding_norm=_norm(config, EMBEDDING_NORM, hidden) if config.embedding_norm else None,
             layers=tuple(_layer(config, kind, f"{LAYER}{index}.") for index, kind in enumerate(config.layers)),
             norm=_norm(config, "model.norm", hidden),
-            head=Projection(HEAD, config.vocab_size, hidden),
+            head=Projection(HEAD, config.vocab_size, hidden, config.head_bias),
             tied=config.tie_word_embeddings,
         )
 
-    def parts(self) -> Iterator[Projection | Table | Normalisation]:
+    def parts(self) -> Iterator[Part]:
         """Everything that has weights."""
         yield self.embedding
         if self.positions is not None:
             yield self.positions
+        if self.embedding_norm is not None:
+            yield self.embedding_norm
         for layer in self.layers:
             yield from layer.parts
         yield self.norm
@@ -171,7 +206,10 @@ class Blueprint:
     @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Every weight by its name."""
-        return {name: shape for part in self.parts() for name, shape in part.shapes.items()}
+        shapes = {name: shape for part in self.parts() for name, shape in part.shapes.items()}
+        if self.tied and self.head.bias:
+            shapes[f"{HEAD}.bias"] = (self.head.out_features,)
+        return shapes
 
     @cached_property
     def quantisable(self) -> frozenset[str]:
@@ -179,7 +217,7 @@ class Blueprint:
         return frozenset(
             f"{part.name}.weight"
             for part in self.parts()
-            if not isinstance(part, Normalisation) and part.name != POSITIONS
+            if isinstance(part, Projection | Table) and part.name != POSITIONS
         )
 
     @property
@@ -197,7 +235,8 @@ class Blueprint:
 
 
 def _norm(config: ModelConfig, name: str, size: int) -> Normalisation:
-    return Normalisation(name, size, config.norm, config.norm_eps)
+    bias = config.norm == "layer" and config.norm_bias
+    return Normalisation(name, size, config.norm, config.norm_eps, config.norm_weight, bias)
 
 
 def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
@@ -207,16 +246,17 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
     def norm(name: str, *, there: bool = True) -> Normalisation | None:
         return _norm(config, prefix + name, config.hidden_size) if there else None
 
-    after = config.post_norm
+    after, scaling = config.post_norm, None if config.residual_scale is None else Scaling(config.residual_scale)
+    before_mixer, before_mlp = norm("input_layernorm", there=config.pre_norm), norm("post_attention_layernorm")
+    if after:
+        before_mlp = norm("pre_feedforward_layernorm", there=config.pre_norm)
     return Layer(
         mixer=_attention(config, kind, f"{prefix}self_attn."),
         mlp=_feed_forward(config, f"{prefix}mlp."),
-        before_mixer=norm("input_layernorm", there=config.pre_norm),
-        after_mixer=norm("post_attention_layernorm", there=after),
-        before_mlp=norm("pre_feedforward_layernorm", there=config.pre_norm)
-        if after
-        else norm("post_attention_layernorm"),
-        after_mlp=norm("post_feedforward_layernorm", there=after),
+        before_mixer=before_mixer,
+        after_mixer=norm("post_attention_layernorm") if after else scaling,
+        before_mlp=before_mixer if config.shared_norm else before_mlp,
+        after_mlp=norm("post_feedforward_layernorm") if after else scaling,
         parallel=config.parallel_residual,
     )
 
@@ -243,6 +283,8 @@ def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
         window=kind.window,
         scale=config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale,
         softcap=config.attention_softcap,
+        rotate_first=config.rotate_first,
+        growth=config.query_growth,
     )
 
 
@@ -253,4 +295,5 @@ def _feed_forward(config: ModelConfig, prefix: str) -> FeedForward:
         up=Projection(f"{prefix}up_proj", wide, hidden, bias),
         down=Projection(f"{prefix}down_proj", hidden, wide, bias),
         activation=config.activation,
+        learned=Xielu(f"{prefix}act_fn") if config.activation == "xielu" else None,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import LAYER, Shape
@@ -13,6 +15,7 @@ from tokenglass.model.config.config import ModelConfig
 
 HEAD = "lm_head.weight"
 NEOX_HEAD = "embed_out.weight"
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Layout:
     outer: Mapping[str, str] = field(default_factory=dict)  # outside of the layers
     transposed: frozenset[str] = frozenset()  # stored as (in, out)
     interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values
+    rotary: Literal["halves", "pairs", "swapped"] = "halves"  # how a head's numbers that rotate together lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Stored:
     parts: Mapping[str, Shape]
     transposed: bool = False
     heads: int = 0  # not 0: the parts are interleaved by head
+    order: Indices | None = None  # of the rows, where ours have another
 
     @property
     def shape(self) -> Shape:
@@ -42,9 +47,11 @@ class Stored:
         return shape[::-1] if self.transposed else shape
 
     def cut(self, array: Array) -> dict[str, Array]:
-        """The weights in it, as views; only interleaved ones are copied."""
+        """The weights in it, as views; only what has another order of rows is copied."""
         if self.transposed:
             array = array.T
+        if self.order is not None:
+            array = array[self.order]
         if self.heads:
             by_head = array.reshape(self.heads, len(self.parts), -1, *array.shape[1:])
             pieces = [by_head[:, part].reshape(-1, *array.shape[1:]) for part in range(len(self.parts))]
@@ -88,7 +95,51 @@ GPT_NEOX = Layout(
     },
     interleaved=frozenset({"attention.query_key_value"}),
 )
-LAYOUTS = {"phi3": PHI3, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
+PHI = Layout(
+    modules={
+        "self_attn.dense": ("self_attn.o_proj",),
+        "self_attn.q_layernorm": ("self_attn.q_norm",),
+        "self_attn.k_layernorm": ("self_attn.k_norm",),
+        "mlp.fc1": ("mlp.up_proj",),
+        "mlp.fc2": ("mlp.down_proj",),
+    },
+    outer={"model.norm": "model.final_layernorm"},
+)
+GLM4 = Layout(
+    modules={
+        "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        "post_self_attn_layernorm": ("post_attention_layernorm",),
+        "post_attention_layernorm": ("pre_feedforward_layernorm",),
+        "post_mlp_layernorm": ("post_feedforward_layernorm",),
+    },
+    rotary="pairs",
+)
+APERTUS = Layout(
+    modules={
+        "attention_layernorm": ("input_layernorm",),
+        "feedforward_layernorm": ("post_attention_layernorm",),
+    }
+)
+HUNYUAN = Layout(
+    modules={
+        "self_attn.query_layernorm": ("self_attn.q_norm",),
+        "self_attn.key_layernorm": ("self_attn.k_norm",),
+    }
+)
+NANOCHAT = Layout(modules={"mlp.fc1": ("mlp.up_proj",), "mlp.fc2": ("mlp.down_proj",)}, rotary="swapped")
+LAYOUTS = {
+    "phi": PHI,
+    "phi3": PHI3,
+    "gpt2": GPT2,
+    "gpt_neox": GPT_NEOX,
+    "glm4": GLM4,
+    "apertus": APERTUS,
+    "hunyuan_v1_dense": HUNYUAN,
+    "nanochat": NANOCHAT,
+    "starcoder2": Layout(modules={"mlp.c_fc": ("mlp.up_proj",), "mlp.c_proj": ("mlp.down_proj",)}),
+    "cohere2": Layout(rotary="pairs"),
+    "ernie4_5": Layout(rotary="pairs"),
+}
 
 
 def stored_tensors(
@@ -118,9 +169,22 @@ def stored_tensors(
             parts,
             transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
             heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,
+            order=row_order(config, layout, modules[stored], parts) if stored in modules else None,
         )
         for stored, parts in found.items()
     ]
+
+
+def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[str, Shape]) -> Indices | None:
+    """The stored rows of queries or keys in our order, in which the two halves of a head rotate together."""
+    rope = next((kind.rope for kind in config.layers if kind.rope is not None), None)
+    if layout.rotary == "halves" or rope is None or module not in QKV[:2]:
+        return None
+    ((rows, *_),) = parts.values()
+    rotary, still = np.arange(rope.dim), np.arange(rope.dim, config.head_dim)
+    turned = rotary.reshape(-1, 2).T if layout.rotary == "pairs" else rotary.reshape(2, -1)[::-1]
+    within = np.concatenate((turned.reshape(-1), still))
+    return np.arange(rows).reshape(-1, config.head_dim)[:, within].reshape(-1)
 
 
 def find_spelling(name: str, present: Collection[str], layout: Layout) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
-from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind
+from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
@@ -45,17 +45,26 @@ class ModelConfig:
     mask_token_id: int | None = None  # what stands for a token to be filled in, where the model learned that
     # rms_float multiplies by the weight before it rounds to the dtype; rms_plus_one does so too, by 1 + weight
     norm: Literal["rms", "rms_float", "rms_plus_one", "layer"] = "rms"
+    norm_weight: bool = True
+    norm_bias: bool = True  # of a layer norm; no other has one
     pre_norm: bool = True  # normalise what enters attention and MLP
     post_norm: bool = False  # normalise what they add to the residual stream
+    embedding_norm: bool = False  # normalise the embedding
     parallel_residual: bool = False  # the MLP reads what attention reads
+    shared_norm: bool = False  # and by the same norm
+    residual_scale: float | None = None  # on what attention and MLP add to the residual stream
     qk_norm: Literal["head", "projection"] | None = None  # normalise queries and keys, per head or all heads at once
+    rotate_first: bool = False  # then normalise queries and keys
+    query_growth: QueryGrowth | None = None  # with the position
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
     gated_mlp: bool = True
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    head_bias: bool = False
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"] = "silu"
     attention_scale: float | None = None  # on query times key; None: 1 / sqrt(head_dim)
     attention_softcap: float | None = None
+    logit_scale: float | None = None
     logit_softcap: float | None = None
     embedding_scale: float | None = None
     learned_positions: bool = False
@@ -84,7 +93,10 @@ class ModelConfig:
                 raise ConfigError(
                     f"config.json: head_dim is {self.head_dim}; rotary positions need an even number, not {dim}"
                 )
-        for name in ("norm_eps", "attention_scale", "attention_softcap", "logit_softcap", "embedding_scale"):
+        for name in (
+            *("norm_eps", "attention_scale", "attention_softcap", "logit_scale", "logit_softcap"),
+            *("embedding_scale", "residual_scale"),
+        ):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"config.json: {name} is {value}; expected a positive number")
@@ -92,6 +104,12 @@ class ModelConfig:
             raise ConfigError(
                 f"config.json: mask_token_id is {quote(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
             )
+        self._refuse_combinations()
+
+    def _refuse_combinations(self) -> None:
+        """Raises ConfigError for what is built, but not together."""
+        if self.activation == "xielu" and self.gated_mlp:
+            raise ConfigError("config.json: the activation xielu is not supported in a gated MLP")
         if self.parallel_residual and self.post_norm:
             raise ConfigError("config.json: an MLP beside attention is not supported with norms on what they add")
         if len({kind.window for kind in self.layers} - {None}) > 1:
@@ -103,8 +121,8 @@ class ModelConfig:
 
     @property
     def overflows_float16(self) -> bool:
-        """Whether hidden states outgrow float16, as Gemma's do, which scales its embedding."""
-        return self.embedding_scale is not None
+        """Whether hidden states outgrow float16, as Gemma's do, whose norms multiply by 1 + weight."""
+        return self.norm == "rms_plus_one"
 
     @property
     def group_size(self) -> int:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenglass.model.config.fields import Fields, quote
-from tokenglass.model.config.rope_config import Dynamic, Rope, read_rope
+from tokenglass.model.config.rope_config import MOST, Dynamic, Rope, read_rope
 from tokenglass.model.errors import ConfigError
 
 MAX_LAYERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class QueryGrowth:
+    """Queries times 1 + beta * ln(1 + floor(position / trained_positions)), so that attention stays sharp in long
+    contexts (Llama 4's temperature tuning)."""
+
+    beta: float
+    trained_positions: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.beta < MOST and 1 <= self.trained_positions < MOST):
+            raise ConfigError(
+                f"config.json: llama_4_scaling_beta {self.beta} beside {self.trained_positions} trained positions; "
+                "expected positive numbers"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,36 @@ def with_layers(
         most = max(most, int(most * rope.scaling.factor))
     kinds = tuple(LayerKind(rope, within(size, most)) for size in (windows or [None] * count))
     return {"layers": kinds, "max_positions": most}
+
+
+def ropes_by_type(
+    f: Fields, windows: Sequence[int | None], head_dim: int, theta: float, local_theta: float
+) -> dict[str, Any]:
+    """A rope for the layers with a window and one for the others, from either style of file."""
+    per_type, most = f.part("rope_parameters"), f.integer("max_position_embeddings")
+    older = f.part("rope_scaling")  # one object, of the full layers, whose keys win
+    full = Fields({**per_type.part("full_attention").raw, **older.raw}, older.where, f.notes)
+    ropes = {
+        True: read_rope(drop_truncate(full), theta=theta, head_dim=head_dim, max_positions=most),
+        False: read_rope(
+            drop_truncate(per_type.part("sliding_attention")), theta=local_theta, head_dim=head_dim, max_positions=most
+        ),
+    }
+    per_type.ignore([key for key in per_type.raw if key not in per_type.asked])
+    kinds = tuple(LayerKind(ropes[size is None], within(size, most)) for size in windows)
+    return {"layers": kinds, "max_positions": most}
+
+
+def drop_truncate(rope: Fields) -> Fields:
+    """A rope without yarn's `truncate`, which transformers looks for beside the objects per layer type, not in them."""
+    rope.ignore([key for key in ("truncate",) if key in rope.raw])
+    return Fields({key: value for key, value in rope.raw.items() if key != "truncate"}, rope.where, rope.notes)
+
+
+def rope_where_windowed(layers: Sequence[LayerKind], windows: Sequence[int | None]) -> tuple[LayerKind, ...]:
+    """The layers, with positions only in those that the file gives a window."""
+    pairs = zip(layers, windows, strict=True)
+    return tuple(kind if size is not None else replace(kind, rope=None) for kind, size in pairs)
 
 
 def num_layers(f: Fields, key: str = "num_hidden_layers") -> int:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from tokenglass.model.inspection.fork import ForkView, Recording, blocks
 from tokenglass.model.inspection.records import Component
-from tokenglass.model.torch_engine.rope import rotate
-from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Transformer, normalise
+from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Scale, Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,8 @@ class Split:
 def split_logits(model: Transformer, recording: Recording, view: ForkView, pair: tuple[int, int]) -> Split:
     """The terms of logit(pair[0]) - logit(pair[1]), before a final soft cap."""
     chosen, runner_up = rows_of(model.lm_head, pair).double()
-    direction, final_bias = pull_back(model.model.norm, recording.residual[-1], chosen - runner_up)
+    scale = model.config.logit_scale or 1
+    direction, final_bias = pull_back(model.model.norm, recording.residual[-1], (chosen - runner_up) * scale)
     components = embedding_terms(model, recording, view, direction)
     by_position, weights = [], []
     for layer, block in enumerate(blocks(model)):
@@ -43,6 +43,9 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
         components.append(Component(f"MLP {layer + 1}", "mlp", layer + 1, mlp_term(block, layer, recording, direction)))
     if final_bias is not None:
         components.append(Component("final norm bias", "bias", None, final_bias))
+    if model.lm_head.bias is not None:
+        chosen, runner_up = model.lm_head.bias.double()[list(pair)]
+        components.append(Component("head bias", "bias", None, scale * (chosen - runner_up).item()))
     return Split(tuple(components), torch.stack(by_position), torch.stack(weights))
 
 
@@ -62,14 +65,16 @@ def embedding_terms(model: Transformer, recording: Recording, view: ForkView, di
 def pull_back(norm: nn.Module, x: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
     """The direction (hidden,) in a norm's input that `direction` in its output is, the scale frozen at its value for
     x (hidden,); and what its bias adds, None without one. Where there is no norm, the direction itself."""
+    if isinstance(norm, Scale):
+        return direction * norm.factor, None
     if not isinstance(norm, Norm):
         return direction, None
-    x, weight = x.double(), norm.weight.double() + (norm.kind == "rms_plus_one")
+    x, weight = x.double(), 1 if norm.weight is None else norm.weight.double() + (norm.kind == "rms_plus_one")
     if norm.kind != "layer":
         return direction * weight * (x.square().mean() + norm.eps).rsqrt(), None
     pulled = direction * weight * (x.var(correction=0) + norm.eps).rsqrt()
-    assert norm.bias is not None
-    return pulled - pulled.mean(), (direction @ norm.bias.double()).item()  # the mean of x is taken off, linearly
+    bias = None if norm.bias is None else (direction @ norm.bias.double()).item()
+    return pulled - pulled.mean(), bias  # the mean of x is taken off, linearly
 
 
 def attention_terms(
@@ -91,13 +96,7 @@ def attention_terms(
 def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkView) -> Tensor:
     """The weights of the one query made from x (hidden,), (heads, slots) in float64."""
     spec = attention.spec
-    query = attention.q_proj(x[None, None])
-    if spec.query_norm is not None:
-        query = normalise(query, attention.q_norm)
-    query = attention.heads(query)
-    if spec.rope is not None:
-        query = rotate(query, view.rotary(spec.rope, query.dtype))
-    query = query.double().view(spec.num_kv_heads, spec.group_size, spec.head_dim)
+    query = attention.queries(x[None, None], view).double().view(spec.num_kv_heads, spec.group_size, spec.head_dim)
     products = query @ view.fork.keys[layer][0].double().transpose(1, 2) * spec.scale
     if spec.softcap is not None:
         products = spec.softcap * torch.tanh(products / spec.softcap)

@@ -83,7 +83,7 @@ def blocks(model: Transformer) -> list[Block]:
 
 def head(model: Transformer, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (..., vocab) of what left the final norm (..., hidden), before and after a final soft cap, in float32."""
-    logits = model.lm_head(hidden)
+    logits = model.uncapped_logits(hidden)
     cap = model.config.logit_softcap
     return logits.float(), (logits if cap is None else cap * torch.tanh(logits / cap)).float()
 

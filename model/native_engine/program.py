@@ -95,14 +95,16 @@ class Program(Operations):
     def _operations(self) -> Iterator[Operation]:
         spec = self._spec
         yield self._embedding()
+        if spec.embedding_norm is not None:
+            yield self.normalise(self._norm(spec.embedding_norm), Buffer.HIDDEN, Buffer.HIDDEN)
         yield Operation(kind=Code.TAP, layer=0)
         for index, layer in enumerate(spec.layers):
             yield from self._layer(layer, index)
             yield Operation(kind=Code.TAP, layer=index + 1)
-        head = self.matrix(self._weights[spec.head_weight])
-        softcap = spec.config.logit_softcap or 0.0
+        head = self.matrix(self._weights[spec.head_weight], self._bias(spec.head))
+        ends = {"scale": spec.config.logit_scale or 1.0, "softcap": spec.config.logit_softcap or 0.0}
         norm = self._norm(spec.norm)
-        yield self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, head, norm=norm, kind=Code.HEAD, softcap=softcap)
+        yield self.multiply(Buffer.HIDDEN, Buffer.HIDDEN, head, norm=norm, kind=Code.HEAD, **ends)
 
     def _embedding(self) -> Operation:
         spec = self._spec
@@ -133,6 +135,9 @@ class Program(Operations):
             window=-1 if spec.window is None else spec.window,
             scale=spec.scale,
             softcap=spec.softcap or 0.0,
+            rotate_first=spec.rotate_first,
+            growth=0.0 if spec.growth is None else spec.growth.beta,
+            trained=1.0 if spec.growth is None else spec.growth.trained_positions,
         )
         if spec.query_norm is not None and spec.key_norm is not None:
             query_norm, key_norm = self._norm(spec.query_norm), self._norm(spec.key_norm)
@@ -159,10 +164,22 @@ class Program(Operations):
             norm=self._norm(layer.before_mlp),
             gated=spec.gate is not None,
             activation=Activation[spec.activation.upper()],
+            **self._learned(spec.learned),
         )
 
+    def _learned(self, spec: blueprint.Xielu | None) -> dict[str, float]:
+        """The factors of an activation's two sides, in float32."""
+        if spec is None:
+            return {}
+        alphas: list[Any] = [self._weights[f"{spec.name}.{side}"] for side in ("alpha_p", "alpha_n")]
+        above, below = (float(np.log1p(np.exp(to_float32(alpha)))[0]) for alpha in alphas)
+        return {"above": above, "below": 0.5 + below}
+
     def _add(
-        self, source: Buffer, projection: blueprint.Projection, norm: blueprint.Normalisation | None
+        self,
+        source: Buffer,
+        projection: blueprint.Projection,
+        norm: blueprint.Normalisation | blueprint.Scaling | None,
     ) -> Iterator[Operation]:
         """A projection added to the residual stream, there where no norm comes between."""
         if norm is None:
@@ -172,14 +189,21 @@ class Program(Operations):
         yield self.normalise(self._norm(norm), Buffer.ADDED, Buffer.HIDDEN, add=True)
 
     def _projection(self, spec: blueprint.Projection) -> Matrix:
+        return self.matrix(self._weights[f"{spec.name}.weight"], self._bias(spec))
+
+    def _bias(self, spec: blueprint.Projection) -> NDArray[Any] | None:
         bias = self._weights[f"{spec.name}.bias"] if spec.bias else None
         assert not isinstance(bias, Int8Weight | Int4Weight), "biases are never quantised"
-        return self.matrix(self._weights[f"{spec.name}.weight"], bias)
+        return bias
 
-    def _norm(self, spec: blueprint.Normalisation | None) -> Norm:
+    def _norm(self, spec: blueprint.Normalisation | blueprint.Scaling | None) -> Norm:
         if spec is None:
             return Norm(kind=Normed.NONE)
+        if isinstance(spec, blueprint.Scaling):
+            hidden = self._spec.config.hidden_size
+            return Norm(Normed.SCALE, hidden, 0.0, self.keep(np.full(hidden, spec.factor, np.float32)), None)
         weight, bias = (self._weights.get(f"{spec.name}.{part}") for part in ("weight", "bias"))
+        weight = np.ones(spec.size, np.float32) if weight is None else weight
         assert isinstance(weight, np.ndarray), "norms are never quantised"
         assert bias is None or isinstance(bias, np.ndarray)
         scale = to_float32(weight) + np.float32(spec.kind == "rms_plus_one")

@@ -7,9 +7,9 @@ from ctypes import POINTER, c_double, c_int64, c_void_p
 from enum import IntEnum
 
 Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
-Normed = IntEnum("Normed", "NONE RMS LAYER", start=0)
+Normed = IntEnum("Normed", "NONE RMS LAYER SCALE", start=0)
 Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD", start=0)
-Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU", start=0)
+Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU RELU_SQUARED XIELU", start=0)
 Buffer = IntEnum("Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED", start=0)
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
 
@@ -28,8 +28,8 @@ class Norm(ctypes.Structure):
 class Operation(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("kind", "source", "target", "parts", "gated", "activation", "add")),
-        *((name, c_int64) for name in ("layer", "rope", "window")),
-        *((name, c_double) for name in ("scale", "softcap")),
+        *((name, c_int64) for name in ("layer", "rope", "window", "rotate_first")),
+        *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below")),
         *((name, Norm) for name in ("norm", "other_norm")),
         ("matrices", POINTER(Matrix)),
     )

@@ -21,6 +21,7 @@ from tokenglass.model.torch_engine.storage import TensorCache, write
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
+    "relu_squared": lambda x: F.relu(x).square(),
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
@@ -32,22 +33,45 @@ class Norm(nn.Module):
 
     def __init__(self, spec: blueprint.Normalisation):
         super().__init__()
-        self.kind, self.eps, size = spec.kind, spec.eps, spec.size
-        self.weight = nn.Parameter(torch.zeros(size) if self.kind == "rms_plus_one" else torch.ones(size))
-        self.bias = nn.Parameter(torch.zeros(size)) if self.kind == "layer" else None
+        self.kind, self.eps, self.size = spec.kind, spec.eps, spec.size
+        neutral = torch.zeros(self.size) if self.kind == "rms_plus_one" else torch.ones(self.size)
+        self.weight = nn.Parameter(neutral) if spec.weight else None
+        self.bias = nn.Parameter(torch.zeros(self.size)) if spec.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = self.weight.shape
+        shape = (self.size,)
         if self.kind == "layer":
             return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
+        if self.weight is None:
+            return F.rms_norm(x.float(), shape, eps=self.eps).to(x.dtype)
         if self.kind == "rms":
             return self.weight * F.rms_norm(x.float(), shape, eps=self.eps).to(x.dtype)
         weight = self.weight.float() + (self.kind == "rms_plus_one")
         return F.rms_norm(x.float(), shape, weight, self.eps).to(x.dtype)
 
 
-def norm_or_nothing(spec: blueprint.Normalisation | None) -> nn.Module:
-    return nn.Identity() if spec is None else Norm(spec)
+class Scale(nn.Module):
+    """Every number times the same factor."""
+
+    def __init__(self, spec: blueprint.Scaling):
+        super().__init__()
+        self.factor = spec.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Xielu(nn.Module):
+    """A learned activation; see blueprint.Xielu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p, self.alpha_n = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = F.softplus(self.alpha_p) * x.square()
+        below = (0.5 + F.softplus(self.alpha_n)) * (torch.expm1(x.clamp(max=0)) - x)
+        return torch.where(x > 0, above, below) + 0.5 * x
 
 
 def linear(spec: blueprint.Projection) -> nn.Linear:
@@ -71,16 +95,32 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = Norm(spec.query_norm), Norm(spec.key_norm)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
-        spec = self.spec
-        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if spec.query_norm is not None:
-            query, key = normalise(query, self.q_norm), normalise(key, self.k_norm)
-        query, key, value = self.heads(query), self.heads(key), self.heads(value)
-        if spec.rope is not None:
-            rotary = view.rotary(spec.rope, x.dtype)
-            query, key = rotate(query, rotary), rotate(key, rotary)
-        mixed = view.attend(layer, spec, query, key, value)
+        query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
+        mixed = view.attend(layer, self.spec, query, key, value)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def queries(self, x: Tensor, view: PassView) -> Tensor:
+        """What is compared with keys, (batch, heads, length, head_dim), of x (batch, length, hidden)."""
+        query = self.turned(self.q_proj(x), self.q_norm if self.spec.query_norm else None, view)
+        growth = self.spec.growth
+        if growth is None:
+            return query
+        times = 1 + growth.beta * torch.log1p(torch.floor(view.positions / growth.trained_positions))
+        return query * times[:, None, :, None].to(query.dtype)
+
+    def keys(self, x: Tensor, view: PassView) -> Tensor:
+        """What queries are compared with, (batch, kv_heads, length, head_dim)."""
+        return self.turned(self.k_proj(x), self.k_norm if self.spec.key_norm else None, view)
+
+    def turned(self, x: Tensor, norm: Norm | None, view: PassView) -> Tensor:
+        """Projected queries or keys, normalised and rotated, in the order that the family has."""
+        spec = self.spec
+        if norm is not None and not spec.rotate_first:
+            x = normalise(x, norm)
+        x = self.heads(x)
+        if spec.rope is not None:
+            x = rotate(x, view.rotary(spec.rope, x.dtype))
+        return norm(x) if norm is not None and spec.rotate_first else x
 
     def heads(self, x: Tensor) -> Tensor:
         """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
@@ -89,7 +129,7 @@ class Attention(nn.Module):
 
 def normalise(x: Tensor, norm: Norm) -> Tensor:
     """A norm over each stretch of its own size of x (batch, length, heads * head_dim)."""
-    return norm(x.view(*x.shape[:2], -1, len(norm.weight))).view(x.shape)
+    return norm(x.view(*x.shape[:2], -1, norm.size)).view(x.shape)
 
 
 class MLP(nn.Module):
@@ -97,7 +137,7 @@ class MLP(nn.Module):
 
     def __init__(self, spec: blueprint.FeedForward):
         super().__init__()
-        self.activation = ACTIVATIONS[spec.activation]
+        self.act_fn = ACTIVATIONS[spec.activation] if spec.learned is None else Xielu()
         self.gated = spec.gate is not None
         if spec.gate is not None:
             self.gate_proj = linear(spec.gate)
@@ -106,8 +146,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gated:
-            return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
-        return self.down_proj(self.activation(self.up_proj(x)))
+            return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.act_fn(self.up_proj(x)))
 
 
 class Block(nn.Module):
@@ -121,10 +161,16 @@ class Block(nn.Module):
         self.parallel = spec.parallel
         self.self_attn = Attention(spec.mixer)
         self.mlp = MLP(spec.mlp)
-        self.names = [None if norm is None else norm.name.rpartition(".")[2] for norm in spec.norms]
-        for name, norm in zip(self.names, spec.norms, strict=True):
-            if name is not None and norm is not None:
+        self.names: list[str | None] = []
+        for norm in spec.norms:
+            name = None
+            if isinstance(norm, blueprint.Normalisation):  # one that stands at two places is one module
+                name = norm.name.rpartition(".")[2]
                 self.add_module(name, Norm(norm))
+            elif norm is not None:
+                name = "residual_scale"
+                self.add_module(name, Scale(norm))
+            self.names.append(name)
 
     @property
     def before_mixer(self) -> nn.Module:
@@ -160,6 +206,7 @@ class Decoder(nn.Module):
         self.scale = spec.config.embedding_scale
         self.embed_tokens = embedding(spec.embedding)
         self.embed_positions = None if spec.positions is None else embedding(spec.positions)
+        self.embed_norm = None if spec.embedding_norm is None else Norm(spec.embedding_norm)
         self.layers = nn.ModuleList(Block(layer) for layer in spec.layers)
         self.norm = Norm(spec.norm)
 
@@ -169,6 +216,8 @@ class Decoder(nn.Module):
             x = x + self.embed_positions(view.positions)
         if self.scale is not None:  # rounded to the dtype, as it was in training
             x = x * torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
         for layer, block in enumerate(self.layers):
             x = block(x, layer, view)
         return self.norm(x)
@@ -220,9 +269,15 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., hidden)."""
-        logits: Tensor = self.lm_head(hidden)
+        logits = self.uncapped_logits(hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def uncapped_logits(self, hidden: Tensor) -> Tensor:
+        """The same before a final soft cap."""
+        logits: Tensor = self.lm_head(hidden)
+        scale = self.config.logit_scale
+        return logits if scale is None else logits * scale
 
 
 class PassView:

@@ -8,19 +8,30 @@
 NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *row, const Norm *norm, const float *x,
                         long position, float *out) {
     long n = e->sizes.head_dim;
-    if (norm->kind != NORM_NONE)
+    if (norm->kind != NORM_NONE && !op->rotate_first)
         normalise(norm, x, out, false);
     else if (out != x)
         memcpy(out, x, n * sizeof *x);
-    if (op->rope < 0) return;
-    long half = e->pass.dims[op->rope] / 2;
-    const float *cosines = row->tables[2 * op->rope] + position * half;
-    const float *sines = row->tables[2 * op->rope + 1] + position * half;
-    for (long i = 0; i < half; i++) {
-        float first = out[i], second = out[i + half];
-        out[i] = first * cosines[i] - second * sines[i];
-        out[i + half] = second * cosines[i] + first * sines[i];
+    if (op->rope >= 0) {
+        long half = e->pass.dims[op->rope] / 2;
+        const float *cosines = row->tables[2 * op->rope] + position * half;
+        const float *sines = row->tables[2 * op->rope + 1] + position * half;
+        for (long i = 0; i < half; i++) {
+            float first = out[i], second = out[i + half];
+            out[i] = first * cosines[i] - second * sines[i];
+            out[i + half] = second * cosines[i] + first * sines[i];
+        }
     }
+    if (norm->kind != NORM_NONE && op->rotate_first) normalise(norm, out, out, false);
+}
+
+// The same for a query, which may grow with its position.
+static void prepare_query(const Engine *e, const Operation *op, const PassRow *row, const float *x, long position,
+                          float *out) {
+    prepare_head(e, op, row, &op->norm, x, position, out);
+    if (!op->growth) return;
+    float times = 1 + op->growth * log1p(floor(position / op->trained));
+    for (long i = 0; i < e->sizes.head_dim; i++) out[i] *= times;
 }
 
 static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head) {
@@ -55,7 +66,7 @@ static Queries queries_of(const Engine *e, const Operation *op, const PassRow *r
         if (ready)
             memcpy(values + q * size, x, n * sizeof *x);
         else
-            prepare_head(e, op, row, &op->norm, x, position, values + q * size);
+            prepare_query(e, op, row, x, position, values + q * size);
         memset(values + q * size + n, 0, (size - n) * sizeof *x);
         from[q] = op->window < 0 ? start : max(start, position - op->window + 1);
         to[q] = i >= row->count - row->block ? end : position + 1;
@@ -122,7 +133,7 @@ static void write_position(const Engine *e, Member *self, const Operation *op, c
     for (long head = 0; head < e->sizes.kv_heads; head++) write_key_and_value(e, op, row, head, i, (float *)self->scratch);
     for (long head = 0; head < e->sizes.heads; head++) {
         float *x = column(e, QUERY, row->first + i) + head * e->sizes.head_dim;
-        prepare_head(e, op, row, &op->norm, x, row->length + i, x);
+        prepare_query(e, op, row, x, row->length + i, x);
     }
 }
 

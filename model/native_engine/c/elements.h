@@ -18,7 +18,7 @@ NOINLINE void normalise(const Norm *norm, const float *x, float *out, bool add) 
     }
     float rest = 0;
     for (long i = whole; i < n; i++) rest += (x[i] - mean) * (x[i] - mean);
-    float scale = 1 / sqrtf((lane_sum(squares) + rest) / n + (float)norm->eps);
+    float scale = norm->kind == NORM_SCALE ? 1 : 1 / sqrtf((lane_sum(squares) + rest) / n + (float)norm->eps);
     for (long i = 0; i < n; i += LANES) {
         long some = min(LANES, n - i);
         vec value = (load_some(x + i, some) - mean) * scale * load_some(norm->weight + i, some);
@@ -28,27 +28,34 @@ NOINLINE void normalise(const Norm *norm, const float *x, float *out, bool add) 
     }
 }
 
-INLINE vec activation_of(long activation, vec x) {
-    switch (activation) {
+INLINE vec activation_of(const Operation *op, vec x) {
+    switch (op->activation) {
         case SILU: return x / (1.0f + exp_of(-x));
         case GELU_TANH: return 0.5f * x * (1.0f + tanh_of(0.797884561f * (x + 0.044715f * x * x * x)));
         case RELU: return blend(x > 0.0f, x, splat(0));
+        case RELU_SQUARED: return blend(x > 0.0f, x * x, splat(0));
+        case XIELU: {
+            vec below = (exp_of(blend(x > 0.0f, splat(0), x)) - 1.0f - x) * (float)op->below;
+            return blend(x > 0.0f, x * x * (float)op->above, below) + 0.5f * x;
+        }
         case GELU: UNROLL for (int i = 0; i < LANES; i++) x[i] *= 0.5f * (1 + erff(x[i] * 0.707106781f)); return x;
         default: return x;
     }
 }
 
 // x = the activation of x, times `other` where there is one. `count` is rounded up to vectors: buffers are padded.
-NOINLINE void activate(long activation, float *x, const float *other, long count) {
+NOINLINE void activate(const Operation *op, float *x, const float *other, long count) {
     for (long i = 0; i < count; i += LANES) {
-        vec value = activation_of(activation, load(x + i));
+        vec value = activation_of(op, load(x + i));
         store(x + i, other ? value * load(other + i) : value);
     }
 }
 
-NOINLINE void cap_logits(float *x, long count, float cap) {
+// Logits times a scale, then bounded by a cap where there is one.
+NOINLINE void finish_logits(float *x, long count, float scale, float cap) {
     for (long i = 0; i < count; i += LANES) {
         long some = min(LANES, count - i);
-        store_some(x + i, cap * tanh_of(load_some(x + i, some) / cap), some);
+        vec value = load_some(x + i, some) * scale;
+        store_some(x + i, cap ? cap * tanh_of(value / cap) : value, some);
     }
 }

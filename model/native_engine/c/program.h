@@ -4,9 +4,9 @@
 #include <stdint.h>
 
 enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cache are kept
-enum { NORM_NONE, NORM_RMS, NORM_LAYER };
+enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
 enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD };
-enum { IDENTITY, SILU, GELU, GELU_TANH, RELU };
+enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU };
 enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, BUFFERS };  // per column, one position of one row
 
 typedef struct {
@@ -28,7 +28,10 @@ typedef struct {
     int64_t activation, add;  // add: to the target, instead of writing it
     int64_t layer;         // TAP: where it stands; ATTEND: its place among the layers with a window, or those without
     int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
+    int64_t rotate_first;  // ATTEND: the norms come after the rotation
     double scale, softcap;        // softcap 0: none
+    double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
+    double above, below;          // XIELU: factors above and below 0
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
     const Matrix *matrices;  // (parts,)
 } Operation;

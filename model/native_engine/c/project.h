@@ -138,8 +138,9 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
         if (head) {
             Target to = {pass->logits + first, m->rows, false};
             multiply(m, first, count, columns, to, scratch);
-            if (op->softcap)
-                for (long c = 0; c < columns.count; c++) cap_logits(column_of(to, c, 0), count, op->softcap);
+            if (op->softcap || op->scale != 1)
+                for (long c = 0; c < columns.count; c++)
+                    finish_logits(column_of(to, c, 0), count, op->scale, op->softcap);
             continue;
         }
         long target = op->target + (m - op->matrices);
@@ -149,9 +150,9 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
             Target up = {column(e, op->target + 1, 0) + first, e->widths[op->target + 1], false};
             multiply(m + 1, first, count, columns, up, scratch);
             for (long c = 0; c < columns.count; c++)
-                activate(op->activation, column_of(to, c, 0), column_of(up, c, 0), count);
+                activate(op, column_of(to, c, 0), column_of(up, c, 0), count);
         } else if (op->activation != IDENTITY)
-            for (long c = 0; c < columns.count; c++) activate(op->activation, column_of(to, c, 0), NULL, count);
+            for (long c = 0; c < columns.count; c++) activate(op, column_of(to, c, 0), NULL, count);
     }
 #if TILES
     if (columns.tiled) _tile_release();
