@@ -16,7 +16,8 @@ from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+DTYPES = ("float32", "bfloat16", "float16")  # of weights
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a number in the cache
 SCALE_BYTES = 4  # of a float32 behind each key and each value that a cache holds in int8
 MAX_SIZE = 2**24  # beyond any model there is; an absurd file must not make us build it
 SLACK = 64  # positions that a sliding-window layer holds beyond its window, so that short rewinds cost nothing
@@ -232,6 +233,6 @@ def names_dtype(raw: Mapping[str, Any]) -> bool:
 
 def _dtype(raw: Mapping[str, Any]) -> str:
     name = raw.get("dtype") or raw.get("torch_dtype") or "float32"
-    if not isinstance(name, str) or name not in DTYPE_BYTES:
-        raise ConfigError(f"config.json: dtype {quote(name)} is not supported (supported: {', '.join(DTYPE_BYTES)})")
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ConfigError(f"config.json: dtype {quote(name)} is not supported (supported: {', '.join(DTYPES)})")
     return name
