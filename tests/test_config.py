@@ -124,6 +124,29 @@ def test_what_cannot_be_run_is_refused_by_name(field: str, value: Any, message: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("raw", "pieces"),
+    [
+        ({"model_type": "mixtral", "num_local_experts": 8}, "it has a mixture of experts"),
+        ({"model_type": "deepseek_v3", "kv_lora_rank": 512, "n_routed_experts": 256}, "experts, latent attention"),
+        (
+            {"model_type": "lfm2", "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]},
+            "short convolutions, layers of the kind conv",
+        ),
+        (
+            {"model_type": "llama4", "text_config": {"num_local_experts": 16, "attention_chunk_size": 8192}},
+            "experts, chunked",
+        ),
+        ({"model_type": "bloom", "alibi": True}, "it has ALiBi positions"),
+        ({"model_type": "renamed", "num_experts": 1, "alibi": False}, "supported: llama, mistral"),
+    ],
+)
+def test_an_unsupported_family_is_refused_by_the_pieces_that_are_missing(raw: dict[str, Any], pieces: str) -> None:
+    with pytest.raises(ConfigError, match=pieces) as caught:
+        ModelConfig.from_hf(raw)
+    assert str(caught.value).isprintable()
+
+
 FIELDS = sorted({*LLAMA, *(field for field, _, _ in REFUSED)} - {"model_type"})
 
 

@@ -12,6 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
+from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
 from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
@@ -172,9 +173,9 @@ class ModelConfig:
         whole, raw = raw, text_part(raw)
         model_type = raw.get("model_type")
         if not isinstance(model_type, str) or model_type not in FAMILIES:
-            raise ConfigError(
-                f"config.json: model_type {quote(model_type)} is not supported (supported: {', '.join(FAMILIES)})"
-            )
+            missing = missing_pieces(whole)
+            reason = f"it has {', '.join(missing)}" if missing else f"supported: {', '.join(FAMILIES)}"
+            raise ConfigError(f"config.json: model_type {quote(model_type)} is not supported ({reason})")
         fields = Fields({**DEFAULTS.get(model_type, {}), **raw})
         fields.refuse("quantization_config", "compression_config", "per_layer_config")
         switches = FAMILIES[model_type](fields)

@@ -111,17 +111,21 @@ class Split:
 class SplitNorm(Norm):
     """A root mean square over numbers of which each process holds as many."""
 
-    def __init__(self, norm: nn.Module, size: int):
+    weight: nn.Parameter
+
+    def __init__(self, norm: nn.Module, processes: int):
         assert isinstance(norm, Norm)
+        assert norm.weight is not None
         nn.Module.__init__(self)
         assert norm.kind != "layer", "no family has one over all heads"
-        self.kind, self.eps, self.bias, self.size = norm.kind, norm.eps, None, size
-        self.weight = nn.Parameter(norm.weight[: len(norm.weight) // size])
+        self.kind, self.eps, self.bias = norm.kind, norm.eps, None
+        self.size, self.processes = norm.size // processes, processes
+        self.weight = nn.Parameter(norm.weight[: self.size])
 
     def forward(self, x: Tensor) -> Tensor:
         squares = x.float().square().mean(-1, keepdim=True)
         torch.distributed.all_reduce(squares)
-        ready = x.float() * torch.rsqrt(squares / self.size + self.eps)
+        ready = x.float() * torch.rsqrt(squares / self.processes + self.eps)
         if self.kind == "rms":
             return self.weight * ready.to(x.dtype)
         return (ready * (self.weight.float() + (self.kind == "rms_plus_one"))).to(x.dtype)
