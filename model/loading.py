@@ -255,7 +255,7 @@ def load_split(opened: OpenedModel, caches: Caches, processes: Processes) -> Gen
         raise ParameterError(f"{option} is for one process; {processes.size} of them split a model with torch")
     cache_dtype, folder = opened.cache_dtype_on("torch"), opened.checkpoint.folder
     check_memory(opened.checkpoint, opened.weights_in, cache_dtype, caches, free_memory(opened.device))
-    from tokenglass.model.torch_engine.group import lead  # noqa: PLC0415  (see above)
+    from tokenglass.model.torch_engine.leading import lead  # noqa: PLC0415  (see above)
 
     engine = yield from lead(processes, folder, opened.dtype, opened.device, opened.threads)
     return LoadedModel(
