@@ -115,6 +115,20 @@ assert torch.equal(torch.cat(parts, dim=1), expected)
     assert done.returncode == 0, done.stderr
 
 
+def test_threads_without_work_take_no_processor_time() -> None:
+    """They look out for the next pass for a moment, then they sleep, and leave the processors to others."""
+    done = run_apart("""
+import time
+engine = native_parts.native(tiny.random_transformer())
+engine.forward(torch.arange(40)[None], None)
+time.sleep(0.1)
+before = time.process_time()
+time.sleep(0.5)
+assert time.process_time() - before < 0.1, "half a second of four threads that spin is two"
+""")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_no_thread_reads_what_another_writes() -> None:
     """The whole pass under ThreadSanitizer, with threads that come late."""
