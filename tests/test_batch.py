@@ -32,7 +32,7 @@ from tokenglass.model.torch_engine.engine import TorchEngine
 
 SAMPLED = SamplingParameters(temperature=1.2, top_k=80, top_p=0.98)
 WORDS = tiny.TEXTS[0].split()
-FAMILIES = ("llama", "gemma3_text", "gpt2", "qwen3", "olmo2")
+FAMILIES = ("llama, dynamic", "gemma3_text", "gpt2", "qwen3", "phi3, longrope")  # two whose ropes go by the length
 
 
 @dataclass

@@ -34,16 +34,10 @@ class AnswerFile:
         except (OSError, ValueError) as error:
             raise ParameterError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
         try:
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise self._refusal("is no regular file, so that no run could go on with it; pipe stdout there instead")
-            if not lock(self._file, wait=False):
-                raise self._refusal("another process writes it now; let it end, or name another file")
-            with open(self._file, "rb", closefd=False) as opened:
-                os.ftruncate(self._file, self._read(opened))
-            if self._ends_open():
-                self.write(b"\n")
-        except OSError as error:
-            raise self._refusal(f"answers cannot be kept there ({error.strerror})") from None
+            self._take_in()
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, line: bytes) -> None:
         """One more answer. Raises OSError where the disk is full, and then the line is not there."""
@@ -72,12 +66,26 @@ class AnswerFile:
             what = f"other settings ({there.settings} and not {origin.settings})"
         raise self._refusal(f"was begun with {what}; give the options that it was begun with, or another file")
 
+    def _take_in(self) -> None:
+        """Lock the file and read what is there. Raises ParameterError."""
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise self._refusal("is no regular file, so that no run could go on with it; pipe stdout there instead")
+        if not lock(self._file, wait=False):
+            raise self._refusal("another process writes it now; let it end, or name another file")
+        try:
+            with open(self._file, "rb", closefd=False) as opened:
+                os.ftruncate(self._file, self._read(opened))
+            if self._ends_open():
+                self.write(b"\n")
+        except OSError as error:
+            raise self._refusal(f"answers cannot be kept there ({error.strerror})") from None
+
     def _read(self, opened: BinaryIO) -> int:
         """Take in the answers that are there; how many bytes of them are whole."""
         number = end = 0
         while line := opened.readline(LONGEST):
             number += 1
-            if not line.endswith(b"\n") and is_torn(line):
+            if not line.endswith(b"\n") and len(line) < LONGEST and is_torn(line):
                 break
             origin, done = self._parse(number, line)
             if self.origin not in (None, origin):
