@@ -29,6 +29,7 @@ ELSEWHERE = {  # lines that other tests or nobody can run here
     "tokenglass pick": "needs a terminal; tests/test_pick*.py",
     "tokenglass chat": "needs a terminal; tests/test_chat_sessions.py",
     "generate -m http://": "needs a server; tests/test_server*.py have some",
+    "tokenglass score story.txt -m http://": "needs a server; tests/test_server*.py have some",
     "generate --pause": "needs a terminal; tests/test_pace.py",
     "tokenglass replay fox.jsonl --pause": "needs a terminal; tests/test_replay*.py",
 }

@@ -366,3 +366,35 @@ def test_a_stream_of_json_lines_may_come_in_any_parts() -> None:
         whole = asked(stand_in)
         stand_in.replies["/api/generate"] = ndjson(responses.OLLAMA_STREAM)
         assert choices_of(whole) == choices_of(asked(stand_in))
+
+
+def echo(ids: list[int]) -> Reply:
+    """What vLLM answers to echo with logprobs: the prompt's tokens, then one more (docs.vllm.ai, "Completions API")."""
+    count = len(ids) + 1
+    logprobs = {
+        "text_offset": [2 * at for at in range(count)],
+        "tokens": [f" {at}" for at in range(count)],
+        "token_logprobs": [None, *(-0.5 * at for at in range(1, count))],
+        "top_logprobs": [None, *({" x": -0.1, f" {at}": -0.5 * at} for at in range(1, count))],
+    }
+    return json_reply({**responses.COMPLETION, "choices": [{"index": 0, "text": "", "logprobs": logprobs}]})
+
+
+def test_a_given_text_is_scored_from_an_echo(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text(" 0 1 2")
+    ids = json_reply({"count": 3, "max_model_len": 4096, "tokens": [7, 8, 9]})
+    with serve(SERVERS["vllm"](**{"/tokenize": ids, "/v1/completions": echo([7, 8, 9])})) as stand_in:
+        done = tokenglass("score", str(tmp_path / "text"), "-m", stand_in.address, "--jsonl", "--candidates", "2")
+        *tokens, score = map(json.loads, done.stdout.splitlines())
+        assert [token["token_id"] for token in tokens] == [7, 8, 9]
+        assert [token["logprob"] for token in tokens] == [None, -0.5, -1.0]
+        assert [token["rank"] for token in tokens] == [None, 2, 2]
+        assert score["bits"] == pytest.approx(1.5 / math.log(2))
+        assert {"echo": True, "prompt": [7, 8, 9], "logprobs": 2}.items() <= stand_in.body.items()
+        stand_in.replies["/v1/completions"] = echo([7])
+        cut = tokenglass("score", str(tmp_path / "text"), "-m", stand_in.address, "--json")
+        assert_one_line_error(cut, 1, "2 of 3 tokens")
+    for name in ("openai", "ollama"):
+        with serve(SERVERS[name]()) as stand_in:
+            for command in (("score", str(tmp_path / "text")), ("choose", "-p", "x", "a", "b")):
+                assert_one_line_error(tokenglass(*command, "-m", stand_in.address), 2, "vLLM, SGLang and llama.cpp")

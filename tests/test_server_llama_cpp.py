@@ -224,3 +224,27 @@ def test_the_live_view_says_what_is_not_reported(address: str) -> None:
     screen = " ".join(terminal.shown().split())
     for words in ("cache not reported", "bits or more", "raw log-probabilities", "(llama.cpp)"):
         assert words in screen
+
+
+def test_a_given_text_has_the_numbers_of_the_local_model(address: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("The fox and the hen é 🦊.")
+    there, here = (
+        json.loads(tokenglass("score", str(tmp_path / "text"), "-m", name, "--json").stdout)["texts"][0]
+        for name in (address, str(model))
+    )
+    for name in ("tokens", "scored_tokens", "bytes", "first_token_scored"):
+        assert there[name] == here[name]
+    assert there["bits"] == pytest.approx(here["bits"], rel=0.02)
+    screen = tokenglass("score", str(tmp_path / "text"), "-m", address, "--color", "always")
+    assert b"bits per byte" in screen.stdout, screen.stderr
+
+
+def test_answers_have_the_probabilities_of_the_local_model(address: str, model: Path) -> None:
+    arguments = ("choose", "-p", "The fox", " hen", " and", " x", "--json")
+    there, here = (json.loads(tokenglass(*arguments, "-m", name).stdout) for name in (address, str(model)))
+    for one, other in zip(there["answers"], here["answers"], strict=True):
+        assert one["text"] == other["text"]
+        assert [token["token_id"] for token in one["tokens"]] == [token["token_id"] for token in other["tokens"]]
+        assert one["logprob"] == pytest.approx(other["logprob"], rel=0.02)
+    chat = tokenglass("choose", "-p", "Hi", "a", "b", "--chat", "-m", address)
+    assert chat.stdout in (b"a\n", b"b\n"), chat.stderr

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from tokenglass.cli import options
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import is_terminal
 
 UNEXPECTED = 1  # exit status
-UNKNOWN = 2048  # tokens that room is asked for where the prompts are still to be read
 Chat = Annotated[
     bool, typer.Option("--chat", help="Apply the chat template; a prompt from stdin may be a JSON list of messages.")
 ]
@@ -33,7 +32,8 @@ def choose(
     as_json: options.Json = False,
     jsonl: options.QuestionLines = False,
     systemone: options.TypedDecisions = False,
-    model: options.ModelName = None,
+    model: options.ModelOrServer = None,
+    remote_model: options.RemoteModel = None,
     dtype: options.DtypeOption = options.Dtype.auto,
     device: options.DeviceOption = options.Device.auto,
     quantize: options.QuantizeOption = options.Quantize.none,
@@ -61,21 +61,16 @@ def choose(
         raise ParameterError("--systemone takes its answers from the request: no ANSWER, and no --rotate")
     source = None if jsonl else read_source(prompt, prompt_file, keep_newline=keep_newline)
     with opening(source or "") as first:
-        from tokenglass.cli.run import session
+        from tokenglass.cli.run.choosing import open_asking
         from tokenglass.cli.run.numbered_lines import number_lines, open_lines
-        from tokenglass.cli.run.question import Asking, read_prompt_or_messages
+        from tokenglass.cli.run.question import Manner, read_prompt_or_messages
         from tokenglass.cli.views import choose as views
-        from tokenglass.model.engine.memory import Caches
-        from tokenglass.model.measuring.choosing import COPIES, Chooser
-        from tokenglass.model.measuring.scoring import LOGITS
-        from tokenglass.model.text.chat import has_template
 
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
-        asking = Asking(opened, chat or (systemone and has_template(opened.checkpoint.folder)), system, rotate, prior)
+        chosen = ServedModelOptions(
+            model, dtype, device, quantize, backend, threads, cache_dtype=cache_dtype, remote_model=remote_model
+        )
+        asking, chooser = open_asking(chosen, source, first, Manner(chat, system, rotate, prior), decides=systemone)
         lines = number_lines(open_lines(prompt_file)) if jsonl else iter(())
-        longest = UNKNOWN if source is None else asking.length(source)
-        loaded = session.load(opened, Caches(min(longest, opened.limit), beside=LOGITS + COPIES), first)
-        chooser = Chooser(loaded.engine, loaded.tokenizer)
         if source is not None and not systemone:
             first.show("reading the prompt and the answers")
             found = asking.ask(chooser, read_prompt_or_messages(source, chat=chat and prompt is None), given)
@@ -88,7 +83,7 @@ def choose(
         return
     best = found.ranking(by is options.By.mean)[0].text
     if as_json:
-        views.write_facts(found, loaded.name, by_mean=by is options.By.mean)
+        views.write_facts(found, asking.name, by_mean=by is options.By.mean)
     elif is_terminal(sys.stdout) or color is options.ColorWhen.always:
         views.show(found, by_mean=by is options.By.mean, color=color.value)
     else:

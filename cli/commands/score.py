@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenglass.cli import options
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.run.texts import read_texts
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.opening import opening
@@ -53,7 +53,8 @@ def score(
     jsonl: Jsonl = False,
     openai: OpenAI = False,
     keep_newline: options.KeepNewline = False,
-    model: options.ModelName = None,
+    model: options.ModelOrServer = None,
+    remote_model: options.RemoteModel = None,
     dtype: options.DtypeOption = options.Dtype.auto,
     device: options.DeviceOption = options.Device.auto,
     quantize: options.QuantizeOption = options.Quantize.none,
@@ -73,29 +74,18 @@ def score(
         raise ParameterError("--json, --jsonl and --openai exclude each other; give one of them")
     texts = read_texts(files or [], keep_newline=keep_newline)
     with opening(texts[0][1] if len(texts) == 1 else "") as first:
-        from tokenglass.cli.run import session
+        from tokenglass.cli.run.scoring import score_here, score_there
         from tokenglass.cli.views import score as views
         from tokenglass.cli.views.score_text import show_text
-        from tokenglass.model.engine.memory import Caches
-        from tokenglass.model.measuring.scoring import LOGITS, GivenText, check_windows, score_tokens
+        from tokenglass.model.sources.server.address import is_address
 
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
-        given = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
-        size, stride = check_windows(window, stride, opened.limit)
-        longest = max(len(text.token_ids) for text in given)
-        loaded = session.load(opened, Caches(min(longest, size), beside=LOGITS), first)
-    engine, tokenizer = loaded.engine, loaded.tokenizer
-    on_screen = len(texts) == 1 and not (as_json or jsonl or openai) and is_drawn(color)
-    shown = (5 if openai else int(on_screen)) if top is None else top
-    scoring = views.Scoring(
-        loaded.name,
-        b"".join(map(tokenizer.piece, tokenizer.start_ids)).decode("utf-8", "replace"),
-        size,
-        stride,
-        [name for name, _ in texts],
-        given,
-        lambda text: score_tokens(engine, tokenizer, text.token_ids, window=size, stride=stride, top=shown),
-    )
+        on_screen = len(texts) == 1 and not (as_json or jsonl or openai) and is_drawn(color)
+        shown = (5 if openai else int(on_screen)) if top is None else top
+        chosen = ServedModelOptions(
+            model, dtype, device, quantize, backend, threads, cache_dtype=cache_dtype, remote_model=remote_model
+        )
+        score_with = score_there if is_address(model) else score_here
+        scoring = score_with(chosen, texts, window, stride, shown, first)
     if openai:
         views.write_openai(scoring)
     elif jsonl:

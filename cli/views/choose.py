@@ -10,13 +10,13 @@ from rich.console import ConsoleDimensions
 
 from tokenglass.cli.run.json_prompt import read_id
 from tokenglass.cli.run.numbered_lines import checked
-from tokenglass.cli.run.question import Asking, read_question
+from tokenglass.cli.run.question import Asking, Chooses, read_question
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import ColorWhen, make_console, size
 from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, FirstDifference
 from tokenglass.model.errors import ParameterError, TokenglassError
 from tokenglass.model.files import parse_json
-from tokenglass.model.measuring.choosing import Chooser, Choosing
+from tokenglass.model.measuring.choosing import Choosing
 from tokenglass.model.measuring.decisions import decide
 from tokenglass.model.records.codec import to_dict
 
@@ -57,7 +57,7 @@ def facts_of(found: Choosing, *, by_mean: bool) -> dict[str, Any]:
 
 
 def answer_lines(
-    lines: Iterator[tuple[int, bytes]], asking: Asking, chooser: Chooser, answers: Sequence[str], *, by_mean: bool
+    lines: Iterator[tuple[int, bytes]], asking: Asking, chooser: Chooses, answers: Sequence[str], *, by_mean: bool
 ) -> bool:
     """A JSON line for each; one that cannot be answered has an error, and the rest goes on. Whether all were good."""
     all_good = True
@@ -76,13 +76,13 @@ def answer_lines(
     return all_good
 
 
-def answer_request(source: str, asking: Asking, chooser: Chooser) -> None:
+def answer_request(source: str, asking: Asking, chooser: Chooses) -> None:
     """Typed decisions, as JSON in and out. Raises ParameterError."""
     request = parse_json(source.encode(), "the request", ParameterError)
 
     def ask(prompt: str, labels: Sequence[str]) -> Choosing:
-        if asking.chat:
+        if asking.manner.chat:
             return asking.ask(chooser, prompt, labels)
         return asking.ask(chooser, f"{prompt}\nAnswer:", [f" {label}" for label in labels])
 
-    write_json(decide(request, ask, asking.opened.name))
+    write_json(decide(request, ask, asking.name))

@@ -101,8 +101,8 @@ def worst_table(choices: list[Choice], console: Console) -> Table:
         assert choice.logprob is not None
         cells = {
             "bits": f"{surprise(choice.logprob):.1f}",
-            "rank": f"{choice.rank:,}",
-            "entropy": f"{choice.entropy:.1f}",
+            "rank": "-" if choice.rank is None else f"{choice.rank:,}",
+            "entropy": "-" if choice.entropy is None else f"{choice.entropy:.1f}",
             "at": f"{choice.position:,}",
         }
         expected = [(shown(other.piece), percent(probability(other.logprob))) for other in choice.candidates[:1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,18 @@ MOST_ROWS = 16  # answers in one pass
 COPIES = 256 * 2**20  # bytes that their copies of the prompt's cache may take, if one answer lets them
 
 Encode = Callable[[str], tuple[int, ...]]  # the prompt and what an answer begins with, as token ids
+
+
+class Pieces(Protocol):
+    """What answers need of a tokenizer, here or behind a server."""
+
+    def encode_bare(self, text: str) -> tuple[int, ...]: ...
+
+    def piece(self, token_id: int) -> bytes: ...
+
+    def is_hidden(self, token_id: int) -> bool: ...
+
+
 Logprobs = list[float]
 
 
@@ -37,7 +50,7 @@ class EncodedQuestion:
     apart: tuple[str, ...] = ()
 
     @staticmethod
-    def encode(tokenizer: Tokenizer, encode: Encode, answers: Sequence[str]) -> EncodedQuestion:
+    def encode(tokenizer: Pieces, encode: Encode, answers: Sequence[str]) -> EncodedQuestion:
         """Raises ParameterError for fewer than two answers, and for two that are the same or say nothing."""
         if len(answers) < 2:
             raise ParameterError("give at least two answers to choose from")
@@ -70,7 +83,7 @@ class EncodedQuestion:
         return question
 
 
-def can_heal(tokenizer: Tokenizer, prompt: tuple[int, ...], whole: Sequence[tuple[int, ...]], kept: int) -> bool:
+def can_heal(tokenizer: Pieces, prompt: tuple[int, ...], whole: Sequence[tuple[int, ...]], kept: int) -> bool:
     """Whether only the prompt's last token is cut otherwise, and the token in its place begins with it everywhere."""
     if kept != len(prompt) - 1 or not kept or tokenizer.is_hidden(prompt[-1]):
         return False
@@ -200,7 +213,7 @@ class Chooser:
 
 
 def weigh(
-    tokenizer: Tokenizer,
+    tokenizer: Pieces,
     texts: Sequence[str],
     question: EncodedQuestion,
     found: Sequence[Logprobs],

@@ -1,0 +1,55 @@
+"""A given text, or answers to a prompt, as a server's model finds them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from tokenglass.model.errors import ParameterError
+from tokenglass.model.importers.response_trace import choice_of
+from tokenglass.model.measuring.choosing import Choosing, Encode, EncodedQuestion, Logprobs, weigh
+from tokenglass.model.measuring.scoring import GivenText, windows
+from tokenglass.model.records.steps import Choice
+from tokenglass.model.sources.server.given import ServedText
+
+
+def encode_given(served: ServedText, text: str) -> GivenText:
+    """A text in the server's tokens. Raises ServerError."""
+    token_ids, bare = served.encode(text), served.encode_bare(text)
+    added = len(token_ids) - len(bare) if token_ids[len(token_ids) - len(bare) :] == bare else 0
+    decoder, offsets, length = codecs.getincrementaldecoder("utf-8")("ignore"), [0] * added, 0
+    for token_id in token_ids[added:]:
+        offsets.append(min(length, len(text)))
+        length += len(decoder.decode(served.piece(token_id)))
+    return GivenText(text, token_ids, tuple(offsets), added)
+
+
+def score_served(served: ServedText, token_ids: Sequence[int], window: int, stride: int, top: int) -> Iterator[Choice]:
+    """Every token as a choice that was given, with the numbers that the server reports. Raises ServerError."""
+    for span in windows(len(token_ids), window, stride):
+        first = 0 if span.first == 1 else span.first - span.start
+        for number, token in enumerate(served.report(token_ids[span.start : span.end], first, top), span.start + first):
+            yield replace(choice_of(token, number, {}), status="given")
+
+
+class ServedChooser:
+    """Computes answers from the log-probabilities of their tokens behind the prompt. Where the tokenizer would join the
+    prompt's end and an answer, they are cut apart."""
+
+    def __init__(self, served: ServedText):
+        self._served = served
+
+    def choose(self, encode: Encode, answers: Sequence[str], *, prior: tuple[int, ...] | None = None) -> Choosing:
+        """The answers behind a prompt. Raises ParameterError, PromptError, ServerError."""
+        if prior is not None:
+            raise ParameterError("--prior is not for a server; it works with a model that is here")
+        question = EncodedQuestion.encode(self._served, encode, answers)
+        return weigh(self._served, answers, question, [self._logprobs(question, ids) for ids in question.answers], None)
+
+    def _logprobs(self, question: EncodedQuestion, answer: tuple[int, ...]) -> Logprobs:
+        tokens = list(self._served.report((*question.context, *answer), len(question.context), 1))
+        logprobs = [token.logprob for token in tokens if token.logprob is not None]
+        if len(logprobs) < len(answer):
+            raise ParameterError("the server does not report the log-probability of every token of the answers")
+        return logprobs
