@@ -14,7 +14,7 @@ import numpy as np
 from tokenglass.model.checkpoint.arrays import Array, Empty
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize_int4, quantize_int8
-from tokenglass.model.checkpoint.quantised_layout import Format
+from tokenglass.model.checkpoint.quantised_layout import CACHE_DTYPE, Format
 from tokenglass.model.checkpoint.store import bundled_folder, name_of, sha256_of
 from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.engine.devices import may_have_gpu
@@ -77,7 +77,7 @@ class OpenedModel:
         """
         is_torch = backend == "torch" or self.device != "cpu"
         if self.cache_dtype == "auto":
-            return self.dtype if is_torch or self.quantize == "none" else "bfloat16"
+            return self.dtype if is_torch or self.quantize == "none" else CACHE_DTYPE
         if is_torch and self.cache_dtype != self.dtype:
             raise ParameterError(
                 f"--cache-dtype {self.cache_dtype} is for the native kernels; torch keeps the cache in {self.dtype}, "

@@ -84,6 +84,8 @@ def test_inspect_tells_the_format_without_loading_it(saved_checkpoint: Path, tmp
     facts = json.loads(tokenglass("inspect", str(tmp_path / "a"), "--json").stdout)
     assert set(facts["dtypes"]) == {"int8", "float32"}
     assert facts["parameters"] == Checkpoint.open(saved_checkpoint).num_parameters
+    run = json.loads(generate("-m", str(tmp_path / "a"), "fox", "-n", "1", "--jsonl").stdout.splitlines()[0])
+    assert facts["cache_dtype"] == run["engine"]["cache_dtype"]
 
 
 def test_a_terminal_sees_how_far_it_is(saved_checkpoint: Path, tmp_path: Path) -> None:

@@ -41,10 +41,15 @@ def inspect(
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The facts, by the names that JSON uses. Bytes per token of cache are for the checkpoint's own dtype."""
+    """The facts, by the names that JSON uses.
+
+    The cache is in the checkpoint's own dtype, or in the one that the kernels keep beside quantised weights.
+    """
+    from tokenglass.model.checkpoint.quantised_layout import CACHE_DTYPE
     from tokenglass.model.checkpoint.wrapped import groups_of
 
     config = checkpoint.config
+    cache_dtype = config.dtype if checkpoint.quantisation is None else CACHE_DTYPE
     return {
         "model": str(checkpoint.folder),
         "model_type": config.model_type,
@@ -71,9 +76,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "learned_positions": config.learned_positions,
         "tie_word_embeddings": config.tie_word_embeddings,
         "eos_token_ids": list(checkpoint.eos_token_ids),
-        "cache_dtype": config.dtype,
-        "cache_bytes_per_token": config.cache_bytes_per_token(config.dtype),
-        "cache_bytes_full": config.cache_bytes(config.max_positions, config.dtype),
+        "cache_dtype": cache_dtype,
+        "cache_bytes_per_token": config.cache_bytes_per_token(cache_dtype),
+        "cache_bytes_full": config.cache_bytes(config.max_positions, cache_dtype),
         "fingerprint": checkpoint.fingerprint,
     }
 

@@ -23,6 +23,7 @@ PANEL = 16  # rows that lie side by side
 UNIT = 4  # bytes of a row that lie together
 STEP = 64  # elements that rows of int8 are filled up to
 VERSION = "2"
+CACHE_DTYPE = "bfloat16"  # that is kept beside quantised weights: it costs them a hundredth of what they cost
 PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|packed|scales|offsets)")
 FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
     f"tokenglass.{key}" for key in ("format", "version", "source", "layout")
