@@ -28,7 +28,7 @@ INLINE void int8_dots(int columns, const Panel *panel, const Fixed *const *x, lo
     UNROLL for (int i = 0; i < COLUMNS_PER_TILE * PLANES; i++) acc[i] = isplat(0);
     for (long k = 0; k < size; k += STEP) {
         const char *from = panel->values + k * PANEL;
-        UNROLL for (int line = 0; line < STEP * PANEL; line += 64) prefetch(columns == 1, from + line + PREFETCH_DISTANCE);
+        UNROLL for (int line = 0; line < STEP * PANEL; line += 64) prefetch(from + line + PREFETCH_DISTANCE);
         UNROLL for (int u = 0; u < STEP / 4; u++) {  // as bytes from 1 to 255: 128 is added
             __m512i weights = _mm512_xor_si512(_mm512_loadu_si512(from + u * UNIT_BYTES), _mm512_set1_epi8(-128));
             UNROLL for (int i = 0; i < columns * PLANES; i++) {
@@ -54,7 +54,7 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
     for (long g = 0; g < GROUPS_OF(size); g++) {
         const char *from = panel->values + g * GROUP_BYTES;
         __m512i nibbles[GROUP / 4];
-        UNROLL for (int line = 0; line < GROUP_BYTES; line += 64) prefetch(false, from + line + PREFETCH_DISTANCE);
+        UNROLL for (int line = 0; line < GROUP_BYTES; line += 64) prefetch(from + line + PREFETCH_DISTANCE);
         UNROLL for (int u = 0; u < GROUP / 8; u++) {
             __m512i bytes = _mm512_loadu_si512(from + u * UNIT_BYTES);
             nibbles[u] = _mm512_and_si512(bytes, low);

@@ -17,19 +17,8 @@
 #define GROUP 32  // columns are filled up to a multiple of it; and weights of int4 that share a scale and an offset
 #define PADDED(size) (((size) + GROUP - 1) / GROUP * GROUP)
 
-// Whether the processor prefetches a fast stream better by itself: AMD's do. Asked at run time, as one library serves all.
-static bool hardware_prefetches;
-#if defined(__x86_64__)
-__attribute__((constructor)) static void look_at_processor(void) {
-    __builtin_cpu_init();
-    hardware_prefetches = __builtin_cpu_is("amd");
-}
-#endif
-
-// Fetches a line of weights, of which there is a fast stream where there is little work on each.
-INLINE void prefetch(bool fast, const char *line) {
-    if (!fast || !hardware_prefetches) __builtin_prefetch(line, 0, 2);
-}
+// Fetches a line of weights before it is needed.
+INLINE void prefetch(const char *line) { __builtin_prefetch(line, 0, 2); }
 
 typedef struct {  // up to LANES rows
     const char *values;
@@ -55,7 +44,7 @@ INLINE void dot_row(int kind, int columns, const char *row, const float *x, long
     UNROLL for (int c = 0; c < columns; c++) acc[c] = splat(0);
     long whole = size / LANES * LANES;
     for (long k = 0; k < whole; k += LANES) {
-        prefetch(true, row + k * bytes_of(kind) + PREFETCH_DISTANCE);
+        prefetch(row + k * bytes_of(kind) + PREFETCH_DISTANCE);
         vec weights = weights_at(kind, row, k);
         UNROLL for (int c = 0; c < columns; c++) acc[c] += weights * load(x + c * stride + k);
     }

@@ -33,7 +33,7 @@ INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part,
             UNROLL for (int v = 0; v < TILE_VECTORS; v++) acc[c][v][0] = acc[c][v][1] = isplat(0);
         }
         NO_UNROLL for (int u = 0; u < units; u++) {
-            prefetch(columns == 1, from + u * UNIT_BYTES + PREFETCH_DISTANCE);
+            prefetch(from + u * UNIT_BYTES + PREFETCH_DISTANCE);
             UNROLL for (int p = 0; p < places; p++) {
                 words weights[TILE_VECTORS];
                 UNROLL for (int v = 0; v < TILE_VECTORS; v++)
