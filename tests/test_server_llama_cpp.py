@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import tiny
-from shell import ENVIRONMENT, SCRIPTS, generate, tokenglass
+from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, generate, tokenglass
 from terminal import Terminal
 from tiny_gguf import TYPES, byte_level_metadata, write_gguf
 
@@ -248,3 +248,15 @@ def test_answers_have_the_probabilities_of_the_local_model(address: str, model: 
         assert one["logprob"] == pytest.approx(other["logprob"], rel=0.02)
     chat = tokenglass("choose", "-p", "Hi", "a", "b", "--chat", "-m", address)
     assert chat.stdout in (b"a\n", b"b\n"), chat.stderr
+
+
+def test_a_text_is_compared_there_and_here(address: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("The fox and the hen.")
+    done = tokenglass("diff", str(tmp_path / "text"), "-m", str(model), "--against", address, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)["summary"]
+    assert not summary["is_exact"]
+    assert summary["divergence"] < 0.05
+    assert summary["second_bits"] == pytest.approx(summary["first_bits"], rel=0.02)
+    other = tokenglass("diff", str(tmp_path / "text"), "-m", "tale", "--against", address)
+    assert_one_line_error(other, 2, "other tokens")

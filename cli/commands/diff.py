@@ -45,7 +45,7 @@ def diff(
     settings: TwoSettings,
     worst: Worst = 10,
     as_json: options.Json = False,
-    model: options.ModelName = None,
+    model: options.ModelOrServer = None,
     dtype: options.DtypeOption = options.Dtype.auto,
     device: options.DeviceOption = options.Device.auto,
     quantize: options.QuantizeOption = options.Quantize.none,
@@ -84,11 +84,16 @@ def diff(
     with opening() as screen:
         screen.show("reading")
         from tokenglass.cli.views.diff import show
+        from tokenglass.model.sources.server.address import is_address
 
         if len(files) == 2:
             found = two_traces(*files)
         elif settings.are_given:
             found = two_settings(files[0], first, settings.both, screen)
+        elif is_address(first.model) or is_address(second.model):
+            from tokenglass.cli.run.served_diff import compare_served
+
+            found = compare_served(files[0], first, second, screen)
         else:
             found = two_models(files[0], first, second, screen)
     show(found, count=worst, as_json=as_json, color=color.value)
