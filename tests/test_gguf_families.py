@@ -35,6 +35,11 @@ GEMMA3_ROPES = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 50000.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
 }
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+OLMO3_ROPES = {
+    "full_attention": {**PLAIN_ROPE, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    "sliding_attention": PLAIN_ROPE,
+}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -53,6 +58,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {**SIZES, "head_dim": 32}),
     "gemma2": ("gemma2", {**SIZES, **GEMMA, "attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0}),
     "gemma3_text": ("gemma3_text", {**SIZES, **GEMMA, "num_hidden_layers": 7, "rope_parameters": GEMMA3_ROPES}),
+    "gemma": ("gemma", {**SIZES, "head_dim": 32}),
+    "granite": (
+        "granite",
+        {**SIZES, "embedding_multiplier": 3.0, "attention_multiplier": 0.3, "residual_multiplier": 0.5}
+        | {"logits_scaling": 2.0, "tie_word_embeddings": True},
+    ),
+    "arcee": ("arcee", SIZES),
+    "olmo3": ("olmo3", {**SIZES, "sliding_window": 20, "rope_parameters": OLMO3_ROPES}),
+    "cohere2": ("cohere2", {**SIZES, "sliding_window": 20, "logit_scale": 0.5}),
+    "ernie4_5": ("ernie4_5", {**SIZES, "head_dim": 32}),
+    "glm4": ("glm4", {**SIZES, "head_dim": 32}),
+    "starcoder2": ("starcoder2", SIZES),
+    "stablelm": ("stablelm", {**SIZES, "use_qkv_bias": True}),
+    "phi": ("phi", {**SIZES, "num_key_value_heads": 4}),
+    "seed_oss": ("seed_oss", {**SIZES, "head_dim": 16}),
     "phi3": ("phi3", {**SIZES, "num_key_value_heads": 4, "original_max_position_embeddings": 256}),
     "phi3, longrope": (
         "phi3",

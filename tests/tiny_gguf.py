@@ -29,6 +29,11 @@ NAMES = {
     # phi3
     "self_attn.qkv_proj": "attn_qkv",
     "mlp.gate_up_proj": "ffn_up",
+    # phi
+    "model.final_layernorm": "output_norm",
+    "self_attn.dense": "attn_output",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
     # gpt2
     "model.wte": "token_embd",
     "model.wpe": "position_embd",
@@ -53,9 +58,27 @@ POST_NORMS = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
-ARCHITECTURES = {"gemma3_text": "gemma3", "gpt_neox": "gptneox", "mistral": "llama"}
+GLM4_NORMS = {
+    "post_self_attn_layernorm": "post_attention_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "post_mlp_layernorm": "post_ffw_norm",
+}
+ARCHITECTURES = {"olmo3": "olmo2", "phi": "phi2", "gemma3_text": "gemma3", "gpt_neox": "gptneox", "mistral": "llama"}
 KEY_AND_VALUE = ("attention.key_length", "attention.value_length")
-CAPS = {"attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping"}
+EPSILONS = {
+    "layer_norm_eps": "attention.layer_norm_epsilon",
+    "norm_epsilon": "attention.layer_norm_epsilon",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+NUMBERS = {
+    "logit_scale": "logit_scale",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+    "logits_scaling": "logit_scale",
+}
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
 BLOCKS = {
@@ -120,7 +143,9 @@ def stored_name(name: str, family: str) -> str | None:
     stem, suffix = name.rsplit(".", 1)
     stem = re.sub(r"^(gpt_neox|transformer)\.", "model.", stem)
     layer, _, part = re.sub(r"^model\.(layers|h)\.", "", stem).partition(".")
-    names = {**NAMES, **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2") else {})}
+    names = {**NAMES, **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2", "olmo3", "seed_oss") else {})}
+    if family == "glm4":
+        names |= GLM4_NORMS
     return f"{names[stem]}.{suffix}" if stem in names else f"blk.{layer}.{names[part]}.{suffix}"
 
 
@@ -128,10 +153,10 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
     """What the converter makes of a tensor's values."""
     part = stored.split(".")[-2]
     match config["model_type"]:
-        case "llama" | "mistral" | "smollm3":
+        case "llama" | "mistral" | "smollm3" | "granite" | "arcee":
             heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
             return interleave(tensor, heads.get(part))
-        case "gemma2" | "gemma3_text" if part.endswith("norm"):
+        case "gemma" | "gemma2" | "gemma3_text" if part.endswith("norm"):
             return tensor.float() + 1
         case "gpt2" if tensor.dim() == 2 and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
             return tensor.T.contiguous()
@@ -172,13 +197,9 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
         **({} if head_dim * heads == config["hidden_size"] else dict.fromkeys(KEY_AND_VALUE, head_dim)),
         **({"rope.freq_base_swa": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}),
         **({"attention.sliding_window": window} if window and config["model_type"] != "qwen2" else {}),
-        **(
-            {"attention.layer_norm_epsilon": config["layer_norm_eps"]}
-            if "layer_norm_eps" in config
-            else {"attention.layer_norm_rms_epsilon": config["rms_norm_eps"]}
-        ),
+        **{new: config[old] for old, new in EPSILONS.items() if old in config},
         **{key: config[key] for key in ("use_parallel_residual",) if key in config},
-        **{new: config[old] for old, new in CAPS.items() if config.get(old) is not None},
+        **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},
         **rope_metadata(rope),
     }
 

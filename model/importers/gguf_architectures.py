@@ -1,4 +1,4 @@
-"""The architectures that GGUF files name: what their tensors hold, and what their metadata says in config.json's words.
+"""The architectures that GGUF files name, and what their tensors hold.
 
 Names and keys: github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py, as its loader reads them
 (src/models/).
@@ -9,11 +9,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
+from tokenglass.model.importers.gguf_readers import (
+    Config,
+    read_arcee,
+    read_cohere2,
+    read_ernie4_5,
+    read_gemma,
+    read_gemma2,
+    read_gemma3,
+    read_glm4,
+    read_gpt2,
+    read_gpt_neox,
+    read_granite,
+    read_llama,
+    read_olmo2,
+    read_phi,
+    read_phi3,
+    read_qwen2,
+    read_seed_oss,
+    read_smollm3,
+    read_stablelm,
+    read_starcoder2,
+)
 
 BLOCK = re.compile(r"blk\.(\d{1,4})\.(\w+)\.(weight|bias)")
 OUTSIDE = {
@@ -43,8 +64,6 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 FUSED_UP = {"ffn_up": ("mlp.gate_proj", "mlp.up_proj")}
 GEMMA_PARTS = {"ffn_norm": ("pre_feedforward_layernorm",)}
-
-Config = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,111 +96,6 @@ class Architecture:
         return config.num_heads if match[2] == "attn_q" else config.num_kv_heads
 
 
-def read_llama(f: Fields, config: Config) -> Config:
-    """Mistral's files name this architecture too; theirs may have a window."""
-    window = f.get("attention.sliding_window")
-    if not window:
-        return config
-    return {**config, "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
-
-
-def read_qwen2(f: Fields, config: Config) -> Config:  # noqa: ARG001  (all readers take both)
-    return without(config, "attention_bias")  # which it always has
-
-
-def read_smollm3(f: Fields, config: Config) -> Config:
-    return {**read_llama(f, config), "no_rope_layer_interval": 4}
-
-
-def read_gemma2(f: Fields, config: Config) -> Config:
-    return {
-        **gemma(config, largest=46),
-        "sliding_window": f.integer("attention.sliding_window", 4096),
-        "layer_types": layer_types(f, config["num_hidden_layers"], 2),
-        "attn_logit_softcapping": f.number("attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": f.number("final_logit_softcapping", 30.0),
-    }
-
-
-def read_gemma3(f: Fields, config: Config) -> Config:
-    count, window = config["num_hidden_layers"], f.get("attention.sliding_window")
-    return {
-        **gemma(config, largest=62),
-        "sliding_window": window or 4096,
-        "layer_types": layer_types(f, count, 6) if window else ["full_attention"] * count,
-        "rope_local_base_freq": f.number("rope.freq_base_swa", 1e4),
-        "final_logit_softcapping": f.number_or_none("final_logit_softcapping"),
-    }
-
-
-def gemma(config: Config, *, largest: int) -> Config:
-    """What the Gemma generations share. The largest models, known by their layers, scale by hidden size and heads."""
-    scalar = config["head_dim"]
-    if config["num_hidden_layers"] == largest:
-        scalar = config["hidden_size"] // config["num_attention_heads"]
-    own = {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": scalar}
-    return {**without(config, "hidden_act"), **own}
-
-
-def read_phi3(f: Fields, config: Config) -> Config:
-    """The window counts where the file has one, though llama.cpp does not look at it."""
-    trained = f.integer("rope.scaling.original_context_length", config["max_position_embeddings"])
-    return {
-        **partial(config, "partial_rotary_factor"),
-        "original_max_position_embeddings": trained,
-        "sliding_window": f.get("attention.sliding_window") or None,
-    }
-
-
-GPT2_LACKS = (
-    *("rope_theta", "rope_scaling", "rope_dimensions", "num_key_value_heads", "head_dim"),
-    *("hidden_act", "attention_bias", "mlp_bias"),
-)
-
-
-def read_gpt2(f: Fields, config: Config) -> Config:
-    names = {
-        "hidden_size": "n_embd",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "intermediate_size": "n_inner",
-        "max_position_embeddings": "n_positions",
-    }
-    kept = {names.get(key, key): value for key, value in without(config, *GPT2_LACKS).items()}
-    eps = f.number("attention.layer_norm_epsilon")
-    return {**kept, "activation_function": "gelu_new", "layer_norm_epsilon": eps}
-
-
-def read_gpt_neox(f: Fields, config: Config) -> Config:
-    return {
-        **partial(without(config, "mlp_bias"), "rotary_pct"),
-        "rotary_emb_base": config["rope_theta"],
-        "hidden_act": "gelu",
-        "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
-        "use_parallel_residual": f.boolean("use_parallel_residual", True),
-    }
-
-
-def without(config: Config, *keys: str) -> Config:
-    return {key: value for key, value in config.items() if key not in keys}
-
-
-def partial(config: Config, key: str) -> Config:
-    """The share of a head that rotates, under the name that the family has for it."""
-    return {**config, key: config["rope_dimensions"] / config["head_dim"], "rope_dimensions": config["head_dim"]}
-
-
-def layer_types(f: Fields, count: int, period: int) -> list[str]:
-    """Which layers have the window: the file's own list or period, or else all but every `period`-th."""
-    pattern = f.get("attention.sliding_window_pattern")
-    if not isinstance(pattern, tuple):
-        every = f.integer("attention.sliding_window_pattern", period)
-        pattern = [(layer + 1) % every != 0 for layer in range(count)] if every > 0 else []
-    if len(pattern) != count:
-        raise f.wrong("attention.sliding_window_pattern", f"a period or a list of {count}")
-    return ["sliding_attention" if slides else "full_attention" for slides in pattern]
-
-
 Q_AND_K = frozenset({"attn_q", "attn_k"})
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture("llama", "LlamaForCausalLM", read_llama, interleaved=Q_AND_K),
@@ -189,8 +103,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM"),
     "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", read_gemma2, GEMMA_PARTS, norm_offset=1.0),
     "gemma3": Architecture("gemma3_text", "Gemma3ForCausalLM", read_gemma3, GEMMA_PARTS, norm_offset=1.0),
+    "gemma": Architecture("gemma", "GemmaForCausalLM", read_gemma, norm_offset=1.0),
+    "granite": Architecture("granite", "GraniteForCausalLM", read_granite, interleaved=Q_AND_K),
+    "arcee": Architecture("arcee", "ArceeForCausalLM", read_arcee, interleaved=Q_AND_K),
+    "seed_oss": Architecture("seed_oss", "SeedOssForCausalLM", read_seed_oss),
     "phi3": Architecture("phi3", "Phi3ForCausalLM", read_phi3, FUSED_UP),
-    "olmo2": Architecture("olmo2", "Olmo2ForCausalLM"),
+    "olmo2": Architecture("olmo2", "Olmo2ForCausalLM", read_olmo2),
+    "cohere2": Architecture("cohere2", "Cohere2ForCausalLM", read_cohere2),
+    "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", read_ernie4_5),
+    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}),
+    "starcoder2": Architecture("starcoder2", "Starcoder2ForCausalLM", read_starcoder2),
+    "stablelm": Architecture("stablelm", "StableLmForCausalLM", read_stablelm),
+    "phi2": Architecture("phi", "PhiForCausalLM", read_phi),
     "smollm3": Architecture("smollm3", "SmolLM3ForCausalLM", read_smollm3, interleaved=Q_AND_K),
     "gpt2": Architecture("gpt2", "GPT2LMHeadModel", read_gpt2),
     "gptneox": Architecture("gpt_neox", "GPTNeoXForCausalLM", read_gpt_neox),

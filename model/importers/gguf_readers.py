@@ -1,0 +1,197 @@
+"""What each architecture's GGUF metadata says in config.json's words, beside what all have in common.
+
+Each reader takes the architecture's own keys and that common config. Keys as llama.cpp's loader reads them
+(github.com/ggml-org/llama.cpp/blob/master/src/models).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenglass.model.config.fields import Fields
+
+Config = dict[str, Any]
+
+
+def read_llama(f: Fields, config: Config) -> Config:
+    """Mistral's files name this architecture too; theirs may have a window."""
+    window = f.get("attention.sliding_window")
+    if not window:
+        return config
+    return {**config, "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
+
+
+def read_qwen2(f: Fields, config: Config) -> Config:  # noqa: ARG001  (all readers take both)
+    return without(config, "attention_bias")  # which it always has
+
+
+def read_smollm3(f: Fields, config: Config) -> Config:
+    return {**read_llama(f, config), "no_rope_layer_interval": 4}
+
+
+def read_granite(f: Fields, config: Config) -> Config:
+    return {
+        **config,
+        "embedding_multiplier": f.number("embedding_scale", 1.0),
+        "residual_multiplier": f.number("residual_scale", 1.0),
+        "attention_multiplier": f.number("attention.scale", 1 / config["head_dim"] ** 0.5),
+        "logits_scaling": f.number("logit_scale", 1.0),
+    }
+
+
+def read_arcee(f: Fields, config: Config) -> Config:  # noqa: ARG001  (all readers take both)
+    return {**config, "hidden_act": "relu2"}
+
+
+def read_seed_oss(f: Fields, config: Config) -> Config:  # noqa: ARG001
+    return {**config, "attention_out_bias": False}
+
+
+def read_olmo2(f: Fields, config: Config) -> Config:
+    """With a window it is Olmo 3, which scales the rope of the other layers alone."""
+    window = f.get("attention.sliding_window")
+    if not window:
+        return config
+    plain = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    return {
+        **without(config, "rope_scaling"),
+        "model_type": "olmo3",
+        "architectures": ["Olmo3ForCausalLM"],
+        "sliding_window": window,
+        "layer_types": layer_types(f, config["num_hidden_layers"], 4),
+        "rope_parameters": {
+            "full_attention": {**plain, **(config["rope_scaling"] or {})},
+            "sliding_attention": {**plain, "rope_theta": f.number("rope.freq_base_swa", config["rope_theta"])},
+        },
+    }
+
+
+def read_cohere2(f: Fields, config: Config) -> Config:
+    return {
+        **config,
+        "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
+        "logit_scale": f.number("logit_scale", 1.0),
+        "sliding_window": f.integer("attention.sliding_window"),
+        "layer_types": layer_types(f, config["num_hidden_layers"], 4),
+    }
+
+
+def read_ernie4_5(f: Fields, config: Config) -> Config:  # noqa: ARG001
+    return {**without(config, "attention_bias", "mlp_bias"), "use_bias": config["attention_bias"]}
+
+
+def read_glm4(f: Fields, config: Config) -> Config:  # noqa: ARG001
+    return partial(config, "partial_rotary_factor")
+
+
+def read_starcoder2(f: Fields, config: Config) -> Config:
+    own = {"hidden_act": "gelu_pytorch_tanh", "norm_epsilon": f.number("attention.layer_norm_epsilon")}
+    kept = without(config, "attention_bias", "mlp_bias")
+    return {**kept, **own, "use_bias": config["attention_bias"], "sliding_window": f.get("attention.sliding_window")}
+
+
+def read_stablelm(f: Fields, config: Config) -> Config:
+    return {
+        **partial(without(config, "attention_bias"), "partial_rotary_factor"),
+        "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
+        "use_qkv_bias": config["attention_bias"],
+        "use_parallel_residual": f.boolean("use_parallel_residual", True),
+    }
+
+
+def read_phi(f: Fields, config: Config) -> Config:
+    own = {"hidden_act": "gelu_new", "layer_norm_eps": f.number("attention.layer_norm_epsilon")}
+    return {**partial(without(config, "attention_bias", "mlp_bias"), "partial_rotary_factor"), **own}
+
+
+def read_gemma(f: Fields, config: Config) -> Config:  # noqa: ARG001
+    return {**config, "hidden_act": "gelu_pytorch_tanh"}
+
+
+def read_gemma2(f: Fields, config: Config) -> Config:
+    return {
+        **gemma(config, largest=46),
+        "sliding_window": f.integer("attention.sliding_window", 4096),
+        "layer_types": layer_types(f, config["num_hidden_layers"], 2),
+        "attn_logit_softcapping": f.number("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": f.number("final_logit_softcapping", 30.0),
+    }
+
+
+def read_gemma3(f: Fields, config: Config) -> Config:
+    count, window = config["num_hidden_layers"], f.get("attention.sliding_window")
+    return {
+        **gemma(config, largest=62),
+        "sliding_window": window or 4096,
+        "layer_types": layer_types(f, count, 6) if window else ["full_attention"] * count,
+        "rope_local_base_freq": f.number("rope.freq_base_swa", 1e4),
+        "final_logit_softcapping": f.number_or_none("final_logit_softcapping"),
+    }
+
+
+def gemma(config: Config, *, largest: int) -> Config:
+    """What the Gemma generations share. The largest models, known by their layers, scale by hidden size and heads."""
+    scalar = config["head_dim"]
+    if config["num_hidden_layers"] == largest:
+        scalar = config["hidden_size"] // config["num_attention_heads"]
+    own = {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": scalar}
+    return {**without(config, "hidden_act"), **own}
+
+
+def read_phi3(f: Fields, config: Config) -> Config:
+    """The window counts where the file has one, though llama.cpp does not look at it."""
+    trained = f.integer("rope.scaling.original_context_length", config["max_position_embeddings"])
+    return {
+        **partial(config, "partial_rotary_factor"),
+        "original_max_position_embeddings": trained,
+        "sliding_window": f.get("attention.sliding_window") or None,
+    }
+
+
+GPT2_LACKS = (
+    *("rope_theta", "rope_scaling", "rope_dimensions", "num_key_value_heads", "head_dim"),
+    *("hidden_act", "attention_bias", "mlp_bias"),
+)
+
+
+def read_gpt2(f: Fields, config: Config) -> Config:
+    names = {
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "intermediate_size": "n_inner",
+        "max_position_embeddings": "n_positions",
+    }
+    kept = {names.get(key, key): value for key, value in without(config, *GPT2_LACKS).items()}
+    eps = f.number("attention.layer_norm_epsilon")
+    return {**kept, "activation_function": "gelu_new", "layer_norm_epsilon": eps}
+
+
+def read_gpt_neox(f: Fields, config: Config) -> Config:
+    return {
+        **partial(without(config, "mlp_bias"), "rotary_pct"),
+        "rotary_emb_base": config["rope_theta"],
+        "hidden_act": "gelu",
+        "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
+        "use_parallel_residual": f.boolean("use_parallel_residual", True),
+    }
+
+
+def without(config: Config, *keys: str) -> Config:
+    return {key: value for key, value in config.items() if key not in keys}
+
+
+def partial(config: Config, key: str) -> Config:
+    """The share of a head that rotates, under the name that the family has for it."""
+    return {**config, key: config["rope_dimensions"] / config["head_dim"], "rope_dimensions": config["head_dim"]}
+
+
+def layer_types(f: Fields, count: int, period: int) -> list[str]:
+    """Which layers have the window: the file's own list or period, or else all but every `period`-th."""
+    pattern = f.get("attention.sliding_window_pattern")
+    if not isinstance(pattern, tuple):
+        every = f.integer("attention.sliding_window_pattern", period)
+        pattern = [(layer + 1) % every != 0 for layer in range(count)] if every > 0 else []
+    if len(pattern) != count:
+        raise f.wrong("attention.sliding_window_pattern", f"a period or a list of {count}")
+    return ["sliding_attention" if slides else "full_attention" for slides in pattern]
