@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import threading
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from tokenglass.model.errors import ParameterError, ServerError
 from tokenglass.model.importers.responses import ReportedToken
 from tokenglass.model.records.steps import Choice, Finish, Record, Step
 from tokenglass.model.runs.schema import trace_schema
-from tokenglass.model.runs.trace import from_line
+from tokenglass.model.runs.trace import from_line, to_line
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sources.server.address import Address
 from tokenglass.model.sources.server.client import Client, find_key
@@ -398,3 +399,42 @@ def test_a_given_text_is_scored_from_an_echo(tmp_path: Path) -> None:
         with serve(SERVERS[name]()) as stand_in:
             for command in (("score", str(tmp_path / "text")), ("choose", "-p", "x", "a", "b")):
                 assert_one_line_error(tokenglass(*command, "-m", stand_in.address), 2, "vLLM, SGLang and llama.cpp")
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_mutated_streams_are_records_or_one_clear_line(name: str) -> None:
+    """Wrong types, missing fields and odd numbers anywhere: whatever has come is ended by a Finish."""
+    chance = random.Random(7)
+    values: tuple[Any, ...] = (None, "", "x", -1, 10**400, 1e308, True, [], {}, [[]], float("nan"), "\x1b[2J")
+
+    def mutate(value: Any) -> Any:
+        if chance.random() < 0.04:
+            return chance.choice(values)
+        if isinstance(value, dict):
+            return {key: mutate(each) for key, each in value.items() if chance.random() > 0.02}
+        return [mutate(each) for each in value] if isinstance(value, list) else value
+
+    stream, path, kind = {
+        "openai": (responses.COMPLETION_STREAM, "/v1/completions", events),
+        "vllm": (responses.VLLM_STREAM, "/v1/completions", events),
+        "sglang": (responses.COMPLETION_STREAM, "/v1/completions", events),
+        "ollama": (responses.OLLAMA_STREAM, "/api/generate", ndjson),
+    }[name]
+    with serve(SERVERS[name]()) as stand_in:
+        client = Client(Address.parse(stand_in.address))
+        source = ServerSource(probe(client), "x")
+        said: list[str] = []
+        for _ in range(100):
+            stand_in.replies[path] = kind([mutate(chunk) for chunk in stream])
+            records: list[Record] = []
+            try:
+                for record in source.records(Request((-1,), 1, RAW, max_new_tokens=10), threading.Event()):
+                    records.append(record)
+            except ServerError as error:
+                said.append(str(error))
+            assert isinstance(records[-1], Finish)
+            for record in records:
+                assert to_line(from_line(to_line(record))) == to_line(record)
+        client.close()
+    assert 0 < len(said) < 100
+    assert all(words.isprintable() for words in said)
