@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.recorder import Recorder, record
 from tokenglass.model.decoding.request import Request
@@ -27,6 +29,7 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Block, Choice, Phase, Record, Step
+from tokenglass.model.sampling.raw import MeasureRows
 
 
 def decode_parallel(job: Job, parameters: ParallelParameters) -> Iterator[Record]:
@@ -62,7 +65,7 @@ def decode_parallel(job: Job, parameters: ParallelParameters) -> Iterator[Record
             if cache is not None:
                 cache.truncate(0, length - 1)
             try:
-                choices = block.reveal(sequence, logits[0], parameters, request, mask_id)
+                choices = block.reveal(sequence, logits[0], engine.measure_rows, parameters, request, mask_id)
             except NothingPossible:
                 sequence.reason = "constraint"
                 return
@@ -116,23 +119,32 @@ class OpenBlock:
         return [mask_id if choice is None or choice.token_id is None else choice.token_id for choice in self.choices]
 
     def reveal(
-        self, sequence: Sequence, logits: Logits, parameters: ParallelParameters, request: Request, mask_id: int
+        self,
+        sequence: Sequence,
+        logits: Logits,
+        measure_rows: MeasureRows,
+        parameters: ParallelParameters,
+        request: Request,
+        mask_id: int,
     ) -> tuple[Choice, ...]:
         """Reveal some places by their logits (places, vocab); a choice for each that was hidden.
 
         An end token ends the block at its place. Raises EngineError, NothingPossible.
         """
-        raws = {place: sequence.raw(logits[place]) for place in self.hidden}
+        hidden = self.hidden
+        rows = logits[hidden]
+        certainty = measure_rows(rows, rows.argmax(1))
         peaks, entropies = [0.0] * len(logits), [0.0] * len(logits)  # of places that are revealed nobody asks
-        for place, raw in raws.items():
-            peaks[place], entropies[place] = raw.highest, raw.entropy
-        picked = parameters.pick(self.hidden, peaks, entropies, self.passes)
+        numbers = zip(hidden, np.exp(certainty.logprobs).tolist(), certainty.entropies.tolist(), strict=True)
+        for place, peak, entropy in numbers:
+            peaks[place], entropies[place] = peak, entropy
+        picked = parameters.pick(hidden, peaks, entropies, self.passes)
         self.passes += 1
         choices = []
-        for place in self.hidden:
+        for place in hidden:
             choice = masked_choice(self.start + place, entropies[place])
             if place in picked:
-                found = sequence.choose(raws[place], ahead=self.token_ids(mask_id)[:place])
+                found = sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
                 choice = self.choices[place] = replace(found, status="revealed")
             choices.append(choice)
             if choice.token_id in request.eos_token_ids:
