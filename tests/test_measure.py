@@ -63,3 +63,15 @@ def test_wider_and_scattered_logits_are_measured_too() -> None:
     logits = np.random.default_rng(1).normal(size=400)
     assert Measure(compiled())(logits, 5).mass == Raw.of(logits, 5).mass
     assert Measure(compiled())(logits.astype(np.float32)[::2], 5).mass == Raw.of(logits.astype(np.float32)[::2], 5).mass
+
+
+@settings(max_examples=200)
+@given(
+    logits=logits().filter(lambda made: math.isfinite(made.max())), temperature=st.floats(5e-324, 1e300) | st.just(0.8)
+)
+def test_the_mass_at_a_temperature_is_that_of_numpy(logits: np.ndarray, temperature: float) -> None:
+    made, expected = Measure(compiled())(logits, 5), Raw.of(logits, 5)
+    with np.errstate(over="ignore"):
+        exact = math.fsum(np.exp(made.below() / temperature))
+    assert made.mass_at(temperature) == pytest.approx(exact, rel=1e-14)
+    assert expected.mass_at(temperature) == pytest.approx(exact, rel=1e-14)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from ctypes import POINTER, c_int64, c_void_p
+from collections.abc import Callable
+from ctypes import POINTER, c_double, c_int64, c_void_p
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +20,16 @@ MAX_WANTED = 4096  # tokens that are found for a flat distribution
 SUMS = np.dtype(Measurement)
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredRaw(Raw):
+    """A raw distribution that the kernels measure again at another temperature."""
+
+    sum_mass: Callable[[int, int, float, float], float]
+
+    def mass_at(self, temperature: float) -> float:
+        return self.sum_mass(self.logits.ctypes.data, len(self.logits), self.peak, temperature)
+
+
 class Measure:
     """Does what `Raw.of` does, in one call that starts no threads."""
 
@@ -25,6 +37,8 @@ class Measure:
         self._measure = library.tokenglass_measure
         self._measure.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, POINTER(Measurement)]
         self._measure.restype = None
+        self._sum_mass = library.tokenglass_mass_at
+        self._sum_mass.argtypes, self._sum_mass.restype = [c_void_p, c_int64, c_double, c_double], c_double
 
     def __call__(self, logits: Logits, count: int) -> Raw:
         """Raises what `Raw.of` raises."""
@@ -42,7 +56,8 @@ class Measure:
                 break
             room = size
         head = Head(token_ids[: measurement.count], values[: measurement.count], bool(measurement.complete))
-        return Raw(logits, measurement.peak, measurement.mass, measurement.weighted, head)
+        sums = measurement.peak, measurement.mass, measurement.weighted
+        return MeasuredRaw(logits, *sums, head, self._sum_mass)
 
 
 class MeasureRows:

@@ -48,6 +48,11 @@ class Raw:
         """Over the whole vocabulary, in bits (Shannon 1948)."""
         return (math.log(self.mass) - self.weighted / self.mass) / math.log(2)
 
+    def mass_at(self, temperature: float) -> float:
+        """Sum of exp((logit - peak) / temperature)."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.below() / temperature).sum())
+
     def below(self) -> Floats:
         """How far each logit lies from the highest (vocab,), in memory of its own."""
         return below_peak(self.logits, self.peak)

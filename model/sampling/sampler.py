@@ -182,11 +182,17 @@ def draw_token(scores: Scores, draw: float) -> int:
         probs = scores.probs
         place = int(probs.cumsum().searchsorted(draw, side="right"))
         is_sure = place < len(probs) and (scores.is_complete or probs[place] > probs[-1])
-        if is_sure and np.count_nonzero(probs == probs[place]) == 1:
+        if is_sure and not has_tie(probs, place):
             return int(scores.token_ids[place])
         if is_sure or scores.is_complete:
             return int(inverse_cdf(scores.token_ids, probs, draw))
         scores.widen()
+
+
+def has_tie(probs: Floats, place: int) -> bool:
+    """Whether another of these sorted probabilities is the same."""
+    prob = probs[place]
+    return bool((place > 0 and probs[place - 1] == prob) or (place + 1 < len(probs) and probs[place + 1] == prob))
 
 
 def inverse_cdf(token_ids: Ints, probs: Floats, draws: float | Floats) -> Ints:

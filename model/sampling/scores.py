@@ -75,7 +75,8 @@ class Scores:
     @property
     def head(self) -> Head:
         """The most probable tokens, in order."""
-        self._settle()
+        if self._touched:
+            self._settle()
         return self._head
 
     @property
@@ -131,6 +132,8 @@ class Scores:
         head, peak = self.head, self.peak
         if self._mass is None and head.is_complete:
             self._mass = float(self.weights.sum())
+        elif self._mass is None and self._raw is not None and self._pending is not None:
+            self._mass = self._raw.mass_at(self._pending[1])  # the raw peak is 0, and nothing is subtracted
         elif self._mass is None:
             self._mass = float(np.exp(self.whole - peak if peak else self.whole).sum())
         return self._mass
@@ -206,6 +209,8 @@ class Scores:
         """Say of watched tokens that a division will leave them no probability. They keep their scores, so that what
         comes after sees the same deviation however low the divisor is."""
         watched, peak = self.watched, self.peak
+        if not len(watched) or (self._raw is not None and self.values[len(watched) - 1] - peak >= UNDERFLOW * divisor):
+            return  # the least of them keeps its probability
         before = self.values[: len(watched)] if self._raw is not None else self._values_of(watched)
         is_lost = (before - peak < UNDERFLOW * divisor) & (before > -math.inf)
         if is_lost.any():

@@ -178,6 +178,15 @@ static Measurement sums_of(const float *logits, long size) {
     return sums;
 }
 
+// The sum of e**((logit - peak) / temperature) over logits (size,).
+double tokenglass_mass_at(const float *logits, int64_t size, double peak, double temperature) {
+    dvec mass = {0};
+    double sum = 0;
+    for (long i = 0; i < size; i += DOUBLES) mass += exp_of_double((load_doubles(logits + i, size - i) - peak) / temperature);
+    UNROLL for (int d = 0; d < DOUBLES; d++) sum += mass[d];
+    return sum;
+}
+
 // The most probable tokens of logits (size,) in order: at least `wanted` where as many are possible, and more where those
 // hold too little of the mass. `ids` and `below` take twice `room`, and mean nothing where there are more than `room`.
 // `below` tells how far each lies under the peak; a token that is not told lies lower than all of these.
