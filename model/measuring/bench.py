@@ -159,7 +159,7 @@ def prefill_seconds(engine: Engine, prompt: Ids) -> float:
 
 def most_probable(logits: list[Logits]) -> Ids:
     """Logits of each row (1, vocab) to token ids (rows, 1)."""
-    return np.stack(logits).argmax(-1)
+    return np.array([row.argmax(-1) for row in logits])
 
 
 def prompt_of(vocab_size: int, rows: int, length: int) -> Ids:

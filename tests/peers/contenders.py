@@ -1,4 +1,4 @@
-"""What is compared: this program, transformers and llama.cpp, each generating greedily in a process of its own.
+"""What is compared: this program, transformers, llama.cpp and ik_llama.cpp, each a process that generates greedily.
 
 A contender that waits takes no processor time, so that runs can be interleaved. Every rate leaves out the first token,
 which belongs to the prefill.
@@ -6,8 +6,10 @@ which belongs to the prefill.
 
 from __future__ import annotations
 
+import argparse
 import math
 import multiprocessing
+import os
 import statistics
 import threading
 import time
@@ -22,6 +24,16 @@ from tokenglass.model.decoding.job import Job
 from tokenglass.model.text.tokenizer import Tokenizer
 
 TYPES = ("F32", "BF16", "Q8_0", "Q4_0")  # llama.cpp's names of float32, bfloat16, int8 and int4
+# What keeps this program and torch to AVX2; the builds of both llama.cpp use no more anyway.
+LEVELS = {
+    "best": {},
+    "v3": {
+        "TOKENGLASS_MARCH": "x86-64-v3",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+}
 PASSAGE = "Once upon a time there was a little fox who lived in the forest with her mother and nine brothers. "
 
 
@@ -216,7 +228,32 @@ class LlamaCppServer:
         return written / (time.perf_counter() - started)
 
 
-MAKERS = {"tokenglass": Ours, "transformers": Transformers, "llama.cpp": LlamaCppServer}
+class IkLlamaCppGenerator:
+    """ik_llama.cpp in this process. It reads the prompt anew before it decodes, which is not timed."""
+
+    def __init__(self, contender: Contender):
+        from gguf_files import bits_per_weight  # noqa: PLC0415
+        from ik_llama import IkLlamaCpp  # noqa: PLC0415
+
+        self.bits = bits_per_weight(contender.source)
+        self.model = IkLlamaCpp(contender.source, context=2048, threads=contender.threads)
+
+    def decode(self, prompt: Sequence[int], tokens: int) -> tuple[float, list[int]]:
+        ids, times = self.model.complete(prompt, tokens)
+        return (tokens - 1) / (times[-1] - times[1]), ids
+
+    def prefill(self, prompt: Sequence[int]) -> float:
+        _, times = self.model.complete(prompt, 1)
+        return len(prompt) / (times[1] - times[0])
+
+
+MAKERS = {
+    "tokenglass": Ours,
+    "transformers": Transformers,
+    "llama.cpp": LlamaCppServer,
+    "ik_llama.cpp": IkLlamaCppGenerator,
+}
+GGUF_READERS = ("llama.cpp", "ik_llama.cpp")
 
 
 class Arena:
@@ -271,6 +308,21 @@ def prompt_of(folder: Path, length: int) -> list[int]:
     return list(ids[:length])
 
 
+def common_options(about: str) -> argparse.ArgumentParser:
+    """A parser of the options that every comparison has."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a model's name or checkpoint folder; absent, the bundled model")
+    parser.add_argument("--level", choices=list(LEVELS), default="best", help="v3: AVX2 and nothing newer")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def use_level(level: str) -> None:
+    """For the processes that are started from now on."""
+    os.environ.update(LEVELS[level])
+
+
 def median_and_range(rates: Sequence[float]) -> str:
     return f"{statistics.median(rates):8,.1f} tok/s   ({min(rates):,.1f} to {max(rates):,.1f})"
 
@@ -280,11 +332,14 @@ def contenders(
 ) -> list[Contender]:
     """Everybody on this model: float32, bfloat16, int8 and int4, and what comes nearest to each.
 
-    transformers has no 8 or 4 bits on a CPU without further packages. llama.cpp runs where there are GGUF files.
+    transformers has no 8 or 4 bits on a CPU without further packages. Both llama.cpp run where there are GGUF files.
     """
     folder = resolve(model)
     found = [Contender("tokenglass", weights, folder, threads) for weights in ("float32", "bfloat16", "int8", "int4")]
     found += [Contender("transformers", weights, folder, threads) for weights in ("float32", "bfloat16")]
     if gguf_folder is not None:
-        found += [Contender("llama.cpp", name, gguf_folder / f"{name}.gguf", threads, slots) for name in TYPES]
+        files = {name: gguf_folder / f"{name}.gguf" for name in TYPES}
+        found += [
+            Contender(reader, name, file, threads, slots) for reader in GGUF_READERS for name, file in files.items()
+        ]
     return [contender for contender in found if contender.who in who]

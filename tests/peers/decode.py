@@ -1,6 +1,7 @@
-"""Decode speed beside transformers and llama.cpp: same weights, same prompt, same number of tokens, greedy.
+"""Decode speed beside transformers, llama.cpp and ik_llama.cpp: same weights, prompt and number of tokens, greedy.
 
-    python tests/peers/decode.py [MODEL] [--gguf DIR] [--contexts 128 1024] [--tokens 128] [--runs 5] [--threads 2]
+    python tests/peers/decode.py [MODEL] [--gguf DIR] [--contexts 128 1024] [--tokens 128] [--level v3]
+                                  [--runs 5] [--threads 2]
 
 DIR is what gguf_files.py made of the model's own GGUF file; without it llama.cpp sits out. Each contender has a process
 of its own; they run in turn, with the prompt in the cache already. Medians, their ratios, and bits per weight.
@@ -8,12 +9,21 @@ of its own; they run in turn, with the prompt in the cache already. Medians, the
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
 
-from contenders import MAKERS, Arena, Contender, contenders, median_and_range, prompt_of
+from contenders import (
+    GGUF_READERS,
+    MAKERS,
+    Arena,
+    Contender,
+    common_options,
+    contenders,
+    median_and_range,
+    prompt_of,
+    use_level,
+)
 
 from tokenglass.model.checkpoint.store import resolve
 
@@ -21,17 +31,15 @@ RIVALS = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="a model's name or checkpoint folder; absent, the bundled model")
+    parser = common_options(__doc__)
     parser.add_argument("--gguf", type=Path, help="the folder that gguf_files.py wrote")
     parser.add_argument("--contexts", type=int, nargs="+", default=[128, 1024], help="prompt tokens in the cache")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--who", nargs="+", default=list(MAKERS), choices=list(MAKERS))
     parser.add_argument("--weights", nargs="+", default=list(RIVALS), choices=list(RIVALS))
     parser.add_argument("--json", type=Path, help="also write every rate to this file")
     options = parser.parse_args()
+    use_level(options.level)
     wanted = {*options.weights, *(RIVALS[weights] for weights in options.weights)}
     everybody = contenders(options.model, options.gguf, options.threads, options.who)
     everybody = [contender for contender in everybody if contender.weights in wanted]
@@ -42,7 +50,10 @@ def main() -> None:
         rates = {name: [rate for rate, _ in answered] for name, answered in answers.items()}
         texts = {name: answered[0][1] for name, answered in answers.items()}
         kept[context] = rates
-        print(f"\n{options.tokens} tokens behind {context:,}, {options.threads} threads, {options.runs} runs each")
+        print(
+            f"\n{options.tokens} tokens behind {context:,}, level {options.level}, {options.threads} threads, "
+            f"{options.runs} runs each"
+        )
         tell(everybody, arena.bits, rates)
         if {"tokenglass float32", "transformers float32"} <= set(texts):
             alike = texts["tokenglass float32"] == texts["transformers float32"]
@@ -58,7 +69,10 @@ def tell(everybody: list[Contender], bits: dict[str, float], rates: dict[str, li
     for contender in everybody:
         ratios = [
             f"{medians[contender.name] / medians[rival]:.2f} x {rival}"
-            for rival in (f"llama.cpp {RIVALS.get(contender.weights)}", "transformers float32")
+            for rival in (
+                *(f"{reader} {RIVALS.get(contender.weights)}" for reader in GGUF_READERS),
+                "transformers float32",
+            )
             if contender.who == "tokenglass" and rival in medians
         ]
         told = median_and_range(rates[contender.name])

@@ -18,6 +18,8 @@ from decode import RIVALS, tell
 
 from tokenglass.model.checkpoint.store import resolve
 
+BATCHING = [who for who, maker in MAKERS.items() if hasattr(maker, "many")]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--who", nargs="+", default=list(MAKERS), choices=list(MAKERS))
+    parser.add_argument("--who", nargs="+", default=BATCHING, choices=BATCHING)
     parser.add_argument("--weights", nargs="+", default=list(RIVALS), choices=list(RIVALS))
     options = parser.parse_args()
     who = ["tokenglass"] if options.shared else options.who
