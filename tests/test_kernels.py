@@ -167,7 +167,7 @@ def test_a_norm_is_that_of_torch(kind: str, size: int, count: int, seed: int, ad
 
 
 @pytest.mark.parametrize("gated", [True, False])
-@pytest.mark.parametrize("name", [activation.name.lower() for activation in Activation if activation])
+@pytest.mark.parametrize("name", ACTIVATIONS)
 @settings(max_examples=15)
 @given(size=SIZES, wide=SIZES, count=COUNTS, seed=SEEDS)
 def test_a_feed_forward_is_that_of_torch(name: str, gated: bool, size: int, wide: int, count: int, seed: int) -> None:
@@ -181,7 +181,8 @@ def test_a_feed_forward_is_that_of_torch(name: str, gated: bool, size: int, wide
     ]
     inner = ACTIVATIONS[name](projections[0](x)) * (projections[1](x) if gated else 1)
     actual = bench.run(x, *operations, wide=wide)
-    torch.testing.assert_close(actual, x + down(inner), rtol=1e-4, atol=5e-4)
+    largest = float((inner.abs() @ down.weight.abs().T).max())
+    torch.testing.assert_close(actual, x + down(inner), rtol=1e-4, atol=max(5e-4, 1e-5 * largest))
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh", "relu"])
