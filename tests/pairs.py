@@ -10,7 +10,8 @@ import torch
 from test_families import CASES, save
 
 from tokenglass.model.checkpoint.store import bundled_folder
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 
 
 def load_pair(name: str, folder: Path) -> tuple[Any, LoadedModel]:

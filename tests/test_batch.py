@@ -24,7 +24,8 @@ from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence as Text
 from tokenglass.model.errors import EngineError, TokenglassError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record, Step
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters

@@ -24,7 +24,8 @@ from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.run_totals import RunTotals
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Record, Step
 from tokenglass.model.runs.trace import from_line, to_line
 from tokenglass.model.sampling.constraints import Constraint

@@ -27,7 +27,8 @@ from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import NO_TOKEN, KVCache, common_prefix
 from tokenglass.model.engine.cache_file import load_row, save_row
 from tokenglass.model.errors import CacheFileError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 

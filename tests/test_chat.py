@@ -19,7 +19,8 @@ from tokenglass.model.decoding.conversation import Conversation
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, TemplateError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages

@@ -17,7 +17,8 @@ from pairs import load_pair
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import ParameterError, PromptError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.measuring import choosing
 from tokenglass.model.measuring.choosing import Chooser, Choosing, Encode, EncodedQuestion, mean_of, shares
 from tokenglass.model.measuring.decisions import TypedQuestion, decide

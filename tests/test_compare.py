@@ -25,7 +25,8 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
 from tokenglass.model.measuring.comparison.divergence import divergence
 from tokenglass.model.measuring.comparison.facts import facts_of

@@ -16,7 +16,8 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.forks import LENGTH, find_forks, near_ties
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Choice, Step
 from tokenglass.model.sampling.parameters import SamplingParameters
 

@@ -23,7 +23,8 @@ from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ConfigError, ParameterError, PromptError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.generation_config import APPLIED, NOT_APPLIED, WITHOUT_EFFECT, GenerationConfig

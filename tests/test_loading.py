@@ -11,7 +11,8 @@ import pytest
 from tokenglass.cli.app import generate_app, tokenglass_app
 from tokenglass.model.engine.memory import Caches
 from tokenglass.model.errors import ParameterError, PromptError, TokenglassError
-from tokenglass.model.loading import LoadedModel, OpenedModel, load_weights, open_model
+from tokenglass.model.loaded_model import LoadedModel, OpenedModel
+from tokenglass.model.loading import load_weights, open_model
 from tokenglass.model.progress import Progress, finish
 
 

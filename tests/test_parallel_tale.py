@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tokenglass.model.checkpoint.store import bundled_folder, resolve
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.weights.recipe.card import RULES, sample
 from tokenglass.weights.recipe.evaluate import block_losses
 from tokenglass.weights.recipe.export import read_model

@@ -20,7 +20,8 @@ from pairs import load_pair
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.measuring import scoring
 from tokenglass.model.measuring.completions import completion
 from tokenglass.model.measuring.quality import log_softmax

@@ -18,7 +18,8 @@ from shapes import SHAPES, Shape
 from torch_parts import as_tensor
 
 from tokenglass.model.errors import TemplateError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.text.chat import ChatTemplate, parse_messages
 
 TEXTS = [

@@ -15,7 +15,8 @@ from tokenglass.model.checkpoint.store import bundled_folder, resolve
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.weights.recipe.card import sample
 

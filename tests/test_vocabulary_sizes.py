@@ -20,7 +20,8 @@ from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.speculative import decode_speculative
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.inspection.reading import Reading
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.penalties import read_bias

@@ -22,7 +22,7 @@ from tokenglass.model.api import generate, load
 from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.records.steps import Choice, Record, Step
 from tokenglass.model.runs.playback import Texts
 from tokenglass.model.runs.run import Run, Search

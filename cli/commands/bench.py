@@ -18,7 +18,7 @@ from tokenglass.cli.text import count, nbytes
 from tokenglass.cli.widgets.rates import Rate, Rates, in_digits
 
 if TYPE_CHECKING:
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
     from tokenglass.model.measuring.bench import Reading, Spread
 
 

@@ -15,7 +15,7 @@ from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.opening import opening
 
 if TYPE_CHECKING:
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 SCORER = "smollm2"  # where it has been pulled
 Prompts = Annotated[

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.inspection.reading import Reading
     from tokenglass.model.inspection.records import Flow
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
     from tokenglass.model.records.steps import Choice
 
 WHICH, SHOWN, MODEL = "Which token", "What is shown", "Model"

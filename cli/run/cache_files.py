@@ -12,7 +12,7 @@ from tokenglass.model.files import expand_home
 if TYPE_CHECKING:
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.cache import KVCache
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 
 class CacheFiles:

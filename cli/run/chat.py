@@ -22,7 +22,7 @@ from tokenglass.cli.views.view import Setting, make_view
 from tokenglass.model.decoding.conversation import Conversation, Turn
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, PromptError
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.records.steps import Finish, Reason
 from tokenglass.model.runs.run import describe_run
 

@@ -10,7 +10,7 @@ from tokenglass.model.records.steps import Finish, Record
 
 if TYPE_CHECKING:
     from tokenglass.model.decoding.request import Request
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 ELSEWHERE = ("error", "interrupt")  # these have codes of their own
 

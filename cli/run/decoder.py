@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.cache import KVCache
     from tokenglass.model.inspection.explainer import Explainer
-    from tokenglass.model.loading import LoadedModel, OpenedModel
+    from tokenglass.model.loaded_model import LoadedModel, OpenedModel
 
 
 def check_run(

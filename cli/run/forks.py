@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenglass.model.decoding.forks import Fork
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.cache import KVCache
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 BEFORE = 6  # tokens shown before a fork
 

@@ -23,7 +23,7 @@ from tokenglass.model.sources.local import LocalSource
 if TYPE_CHECKING:
     from tokenglass.cli.run.cut_off import FitWatch
     from tokenglass.model.decoding.request import Request
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

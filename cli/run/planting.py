@@ -11,7 +11,7 @@ from tokenglass.model.decoding.branches import Branches
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.errors import TraceError
-from tokenglass.model.loading import LoadedModel, OpenedModel
+from tokenglass.model.loaded_model import LoadedModel, OpenedModel
 from tokenglass.model.runs.branch_file import SavedTree
 from tokenglass.model.runs.run import Run, describe_run
 from tokenglass.model.sampling.penalties import LogitBias

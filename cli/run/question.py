@@ -11,7 +11,7 @@ from tokenglass.cli.run.json_prompt import Prompt, read_prompt
 from tokenglass.cli.say import say
 from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError, PromptError
-from tokenglass.model.loading import OpenedModel
+from tokenglass.model.loaded_model import OpenedModel
 from tokenglass.model.measuring.choosing import Choosing, Encode, mean_of
 from tokenglass.model.measuring.rotations import rotations
 from tokenglass.model.sources.server.given import ServedText

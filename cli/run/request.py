@@ -22,7 +22,7 @@ from tokenglass.model.sampling.parameters import SamplingParameters
 
 if TYPE_CHECKING:
     from tokenglass.model.engine.memory import Caches
-    from tokenglass.model.loading import OpenedModel
+    from tokenglass.model.loaded_model import OpenedModel
     from tokenglass.model.text.chat import ChatTemplate, Message
     from tokenglass.model.text.tokenizer import Tokenizer
 

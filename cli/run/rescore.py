@@ -14,7 +14,7 @@ from tokenglass.model.runs.run import EngineSettings, Run
 if TYPE_CHECKING:
     from tokenglass.cli.terminal.opening import Opening
     from tokenglass.cli.views.diff import Diff
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
     from tokenglass.model.runs.trace_reader import TraceReader
 
 

@@ -24,7 +24,7 @@ from tokenglass.model.progress import finish
 if TYPE_CHECKING:
     from tokenglass.model.decoding.request import Request
     from tokenglass.model.engine.memory import Caches
-    from tokenglass.model.loading import LoadedModel, OpenedModel
+    from tokenglass.model.loaded_model import LoadedModel, OpenedModel
     from tokenglass.model.runs.run import Search
     from tokenglass.model.sampling.stages import ChoiceLog
 

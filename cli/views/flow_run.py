@@ -15,7 +15,7 @@ from tokenglass.model.runs.trace_writer import watch
 if TYPE_CHECKING:
     from tokenglass.cli.run.page_file import PageFile
     from tokenglass.model.inspection.records import Flow
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 TOP = 20  # candidates beside each token
 

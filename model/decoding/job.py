@@ -17,7 +17,7 @@ from tokenglass.model.sampling.sampler import Keep
 from tokenglass.model.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import ABSENT
 
 if TYPE_CHECKING:
-    from tokenglass.model.loading import LoadedModel
+    from tokenglass.model.loaded_model import LoadedModel
 
 SCHEMA_VERSION = 2
 SERVERS = ("openai", "vllm", "sglang", "llama.cpp", "ollama")  # they answer over HTTP

@@ -11,7 +11,7 @@ from tokenglass.model.decoding.modes import ModeSettings, decode_job
 from tokenglass.model.decoding.recorder import Interrupt
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.records.steps import Record
 from tokenglass.model.runs.run import Search
 from tokenglass.model.sampling.sampler import Keep

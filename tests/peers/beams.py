@@ -20,7 +20,8 @@ from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Step
 from tokenglass.model.sampling.parameters import SamplingParameters
 

@@ -21,7 +21,8 @@ from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Finish, Step
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.text.chat import ChatTemplate, Message

@@ -21,7 +21,8 @@ from tokenglass.model.inspection.fork import Fork, ForkView, record
 from tokenglass.model.inspection.knock_out import direct_effects
 from tokenglass.model.inspection.lens import through_layers
 from tokenglass.model.inspection.reading import flow_rows
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 
 TEXT = "Once upon a time there was a little fox who lived in the forest. " * 200
 

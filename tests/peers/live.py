@@ -29,7 +29,8 @@ from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.runs.run import describe_run
 
 FRAME = b"\x1b[?2026h"  # begins every frame of the live view

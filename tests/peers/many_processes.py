@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from tokenglass.model.checkpoint.store import resolve
-from tokenglass.model.loading import Quantize, load_model
+from tokenglass.model.loaded_model import Quantize
+from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.bench import most_probable, prefill, prompt_of
 
 CONTEXT, TOKENS = 128, 64  # before the cache is cut back

@@ -21,7 +21,8 @@ from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.modes import AUTOREGRESSIVE
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import TokenglassError
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.comparison.divergence import divergence
 from tokenglass.model.measuring.comparison.modes import Variants
 from tokenglass.model.measuring.comparison.passages import read_passages

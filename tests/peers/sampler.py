@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from tokenglass.model.checkpoint.store import resolve
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler

@@ -14,7 +14,8 @@ from itertools import zip_longest
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.comparison.modes import NAMES, Variants
 from tokenglass.model.measuring.comparison.runs import TimedRuns, interleave
 from tokenglass.model.sampling.parameters import SamplingParameters

@@ -14,7 +14,8 @@ from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.parallel import decode_parallel
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.reveal import ParallelParameters
-from tokenglass.model.loading import LoadedModel, load_model
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.weights.recipe.corpus import SOURCES
 from tokenglass.weights.recipe.evaluate import BlockLosses
 from tokenglass.weights.recipe.schedule import Recipe

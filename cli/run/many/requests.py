@@ -18,7 +18,7 @@ from tokenglass.cli.run.settings import change_all
 from tokenglass.model.config.fields import quote
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, PromptError
-from tokenglass.model.loading import OpenedModel
+from tokenglass.model.loaded_model import OpenedModel
 from tokenglass.model.records.codec import to_dict
 from tokenglass.model.runs.answers import derive_seed
 from tokenglass.model.text.chat import ChatTemplate, Message

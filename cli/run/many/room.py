@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.model.engine.memory import Caches, count_rows
-from tokenglass.model.loading import LoadedModel, OpenedModel, free_memory
+from tokenglass.model.loaded_model import LoadedModel, OpenedModel
+from tokenglass.model.loading import free_memory
 
 MOST_SLOTS = 32  # where no number is asked for: with more, a pass is hardly faster for each
 PROMPT = 256  # tokens that a prompt is taken to have before one is read

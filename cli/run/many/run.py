@@ -34,7 +34,7 @@ from tokenglass.model.decoding.batch import Batch
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.files import expand_home
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.runs.answer_file import AnswerFile
 from tokenglass.model.runs.answers import Origin, settings_digest
 from tokenglass.model.runs.in_order import InOrder

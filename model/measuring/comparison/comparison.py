@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tokenglass.model.decoding.modes import AUTOREGRESSIVE
 from tokenglass.model.decoding.request import Request, check_length
 from tokenglass.model.errors import ParameterError, TokenglassError
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.measuring.comparison.divergence import Divergence, divergence
 from tokenglass.model.measuring.comparison.modes import Variant
 from tokenglass.model.measuring.comparison.passages import Passage, read_passages

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.decoding.sequence import Sequence as Text
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.measuring.comparison.texts import shared_length
 from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.provenance import Floats

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.measuring.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from tokenglass.model.measuring.comparison.comparison import Comparison
 from tokenglass.model.measuring.comparison.passages import read_passages

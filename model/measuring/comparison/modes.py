@@ -11,7 +11,7 @@ from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.modes import MODES, ModeSettings, decode_job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.records.steps import Record
 
 NAMES = tuple(f"{mode.name}{ending}" for mode in MODES.values() for ending in mode.variants or ("",))

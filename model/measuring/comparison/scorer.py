@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenglass.model.loading import LoadedModel
+from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.measuring.comparison.texts import Share, shared_length
 from tokenglass.model.measuring.quality import log_softmax
 
