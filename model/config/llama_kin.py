@@ -105,9 +105,23 @@ def read_hunyuan(f: Fields) -> Switches:
     return {**sizes(f), **bias, "qk_norm": "head", "rotate_first": True, **with_layers(f)}
 
 
+MINISTRAL3_ROPE = {  # of a file that names none
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16384,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+
+
 def read_ministral3(f: Fields) -> Switches:
     """Queries grow with the position behind the trained ones, as in Llama 4."""
-    rope = f.part("rope_parameters") if f.part("rope_parameters").raw else f.part("rope_scaling")
+    named = [part for part in (f.part("rope_parameters"), f.part("rope_scaling")) if part.raw]
+    rope = named[0] if named else Fields(MINISTRAL3_ROPE, f.where, f.notes)
     beta, trained = rope.number("llama_4_scaling_beta", 0.0), rope.integer("original_max_position_embeddings", 0)
     own = ("llama_4_scaling_beta", "max_position_embeddings")
     plain = {key: value for key, value in rope.raw.items() if key not in own}
