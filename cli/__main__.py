@@ -7,9 +7,8 @@ import gc
 import os
 import sys
 
-from tokenglass.model.engine.processes import Processes
-
 INTERRUPTED = 130
+TORCHRUN = "WORLD_SIZE"  # a variable that it sets; without it nothing is imported
 ALLOCATIONS = 200_000  # between two collections: what a start makes stays, so that looking through it finds nothing
 
 
@@ -41,6 +40,10 @@ def generate() -> None:
 
 def join_processes() -> None:
     """Where torchrun started several processes: the first goes on, and in the end lets the others go, which follow."""
+    if TORCHRUN not in os.environ:
+        return
+    from tokenglass.model.engine.processes import Processes
+
     processes = Processes.of(os.environ)
     if processes is None:
         return
