@@ -47,10 +47,17 @@ def join_processes() -> None:
     processes = Processes.of(os.environ)
     if processes is None:
         return
+    from tokenglass.cli.say import say
+    from tokenglass.model.errors import TokenglassError
     from tokenglass.model.torch_engine.group import dismiss, follow
 
     if not processes.leads:
-        sys.exit(follow(processes))
+        try:
+            follow(processes)
+        except TokenglassError as error:
+            say(str(error))
+            os._exit(1)
+        os._exit(0)
     atexit.register(dismiss, processes)
 
 

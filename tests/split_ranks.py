@@ -70,10 +70,13 @@ if __name__ == "__main__":
     if what == "sizes":
         assert processes is not None
         write_sizes(processes, *folders)
-        torch.distributed.destroy_process_group()
+        Group(processes).part()
+        os._exit(0)
     elif processes is None or processes.leads:
         write_logits(folders)
         if processes is not None:
             dismiss(processes)
+            os._exit(0)  # see Group.part
     else:
-        sys.exit(follow(processes))
+        follow(processes)
+        os._exit(0)

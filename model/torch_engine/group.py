@@ -95,7 +95,16 @@ class Group:
         """Let the others go. Nobody is waited for who is gone."""
         with suppress(EngineError):
             self.exchange()
-        distributed.destroy_process_group()
+            self.part()
+
+    def part(self) -> None:
+        """Wait until all have heard that it is over: a connection must not end before it has said so.
+
+        The group is not taken apart, and a process has to leave by `os._exit`: torch's threads abort one that is
+        taken apart while they run.
+        """
+        with suppress(RuntimeError):
+            distributed.barrier()
 
 
 class PartEngine(TorchEngine):
@@ -113,8 +122,8 @@ class PartEngine(TorchEngine):
         )
 
 
-def follow(processes: Processes) -> int:
-    """Make each pass of the leading process with it, until it ends; the exit code."""
+def follow(processes: Processes) -> None:
+    """Make each pass of the leading process with it, until it ends. Raises TokenglassError."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who leads stops softly
     engines: dict[str, TorchEngine] = {}
     caches: dict[tuple[str, int], TensorCache] = {}
@@ -128,12 +137,15 @@ def follow(processes: Processes) -> int:
         for operation in message.operations:
             apply(engine, message.key, operation, caches, tails)
         cache = None if message.cache is None else caches[message.key, message.cache]
-        with suppress(TokenglassError):  # which the leading process has too
+        try:
             engine.forward(
                 message.token_ids, cache, last=message.last, planned_length=message.planned_length, block=message.block
             )
-    distributed.destroy_process_group()
-    return 0
+        except TokenglassError:
+            pass  # the leading process has it too
+        except RuntimeError as error:
+            raise lost(error) if is_of_group(error) else error from None
+    group.part()
 
 
 def apply(
@@ -163,6 +175,11 @@ def dismiss(processes: Processes) -> None:
     """Let the others go, also where the leading process ends before it has loaded a model."""
     with suppress(EngineError):
         Group(processes).end()
+
+
+def is_of_group(error: Exception) -> bool:
+    """Whether it is about other processes."""
+    return "gloo" in str(error) or isinstance(error, distributed.DistError)
 
 
 def lost(error: Exception) -> EngineError:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from torch import distributed
-
 from tokenglass.model.engine.cache import CacheTail
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.processes import Processes
@@ -19,7 +17,7 @@ from tokenglass.model.errors import ParameterError
 from tokenglass.model.progress import Progress
 from tokenglass.model.records.steps import CacheUsage
 from tokenglass.model.torch_engine.engine import TorchEngine
-from tokenglass.model.torch_engine.group import Group, Load, Operation, Pass, lost
+from tokenglass.model.torch_engine.group import Group, Load, Operation, Pass, is_of_group, lost
 from tokenglass.model.torch_engine.split import Split
 from tokenglass.model.torch_engine.storage import TensorCache
 
@@ -67,7 +65,7 @@ class LeadingEngine(TorchEngine):
         try:
             return super().forward(token_ids, cache, last=last, planned_length=planned_length, block=block)
         except RuntimeError as error:
-            if "gloo" in str(error) or isinstance(error, distributed.DistError):
+            if is_of_group(error):
                 raise lost(error) from None
             raise
 
