@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,29 +46,23 @@ class Backend(StrEnum):
     torch = "torch"
 
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(
+def model_option(what: str) -> Any:
+    """`--model`, which takes what these words say."""
+    return typer.Option(
         "-m",
         "--model",
         metavar="MODEL",
         autocompletion=model_names,
         envvar="TOKENGLASS_MODEL",
-        help="A folder, a GGUF file, or a name of `tokenglass models`; else tale.",
+        help=f"{what}; else tale.",
         rich_help_panel=PANEL,
-    ),
-]
+    )
+
+
+ModelName = Annotated[str | None, model_option("A folder, a GGUF file, or a name of `tokenglass models`")]
 ModelOrServer = Annotated[
     str | None,
-    typer.Option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        autocompletion=model_names,
-        envvar="TOKENGLASS_MODEL",
-        help="A folder, a GGUF file, a name of `tokenglass models`, or a server at http://HOST:PORT; else tale.",
-        rich_help_panel=PANEL,
-    ),
+    model_option("A folder, a GGUF file, a name of `tokenglass models`, or a server at http://HOST:PORT"),
 ]
 RemoteModel = Annotated[
     str | None,

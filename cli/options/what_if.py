@@ -66,7 +66,9 @@ def against_of(setting: Setting) -> Any:
 class TwoSettings:
     """Settings of the samplers for the first of two distributions, and for the second what is another there."""
 
-    first: dict[str, Any] = several({name: annotation_of(SETTINGS[name], "off") for name in FIXED})  # noqa: RUF009
+    first: dict[str, Any] = several(  # noqa: RUF009  (a field)
+        {name: annotation_of(SETTINGS[name], "off") for name in FIXED}
+    )
     second: dict[str, Any] = several(  # noqa: RUF009  (a field)
         {f"{AGAINST}{name}": against_of(SETTINGS[name]) for name in FIXED}
     )
