@@ -142,8 +142,9 @@ def compare_settings(
         for position, logits in enumerate(rows, start):
             context = Context(token_ids[:position], prompt_length=position, seed=0)
             raw = samplers[0].raw(logits)
-            old, new = (each.record(raw, each.scores(raw, context), token_ids[position]) for each in samplers)
-            one, other = (each.distribution(raw, context).final for each in samplers)
+            scored = [(each, each.scores(raw, context)) for each in samplers]
+            old, new = (each.record(raw, scores, token_ids[position]) for each, scores in scored)
+            one, other = (each.final(scores) for each, scores in scored)
             with np.errstate(divide="ignore"):
                 bits = divergence(np.log(one), np.log(other))
             known = bits if math.isfinite(bits) else None

@@ -112,7 +112,10 @@ class Sampler:
     def distribution(self, logits: Any, context: Context) -> Distribution:
         """Raw and final distribution over the whole vocabulary. Raises what `choose` raises."""
         raw = logits if isinstance(logits, Raw) else self.raw(logits)
-        scores = self.scores(raw, context)
+        return Distribution(raw.logprobs(), self.final(self.scores(raw, context)))
+
+    def final(self, scores: Scores) -> Floats:
+        """The probabilities (vocab,) that a token is drawn with."""
         final = np.zeros(scores.size)
         if self.is_greedy:
             final[scores.token_ids[0]] = 1.0
@@ -120,7 +123,7 @@ class Sampler:
             final[scores.token_ids] = scores.probs
         else:
             final = np.exp(scores.whole - scores.peak) / scores.mass
-        return Distribution(raw.logprobs(), final)
+        return final
 
     def raw(self, logits: Any) -> Raw:
         """The model's own distribution. Raises EngineError where there is none."""
