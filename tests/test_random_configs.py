@@ -157,6 +157,10 @@ def random_rope(family: str, dim: int, chance: random.Random) -> Options:
     return theta | chance.choice(kinds)
 
 
+AMPLIFYING = ("granite", "glm4", "ministral3", "seed_oss", "ernie4_5", "stablelm")
+"""Of 20 configurations each, some came to 2.3e-5, 190 roundings of float32; those of before stay within 1e-5 here."""
+
+
 def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Options]:
     """Between our logits and transformers', relative to the largest, for a random configuration; and that.
 
@@ -184,11 +188,11 @@ def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Opt
     return difference / max(10.0, float(expected.abs().max())), options
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("family", ALONE)
 def test_logits_equal_those_of_transformers(family: str, seed: int, tmp_path: Path) -> None:
     difference, options = largest_difference(family, seed, tmp_path)
-    assert difference < 3e-5, options
+    assert difference < (3e-5 if family in AMPLIFYING else 1e-5), options
 
 
 if __name__ == "__main__":
