@@ -151,11 +151,11 @@ class ScriptedEngine:
         block: PerRow = 0,
     ) -> list[Logits]:
         rows = Rows.of(token_ids, last, block, self.vocab_size)
-        self.inputs.extend(rows.split())
+        self.inputs.extend(rows.token_ids)
         ends = rows.counts
         if cache is not None:
             cache.reserve(rows.counts)
-            cache.advance(rows.split(), rows.blocks)
+            cache.advance(rows.token_ids, rows.blocks)
             ends = cache.lengths
         return [
             np.stack([self.script(position).numpy() for position in range(end - count + 1, end + 1)])

@@ -116,11 +116,14 @@ class CacheRow:
         return twin
 
     def usage(self) -> CacheUsage:
-        per_token = sum(state.bytes_per_token for state in self.states)
-        used = sum(state.bytes_per_token * (self.length - state.start) for state in self.states)
-        held = sum(state.nbytes for state in self.states)
-        allocated = max(state.slots for state in self.states)
-        return CacheUsage(self.length, self.limit, allocated, used, held, per_token, self.start)
+        length, allocated, start = self.length, 0, 0
+        per_token = used = held = 0
+        for state in self.states:
+            per_token += state.bytes_per_token
+            used += state.bytes_per_token * (length - state.start)
+            held += state.nbytes
+            allocated, start = max(allocated, state.slots), max(start, state.start)
+        return CacheUsage(length, self.limit, allocated, used, held, per_token, start)
 
 
 class KVCache:
@@ -248,6 +251,8 @@ class KVCache:
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """How many items two sequences begin with in common."""
+    if first == second:
+        return len(first)
     count = min(len(first), len(second))
     one, other = list(first[:count]), list(second[:count])
     return count if one == other else next(k for k in range(count) if one[k] != other[k])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Protocol
 
 import numpy as np
@@ -64,9 +64,9 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the rows of one pass bring: their new ids, one row behind the other, and numbers for each row."""
+    """What the rows of one pass bring: the new ids of each, and a number for each."""
 
-    token_ids: NDArray[np.int64]  # (positions,)
+    token_ids: list[list[int]]
     counts: list[int]  # of new ids
     outputs: list[int]  # how many of the last of them have their logits computed
     blocks: list[int]
@@ -74,32 +74,33 @@ class Rows:
     @staticmethod
     def of(token_ids: Ids, last: PerRow | None, block: PerRow, vocab_size: int) -> Rows:
         """Raises PromptError for an id beyond the vocabulary."""
-        rows = [np.asarray(ids, np.int64) for ids in token_ids]
-        flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        check_ids(flat, vocab_size)
+        rows = [ids.tolist() if isinstance(ids, np.ndarray) else list(ids) for ids in token_ids]
         counts = [len(ids) for ids in rows]
-        wanted = counts if last is None else per_row(last, len(rows))
-        outputs = [min(number, count) for number, count in zip(wanted, counts, strict=True)]
-        return Rows(flat, counts, outputs, per_row(block, len(rows)))
+        for ids in rows:
+            check_ids(ids, vocab_size)
+        outputs = counts if last is None else list(map(min, per_row(last, len(rows)), counts))
+        return Rows(rows, counts, outputs, per_row(block, len(rows)))
 
-    def split(self) -> list[list[int]]:
-        """The ids row by row."""
-        ids, ends = self.token_ids.tolist(), accumulate(self.counts)
-        return [ids[end - count : end] for end, count in zip(ends, self.counts, strict=True)]
+    def flat_ids(self) -> NDArray[np.int64]:
+        """The ids of all rows (positions,), one row behind the other."""
+        return np.array(list(chain.from_iterable(self.token_ids)), np.int64)
 
-    def split_outputs(self, logits: Logits) -> list[Logits]:
+    def split(self, logits: Logits) -> list[Logits]:
         """Each row's part of the logits (outputs of all rows, vocab)."""
         ends = accumulate(self.outputs)
         return [logits[end - count : end] for end, count in zip(ends, self.outputs, strict=True)]
 
 
 def per_row(number: PerRow, rows: int) -> list[int]:
-    return [number] * rows if isinstance(number, int) else list(number)
+    numbers = [number] * rows if isinstance(number, int) else list(number)
+    if len(numbers) != rows:
+        raise ValueError(f"{len(numbers)} numbers for {rows} rows")
+    return numbers
 
 
-def check_ids(token_ids: NDArray[np.int64], rows: int) -> None:
+def check_ids(token_ids: Sequence[int], rows: int) -> None:
     """Raises PromptError for a token id that has no row in the embedding."""
-    highest = int(token_ids.max(initial=0))
+    highest = max(token_ids, default=0)
     if highest >= rows:
         raise PromptError(
             f"the text holds token {highest:,}, which the tokenizer has and the model has not (its embedding ends at "

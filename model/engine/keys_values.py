@@ -61,17 +61,14 @@ class KeysValues:
         self.window = group.window
         self.start = 0
         self.array = storage.zeros((2 * len(group.layers), config.num_kv_heads, 0, storage.vector))
+        layers, heads, _, vector = self.array.shape
+        self.bytes_per_token = int(layers * heads * vector * self.array.itemsize)
         self._limit = limit
         self._zeros = storage.zeros
 
     @property
     def slots(self) -> int:
         return int(self.array.shape[2])
-
-    @property
-    def bytes_per_token(self) -> int:
-        layers, heads, _, vector = self.array.shape
-        return int(layers * heads * vector * self.array.itemsize)
 
     @property
     def nbytes(self) -> int:

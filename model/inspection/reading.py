@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +41,7 @@ class Reading:
             raise PromptError("the text is one token; there is nothing before it that could have made it")
         if len(token_ids) > engine.limit:
             raise PromptError(f"the text is {len(token_ids):,} tokens and the context holds {engine.limit:,}")
-        check_ids(np.array(token_ids), engine.vocab_size)
+        check_ids(token_ids, engine.vocab_size)
         if engine.device.type == "mps":
             raise EngineError("flow sums in float64, which mps does not have; use --device cpu")
         check_whole(engine)

@@ -162,7 +162,7 @@ def score_tokens(
     if not token_ids:
         return
     first = token_ids[0]
-    check_ids(np.asarray(token_ids), engine.vocab_size)
+    check_ids(token_ids, engine.vocab_size)
     yield Choice(0, first, tokenizer.piece(first), None, None, None, None, None, status="given")
     most = max(1, min(chunk, LOGITS // (4 * engine.vocab_size)))
     for position, rows in logits_of_tokens(engine, token_ids, size, stride, most, chunk):
@@ -174,7 +174,7 @@ def logits_of_tokens(
 ) -> Iterator[tuple[int, Logits]]:
     """The logits (at most `most`, vocab) that predict the tokens from a position on, window by window from the second
     token to the last. Raises PromptError, EngineError."""
-    check_ids(np.asarray(token_ids), engine.vocab_size)
+    check_ids(token_ids, engine.vocab_size)
     for span in windows(len(token_ids), size, stride):
         cache = engine.new_cache(planned_length=span.end - span.start)
         for start in range(span.start, span.first - 1, chunk):  # what is only to be seen needs no logits

@@ -108,7 +108,7 @@ class NativeEngine:
         """What `forward` gives, and the residual stream after the embedding and after every layer, in float32
         (layers + 1, positions of all rows, hidden)."""
         rows = Rows.of(token_ids, last, block, self.vocab_size)
-        hidden = np.empty((self.config.num_layers + 1, len(rows.token_ids), self.config.hidden_size), np.float32)
+        hidden = np.empty((self.config.num_layers + 1, sum(rows.counts), self.config.hidden_size), np.float32)
         return self._pass(rows, cache, planned_length, hidden), hidden
 
     def read(self, block: NDArray[np.uint8]) -> None:
@@ -125,9 +125,10 @@ class NativeEngine:
         cache.reserve(rows.counts)
         logits = np.empty((sum(rows.outputs), self.vocab_size), np.float32)
         tables = self._tables_of(cache, rows.counts)
+        ids = rows.flat_ids()
         task = Pass(
-            rows.token_ids.ctypes.data,
-            len(rows.token_ids),
+            ids.ctypes.data,
+            len(ids),
             len(rows.counts),
             pass_rows(rows, cache, tables),
             CACHES[self.cache_dtype][1],
@@ -135,10 +136,10 @@ class NativeEngine:
             logits.ctypes.data,
             None if hidden is None else hidden.ctypes.data,
         )
-        if len(rows.token_ids):
+        if len(ids):
             self.machine.run(task, self.threads)
-        cache.advance(rows.split(), rows.blocks)
-        return rows.split_outputs(logits)
+        cache.advance(rows.token_ids, rows.blocks)
+        return rows.split(logits)
 
     def _tables_of(self, cache: KVCache, counts: Sequence[int]) -> list[RotaryTables]:
         """Those of each row; rows of one planned length share them."""

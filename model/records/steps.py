@@ -104,7 +104,7 @@ class Step:
     @property
     def settled(self) -> tuple[Choice, ...]:
         """The choices that stand, unless a later step takes them back."""
-        return tuple(c for c in self.choices if c.token_id is not None and c.status not in OPEN_STATUSES)
+        return tuple([c for c in self.choices if c.token_id is not None and c.status not in OPEN_STATUSES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +128,20 @@ class Totals:
         """These totals and one more step."""
         settled = step.settled
         back = 0 if step.rewound_to is None else max(0, self.length - step.rewound_to)
+        new, length = len(settled) - back, self.length - back
+        for choice in settled:
+            length = max(length, choice.position + 1)
         prefill = step.phase == "prefill"
         return Totals(
-            new_tokens=self.new_tokens + len(settled) - back,
-            forwards=self.forwards + 1,
-            prefill_tokens=self.prefill_tokens + (step.num_input_tokens if prefill else 0),
-            prefill_seconds=self.prefill_seconds + (step.seconds if prefill else 0.0),
-            decode_tokens=self.decode_tokens + (0 if prefill else len(settled) - back),
-            decode_seconds=self.decode_seconds + (0.0 if prefill else step.seconds),
-            positions_computed=self.positions_computed + step.num_input_tokens,
-            rewound_tokens=self.rewound_tokens + back,
-            length=max([self.length - back, *(choice.position + 1 for choice in settled)]),
+            self.new_tokens + new,
+            self.forwards + 1,
+            self.prefill_tokens + (step.num_input_tokens if prefill else 0),
+            self.prefill_seconds + (step.seconds if prefill else 0.0),
+            self.decode_tokens + (0 if prefill else new),
+            self.decode_seconds + (0.0 if prefill else step.seconds),
+            self.positions_computed + step.num_input_tokens,
+            self.rewound_tokens + back,
+            length,
         )
 
     @property

@@ -82,15 +82,15 @@ class TorchEngine:
             raise EngineError(f"{self.device} is out of memory; try a shorter prompt or --device cpu") from None
 
     def _pass(self, rows: Rows, cache: TensorCache | None, planned_length: int | None) -> list[Logits]:
-        ids = rows.split()
+        ids = rows.token_ids
         if cache is None:
             parts = [self._alone(*part, planned_length) for part in zip(ids, rows.outputs, rows.blocks, strict=True)]
-        elif len(rows.token_ids):
+        elif any(rows.counts):
             hidden = torch.split(self.model.go_on(ids, cache, rows.blocks), rows.counts)
             parts = [part[len(part) - count :] for part, count in zip(hidden, rows.outputs, strict=True)]
         else:
             return [np.zeros((0, self.vocab_size), np.float32) for _ in ids]
-        return rows.split_outputs(self.model.logits(torch.cat(parts)).float().cpu().numpy())
+        return rows.split(self.model.logits(torch.cat(parts)).float().cpu().numpy())
 
     def _alone(self, token_ids: list[int], outputs: int, block: int, planned_length: int | None) -> Tensor:
         """Hidden states (outputs, hidden) of one row, without a cache."""

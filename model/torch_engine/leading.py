@@ -61,7 +61,7 @@ class LeadingEngine(TorchEngine):
         said = tuple(self.operations)
         del self.operations[: len(said)]
         number = None if cache is None else cache.number
-        self._group.exchange(Pass(self._key, said, number, rows.split(), last, planned_length, block))
+        self._group.exchange(Pass(self._key, said, number, rows.token_ids, last, planned_length, block))
         try:
             return super().forward(token_ids, cache, last=last, planned_length=planned_length, block=block)
         except RuntimeError as error:
