@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tokenglass.model.checkpoint.adapter import Adapter
 from tokenglass.model.checkpoint.arrays import Array, Empty
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize_int4, quantize_int8
@@ -40,6 +41,7 @@ def load_model(
     quantize: Quantize = "none",
     backend: Backend = "torch",
     threads: int | None = None,
+    adapters: tuple[Adapter, ...] = (),
     caches: Caches | None = None,
 ) -> LoadedModel:
     """Open and load at once; see `open_model` and `load_weights`."""
@@ -51,6 +53,7 @@ def load_model(
         quantize=quantize,
         backend=backend,
         threads=threads,
+        adapters=adapters,
     )
     return finish(load_weights(opened, caches or Caches()))
 
@@ -64,17 +67,18 @@ def open_model(
     quantize: Quantize = "none",
     backend: Backend = "auto",
     threads: int | None = None,
+    adapters: tuple[Adapter, ...] = (),
 ) -> OpenedModel:
     """Read the config, the headers and the tokenizer, and settle how to load. Raises TokenglassError of its kind.
 
     dtype auto is float32 for the bundled model on a CPU, which is fastest there, else the checkpoint's own.
     `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
-    Both compute in float32, whatever the checkpoint's dtype.
+    Both compute in float32, whatever the checkpoint's dtype. `adapters` are merged in float32, before that.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
     `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
     imported only where it is needed. `threads` None is one for each core that this process may use.
     """
-    checkpoint = Checkpoint.open(folder)
+    checkpoint = Checkpoint.open(folder).with_adapters(adapters)
     tokenizer = Tokenizer.from_folder(folder)
     device = usable_device(device)
     quantize = stored_or_asked(checkpoint, quantize)
@@ -83,7 +87,7 @@ def open_model(
             f"--dtype {dtype} is not for {quantize} weights, which are computed with in float32; "
             "--cache-dtype is that of the cache"
         )
-    notes = list(checkpoint.config.notes)
+    notes = [*checkpoint.config.notes, *(note for adapter in adapters for note in adapter.notes)]
     if checkpoint.config.overflows_float16 and dtype == "float16":
         raise ParameterError(
             f"--dtype float16 is too narrow for {checkpoint.config.model_type}; try bfloat16 or float32"
@@ -95,7 +99,7 @@ def open_model(
             dtype = "float32"
             notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
     return OpenedModel(
-        name=name_of(folder),
+        name=" + ".join((name_of(folder), *(adapter.name for adapter in adapters))),
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         backend=backend,
@@ -160,6 +164,8 @@ def load_split(opened: OpenedModel, caches: Caches, processes: Processes) -> Gen
     if opened.backend == "native" or opened.quantize != "none":
         option = "--backend native" if opened.backend == "native" else f"--quantize {opened.quantize}"
         raise ParameterError(f"{option} is for one process; {processes.size} of them split a model with torch")
+    if opened.checkpoint.adapters:
+        raise ParameterError(f"--lora is for one process; {processes.size} of them split a model as it is stored")
     cache_dtype, folder = opened.cache_dtype_on("torch"), opened.checkpoint.folder
     check_memory(opened.checkpoint, opened.weights_in, cache_dtype, caches, free_memory(opened.device))
     from tokenglass.model.torch_engine.leading import lead  # noqa: PLC0415  (see above)

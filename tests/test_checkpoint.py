@@ -148,7 +148,7 @@ def test_an_index_without_a_weight_map_is_refused(weight_map: object, sharded: P
 
 def test_a_lora_adapter_is_told_from_a_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert "a LoRA adapter, not a whole model; merge it" in refusal(tmp_path)
+    assert "a LoRA adapter, not a whole model; give it with --lora" in refusal(tmp_path)
 
 
 def test_what_is_not_a_checkpoint_folder_is_refused(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from responses import CHAT
 from shell import ENVIRONMENT, bash, generate
 from test_chat import CHATML, chat_checkpoint
+from test_lora import adapter, low_rank
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -57,6 +58,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chat_checkpoint(pulled, CHATML)
     (pulled / "tokenglass.json").write_text("{}")
     shutil.copytree(pulled, folder / "my-checkpoint")
+    adapter(
+        folder / "my-adapter",
+        low_rank("model.layers.1.self_attn.q_proj", 32, 32),
+        base_model_name_or_path=str(folder / "my-checkpoint"),
+    )
     return folder
 
 

@@ -28,6 +28,7 @@ NARROW = 44  # columns under which only the rates are told
 
 def bench(
     model: options.ModelArgument = None,
+    lora: options.Lora = None,
     quick: Quick = False,
     quantize: options.QuantizeOption = options.Quantize.none,
     dtype: options.DtypeOption = options.Dtype.auto,
@@ -48,9 +49,10 @@ def bench(
         from tokenglass.model.engine.memory import Caches
         from tokenglass.model.measuring.bench import Plan, measure, peak_memory
 
-        opened = session.open_model(
-            options.ModelOptions(model, dtype, options.Device.cpu, quantize, backend, threads, cache_dtype), first
+        chosen = options.ModelOptions(
+            model, dtype, options.Device.cpu, quantize, backend, threads, cache_dtype, lora=lora
         )
+        opened = session.open_model(chosen, first)
         plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(opened.limit)
         loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens), first)
     readings: list[Reading] = []

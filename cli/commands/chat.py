@@ -64,7 +64,7 @@ def chat(
 
         name = session.settle_view(view)
         keeper = Keeper(trace, view.top)
-        if model.model is None:
+        if model.model is None and not model.lora:
             model = replace(model, model=chat_model())
         opened = session.open_model(model, first)
         template = ChatTemplate.from_folder(opened.checkpoint.folder)

@@ -21,6 +21,7 @@ from tokenglass.cli.options.model import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    Lora,
     ModelArgument,
     ModelOptions,
     Quantize,
@@ -41,6 +42,7 @@ FAILED = 1
 
 def check(
     model: ModelArgument = None,
+    lora: Lora = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     quantize: QuantizeOption = Quantize.none,
@@ -61,7 +63,8 @@ def check(
         from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
 
         caches = Caches(3 * LENGTH)
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
+        chosen = ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype, lora=lora)
+        opened = session.open_model(chosen, first)
         loaded = session.load(opened, caches, first)
         ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
         probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
@@ -73,7 +76,7 @@ def check(
         if (kinds, loaded.backend) != (("float32",), "torch"):
             logits, name = probe.whole(ids), f"{kept} on {loaded.backend}"
             del probe, loaded  # two models need not fit in memory at once
-            options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads)
+            options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads, lora=lora)
             exact = session.load(session.open_model(options, first), caches, first)
             reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
             base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"

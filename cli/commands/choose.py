@@ -33,6 +33,7 @@ def choose(
     jsonl: options.QuestionLines = False,
     systemone: options.TypedDecisions = False,
     model: options.ModelOrServer = None,
+    lora: options.Lora = None,
     remote_model: options.RemoteModel = None,
     dtype: options.DtypeOption = options.Dtype.auto,
     device: options.DeviceOption = options.Device.auto,
@@ -67,7 +68,15 @@ def choose(
         from tokenglass.cli.views import choose as views
 
         chosen = ServedModelOptions(
-            model, dtype, device, quantize, backend, threads, cache_dtype=cache_dtype, remote_model=remote_model
+            model,
+            dtype,
+            device,
+            quantize,
+            backend,
+            threads,
+            cache_dtype=cache_dtype,
+            lora=lora,
+            remote_model=remote_model,
         )
         asking, chooser = open_asking(chosen, source, first, Manner(chat, system, rotate, prior), decides=systemone)
         lines = number_lines(open_lines(prompt_file)) if jsonl else iter(())

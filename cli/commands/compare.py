@@ -55,6 +55,7 @@ def compare(
     draft_model: options.DraftModel = None,
     draft_length: options.DraftLength = 8,
     model: options.ModelName = None,
+    lora: options.Lora = None,
     dtype: options.DtypeOption = options.Dtype.auto,
     device: options.DeviceOption = options.Device.auto,
     quantize: options.QuantizeOption = options.Quantize.none,
@@ -80,7 +81,8 @@ def compare(
         from tokenglass.cli.widgets.comparison import show
         from tokenglass.model.engine.memory import Caches
 
-        opened = session.open_model(ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype), first)
+        chosen = ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype, lora=lora)
+        opened = session.open_model(chosen, first)
         longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
         given = {"temperature": temperature, "top_p": top_p}
         settings = {name: value for name, value in given.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,15 @@ Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help="Two traces; or one text for two models, - is stdin.")
 ]
 Worst = Annotated[int, typer.Option("--worst", min=0, max=1000, help="How many of the tokens that differ most.")]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="DIR[=SCALE]",
+        help="A LoRA adapter of the second model; repeat for more. The first is without.",
+        rich_help_panel=PANEL,
+    ),
+]
 Against = Annotated[
     str | None,
     typer.Option("--against", metavar="MODEL", help="The second model; else the same.", rich_help_panel=PANEL),
@@ -52,6 +62,7 @@ def diff(
     backend: options.BackendOption = options.Backend.auto,
     threads: options.Threads = None,
     cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
+    lora: Lora = None,
     against: Against = None,
     against_dtype: AgainstDtype = options.Dtype.auto,
     against_quantize: AgainstQuantize = options.Quantize.none,
@@ -65,6 +76,7 @@ def diff(
     Examples:
       tokenglass diff one.jsonl other.jsonl
       tokenglass diff book.txt -m smollm2 --against-quantize int4
+      tokenglass diff book.txt -m smollm2 --lora ./my-adapter
       tokenglass diff book.txt --temperature 0.8 --against-top-p 0.9
     """
     if len(files) > 2:
@@ -74,6 +86,10 @@ def diff(
         *(against or model, against_dtype, device, against_quantize),
         *(against_backend, threads, against_cache_dtype),
     )
+    if lora:
+        second = replace(
+            first if second == ModelOptions(first.model, device=device, threads=threads) else second, lora=lora
+        )
     if settings.are_given and (len(files) == 2 or first != second):
         raise ParameterError("settings of the samplers are compared on one text in one model; leave the others out")
     if len(files) == 1 and first == second and len(set(settings.both)) == 1:
@@ -83,6 +99,11 @@ def diff(
         )
     with opening() as screen:
         screen.show("reading")
+        if lora and first.model is None:
+            from tokenglass.cli.run.adapters import base_folder, open_adapters
+
+            base = str(base_folder(None, open_adapters(lora), screen))
+            first, second = replace(first, model=base), replace(second, model=second.model or base)
         from tokenglass.cli.views.diff import show
         from tokenglass.model.sources.server.address import is_address
 

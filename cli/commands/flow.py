@@ -16,6 +16,7 @@ from tokenglass.cli.options.model import (
     Device,
     DeviceOption,
     Dtype,
+    Lora,
     ModelName,
     ModelOptions,
     Quantize,
@@ -102,6 +103,7 @@ def flow(
     prompt_file: PromptFile = None,
     keep_newline: KeepNewline = False,
     model: ModelName = None,
+    lora: Lora = None,
     dtype: FlowDtype = Dtype.float32,
     quantize: QuantizeOption = Quantize.none,
     device: DeviceOption = Device.auto,
@@ -131,7 +133,9 @@ def flow(
         from tokenglass.model.engine.memory import Caches
         from tokenglass.model.records.codec import to_dict
 
-        options = ModelOptions(model, dtype, device, quantize, Backend.torch, threads)  # kernels: nothing to look into
+        options = ModelOptions(  # kernels: nothing to look into
+            model, dtype, device, quantize, Backend.torch, threads, lora=lora
+        )
         opened = session.open_model(options, first)
         loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens), first)
         first.show(f"writing {max_new_tokens:,} tokens" if max_new_tokens else "looking into the text")

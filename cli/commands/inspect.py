@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 def inspect(
     model: options.ModelArgument = None,
+    lora: options.Lora = None,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
     """Show a checkpoint's architecture, size and cache needs. No weights are loaded."""
-    from tokenglass.cli.run.model_folder import model_folder
-    from tokenglass.model.checkpoint.folder import Checkpoint
+    from tokenglass.cli.run.adapters import open_checkpoint
 
-    facts = describe(Checkpoint.open(model_folder(model)))
+    facts = describe(open_checkpoint(model, lora))
     if as_json:
         write_json(facts, indent=2)
         return
@@ -79,6 +79,17 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "cache_dtype": cache_dtype,
         "cache_bytes_per_token": config.cache_bytes_per_token(cache_dtype),
         "cache_bytes_full": config.cache_bytes(config.max_positions, cache_dtype),
+        "adapters": [
+            {
+                "folder": str(adapter.folder),
+                "scale": adapter.scale,
+                "base": adapter.base,
+                "ranks": sorted(adapter.ranks),
+                "alpha": adapter.alpha,
+                "parameters": sum(info.size for info in adapter.tensors),
+            }
+            for adapter in checkpoint.adapters
+        ],
         "fingerprint": checkpoint.fingerprint,
     }
 
@@ -106,6 +117,13 @@ def kind_in_words(kind: dict[str, Any], learned: bool) -> str:
     return f"{kind['layers']} with {rope}, {window}"
 
 
+def adapter_in_words(adapter: dict[str, Any]) -> str:
+    """As in "fox-lora, 0.5 times, of rank 8, alpha 16, 1.2M parameters"."""
+    times = "" if adapter["scale"] == 1 else f", {adapter['scale']:g} times"
+    ranks, parameters = " and ".join(map(str, adapter["ranks"])), count(adapter["parameters"])
+    return f"{adapter['folder']}{times}, of rank {ranks}, alpha {adapter['alpha']:g}, {parameters} parameters"
+
+
 def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The same facts as rows for people."""
     dtypes = ", ".join(f"{name} ({count(size)})" for name, size in facts["dtypes"].items())
@@ -131,5 +149,6 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("ends with", ", ".join(f"token {token_id}" for token_id in facts["eos_token_ids"]) or "no end token named"),
         ("context", f"{facts['context']:,} positions"),
         ("cache", f"{per_token} per token in {facts['cache_dtype']}, {full} when full"),
+        *(("adapter", adapter_in_words(adapter)) for adapter in facts["adapters"]),
         ("fingerprint", facts["fingerprint"][:16]),
     ]

@@ -115,7 +115,7 @@ def pick(
         from tokenglass.cli.terminal.interrupts import soft_interrupt
 
         if saved is not None and model.model is None:
-            model = replace(model, model=saved.run.model)
+            model = replace(model, model=saved.run.model, lora=model.lora or list(saved.run.engine.adapters or ()))
         opened = session.open_model(model, first)
         if saved is None:
             control = ControlOptions(**asdict(text_options))

@@ -20,6 +20,7 @@ from tokenglass.cli.text import nbytes
 from tokenglass.model.files import MIB, open_regular
 
 if TYPE_CHECKING:
+    from tokenglass.model.checkpoint.folder import Checkpoint
     from tokenglass.model.measuring.quality import Quality
 
 
@@ -53,6 +54,7 @@ def quantize(
     format: Stored = StoredFormat.int8,  # noqa: A002  (the option's name)
     text: Text = None,
     no_measure: Unmeasured = False,
+    lora: options.Lora = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
@@ -65,7 +67,7 @@ def quantize(
     """
     with opening() as first:
         from tokenglass.cli.progress import watch_store
-        from tokenglass.cli.run.model_folder import model_folder
+        from tokenglass.cli.run.adapters import open_checkpoint
         from tokenglass.model.checkpoint.folder import Checkpoint
         from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
         from tokenglass.model.engine.threads import count_threads
@@ -73,12 +75,12 @@ def quantize(
         from tokenglass.model.measuring.quality import held_out_text
 
         passage = held_out_text() if text is None else beginning(text)
-        source = Checkpoint.open(model_folder(model, first))
+        source = open_checkpoint(model, lora, first)
         kernels = load_kernels("float32", "cpu")
         make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
         watch_store(quantize_checkpoint(source, format.value, folder, make), first)
         made = Checkpoint.open(folder)
-        measured = None if no_measure else measure_cost(source.folder, folder, passage, threads, first)
+        measured = None if no_measure else measure_cost(source, folder, passage, threads, first)
     facts = {
         "model": str(source.folder),
         "folder": str(folder),
@@ -107,12 +109,14 @@ def beginning(text: Path) -> str:
         return opened.read(MIB).decode("utf-8", "replace")
 
 
-def measure_cost(source: Path, folder: Path, passage: str, threads: int | None, first: Opening) -> Quality:
+def measure_cost(source: Checkpoint, folder: Path, passage: str, threads: int | None, first: Opening) -> Quality:
     """What the folder's model loses to its source in float32 on a text."""
     from tokenglass.model.loading import load_model
     from tokenglass.model.measuring.quality import compare
 
-    reference = load_model(source, dtype="float32", device="cpu", backend="auto", threads=threads)
+    reference = load_model(
+        source.folder, dtype="float32", device="cpu", backend="auto", threads=threads, adapters=source.adapters
+    )
     other = load_model(folder, device="cpu", backend="auto", threads=threads)
     token_ids = reference.tokenizer.encode(passage)[:TOKENS]
     comparisons = compare(reference.engine, other.engine, token_ids)

@@ -54,6 +54,7 @@ def score(
     openai: OpenAI = False,
     keep_newline: options.KeepNewline = False,
     model: options.ModelOrServer = None,
+    lora: options.Lora = None,
     remote_model: options.RemoteModel = None,
     dtype: options.DtypeOption = options.Dtype.auto,
     device: options.DeviceOption = options.Device.auto,
@@ -82,7 +83,15 @@ def score(
         on_screen = len(texts) == 1 and not (as_json or jsonl or openai) and is_drawn(color)
         shown = (5 if openai else int(on_screen)) if top is None else top
         chosen = ServedModelOptions(
-            model, dtype, device, quantize, backend, threads, cache_dtype=cache_dtype, remote_model=remote_model
+            model,
+            dtype,
+            device,
+            quantize,
+            backend,
+            threads,
+            cache_dtype=cache_dtype,
+            lora=lora,
+            remote_model=remote_model,
         )
         score_with = score_there if is_address(model) else score_here
         scoring = score_with(chosen, texts, window, stride, shown, first)

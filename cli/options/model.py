@@ -109,6 +109,15 @@ Threads = Annotated[
         "--threads", min=1, help="CPU threads; else one for each core, or OMP_NUM_THREADS.", rich_help_panel=PANEL
     ),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="DIR[=SCALE]",
+        help="A LoRA adapter that is merged into the model; repeat for more. Without a model, the one it was made for.",
+        rich_help_panel=PANEL,
+    ),
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Recompute every position at every step.", rich_help_panel=PANEL)
 ]
@@ -130,6 +139,7 @@ class ModelOptions:
     cache_dtype: CacheDtypeOption = CacheDtype.auto
     no_cache: NoCache = False
     prefill_chunk: PrefillChunk = 256
+    lora: Lora = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.progress import watch
-from tokenglass.cli.run.model_folder import model_folder
+from tokenglass.cli.run.adapters import base_folder, open_adapters
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.opening import NO_OPENING, Opening
 from tokenglass.cli.terminal.terminal import supports_live
@@ -35,14 +35,16 @@ def open_model(options: ModelOptions, opening: Opening = NO_OPENING) -> OpenedMo
     """The model that the options name, without its weights. Raises TokenglassError."""
     from tokenglass.model import loading
 
+    adapters = open_adapters(options.lora)
     return loading.open_model(
-        model_folder(options.model, opening),
+        base_folder(options.model, adapters, opening),
         dtype=options.dtype,
         cache_dtype=options.cache_dtype.value,
         device=options.device,
         quantize=options.quantize.value,
         backend=options.backend.value,
         threads=options.threads,
+        adapters=adapters,
     )
 
 

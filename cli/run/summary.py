@@ -62,7 +62,7 @@ def computed_on(run: Run) -> tuple[str, str]:
         about = f"{engine.logprobs} log-probabilities" if engine.logprobs else f"raw or processed {UNKNOWN}"
         return f"{run.model} on {engine.server} ({engine.backend})", about
     return (
-        f"{run.model} {in_numbers_of(run.engine)}",
+        f"{' + '.join((run.model, *(engine.adapters or ())))} {in_numbers_of(engine)}",
         f"{threads or UNKNOWN} thread{'s' * (threads != 1)}",
     )
 

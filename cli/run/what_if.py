@@ -125,7 +125,7 @@ def as_recorded(model: ModelOptions, run: Run) -> ModelOptions:
     """What the run was computed with, where nothing else is asked for."""
     dtype, quantize, cache_dtype = run.engine.dtype, run.engine.quantize, run.engine.cache_dtype
     if model.model is None:
-        model = replace(model, model=run.model)
+        model = replace(model, model=run.model, lora=model.lora or list(run.engine.adapters or ()))
     if cache_dtype is not None and cache_dtype in [*CacheDtype] and model.cache_dtype is CacheDtype.auto:
         model = replace(model, cache_dtype=CacheDtype(cache_dtype))
     if model.quantize is Quantize.none and quantize in ("int8", "int4"):

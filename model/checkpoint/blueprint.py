@@ -23,6 +23,7 @@ Shape = tuple[int, ...]
 NormKind = Literal["rms", "rms_float", "rms_plus_one", "layer"]
 LAYER, HEAD, EMBEDDING, POSITIONS = "model.layers.", "lm_head", "model.embed_tokens", "model.embed_positions"
 EMBEDDING_NORM = "model.embed_norm"
+ENDS = frozenset({f"{EMBEDDING}.weight", f"{HEAD}.weight"})  # which a tied model holds once
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from tokenglass.model.checkpoint.adapter import Adapter
 from tokenglass.model.checkpoint.blueprint import Blueprint
-from tokenglass.model.checkpoint.headers import Header, TensorInfo, read_header
+from tokenglass.model.checkpoint.headers import DTYPES, Header, TensorInfo, read_header
 from tokenglass.model.checkpoint.quantised_layout import Quantisation, quantisation_of, weights_in
 from tokenglass.model.checkpoint.wrapped import split_wrapper
 from tokenglass.model.config.config import ModelConfig, names_dtype
@@ -24,7 +25,6 @@ from tokenglass.model.sampling.generation_config import GenerationConfig
 MAX_FILE_NAME = 255
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
 HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
 # Tables and causal masks that old checkpoints store and nobody reads
@@ -41,6 +41,7 @@ class Checkpoint:
     tensors: tuple[TensorInfo, ...]
     quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
     other_tensors: tuple[TensorInfo, ...] = ()  # of what a wrapper holds beside the text model
+    adapters: tuple[Adapter, ...] = ()  # that are merged into the weights as they are read
 
     @staticmethod
     def open(folder: Path) -> Checkpoint:
@@ -65,6 +66,16 @@ class Checkpoint:
             quantisation=_quantisation(headers),
             other_tensors=others,
         )
+
+    def with_adapters(self, adapters: tuple[Adapter, ...]) -> Checkpoint:
+        """The same model with these merged into it. Raises CheckpointError where it is stored in fewer bits."""
+        if adapters and self.quantisation is not None:
+            stored = self.quantisation.format
+            raise CheckpointError(
+                f"{self.folder}: is stored as {stored}, into which no adapter can be merged; name the model that it "
+                f"was made from, with --quantize {stored}"
+            )
+        return replace(self, adapters=adapters)
 
     @cached_property
     def blueprint(self) -> Blueprint:
@@ -106,7 +117,8 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over config.json, every tensor's name, dtype and shape, and both ends (4 KiB) of each file."""
+        """SHA-256 over config.json, every tensor's name, dtype and shape, both ends (4 KiB) of each file, and all of
+        the adapters."""
         digest = hashlib.sha256(read_bytes(self.folder / "config.json", MAX_CONFIG))
         for info in sorted(self.tensors, key=lambda info: info.name):
             digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())
@@ -117,6 +129,8 @@ class Checkpoint:
                 digest.update(opened.read(4096))
                 opened.seek(-min(4096, file.stat().st_size), 2)
                 digest.update(opened.read(4096))
+        for adapter in self.adapters:
+            digest.update(f"{adapter.fingerprint} {adapter.scale!r}\n".encode())
         return digest.hexdigest()
 
     def audit(self, expected: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str] | None = None) -> None:
@@ -158,7 +172,9 @@ def _refuse_other_formats(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; -m takes a checkpoint folder in Hugging Face's layout")
     if (folder / "adapter_config.json").exists():
-        raise CheckpointError(f"{folder}: a LoRA adapter, not a whole model; merge it into its base model first")
+        raise CheckpointError(
+            f"{folder}: a LoRA adapter, not a whole model; give it with --lora, and the model that it is for with -m"
+        )
 
 
 def _shards(folder: Path) -> dict[Path, frozenset[str] | None]:

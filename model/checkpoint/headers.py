@@ -14,6 +14,7 @@ from tokenglass.model.files import open_regular, parse_json
 
 MAX_HEADER = 100_000_000  # bytes, the library's own bound
 MAX_DIMENSIONS = 8
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # that can be computed in
 DTYPE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 

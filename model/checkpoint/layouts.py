@@ -187,6 +187,11 @@ def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[s
     return np.arange(rows).reshape(-1, config.head_dim)[:, within].reshape(-1)
 
 
+def spelling_of(name: str, present: Collection[str], config: ModelConfig) -> str:
+    """What these files call a tensor that transformers calls so."""
+    return find_spelling(name, present, LAYOUTS.get(config.model_type, Layout()))
+
+
 def find_spelling(name: str, present: Collection[str], layout: Layout) -> str:
     """The name as these files spell it. A base model saved alone has no prefix, as the first files of gpt2 have none,
     and a head may have one: transformers takes either. gpt_neox may call its head lm_head."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any, TypeVar
 
 import numpy as np
 
+from tokenglass.model.checkpoint.adapting import Change, plan_changes
 from tokenglass.model.checkpoint.arrays import Array, cast, read_arrays, to_float32
-from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
+from tokenglass.model.checkpoint.blueprint import ENDS, HEAD, Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
@@ -20,7 +22,6 @@ from tokenglass.model.progress import Progress
 Weights = dict[str, Array | QuantizedWeight]
 Quantize = Callable[[Array], QuantizedWeight]
 T = TypeVar("T", Array | QuantizedWeight, Array)
-ENDS = {f"{EMBEDDING}.weight", f"{HEAD}.weight"}  # which a tied model holds once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,20 @@ class ReadingPlan:
 
     blueprint: Blueprint
     layout: Mapping[str, Stored]
+    changes: Mapping[str, Change]  # by adapters, of what is called so
+    twins: Mapping[str, Stored]  # what a tied tensor is as well, where adapters make two weights of it
     notes: tuple[str, ...]
+
+    def weights_of(self, name: str, tensor: Array) -> Iterator[tuple[str, Array, bool]]:
+        """The weights that are made of a stored tensor, and whether adapters change them. Raises CheckpointError."""
+        for stored in (self.layout[name], *([self.twins[name]] if name in self.twins else [])):
+            change = self.changes.get(stored.name)
+            try:
+                changed = tensor if change is None else change.apply(tensor)
+            except CheckpointError as error:
+                raise CheckpointError(f"{stored.name}: {error}") from None
+            for part, array in stored.cut(changed).items():
+                yield part, array, change is not None
 
     def holds(self, name: str) -> bool:
         """Whether a weight is stored under its own name."""
@@ -77,9 +91,14 @@ def plan_reading(checkpoint: Checkpoint) -> ReadingPlan:
     untied = Blueprint.of(replace(config, tie_word_embeddings=False))
     present = {info.name for info in checkpoint.tensors}
     layout = {stored.name: stored for stored in stored_tensors(config, untied.shapes, present)}
+    changes = plan_changes(checkpoint.adapters, layout, config)
     notes: list[str | None] = []
+    twins: dict[str, Stored] = {}
     if blueprint.tied:
         ends = [name for name, stored in layout.items() if not ENDS.isdisjoint(stored.parts)]
+        if not changes.keys().isdisjoint(ends):  # an adapter of one of the two is none of the other
+            blueprint = untied
+            twins = {held: layout[other] for held, other in permutations(ends, 2) if other not in present}
         if not present.isdisjoint(ends):  # one of the two is enough
             layout = {name: stored for name, stored in layout.items() if name in present or name not in ends}
     checkpoint.audit({name: stored.shape for name, stored in layout.items()})
@@ -89,7 +108,7 @@ def plan_reading(checkpoint: Checkpoint) -> ReadingPlan:
         if not same_bits(first, second):
             notes.append("config.json ties the head to the embedding, but the weights hold two; both are used")
             blueprint = untied
-    return ReadingPlan(blueprint, layout, tuple(note for note in notes if note is not None))
+    return ReadingPlan(blueprint, layout, changes, twins, tuple(note for note in notes if note is not None))
 
 
 def same_bits(first: Array, second: Array) -> bool:
@@ -110,14 +129,15 @@ def iterate_weights(
     """The weights of a checkpoint that is not quantised, one at a time, or what `cut` takes of them; see
     `read_weights`."""
     for stored, tensor in read_arrays(checkpoint.tensors, plan.layout.keys()):
-        for part, array in plan.layout[stored].cut(tensor).items():
+        for part, array, is_changed in plan.weights_of(stored, tensor):
             name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
             if name != part and plan.holds(name):
                 continue  # a tied head, and the embedding is there
             part_of = cut(name, array)
-            kept = cast(part_of, dtype)
+            exact = is_changed and quantize is not None  # rounded once
+            kept = part_of if exact else cast(part_of, dtype)
             if quantize is None:
-                yield name, kept if kept is part_of else place(kept)
+                yield name, kept if kept is part_of and not is_changed else place(kept)
             elif name in plan.blueprint.quantisable:
                 try:
                     yield name, quantize(kept)

@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from tokenglass.model.checkpoint.store import name_of
 from tokenglass.model.decoding.modes import ModeSettings
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
@@ -54,11 +55,15 @@ class EngineSettings:
     cache_dtype: str | None = None
     server: str | None = field(default=None, metadata=ABSENT)  # its address, where the run was asked of one
     logprobs: Logprobs | None = field(default=None, metadata=ABSENT)  # what its log-probabilities are of
+    adapters: tuple[str, ...] | None = field(
+        default=None, metadata=ABSENT
+    )  # merged into the model, as --lora takes them
 
     @staticmethod
     def of(loaded: LoadedModel) -> EngineSettings:
         return EngineSettings(
-            *(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads, loaded.cache_dtype)
+            *(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads, loaded.cache_dtype),
+            adapters=tuple(adapter.given for adapter in loaded.checkpoint.adapters) or None,
         )
 
     @property
@@ -121,7 +126,7 @@ def describe_run(
     To `identify` the model and the libraries takes as long as many tokens: for a run that is only watched, do without.
     """
     return Run(
-        model=loaded.name,
+        model=name_of(loaded.checkpoint.folder),
         model_fingerprint=loaded.checkpoint.fingerprint if identify else "",
         tokenizer_fingerprint=loaded.tokenizer_fingerprint if identify else "",
         prompt=prompt,
