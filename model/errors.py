@@ -70,6 +70,10 @@ class ServerError(TokenglassError):
         self.status = status
 
 
+class UnreachableError(ServerError):
+    """A server is not there, breaks off, or turns everybody away: the next request would end as this one did."""
+
+
 class KernelsError(Exception):
     """The kernels cannot be had on this machine, and torch runs the model; the message says why."""
 

@@ -27,6 +27,7 @@ EXIT_CODES = {
 }
 VARIABLES = {
     "TOKENGLASS_MODEL": "The model where -m names none.",
+    "TOKENGLASS_API_KEY": "The key of a server; else OPENAI_API_KEY, over TLS or to this machine alone.",
     "TOKENGLASS_SPEED": "The pace of the live view, as --speed has it.",
     "TOKENGLASS_MARCH": "The level of processors whose kernels are used, such as x86-64-v3.",
     "XDG_CACHE_HOME": "Where models that were pulled and kernels that were compiled are kept, in a folder tokenglass.",

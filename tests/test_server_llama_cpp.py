@@ -14,11 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import safetensors.torch
-import tiny
+from served_gguf import CONTEXT, write_model
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, generate, tokenglass
 from terminal import Terminal
-from tiny_gguf import TYPES, byte_level_metadata, write_gguf
 
 from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.records.steps import Finish, Step
@@ -31,7 +29,6 @@ from llama_cpp import LlamaCpp
 
 pytestmark = pytest.mark.slow
 
-CONTEXT = 8192
 SERVE = """
 import sys, threading
 sys.path.insert(0, {peers!r})
@@ -41,23 +38,11 @@ served = LlamaCpp(Path({file!r}), context={context})
 print(served.server.listening_address, flush=True)
 threading.Event().wait()
 """
-TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
 
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama in 8 bits, with a chat template. Its most probable tokens are ASCII: of a character that several
-    tokens make, llama.cpp's stream tells the last alone."""
-    folder = tmp_path_factory.mktemp("gguf")
-    metadata = byte_level_metadata(bos_token_id=0, eos_token_id=0)
-    tokens = metadata["tokenizer.ggml.tokens"]
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": len(tokens)}
-    original = tiny.save_llama(folder / "original", max_position_embeddings=CONTEXT, **sizes)
-    weights = safetensors.torch.load_file(original / "model.safetensors")
-    weights["lm_head.weight"][[not token.isascii() for token in tokens]] = 0
-    safetensors.torch.save_file(weights, original / "model.safetensors")
-    more = {"tokenizer.chat_template": TEMPLATE}
-    return write_gguf(folder / "a.gguf", original, quantised=TYPES.Q8_0, tokenizer={**metadata, **more})
+    return write_model(tmp_path_factory.mktemp("gguf"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.many import ManyOptions
 from tokenglass.cli.options.mode import ModeOptions
-from tokenglass.cli.options.model import ModelOptions, ServedModelOptions
+from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
@@ -92,7 +92,7 @@ def answer_lines(
     control: ControlOptions,
     sampling: SamplingOptions,
     view: ViewOptions,
-    model: ModelOptions,
+    model: ServedModelOptions,
 ) -> None:
     """Many prompts instead of one."""
     from tokenglass.cli.run.many.run import generate_many

@@ -81,14 +81,21 @@ class PreparedRun:
 
 def prepare(text: str, options: RunOptions, opening: Opening) -> PreparedRun:
     """A run of the model that is meant, here or behind a server. Raises TokenglassError."""
-    from tokenglass.model.sources.server.address import is_address
-
-    if is_address(options.model.model):
+    if is_served(options.model):
         from tokenglass.cli.run.remote import prepare_remote
 
         return prepare_remote(text, options, opening)
-    if options.model.remote_model is not None:
-        raise ParameterError("--remote-model names a model of a server; add -m http://HOST:PORT")
     from tokenglass.cli.run.local import prepare_local
 
     return prepare_local(text, options, opening)
+
+
+def is_served(model: ServedModelOptions) -> bool:
+    """Whether -m names a server. Raises ParameterError where only a model of one is named."""
+    from tokenglass.model.sources.server.address import is_address
+
+    if is_address(model.model):
+        return True
+    if model.remote_model is not None:
+        raise ParameterError("--remote-model names a model of a server; add -m http://HOST:PORT")
+    return False

@@ -17,12 +17,14 @@ from tokenglass.model.sampling.penalties import read_biases_by_id
 from tokenglass.model.sources.server.address import Address
 from tokenglass.model.sources.server.client import Client, find_key
 from tokenglass.model.sources.server.probe import Server, probe
-from tokenglass.model.sources.server.source import ServerSource
+from tokenglass.model.sources.server.source import UNKNOWN_PROMPT, PromptSource
 
 if TYPE_CHECKING:
+    from tokenglass.cli.options.control import ControlOptions
     from tokenglass.cli.options.model import ServedModelOptions
     from tokenglass.cli.options.prompt import PromptOptions
     from tokenglass.cli.options.sampling import SamplingOptions
+    from tokenglass.cli.options.view import ViewOptions
     from tokenglass.model.sources.server.api import Api, Prompt
 
 HONOURED = {  # options of `generate` that every server can do, or that are about what is shown; by group
@@ -50,13 +52,18 @@ def prepare_remote(text: str, options: RunOptions, opening: Opening) -> Prepared
     for group, honoured in HONOURED.items():
         refuse_others(getattr(options, group), honoured)
     server = open_server(options.model, opening)
-    prompt = server.text_of(read_chat(text, options.prompt))
-    request = options.keeper.widen(build_request(server, prompt, options))
-    reported = server.api.num_candidates(prompt, request.top)
-    if reported < request.top and not options.view.quiet:
-        say(f"note: {server.address} reports {reported} candidates a token at most")
-    source = ServerSource(server, prompt)
+    prompt = PromptSource(server, read_chat(text, options.prompt))
+    request = options.keeper.widen(build_request(server, options.control, options.sampling, options.view.top))
+    source, request = prompt.read(request)
+    tell_limit(server, source.prompt, request.top, options.view)
     return PreparedRun(run=source.describe(request, options.prompt.display_text(text)), request=request, source=source)
+
+
+def tell_limit(server: Server, prompt: Prompt, wanted: int, view: ViewOptions) -> None:
+    """A note where the server reports fewer candidates than are wanted."""
+    reported = server.api.num_candidates(prompt, wanted)
+    if reported < wanted and not view.quiet:
+        say(f"note: {server.address} reports {reported} candidates a token at most")
 
 
 def refuse_others(group: Any, honoured: set[str]) -> None:
@@ -77,41 +84,46 @@ def flag_of(group: Any, name: str) -> str:
 
 def read_chat(text: str, options: PromptOptions) -> Prompt:
     """The prompt, or with --chat the messages. Raises PromptError, ParameterError."""
-    if not text:
+    if options.chat and not options.parts and text.lstrip().startswith("["):
+        from tokenglass.model.text.chat import parse_messages
+
+        return with_system(parse_messages(text), options)
+    return with_system(text, options)
+
+
+def with_system(prompt: Prompt, options: PromptOptions) -> Prompt:
+    """A text, or with --chat the messages, those of the options before them. Raises PromptError, ParameterError."""
+    if not prompt:
         raise PromptError("the prompt is empty; give at least one character")
-    if not options.chat:
+    if isinstance(prompt, str) and not options.chat:
         if options.system is not None:
             raise ParameterError("--system is part of a chat; add --chat")
-        return text
-    from tokenglass.model.text.chat import Message, parse_messages
+        return prompt
+    from tokenglass.model.text.chat import Message
 
-    is_list = not options.parts and text.lstrip().startswith("[")
-    said = parse_messages(text) if is_list else (Message("user", text),)
+    said = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     return said if options.system is None else (Message("system", options.system), *said)
 
 
-def build_request(server: Server, prompt: Prompt, options: RunOptions) -> Request:
-    """What the options ask of this server. A prompt whose tokens it does not tell counts as one.
-
-    Raises ParameterError, ServerError.
-    """
-    control, api = options.control, server.api
+def build_request(server: Server, control: ControlOptions, sampling: SamplingOptions, top: int) -> Request:
+    """What the options ask of this server, of a prompt that is still to be read. Raises ParameterError."""
+    api = server.api
     for name in ("min_new_tokens", "ignore_eos"):
         if getattr(control, name) and name not in api.controls:
             raise ParameterError(f"--{name.replace('_', '-')} is nothing that {api.name} can be asked for")
-    seed = secrets.randbits(31) if options.sampling.seed is None else options.sampling.seed
+    seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
     if seed > api.most_seed:
         raise ParameterError(f"--seed {seed}: {api.name} takes seeds up to {api.most_seed}")
     return Request(
-        prompt_ids=server.token_ids(prompt) or (-1,),
+        prompt_ids=UNKNOWN_PROMPT,
         seed=seed,
-        sampling=sampling_parameters(options.sampling, api),
+        sampling=sampling_parameters(sampling, api),
         max_new_tokens=control.max_new_tokens or control.DEFAULT_LENGTH,
         min_new_tokens=control.min_new_tokens or 0,
         ignore_eos=control.ignore_eos,
         max_seconds=control.max_time,
         stops=tuple(control.stop or ()),
-        top=options.view.top,
+        top=top,
     )
 
 

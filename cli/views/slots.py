@@ -57,7 +57,7 @@ class SlotsSession(Session):
         """The text of that number; a new one takes the place of one that is over."""
         if number not in self._places:
             answer = standing.answers.open[number]
-            new = SlotText(str(answer.asked.id), len(answer.request.prompt_ids), answer.request.max_new_tokens)
+            new = SlotText(str(answer.asked.id), answer.prompt_tokens, answer.request.max_new_tokens)
             place = next((place for place, text in enumerate(self._slots) if text.is_over), len(self._slots))
             self._slots[place : place + 1] = [new]
             self._places[number] = place

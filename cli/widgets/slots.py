@@ -20,10 +20,10 @@ READING = Style(color="yellow")
 
 @dataclass(slots=True)
 class SlotText:
-    """A text in work: `name` is its prompt's id, `most` the new tokens that it may have."""
+    """A text in work: `name` is its prompt's id, `most` the new tokens that it may have. None: not reported."""
 
     name: str
-    prompt_tokens: int
+    prompt_tokens: int | None
     most: int
     computed: int = 0  # positions of the prompt
     shared: int = 0  # positions that another text had computed
@@ -43,7 +43,11 @@ class SlotText:
     @property
     def read(self) -> int:
         """Positions of the prompt that are in the cache."""
-        return min(self.prompt_tokens, self.shared + self.computed)
+        return min(self.prompt_tokens or 0, self.shared + self.computed)
+
+    @property
+    def is_read(self) -> bool:
+        return self.new_tokens > 0 or (self.prompt_tokens is not None and self.read >= self.prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class SlotPanel(Widget):
     def caches(self, width: int, glyphs: Glyphs) -> Row:
         """What the caches of all texts hold, and how much of it was computed once for several."""
         usages = [text.cache for text in self.texts if text.cache is not None]
+        if self.texts and not usages:
+            return label_fields("cache", [[Segment("not reported")]], width, glyphs)[0]
         held, used = (sum(getattr(usage, name) for usage in usages) for name in ("nbytes_held", "nbytes_used"))
         shared = sum(text.shared for text in self.texts)
         fields = [f"{nbytes(used)} used", f"{nbytes(held)} held", f"{plural(shared, 'position')} shared"]
@@ -82,12 +88,13 @@ class SlotPanel(Widget):
 
     def lane(self, text: SlotText, width: int, glyphs: Glyphs) -> Row:
         """The id, how much of the prompt is read and was shared, how many tokens are written, and the text's end."""
-        is_read = text.read >= text.prompt_tokens or text.new_tokens > 0
         sign = " " if text.is_over else glyphs.marker
-        row = [Segment(f" {sign} ", BAR if is_read else READING), cell(text.name, 8, glyphs=glyphs)]
+        row = [Segment(f" {sign} ", BAR if text.is_read else READING), cell(text.name, 8, glyphs=glyphs)]
         if width >= 60:
-            prompt = f"{text.prompt_tokens:,}" if is_read else f"{text.read:,}/{text.prompt_tokens:,}"
-            row += [cell(prompt, 9, right=True, glyphs=glyphs), cell(f"{text.shared:,}", 8, DIM, right=True)]
+            prompt = "" if text.prompt_tokens is None else f"{text.prompt_tokens:,}"
+            prompt = prompt if text.is_read else f"{text.read:,}/{prompt}"
+            shared = "" if text.cache is None else f"{text.shared:,}"
+            row += [cell(prompt, 9, right=True, glyphs=glyphs), cell(shared, 8, DIM, right=True)]
         row += [cell(f"{text.new_tokens:,}/{text.most:,}", 10, right=True, glyphs=glyphs), Segment("  ")]
         left = width - sum(segment.cell_length for segment in row)
         row.append(Segment(tail(one_line(text.text, glyphs), left, glyphs), DIM if text.is_over else PLAIN))

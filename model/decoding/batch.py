@@ -6,8 +6,8 @@ A text is what it would be alone, as far as the engine's numbers do not depend o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from tokenglass.model.decoding.prompts import Prompts
 from tokenglass.model.decoding.recorder import Interrupt, Recorder, record_until
 from tokenglass.model.decoding.rows import NOTHING, Inputs, Rows
 from tokenglass.model.decoding.sequence import Decision, Sequence
@@ -15,18 +15,6 @@ from tokenglass.model.decoding.slots import Slot, Slots
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.records.steps import Finish, Reason, Record, Step, Totals
-
-
-class Prompts(Protocol):
-    """Where the texts of a batch come from."""
-
-    @property
-    def are_left(self) -> bool:
-        """Whether another may come."""
-
-    def take(self, *, wait: bool) -> Sequence | None:
-        """The next text, before its first new token; None where there is none yet. To `wait` is to do so for a
-        moment."""
 
 
 class Batch:
@@ -39,7 +27,7 @@ class Batch:
     def __init__(
         self,
         engine: Engine,
-        prompts: Prompts,
+        prompts: Prompts[Sequence],
         most: int,
         interrupt: Interrupt,
         failures: dict[int, TokenglassError],

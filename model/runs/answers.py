@@ -35,7 +35,7 @@ class Answer:
     text: str = ""
     finish_reason: Reason
     seed: int
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = 0  # None: not reported
     new_tokens: int = 0
     choices: tuple[Choice, ...] | None = field(default=None, metadata=ABSENT)  # those that stand, where asked for
     error: str | None = field(default=None, metadata=ABSENT)

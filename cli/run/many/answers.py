@@ -23,6 +23,12 @@ class OpenAnswer:
     asked: PromptLine
     request: Request
     choices: list[Choice] = field(default_factory=list)
+    new_tokens: int = 0  # that were seen
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """None where only a server knows."""
+        return len(self.request.prompt_ids) if min(self.request.prompt_ids) >= 0 else None
 
 
 class Answers:
@@ -70,6 +76,7 @@ class Answers:
         """One record of a text in work."""
         if isinstance(record, Step):
             self.new_tokens += len(record.settled)
+            self.open[record.sequence].new_tokens += len(record.settled)
             if self._has_choices:
                 self._keep(record)
         elif record.reason != "error" or record.sequence in self.failures:  # else the run ends: it is not answered
@@ -93,6 +100,7 @@ class Answers:
 
     def _finish(self, finish: Finish) -> None:
         answer = self.open.pop(finish.sequence)
+        self.new_tokens += max(0, finish.totals.new_tokens - answer.new_tokens)  # that came in one message
         error = self.failures.pop(finish.sequence, None)
         if error is None:
             self.num_answered += 1
@@ -104,7 +112,7 @@ class Answers:
             answer.request.seed,
             reason=finish.reason,
             text=finish.whole_text or "",
-            prompt_tokens=len(answer.request.prompt_ids),
+            prompt_tokens=answer.prompt_tokens or finish.totals.prefill_tokens or None,
             new_tokens=finish.totals.new_tokens,
             choices=tuple(answer.choices) if self._has_choices else None,
             error=None if error is None else str(error),

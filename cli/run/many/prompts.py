@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic
 
 from tokenglass.cli.run.many.answers import Answers
 from tokenglass.cli.run.many.prompt_line import PromptLine
 from tokenglass.cli.run.many.read_ahead import ReadAhead
-from tokenglass.cli.run.many.requests import Requests
-from tokenglass.model.decoding.request import Request
-from tokenglass.model.decoding.sequence import Sequence
+from tokenglass.cli.run.many.source import ManySource
+from tokenglass.model.decoding.prompts import AnyText
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.runs.answers import fingerprint
 
@@ -51,7 +51,7 @@ class Ids:
             self._seen.add(known)
 
 
-class LinePrompts:
+class LinePrompts(Generic[AnyText]):
     """The texts that lines ask for, but for those that were answered before.
 
     `answers` gets to know each, and each line that cannot be answered; where `fail_fast`, none is read behind that.
@@ -61,9 +61,8 @@ class LinePrompts:
         self,
         lines: ReadAhead,
         parse: Callable[[int, bytes], PromptLine],
-        requests: Requests,
+        source: ManySource[AnyText],
         answers: Answers,
-        new_sequence: Callable[[Request], Sequence],
         ids: Ids,
         *,
         fail_fast: bool,
@@ -71,9 +70,8 @@ class LinePrompts:
         self.last_line = 0  # that was taken
         self._lines = lines
         self._parse = parse
-        self._requests = requests
+        self._source = source
         self._answers = answers
-        self._new_sequence = new_sequence
         self._ids = ids
         self._fail_fast = fail_fast
 
@@ -86,18 +84,18 @@ class LinePrompts:
     def are_left(self) -> bool:
         return not (self._lines.is_over or (self._fail_fast and self._answers.num_failed))
 
-    def take(self, *, wait: bool) -> Sequence | None:
+    def take(self, *, wait: bool) -> AnyText | None:
         """The next text that can be written; None where there is none yet, or none any more."""
         while self.are_left and not self._answers.is_full:
             line = self._lines.take(wait=wait)
             if line is None:
                 return None
             self.last_line = line[0]
-            if (sequence := self._begin(*line)) is not None:
-                return sequence
+            if (text := self._begin(*line)) is not None:
+                return text
         return None
 
-    def _begin(self, number: int, line: bytes) -> Sequence | None:
+    def _begin(self, number: int, line: bytes) -> AnyText | None:
         """The text that a line asks for, where it can be written and was not before."""
         asked = self._parse(number, line)
         if self._ids.is_done(asked.id):
@@ -108,10 +106,10 @@ class LinePrompts:
         try:
             if asked.error is not None:
                 raise asked.error
-            request = self._requests.read(asked, self._answers.run_seed)
-            sequence = self._new_sequence(request)
+            request = self._source.requests.read(asked, self._answers.run_seed)
+            text = self._source.begin(asked, request)
         except TokenglassError as error:
             self._answers.refuse(asked, error)
             return None
-        sequence.number = self._answers.begin(asked, request)
-        return sequence
+        text.number = self._answers.begin(asked, request)
+        return text

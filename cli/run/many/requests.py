@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.run.json_prompt import Prompt
 from tokenglass.cli.run.many.prompt_line import PromptLine
-from tokenglass.cli.run.request import build_request, encode_chat, encode_text, fit, heal_prompt, lengths
 from tokenglass.cli.run.settings import change_all
 from tokenglass.model.config.fields import quote
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.errors import ParameterError, PromptError
-from tokenglass.model.loaded_model import OpenedModel
+from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.codec import to_dict
 from tokenglass.model.runs.answers import derive_seed
-from tokenglass.model.text.chat import ChatTemplate, Message
 
 ALIKE = 64  # sets of options that are kept as they were read: most lines have the same
 FILES = ("grammar", "show_chain")  # a line reads no file, and prints nothing
@@ -35,34 +33,30 @@ class Base:
     request: Request
 
 
-class Requests:
+class Requests(ABC):
     """Builds the request of each line. The options of the command are those of a line that has none of its own."""
 
-    def __init__(
-        self,
-        opened: OpenedModel,
-        prompt: PromptOptions,
-        control: ControlOptions,
-        sampling: SamplingOptions,
-        model: ModelOptions,
-        top: int,
-    ):
+    most_seed = 2**64 - 1
+
+    def __init__(self, prompt: PromptOptions, control: ControlOptions, sampling: SamplingOptions):
         """Raises ParameterError."""
-        self._opened = opened
-        self._prompt = prompt
+        self.prompt = prompt
         self._control = control
         self._sampling = sampling
-        self._model = model
-        self._top = top
-        self._template: ChatTemplate | None = None
         self._base = lru_cache(ALIKE)(self._read_options)
-        self.base = build_request(opened, (0,), control, sampling, model, top, chat=prompt.chat)
-        if self.base.constraint is not None:
-            self.base.constraint.check()
+        self.base = self.build(control, sampling, chat=prompt.chat, notes=True)
+
+    @abstractmethod
+    def build(self, control: ControlOptions, sampling: SamplingOptions, *, chat: bool, notes: bool = False) -> Request:
+        """What the options ask for, without a prompt; `notes` tell what is not applied. Raises ParameterError."""
+
+    @abstractmethod
+    def put(self, prompt: Prompt, control: ControlOptions, request: Request) -> Request:
+        """The request with a prompt. Raises ParameterError, PromptError, TemplateError, TokenizerError."""
 
     def settings(self) -> dict[str, Any]:
         """All that decides the texts but for the model, the prompts and the seed, as JSON values."""
-        prompt = self._prompt
+        prompt = self.prompt
         asked = {name: getattr(prompt, name) for name in ("chat", "heal", "truncate", "system", "prefill_response")}
         decided_elsewhere = ("prompt_ids", "seed", "prefill_chunk", "use_cache")
         request = {name: value for name, value in to_dict(self.base).items() if name not in decided_elsewhere}
@@ -70,33 +64,17 @@ class Requests:
 
     def read(self, asked: PromptLine, run_seed: int) -> Request:
         """The request of a line. Raises ParameterError, PromptError, TemplateError, TokenizerError."""
-        is_chat = self._prompt.chat or not isinstance(asked.prompt, str)
+        is_chat = self.prompt.chat or not isinstance(asked.prompt, str)
         base = self._base(json.dumps(asked.options, sort_keys=True), is_chat)
-        prompt_ids = fit(self._opened, self._encode(asked.prompt), base.control, self._prompt.truncate)
-        most, least = lengths(self._opened, base.control, len(prompt_ids))
-        seed = derive_seed(run_seed, asked.id) if asked.seed is None else asked.seed
-        request = replace(base.request, prompt_ids=prompt_ids, seed=seed, max_new_tokens=most, min_new_tokens=least)
-        return heal_prompt(request, self._opened.tokenizer) if self._prompt.heal else request
-
-    def _encode(self, prompt: str | tuple[Message, ...]) -> tuple[int, ...]:
-        if not prompt:
-            raise PromptError("the prompt is empty; give at least one character")
-        if isinstance(prompt, str) and not self._prompt.chat:
-            return encode_text(self._opened, prompt, self._prompt)
-        if self._template is None:
-            self._template = ChatTemplate.from_folder(self._opened.checkpoint.folder)
-        messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-        return encode_chat(self._opened, messages, self._prompt, self._template)
+        seed = derive_seed(run_seed, asked.id) % (self.most_seed + 1) if asked.seed is None else asked.seed
+        if seed > self.most_seed:
+            raise ParameterError(f"seed is {seed}; this server takes seeds up to {self.most_seed}")
+        return self.put(asked.prompt, base.control, replace(base.request, seed=seed))
 
     def _read_options(self, options: str, is_chat: bool) -> Base:
         """Raises ParameterError."""
         control, sampling = read_options(json.loads(options), self._control, self._sampling)
-        request = build_request(
-            self._opened, (0,), control, sampling, self._model, self._top, chat=is_chat, notes=False
-        )
-        if request.constraint is not None:
-            request.constraint.check()
-        return Base(control, request)
+        return Base(control, self.build(control, sampling, chat=is_chat))
 
 
 def read_options(

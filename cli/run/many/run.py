@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import sys
 from contextlib import closing, nullcontext
+from typing import Any
 
 import typer
 
 from tokenglass.cli.exit_codes import ERROR
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.many import ManyOptions
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
@@ -20,21 +21,18 @@ from tokenglass.cli.run.many.answers import Answers
 from tokenglass.cli.run.many.prompt_line import read_json_line, read_text_line
 from tokenglass.cli.run.many.prompts import Ids, LinePrompts
 from tokenglass.cli.run.many.read_ahead import ReadAhead
-from tokenglass.cli.run.many.requests import Requests
-from tokenglass.cli.run.many.room import count_slots, free_positions, least_caches
 from tokenglass.cli.run.many.screen import Bar, Screen
+from tokenglass.cli.run.many.source import ManySource
 from tokenglass.cli.run.many.standing import Standing
 from tokenglass.cli.run.numbered_lines import count_lines, number_lines, open_lines
+from tokenglass.cli.run.prepared import is_served
 from tokenglass.cli.run.prompt import STDIN
 from tokenglass.cli.say import say, say_dim
 from tokenglass.cli.terminal.interrupts import Interrupt, soft_interrupt
-from tokenglass.cli.terminal.opening import opening
+from tokenglass.cli.terminal.opening import Opening, opening
 from tokenglass.cli.terminal.terminal import is_terminal
-from tokenglass.model.decoding.batch import Batch
-from tokenglass.model.decoding.job import Job
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.files import expand_home
-from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.runs.answer_file import AnswerFile
 from tokenglass.model.runs.answers import Origin, settings_digest
 from tokenglass.model.runs.in_order import InOrder
@@ -46,7 +44,7 @@ def generate_many(
     control: ControlOptions,
     sampling: SamplingOptions,
     view: ViewOptions,
-    model: ModelOptions,
+    model: ServedModelOptions,
     many: ManyOptions,
 ) -> None:
     """Answer the lines of stdin or of a file. Raises TokenglassError, and Exit where not all could be answered."""
@@ -56,13 +54,11 @@ def generate_many(
     file = None if many.output is None else AnswerFile(expand_home(str(many.output)))
     with nullcontext() if file is None else closing(file):
         with opening() as first:
-            opened = session.open_model(model, first)
-            requests = Requests(opened, prompt, control, sampling, model, view.candidates or 0)
-            loaded = session.load(opened, least_caches(opened, control, many.slots), first)
-        origin = origin_of(loaded, requests, sampling, view, file)
+            texts = open_source(prompt, control, sampling, view, model, many.slots, first)
+        origin = origin_of(texts, sampling, view, file)
         if file is not None:
             file.check(origin)
-        interrupt, room = Interrupt(), free_positions(loaded)
+        interrupt = Interrupt()
         screen = make_screen(view, total, interrupt, has_file=file is not None)
         answers = Answers(
             InOrder(screen.write if file is None else file.write, unordered=many.unordered),
@@ -74,26 +70,42 @@ def generate_many(
         prompts = LinePrompts(
             ReadAhead(number_lines(source)),
             read_text_line if many.each_line else read_json_line,
-            requests,
+            texts,
             answers,
-            lambda request: Job.of(loaded, request).new_sequence(),
             Ids(set() if file is None else file.done, have_ids=not many.each_line),
             fail_fast=many.fail_fast,
         )
-        slots = many.slots or count_slots(loaded, control, room)
-        batch = Batch(loaded.engine, prompts, slots, interrupt, answers.failures, room=room, chunk=model.prefill_chunk)
         standing = Standing(prompts, answers, total)
         with soft_interrupt(interrupt), screen:
-            for record in batch.records():
+            for record in texts.records(prompts, interrupt, answers.failures):
                 answers.add(record)
                 screen.show(record, standing)
     if not view.quiet:
-        say_dim(standing.in_words(has_new_seed=sampling.seed is None and not requests.base.sampling.is_greedy))
+        say_dim(standing.in_words(has_new_seed=sampling.seed is None and not texts.requests.base.sampling.is_greedy))
     if interrupt.is_set() and standing.is_cut_short:
         say(standing.advice(many.output))
         raise typer.Exit(interrupt.exit_code)
     if answers.num_failed:
         raise typer.Exit(ERROR)
+
+
+def open_source(
+    prompt: PromptOptions,
+    control: ControlOptions,
+    sampling: SamplingOptions,
+    view: ViewOptions,
+    model: ServedModelOptions,
+    slots: int | None,
+    opening: Opening,
+) -> ManySource[Any]:
+    """The model that is meant, here or behind a server. Raises TokenglassError."""
+    if is_served(model):
+        from tokenglass.cli.run.many.served import open_served
+
+        return open_served(prompt, control, sampling, view, model, slots, opening)
+    from tokenglass.cli.run.many.local import open_local
+
+    return open_local(prompt, control, sampling, model, view.candidates, slots, opening)
 
 
 def check_options(many: ManyOptions, view: ViewOptions) -> None:
@@ -106,8 +118,7 @@ def check_options(many: ManyOptions, view: ViewOptions) -> None:
 
 
 def origin_of(
-    loaded: LoadedModel,
-    requests: Requests,
+    source: ManySource[Any],
     sampling: SamplingOptions,
     view: ViewOptions,
     file: AnswerFile | None,
@@ -118,12 +129,12 @@ def origin_of(
     if seed is None:
         seed = secrets.randbits(32) if file is None or file.origin is None else file.origin.run_seed
     settings = {
-        **requests.settings(),
-        **loaded.cache_identity,
+        **source.requests.settings(),
+        **source.identity,
         "candidates": view.candidates,
         "version": versions()["tokenglass"],
     }
-    return Origin(loaded.name, seed, settings_digest(settings))
+    return Origin(source.name, seed, settings_digest(settings))
 
 
 def make_screen(view: ViewOptions, total: int | None, interrupt: Interrupt, *, has_file: bool) -> Screen:

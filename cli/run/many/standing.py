@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from tokenglass.cli.run.many.answers import Answers
 from tokenglass.cli.run.many.prompts import LinePrompts
@@ -13,7 +14,7 @@ from tokenglass.cli.text import plural
 class Standing:
     """The prompts of a run; `total` lines are there to be read, where that is known."""
 
-    def __init__(self, prompts: LinePrompts, answers: Answers, total: int | None):
+    def __init__(self, prompts: LinePrompts[Any], answers: Answers, total: int | None):
         self.total = total
         self._prompts = prompts
         self.answers = answers

@@ -65,6 +65,7 @@ class Api:
     most_seed: int = 2**63 - 1
     controls: Mapping[str, str] = field(default_factory=dict)  # what it calls ignore_eos and min_new_tokens
     has_bias: bool = True
+    slots: int = 8  # texts that are asked for at once, where no number is given
     tokenize: str | None = None  # the path that gives the ids of a text
     echoes: bool = False  # whether it reports the log-probabilities of a prompt
 
@@ -161,6 +162,11 @@ def ollama_body(api: Api, model: str, prompt: Prompt, request: Request) -> Body:
     return {"model": model, "stream": True, "logprobs": True, "top_logprobs": top, **asked, "options": options}
 
 
+def without_logprobs(body: Body) -> Body:
+    """The same request, of which only the text is wanted."""
+    return {name: value for name, value in body.items() if name != "n_probs" and "logprobs" not in name}
+
+
 OPENAI_SETTINGS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 APIS: Mapping[str, Api] = MappingProxyType(
@@ -184,6 +190,7 @@ APIS: Mapping[str, Api] = MappingProxyType(
                 vllm_body,
                 names(*OPENAI_SETTINGS, "top_k", "min_p", "repetition_penalty"),
                 controls={"ignore_eos": "ignore_eos", "min_new_tokens": "min_tokens"},
+                slots=32,
                 tokenize="/tokenize",
                 echoes=True,
             ),
@@ -195,6 +202,7 @@ APIS: Mapping[str, Api] = MappingProxyType(
                 names(*OPENAI_SETTINGS, "min_p", "repetition_penalty", top_k=Name("top_k", off=-1)),
                 after_temperature,
                 controls={"ignore_eos": "ignore_eos", "min_new_tokens": "min_tokens"},
+                slots=32,
                 tokenize="/tokenize",
                 echoes=True,
             ),
@@ -230,6 +238,7 @@ APIS: Mapping[str, Api] = MappingProxyType(
                 most_in_chat=20,
                 most_seed=2**31 - 1,
                 has_bias=False,
+                slots=4,
             ),
         )
     }

@@ -133,7 +133,7 @@ class Client:
 
     def without_key(self, error: ServerError) -> ServerError:
         """The same words, in which a server may have repeated the key."""
-        return error if self._key is None else ServerError(str(error).replace(self._key, "[key]"), error.status)
+        return error if self._key is None else type(error)(str(error).replace(self._key, "[key]"), error.status)
 
     def _read_object(self, response: httpx.Response) -> Fields:
         self.check(response)

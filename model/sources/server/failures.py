@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from tokenglass.model.config.fields import quote
-from tokenglass.model.errors import ServerError, first_line
+from tokenglass.model.errors import ServerError, UnreachableError, first_line
 
 if TYPE_CHECKING:
     import httpx
@@ -17,20 +17,20 @@ BUSY = (429, 502, 503, 504)  # worth another try
 MOST_WAIT = 60.0  # seconds that a server may ask to wait
 
 
-def explain(name: str, error: httpx.HTTPError | httpx.InvalidURL, timeout: float) -> ServerError:
+def explain(name: str, error: httpx.HTTPError | httpx.InvalidURL, timeout: float) -> UnreachableError:
     """What a failure of the connection means."""
     kind = type(error).__name__
     said = first_line(error)
     match kind:
         case "ConnectTimeout":
-            return ServerError(f"{name}: no answer to the connection; is this the address of a server?")
+            return UnreachableError(f"{name}: no answer to the connection; is this the address of a server?")
         case "ConnectError":
-            return ServerError(f"{name}: cannot be reached ({said}); is a server running there?")
+            return UnreachableError(f"{name}: cannot be reached ({said}); is a server running there?")
         case "ReadTimeout":
-            return ServerError(f"{name}: the server was silent for {timeout:,.0f} s")
+            return UnreachableError(f"{name}: the server was silent for {timeout:,.0f} s")
         case "RemoteProtocolError" | "ReadError" | "WriteError" | "CloseError":
-            return ServerError(f"{name}: the server broke off the connection")
-    return ServerError(f"{name}: {said or kind}")
+            return UnreachableError(f"{name}: the server broke off the connection")
+    return UnreachableError(f"{name}: {said or kind}")
 
 
 def refusal(name: str, status: int, content: bytes, *, has_key: bool) -> ServerError:
@@ -38,15 +38,16 @@ def refusal(name: str, status: int, content: bytes, *, has_key: bool) -> ServerE
     said = message_of(content)  # of FastAPI it is `detail`
     because = f": {said}" if said else ""
     if 300 <= status < 400:
-        return ServerError(
+        return UnreachableError(
             f"{name}: the server answers with a redirect (HTTP {status}), which is not followed; "
             "give the address that it leads to",
             status,
         )
     if status in (401, 403):
         do = "check the key in TOKENGLASS_API_KEY" if has_key else "put its key into TOKENGLASS_API_KEY"
-        return ServerError(f"{name}: the server refuses access (HTTP {status}){because}; {do}", status)
-    return ServerError(f"{name}: the server refuses the request (HTTP {status}){because}", status)
+        return UnreachableError(f"{name}: the server refuses access (HTTP {status}){because}; {do}", status)
+    kind = UnreachableError if status == 404 or status in BUSY else ServerError
+    return kind(f"{name}: the server refuses the request (HTTP {status}){because}", status)
 
 
 def message_of(content: bytes) -> str:
@@ -75,7 +76,7 @@ def escaped(said: Any) -> str:
 def wait_for(name: str, retry_after: str | None, attempt: int) -> float:
     """Seconds before the next try: those that the server asks for (RFC 9110, Retry-After), else twice as many as last.
 
-    Raises ServerError where they are too many.
+    Raises UnreachableError where they are too many.
     """
     seconds = 0.5 * 2**attempt
     if retry_after is not None and len(retry_after) < 100:
@@ -85,5 +86,5 @@ def wait_for(name: str, retry_after: str | None, attempt: int) -> float:
             asked = float(retry_after) if retry_after.strip().isdecimal() else seconds
         seconds = max(0.0, asked)
     if seconds > MOST_WAIT:
-        raise ServerError(f"{name}: the server is busy and asks to wait {seconds:,.0f} s; try again then")
+        raise UnreachableError(f"{name}: the server is busy and asks to wait {seconds:,.0f} s; try again then")
     return seconds

@@ -14,6 +14,7 @@ from tokenglass.model.sources.server.client import Client, Fields
 
 OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}  # `owned_by` of /v1/models
 MOST_NAMED = 8
+MOST_SLOTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,14 @@ class Server:
     def name(self) -> str:
         """The model, as it is shown: of a path only its end."""
         return shown_name(self.model.rstrip("/").rpartition("/")[2] if self.model.startswith("/") else self.model)
+
+    def count_slots(self) -> int:
+        """Texts to ask for at once: more would wait at the server, silently. llama.cpp's server tells its own number.
+
+        Raises ServerError.
+        """
+        properties = self.client.get("/props") if self.api.name == "llama.cpp" else None
+        return min(MOST_SLOTS, whole((properties or {}).get("total_slots")) or self.api.slots)
 
     def text_of(self, prompt: Prompt) -> Prompt:
         """The prompt as it is sent: llama.cpp's server writes out a chat first, so that its whole API serves it."""

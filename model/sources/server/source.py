@@ -17,7 +17,7 @@ from tokenglass.model.importers.response_trace import ReportedSteps
 from tokenglass.model.importers.responses import ReportedToken, Response, event_of, reader_of
 from tokenglass.model.records.steps import Finish, Reason, Record, Step, Totals
 from tokenglass.model.runs.run import EngineSettings, Run
-from tokenglass.model.sources.server.api import Body, Prompt
+from tokenglass.model.sources.server.api import Body, Prompt, without_logprobs
 from tokenglass.model.sources.server.failures import message_in
 from tokenglass.model.sources.server.lines import LineStream
 from tokenglass.model.sources.server.pieces import Pieces
@@ -25,6 +25,7 @@ from tokenglass.model.sources.server.probe import Server
 
 MOST_IDLE = 10_000  # lines in a row that bring no token
 GRACE = 1.0  # seconds that the totals may come behind the last token
+UNKNOWN_PROMPT = (-1,)  # the token ids of a prompt that nobody tells
 REFUSED = (400, 422, 501)  # of a field that a server does not know
 TRUNCATIONS = {"top-n-sigma", "top-k", "top-p", "min-p", "typical-p", "xtc"}
 
@@ -35,6 +36,7 @@ class ServerSource:
 
     server: Server
     prompt: Prompt
+    has_logprobs: bool = True
 
     def describe(self, request: Request, prompt: str) -> Run:
         """The run; `prompt` is the text that is shown."""
@@ -45,18 +47,41 @@ class ServerSource:
 
     def records(self, request: Request, interrupt: Interrupt) -> Iterator[Record]:
         """Raises ServerError, behind a Finish with what had come."""
-        stream = Stream(self.server, self.prompt, request, interrupt)
+        stream = Stream(self.server, self.prompt, request, interrupt, has_logprobs=self.has_logprobs)
         return end_always(stream.records(), lambda: [stream.finish("error")])
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSource:
+    """A server, and a prompt as it was written: it is asked for the text of a chat and for the tokens first."""
+
+    server: Server
+    prompt: Prompt
+    has_logprobs: bool = True
+
+    def read(self, request: Request) -> tuple[ServerSource, Request]:
+        """The prompt as the server gets it, and the request with its tokens. Raises ServerError."""
+        prompt = self.server.text_of(self.prompt)
+        prompt_ids = self.server.token_ids(prompt) or UNKNOWN_PROMPT
+        return ServerSource(self.server, prompt, self.has_logprobs), replace(request, prompt_ids=prompt_ids)
+
+    def records(self, request: Request, interrupt: Interrupt) -> Iterator[Record]:
+        """Raises ServerError, behind a Finish once the prompt is read."""
+        source, request = self.read(request)
+        yield from source.records(request, interrupt)
 
 
 class Stream:
     """One request, and what has come of its answer. Seconds are those between arrivals, on this side of the wire."""
 
-    def __init__(self, server: Server, prompt: Prompt, request: Request, interrupt: Interrupt):
+    def __init__(
+        self, server: Server, prompt: Prompt, request: Request, interrupt: Interrupt, *, has_logprobs: bool = True
+    ):
         self._server = server
         self._prompt = prompt
         self._request = request
         self._interrupt = interrupt
+        self._has_logprobs = has_logprobs
         self._response = Response(server.api.name, None, server.model)
         self._text = self._response.text(0)
         self._steps = ReportedSteps(len(request.prompt_ids))
@@ -71,11 +96,11 @@ class Stream:
         """The steps as they come, then the Finish. Raises ServerError."""
         body = self._server.api.body(self._server.api, self._server.model, self._prompt, self._request)
         try:
-            yield from self._read(body)
+            yield from self._read(body if self._has_logprobs else without_logprobs(body))
         except ServerError as error:
             if self._steps.totals.forwards or error.status not in REFUSED or "logprobs" not in str(error):
                 raise
-            yield from self._read({name: value for name, value in body.items() if "logprobs" not in name})
+            yield from self._read(without_logprobs(body))
         yield self.finish(self._reason())
 
     def finish(self, reason: Reason) -> Finish:
@@ -162,7 +187,8 @@ class Stream:
             totals,
             new_tokens=new,
             decode_tokens=totals.decode_tokens + new - totals.new_tokens,
-            prefill_tokens=response.prompt_length or totals.prefill_tokens,
+            prefill_tokens=response.prompt_length
+            or (0 if self._request.prompt_ids == UNKNOWN_PROMPT else totals.prefill_tokens),
         )
 
 
