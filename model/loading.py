@@ -134,6 +134,7 @@ def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, Non
         dtype=dtype if quantize == "none" else checkpoint.config.dtype,
         quantize=None if quantize == "none" else quantizer(quantize, library, opened.threads, arena.empty),
         place=arena.copy if library is not None else lambda array: array,
+        keep=("int8", "int4") if quantize == "none" else (quantize,),
     )
     engine: TorchEngine | NativeEngine
     if library is not None:

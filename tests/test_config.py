@@ -86,7 +86,6 @@ REFUSED = [
     ("hidden_act", "mish", "hidden_act 'mish' is not supported"),
     ("attention_bias", "yes", "attention_bias is 'yes'; expected true or false"),
     ("per_layer_config", {"0": {"hidden_size": 8}}, "per_layer_config .* is not supported"),
-    ("quantization_config", {"bits": 4}, "quantization_config {'bits': 4} is not supported"),
     ("rope_scaling", {"rope_type": "llama3", "factor": 8.0}, "rope_scaling: low_freq_factor is None; expected"),
     ("rope_scaling", {"type": "linear"}, "rope_scaling: factor is None; expected a number"),
     ("rope_parameters", {"rope_type": "ntk"}, "rope_parameters with rope_type 'ntk' is not supported"),

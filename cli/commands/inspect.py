@@ -64,6 +64,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "dtypes": checkpoint.dtypes,
         "nbytes": checkpoint.nbytes,
         "bits_per_weight": checkpoint.bits_per_weight,
+        "packed": packed(checkpoint),
         "layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -91,6 +92,19 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
             for adapter in checkpoint.adapters
         ],
         "fingerprint": checkpoint.fingerprint,
+    }
+
+
+def packed(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """How a quantised release packs its matrices; None where weights are stored as they are, or in our own layouts."""
+    packing = checkpoint.packing
+    if packing is None:
+        return None
+    return {
+        "method": packing.method.name,
+        "weights": packing.num_weights,
+        "matrices": len(packing.matrices),
+        "bits_per_weight": packing.bits_per_weight,
     }
 
 
@@ -124,6 +138,12 @@ def adapter_in_words(adapter: dict[str, Any]) -> str:
     return f"{adapter['folder']}{times}, of rank {ranks}, alpha {adapter['alpha']:g}, {parameters} parameters"
 
 
+def packing_in_words(packed: dict[str, Any]) -> str:
+    """As in "FP8: 14 matrices of 1,234 weights, 8.03 bits each, scales counted"."""
+    weights, bits = f"{packed['weights']:,} weights", f"{packed['bits_per_weight']:.2f} bits each"
+    return f"{packed['method']}: {packed['matrices']:,} matrices of {weights}, {bits}, scales counted"
+
+
 def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The same facts as rows for people."""
     dtypes = ", ".join(f"{name} ({count(size)})" for name, size in facts["dtypes"].items())
@@ -131,7 +151,7 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     grouped = f" (each shared by {shared})" if shared > 1 else ""
     per_token, full = nbytes(facts["cache_bytes_per_token"]), nbytes(facts["cache_bytes_full"])
     stored = f"{facts['bits_per_weight']:.2f} bits per weight, {nbytes(facts['nbytes'])}"
-    wrapper = facts["text_part_of"]
+    wrapper, packed = facts["text_part_of"], facts["packed"]
     others = (
         f"{part} ({kinds['tensors']:,} tensors, {nbytes(kinds['nbytes'])})"
         for part, kinds in facts["other_parts"].items()
@@ -142,6 +162,7 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *([("not read", ", ".join(others) or "no other part")] if wrapper else []),
         ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
         ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
+        *([] if packed is None else [("packed by", packing_in_words(packed))]),
         ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),
         ("attention", f"{facts['heads']} heads of {facts['head_dim']}, {facts['kv_heads']} key-value heads{grouped}"),
         ("positions", "; ".join(kind_in_words(kind, facts["learned_positions"]) for kind in facts["layer_kinds"])),

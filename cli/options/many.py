@@ -32,7 +32,13 @@ Prompts = Annotated[
 ]
 NumSlots = Annotated[
     int | None,
-    option("--slots", min=1, max=1024, help="Prompts in work at once.", show_default="32, or what fits in memory; those of a server"),
+    option(
+        "--slots",
+        min=1,
+        max=1024,
+        help="Prompts in work at once.",
+        show_default="32, or what fits in memory; those of a server",
+    ),
 ]
 Unordered = Annotated[bool, option("--unordered", help="Write each answer when it is there, in any order.")]
 Output = Annotated[

@@ -16,6 +16,7 @@ Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # makes room for an array
 
 BFLOAT16 = np.dtype([("bfloat16", np.uint16)])  # numpy has no bfloat16: its bits, tagged by the name of the one field
+E4M3, E5M2, E8M0 = (np.dtype([(name, np.uint8)]) for name in ("e4m3", "e5m2", "e8m0"))  # floats of 8 bits likewise
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "bfloat16": BFLOAT16,
@@ -27,6 +28,12 @@ STORED: dict[str, np.dtype[Any]] = {  # by safetensors' names
     "F16": DTYPES["float16"],
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
+    "I32": np.dtype(np.int32),
+    "U32": np.dtype(np.uint32),
+    "I64": np.dtype(np.int64),
+    "F8_E4M3": E4M3,
+    "F8_E5M2": E5M2,
+    "F8_E8M0": E8M0,
 }
 CODES = {dtype: code for code, dtype in STORED.items()}
 

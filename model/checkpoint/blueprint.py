@@ -118,9 +118,14 @@ class Attention:
         return self.num_heads // self.num_kv_heads
 
     @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return self.query, self.key, self.value
+
+    @property
     def parts(self) -> tuple[Projection | Normalisation, ...]:
         norms = (norm for norm in (self.query_norm, self.key_norm) if norm is not None)
-        return (self.query, self.key, self.value, self.output, *norms)
+        return (*self.inputs, self.output, *norms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +139,13 @@ class FeedForward:
     learned: Xielu | None  # the activation's own weights
 
     @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return (self.up,) if self.gate is None else (self.gate, self.up)
+
+    @property
     def parts(self) -> tuple[Projection | Xielu, ...]:
-        return tuple(part for part in (self.gate, self.up, self.down, self.learned) if part is not None)
+        return (*self.inputs, self.down, *(() if self.learned is None else (self.learned,)))
 
 
 Part = Projection | Table | Normalisation | Xielu  # all that has weights

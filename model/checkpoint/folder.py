@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -11,9 +12,14 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from tokenglass.model.checkpoint.adapter import Adapter
+from tokenglass.model.checkpoint.adapting import Change, plan_changes
 from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.checkpoint.formats.method import Method
+from tokenglass.model.checkpoint.formats.methods import method_of
+from tokenglass.model.checkpoint.formats.packing import RANGES, Packing
 from tokenglass.model.checkpoint.headers import DTYPES, Header, TensorInfo, read_header
-from tokenglass.model.checkpoint.quantised_layout import Quantisation, quantisation_of, weights_in
+from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
+from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation, quantisation_of, weights_in
 from tokenglass.model.checkpoint.wrapped import split_wrapper
 from tokenglass.model.config.config import ModelConfig, names_dtype
 from tokenglass.model.config.fields import first_few, quote, shown_name
@@ -25,6 +31,7 @@ from tokenglass.model.sampling.generation_config import GenerationConfig
 MAX_FILE_NAME = 255
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+FORMATS = ("int8", "int4")
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
 HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
 # Tables and causal masks that old checkpoints store and nobody reads
@@ -42,6 +49,7 @@ class Checkpoint:
     quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
     other_tensors: tuple[TensorInfo, ...] = ()  # of what a wrapper holds beside the text model
     adapters: tuple[Adapter, ...] = ()  # that are merged into the weights as they are read
+    method: Method | None = None  # that a release was quantised with
 
     @staticmethod
     def open(folder: Path) -> Checkpoint:
@@ -54,10 +62,13 @@ class Checkpoint:
         headers = {file: read_header(file, most) for file in shards}
         tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))
         others: tuple[TensorInfo, ...] = ()
+        method = method_of(raw)
         if config.wrapper is not None:
             raw, (tensors, others) = text_part(raw), split_wrapper(tensors)
         if not names_dtype(raw):
             config = replace(config, dtype=_stored_dtype(tensors))
+        if method is not None and config.dtype == "float16":  # which the kernels do not know
+            config = replace(config, dtype="bfloat16")
         return Checkpoint(
             folder=folder,
             config=config,
@@ -65,6 +76,7 @@ class Checkpoint:
             tensors=tensors,
             quantisation=_quantisation(headers),
             other_tensors=others,
+            method=method,
         )
 
     def with_adapters(self, adapters: tuple[Adapter, ...]) -> Checkpoint:
@@ -81,6 +93,33 @@ class Checkpoint:
     def blueprint(self) -> Blueprint:
         return Blueprint.of(self.config)
 
+    @cached_property
+    def packing(self) -> Packing | None:
+        """The matrices of a quantised release; None where weights are stored as they are."""
+        return None if self.method is None else Packing.of(self.method, self.tensors, self.layout)
+
+    @cached_property
+    def layout(self) -> Mapping[str, Stored]:
+        """What the files may hold, by the names of unpacked tensors, the head apart from the embedding.
+
+        Raises CheckpointError.
+        """
+        self.check_layers()
+        names = {info.name for info in self.tensors}
+        present = names if self.method is None else names | {self.method.unpacked_name(name) for name in names}
+        untied = Blueprint.of(replace(self.config, tie_word_embeddings=False))
+        return {stored.name: stored for stored in stored_tensors(self.config, untied.shapes, present)}
+
+    @cached_property
+    def kept(self) -> Mapping[str, Format]:
+        """The packed weights that int4 or int8 holds exactly, with which; from their scales alone."""
+        return {} if self.packing is None else self.packing.kept(self.blueprint, self.changes.keys())
+
+    @cached_property
+    def changes(self) -> Mapping[str, Change]:
+        """What adapters change in the tensors of `layout`. Raises CheckpointError where one does not fit."""
+        return plan_changes(self.adapters, self.layout, self.config)
+
     @property
     def num_parameters(self) -> int:
         return sum(self.dtypes.values())
@@ -96,13 +135,22 @@ class Checkpoint:
 
     def nbytes_as(self, kind: str) -> int:
         """Bytes of the weights when they are loaded in this dtype or format; quantised ones stay as they are stored."""
+        if self.packing is not None:
+            kinds = {name: stored for name, stored in self.kept.items() if kind not in FORMATS or kind == stored}
+            shapes = self.blueprint.shapes
+            return sum(math.prod(shape) * BITS[kinds.get(name, kind)] for name, shape in shapes.items()) // 8
         return self.num_parameters * BITS[kind] // 8 if self.quantisation is None else self.nbytes
 
     @property
     def dtypes(self) -> dict[str, int]:
         """Parameters per dtype, by the usual names."""
         counts: dict[str, int] = {}
+        packing = self.packing
+        if packing is not None and packing.matrices:
+            counts["packed"] = packing.num_weights
         for info in self.tensors:
+            if packing is not None and info.name in packing.names:
+                continue
             name, size = DTYPES.get(info.dtype, info.dtype), info.size
             if self.quantisation is not None:
                 name, size = weights_in(info.name, info.shape, name, self.blueprint.shapes)
@@ -114,6 +162,14 @@ class Checkpoint:
     def eos_token_ids(self) -> tuple[int, ...]:
         """End tokens that generation_config.json names; where there is none, config.json."""
         return self.generation_config.eos_token_ids
+
+    def check_layers(self) -> None:
+        """Raises CheckpointError for more layers than there are tensors, before names are made of an absurd number."""
+        layers, count = self.config.num_layers, len(self.tensors)
+        if layers > count:
+            raise CheckpointError(
+                f"{self.folder}: the weights do not fit config.json; {layers} layers, but only {count} tensors"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,7 +217,8 @@ class Checkpoint:
 
     def unread(self, expected: Collection[str]) -> str | None:
         """A note on tensors that no weight of the model is made of; None where there are none."""
-        names = [i.name for i in self.tensors if i.name not in expected and not RECOMPUTED.search(i.name)]
+        ignored = RECOMPUTED if self.packing is None else re.compile(f"{RECOMPUTED.pattern}|{RANGES.pattern}")
+        names = [i.name for i in self.tensors if i.name not in expected and not ignored.search(i.name)]
         few = first_few([shown_name(name) for name in names])
         return f"the weights hold what the model has no place for, not used: {few}" if names else None
 

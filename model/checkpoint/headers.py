@@ -15,7 +15,12 @@ from tokenglass.model.files import open_regular, parse_json
 MAX_HEADER = 100_000_000  # bytes, the library's own bound
 MAX_DIMENSIONS = 8
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # that can be computed in
-DTYPE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("BF16", "F16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ class Stored:
         shape = (sum(first), *(sizes[0] for sizes in rest))
         return shape[::-1] if self.transposed else shape
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one weight, as it is."""
+        return len(self.parts) == 1 and not self.transposed and self.order is None and not self.heads
+
     def cut(self, array: Array) -> dict[str, Array]:
         """The weights in it, as views; only what has another order of rows is copied."""
         if self.transposed:

@@ -38,7 +38,7 @@ def quantize_checkpoint(
         plan = plan_reading(source)
         weights: Weights = {}
         done, total = 0, plan.blueprint.num_parameters
-        for name, weight in iterate_weights(source, plan, dtype=source.config.dtype, quantize=quantize):
+        for name, weight in iterate_weights(source, plan, dtype=source.config.dtype, quantize=quantize, keep=(format,)):
             weights[name] = weight
             done += math.prod(plan.blueprint.shapes[name])
             yield Progress("quantising", done, total)

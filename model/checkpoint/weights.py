@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, TypeVar
 
 import numpy as np
 
-from tokenglass.model.checkpoint.adapting import Change, plan_changes
+from tokenglass.model.checkpoint.adapting import Change
 from tokenglass.model.checkpoint.arrays import Array, cast, read_arrays, to_float32
 from tokenglass.model.checkpoint.blueprint import ENDS, HEAD, Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
-from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
+from tokenglass.model.checkpoint.formats.coded import CodedMatrix
+from tokenglass.model.checkpoint.layouts import Stored
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.checkpoint.quantised_layout import Format, stored_parts
 from tokenglass.model.errors import CheckpointError
@@ -43,16 +44,19 @@ class ReadingPlan:
     twins: Mapping[str, Stored]  # what a tied tensor is as well, where adapters make two weights of it
     notes: tuple[str, ...]
 
-    def weights_of(self, name: str, tensor: Array) -> Iterator[tuple[str, Array, bool]]:
+    def weights_of(self, name: str, tensor: Array | CodedMatrix) -> Iterator[tuple[str, Array | CodedMatrix, bool]]:
         """The weights that are made of a stored tensor, and whether adapters change them. Raises CheckpointError."""
         for stored in (self.layout[name], *([self.twins[name]] if name in self.twins else [])):
             change = self.changes.get(stored.name)
+            if isinstance(tensor, CodedMatrix) and change is None:
+                yield from ((part, matrix, False) for part, matrix in tensor.divide(stored).items())
+                continue
+            array = tensor.numbers("float32") if isinstance(tensor, CodedMatrix) else tensor
             try:
-                changed = tensor if change is None else change.apply(tensor)
+                changed = array if change is None else change.apply(array)
             except CheckpointError as error:
                 raise CheckpointError(f"{stored.name}: {error}") from None
-            for part, array in stored.cut(changed).items():
-                yield part, array, change is not None
+            yield from ((part, weight, change is not None) for part, weight in stored.cut(changed).items())
 
     def holds(self, name: str) -> bool:
         """Whether a weight is stored under its own name."""
@@ -65,33 +69,36 @@ def read_weights(
     dtype: str,
     quantize: Quantize | None = None,
     place: Callable[[Array], Array] = lambda array: array,
+    keep: Collection[Format] = ("int8", "int4"),
 ) -> Generator[Progress, None, ModelWeights]:
     """Every weight of a checkpoint, one after another. Raises CheckpointError where the files do not hold them all.
 
     Weights whose dtype is already right stay mapped. `quantize` makes fewer bits of the matrices, and float32 of the
-    rest; quantised checkpoints are read as they are. What is made in memory by a change of dtype is kept where `place`
-    puts it.
+    rest; quantised checkpoints are read as they are. Of the packed matrices of a release, those that a format of `keep`
+    holds exactly become that. What is made in memory by a change of dtype is kept where `place` puts it.
     """
     if checkpoint.quantisation is not None:
         return (yield from _read_quantised(checkpoint, checkpoint.quantisation.format))
     plan = plan_reading(checkpoint)
-    made = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place)
+    made = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place, keep=keep)
     weights = yield from collect_weights(made, checkpoint.nbytes_as(dtype))
-    return ModelWeights(plan.blueprint, weights, plan.notes)
+    note = widening_note(checkpoint, dtype) if quantize is None else None
+    return ModelWeights(plan.blueprint, weights, plan.notes if note is None else (*plan.notes, note))
 
 
 def plan_reading(checkpoint: Checkpoint) -> ReadingPlan:
-    """The plan for a checkpoint that is not quantised, audited. Raises CheckpointError.
+    """The plan for a checkpoint that is not of our own layouts, audited. Raises CheckpointError.
 
     Where the config ties the head to the embedding, one of the two is enough; two that differ are both used, as in
     transformers.
     """
-    check_layers(checkpoint)
-    blueprint, config = checkpoint.blueprint, checkpoint.config
-    untied = Blueprint.of(replace(config, tie_word_embeddings=False))
-    present = {info.name for info in checkpoint.tensors}
-    layout = {stored.name: stored for stored in stored_tensors(config, untied.shapes, present)}
-    changes = plan_changes(checkpoint.adapters, layout, config)
+    layout, blueprint, packing = checkpoint.layout, checkpoint.blueprint, checkpoint.packing
+    packed, of_packed = (
+        (frozenset(packing.matrices), packing.names) if packing is not None else (frozenset(), frozenset())
+    )
+    changes = checkpoint.changes
+    untied = Blueprint.of(replace(checkpoint.config, tie_word_embeddings=False))
+    present = packed | {info.name for info in checkpoint.tensors}
     notes: list[str | None] = []
     twins: dict[str, Stored] = {}
     if blueprint.tied:
@@ -101,14 +108,20 @@ def plan_reading(checkpoint: Checkpoint) -> ReadingPlan:
             twins = {held: layout[other] for held, other in permutations(ends, 2) if other not in present}
         if not present.isdisjoint(ends):  # one of the two is enough
             layout = {name: stored for name, stored in layout.items() if name in present or name not in ends}
-    checkpoint.audit({name: stored.shape for name, stored in layout.items()})
-    notes.append(checkpoint.unread(layout.keys()))
-    if blueprint.tied and present.issuperset(ends) and len(ends) > 1:
-        first, second = (array for _, array in read_arrays(checkpoint.tensors, ends))
-        if not same_bits(first, second):
-            notes.append("config.json ties the head to the embedding, but the weights hold two; both are used")
-            blueprint = untied
+    checkpoint.audit({name: stored.shape for name, stored in layout.items() if name not in packed})
+    notes.append(checkpoint.unread(layout.keys() | of_packed))
+    if blueprint.tied and present.issuperset(ends) and len(ends) > 1 and differ(checkpoint, ends):
+        notes.append("config.json ties the head to the embedding, but the weights hold two; both are used")
+        blueprint = untied
     return ReadingPlan(blueprint, layout, changes, twins, tuple(note for note in notes if note is not None))
+
+
+def differ(checkpoint: Checkpoint, names: Collection[str]) -> bool:
+    """Whether two tensors hold other numbers; packed ones may."""
+    if checkpoint.packing is not None and not checkpoint.packing.matrices.keys().isdisjoint(names):
+        return True
+    first, second = (array for _, array in read_arrays(checkpoint.tensors, names))
+    return not same_bits(first, second)
 
 
 def same_bits(first: Array, second: Array) -> bool:
@@ -124,27 +137,63 @@ def iterate_weights(
     dtype: str,
     quantize: Quantize | None = None,
     place: Callable[[Array], Array] = lambda array: array,
+    keep: Collection[Format] = (),
     cut: Callable[[str, Array], Array] = lambda _, array: array,
 ) -> Iterator[tuple[str, Array | QuantizedWeight]]:
-    """The weights of a checkpoint that is not quantised, one at a time, or what `cut` takes of them; see
+    """The weights of a checkpoint that is not of our own layouts, one at a time, or what `cut` takes of them; see
     `read_weights`."""
-    for stored, tensor in read_arrays(checkpoint.tensors, plan.layout.keys()):
-        for part, array, is_changed in plan.weights_of(stored, tensor):
-            name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
-            if name != part and plan.holds(name):
-                continue  # a tied head, and the embedding is there
-            part_of = cut(name, array)
-            exact = is_changed and quantize is not None  # rounded once
-            kept = part_of if exact else cast(part_of, dtype)
-            if quantize is None:
-                yield name, kept if kept is part_of and not is_changed else place(kept)
-            elif name in plan.blueprint.quantisable:
-                try:
-                    yield name, quantize(kept)
-                except CheckpointError as error:
-                    raise CheckpointError(f"{name.removesuffix('.weight')}: {error}") from None
-            else:
-                yield name, to_float32(kept)
+    for part, piece, is_changed in read_pieces(checkpoint, plan):
+        name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
+        if name != part and plan.holds(name):
+            continue  # a tied head, and the embedding is there
+        if isinstance(piece, CodedMatrix) and checkpoint.kept.get(part) in keep:
+            yield name, piece.kept().with_parts(place)
+            continue
+        array = cut(name, piece.numbers(dtype) if isinstance(piece, CodedMatrix) else piece)
+        exact = is_changed and quantize is not None  # rounded once
+        kept = array if exact else cast(array, dtype)
+        if quantize is None:
+            yield name, kept if kept is piece and not is_changed else place(kept)
+        elif name in plan.blueprint.quantisable:
+            try:
+                yield name, quantize(kept)
+            except CheckpointError as error:
+                raise CheckpointError(f"{name.removesuffix('.weight')}: {error}") from None
+        else:
+            yield name, to_float32(kept)
+
+
+def read_pieces(checkpoint: Checkpoint, plan: ReadingPlan) -> Iterator[tuple[str, Array | CodedMatrix, bool]]:
+    """Every tensor that a plan names, as the weights in it, and whether adapters change them: mapped arrays, and packed
+    matrices as they are stored."""
+    packing = checkpoint.packing
+    packed = packing.matrices.keys() & plan.layout.keys() if packing is not None else frozenset()
+    for name, array in read_arrays(checkpoint.tensors, plan.layout.keys() - packed):
+        yield from plan.weights_of(name, array)
+    for name in plan.layout:
+        if packing is not None and name in packed:
+            yield from plan.weights_of(name, packing.read(name))
+
+
+def widening_note(checkpoint: Checkpoint, dtype: str) -> str | None:
+    """What a release's packed weights become where int4 and int8 do not hold them exactly; None where all are kept."""
+    packing = checkpoint.packing
+    if packing is None:
+        return None
+    parts = [part for name in packing.matrices for part in packing.layout[name].parts]
+    widened = len(parts) - len(checkpoint.kept)
+    rounded = dtype == "bfloat16" and any(
+        info.dtype == "F16" and info.name not in packing.names for info in checkpoint.tensors
+    )
+    texts = []
+    if widened:
+        texts.append(
+            f"{packing.method.name}: {widened} of {len(parts)} matrices are widened to {dtype}, "
+            "which int4 and int8 do not hold exactly (--quantize rounds them to either)"
+        )
+    if rounded:
+        texts.append("float16 is rounded to bfloat16 (--dtype float32 keeps it)")
+    return "; ".join(texts) or None
 
 
 def collect_weights(pairs: Iterator[tuple[str, T]], total: int) -> Generator[Progress, None, dict[str, T]]:
@@ -159,7 +208,7 @@ def collect_weights(pairs: Iterator[tuple[str, T]], total: int) -> Generator[Pro
 
 def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progress, None, ModelWeights]:
     """What `tokenglass quantize` wrote, mapped."""
-    check_layers(checkpoint)
+    checkpoint.check_layers()
     blueprint = checkpoint.blueprint
     if f"{HEAD}.weight.scales" in {info.name for info in checkpoint.tensors}:  # of its own, whatever the config says
         blueprint = Blueprint.of(replace(checkpoint.config, tie_word_embeddings=False))
@@ -189,15 +238,6 @@ def assemble(parts: list[Any], shape: tuple[int, ...], stored: Format) -> Quanti
         return Int8Weight(values, scales, in_features)
     packed, scales, offsets = parts
     return Int4Weight(packed, scales, offsets, out, in_features)
-
-
-def check_layers(checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError for more layers than there are tensors, before names are made of an absurd number."""
-    layers, count = checkpoint.config.num_layers, len(checkpoint.tensors)
-    if layers > count:
-        raise CheckpointError(
-            f"{checkpoint.folder}: the weights do not fit config.json; {layers} layers, but only {count} tensors"
-        )
 
 
 def step_bytes(blueprint: Blueprint, weights: Weights) -> int:

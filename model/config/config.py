@@ -177,7 +177,7 @@ class ModelConfig:
             reason = f"it has {', '.join(missing)}" if missing else f"supported: {', '.join(FAMILIES)}"
             raise ConfigError(f"config.json: model_type {quote(model_type)} is not supported ({reason})")
         fields = Fields({**DEFAULTS.get(model_type, {}), **raw})
-        fields.refuse("quantization_config", "compression_config", "per_layer_config")
+        fields.refuse("per_layer_config")
         switches = FAMILIES[model_type](fields)
         note_unread(fields)
         return ModelConfig(

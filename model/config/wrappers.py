@@ -37,7 +37,7 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "qwen3_vl": Wrapper("qwen3_vl_text", media=QWEN_MEDIA),
 }
 MEDIA_KEYS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
-OUTER = ("eos_token_id", "bos_token_id", "pad_token_id", "dtype", "torch_dtype", "quantization_config")
+OUTER = ("eos_token_id", "bos_token_id", "pad_token_id", "dtype", "torch_dtype")
 
 
 def text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ class Program(Operations):
 
     def _attention(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
         spec = layer.mixer
-        projections = (self._projection(part) for part in (spec.query, spec.key, spec.value))
+        projections = (self._projection(part) for part in spec.inputs)
         yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=self._norm(layer.before_mixer))
         operation = Operation(
             kind=Code.ATTEND,
@@ -156,11 +156,10 @@ class Program(Operations):
 
     def _up(self, layer: blueprint.Layer) -> Operation:
         spec = layer.mlp
-        gate = [] if spec.gate is None else [spec.gate]
         return self.multiply(
             Buffer.HIDDEN,
             Buffer.GATE,
-            *(self._projection(part) for part in (*gate, spec.up)),
+            *(self._projection(part) for part in spec.inputs),
             norm=self._norm(layer.before_mlp),
             gated=spec.gate is not None,
             activation=Activation[spec.activation.upper()],

@@ -107,17 +107,19 @@ def load_torch(blueprint: Blueprint, weights: Weights, device: str, dtype: str, 
     """The engine over these weights, on so many threads."""
     torch.set_num_threads(threads)
     target = pick_device(device)
-    return TorchEngine(build_transformer(blueprint.config, weights, target), target, DTYPES[dtype])
+    return TorchEngine(build_transformer(blueprint.config, weights, target, DTYPES[dtype]), target, DTYPES[dtype])
 
 
-def build_transformer(config: ModelConfig, weights: Weights, device: torch.device | None = None) -> Transformer:
-    """The modules over these weights, which are shared with them on a CPU."""
+def build_transformer(
+    config: ModelConfig, weights: Weights, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """The modules over these weights, which are shared with them on a CPU; `dtype` is what they compute in."""
     with torch.device("meta"):
         model = Transformer(config)
     tensors: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if isinstance(weight, Int8Weight | Int4Weight):
-            put_quantised(model, name, weight.with_parts(lambda part: as_tensor(part).to(device)))
+            put_quantised(model, name, weight.with_parts(lambda part: as_tensor(part).to(device)), dtype)
         else:
             tensors[name] = as_tensor(weight).to(device)
     if model.blueprint.tied and isinstance(model.lm_head, nn.Linear):

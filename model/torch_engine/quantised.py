@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,29 +28,34 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of x."""
-        return F.linear(x.float(), self.weight.dequantize(), self.bias).to(x.dtype)
+        bias = None if self.bias is None else self.bias.float()
+        return F.linear(x.float(), self.weight.dequantize(), bias).to(x.dtype)
 
 
 class QuantizedEmbedding(nn.Module):
     """An embedding with a quantised weight, of which only the rows that are asked for are dequantised."""
 
-    def __init__(self, weight: QuantizedWeight):
+    def __init__(self, weight: QuantizedWeight, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.weight = weight
+        self.dtype = dtype
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """(...,) to (..., size), in float32."""
+        """(...,) to (..., size), in the dtype that the model computes in."""
         rows: Tensor = self.weight.rows(token_ids)
-        return rows
+        return rows.to(self.dtype)
 
 
-def put_quantised(model: Transformer, name: str, weight: QuantizedWeight) -> None:
-    """Let the module whose weight has this name hold a quantised one, and a tied head its embedding's."""
+def put_quantised(model: Transformer, name: str, weight: QuantizedWeight, dtype: torch.dtype = torch.float32) -> None:
+    """Let the module whose weight has this name hold a quantised one, and a tied head its embedding's.
+
+    The rows of an embedding come in `dtype`.
+    """
     module_name = name.removesuffix(".weight")
     module = model.get_submodule(module_name)
     if isinstance(module, nn.Linear):
         model.set_submodule(module_name, QuantizedLinear(weight, module.bias))
         return
-    model.set_submodule(module_name, QuantizedEmbedding(weight))
+    model.set_submodule(module_name, QuantizedEmbedding(weight, dtype))
     if model.blueprint.tied:
         model.lm_head = QuantizedLinear(weight)  # type: ignore[assignment]  # another kind of module

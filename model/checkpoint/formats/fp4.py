@@ -1,0 +1,51 @@
+"""Floats of 4 bits, two in a byte, the lower half first: NVFP4 and MXFP4.
+
+    NVFP4   groups of 16, a scale of F8_E4M3 for each, and one float32 for the matrix
+    MXFP4   groups of 32, a power of 2 for each
+
+Sources: the OCP "Microscaling Formats (MX)" specification, version 1.0; NVIDIA's "Introducing NVFP4".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenglass.model.checkpoint.arrays import E4M3, E8M0, Array
+from tokenglass.model.checkpoint.formats.coded import CodedMatrix, Floats
+from tokenglass.model.checkpoint.formats.numbers import decode, e2m1, unpack_bits
+from tokenglass.model.checkpoint.formats.parts import Parts
+
+NVFP4_GROUP, MXFP4_GROUP = 16, 32
+BYTES = np.dtype(np.uint8)
+
+
+def read_nvfp4(parts: Parts, packed: str, global_scale: str, *, divide: bool) -> CodedMatrix:
+    """A matrix with one more scale for all of it, by which the groups' scales are divided or multiplied."""
+    rows, columns = parts.shape
+    scales = parts.floats("weight_scale", (rows, -(-columns // NVFP4_GROUP)), dtypes=(E4M3,))
+    overall = parts.floats(global_scale, (), (1,)).reshape(1, 1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scales = scales / overall if divide else scales * overall
+    return fp4(parts, packed, scales, NVFP4_GROUP)
+
+
+def read_mxfp4(parts: Parts, packed: str, scale: str) -> CodedMatrix:
+    """A matrix whose groups have powers of 2, which a file may call bytes."""
+    rows, columns = parts.shape
+    powers = parts.array(scale, (BYTES, E8M0), (rows, -(-columns // MXFP4_GROUP)))
+    return fp4(parts, packed, decode(powers.view(E8M0)), MXFP4_GROUP)
+
+
+def fp4(parts: Parts, packed: str, scales: Floats, group: int) -> CodedMatrix:
+    """Codes (out, in / 2) with these scales."""
+    rows, columns = parts.shape
+    codes = parts.array(packed, (BYTES,), (rows, -(-columns // 2)))
+    return CodedMatrix(parts.shape, 4, lambda: unpack_bits(codes, 4, columns), scales, group, values=e2m1())
+
+
+def unpack_mxfp4(blocks: Array, scales: Array) -> Floats:
+    """Weights (..., groups * 32) of gpt_oss's files: blocks (..., groups, 16) and scales (..., groups) of bytes."""
+    *outer, groups, half = blocks.shape
+    codes = unpack_bits(blocks.reshape(-1, half), 4, 2 * half)
+    values = e2m1()[codes] * decode(scales.view(E8M0)).reshape(-1, 1)
+    return values.reshape(*outer, groups * 2 * half)

@@ -1,0 +1,257 @@
+"""Quantised releases: every matrix is what the library that packed it says, and both engines write its text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import releases
+import safetensors.torch
+import tiny
+import torch
+from releases import RELEASES, Release, save_llama, save_qwen3, save_release
+from shell import generate, tokenglass
+from torch import Tensor
+from torch_parts import as_tensor
+
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
+from tokenglass.model.checkpoint.weights import read_weights
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.errors import TokenglassError
+from tokenglass.model.loading import load_model
+from tokenglass.model.progress import finish
+from tokenglass.model.sampling.parameters import SamplingParameters
+
+PROMPT = "Once upon a time"
+
+
+@dataclass(frozen=True)
+class Saved:
+    release: Release
+    folder: Path
+    meant: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    release, folder = RELEASES[request.param], tmp_path_factory.mktemp("release")
+    save = save_qwen3 if release.qwen3 else save_llama
+    return Saved(release, folder, save_release(release, folder, save))
+
+
+def as_float32(weight: Any) -> Tensor:
+    """A weight of any kind as a tensor."""
+    kept = isinstance(weight, Int4Weight | Int8Weight)
+    return torch.from_numpy(np.ascontiguousarray(weight.dequantize())) if kept else as_tensor(weight)
+
+
+def test_every_matrix_is_what_the_library_makes_of_it(saved: Saved) -> None:
+    """To the bit, in the dtype that the library gives."""
+    read = finish(read_weights(Checkpoint.open(saved.folder), dtype="float32"))
+    for name, meant in saved.meant.items():
+        assert torch.equal(as_float32(read.weights[name]).to(meant.dtype), meant), name
+
+
+def test_what_a_layout_holds_exactly_is_kept_and_the_rest_is_widened_with_one_note(saved: Saved) -> None:
+    checkpoint = Checkpoint.open(saved.folder)
+    read = finish(read_weights(checkpoint, dtype="bfloat16"))
+    kinds = {"int4": Int4Weight, "int8": Int8Weight}
+    assert checkpoint.packing is not None
+    assert len(checkpoint.packing.matrices) == sum(name in checkpoint.packing.matrices for name in saved.meant)
+    for name in checkpoint.packing.matrices:
+        kept = checkpoint.kept.get(name)
+        assert type(read.weights[name]) is (np.ndarray if kept is None else kinds[kept]), name
+    if saved.release.kept is None:
+        (note,) = read.notes
+        assert note.startswith(saved.release.name)
+        assert "are widened to bfloat16, which int4 and int8 do not hold exactly" in note
+    else:
+        assert read.notes == ()
+        assert set(checkpoint.kept.values()) == {saved.release.kept}
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_greedy_text_is_that_of_the_dequantised_model(saved: Saved, backend: Literal["native", "torch"]) -> None:
+    loaded = load_model(saved.folder, dtype="float32", device="cpu", backend=backend)
+    prompt = tuple(loaded.tokenizer.encode(PROMPT))
+    request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=24)
+    new = tiny.new_tokens(list(decode(Job(loaded.engine, loaded.tokenizer, request))))
+    logits = dequantised_logits(saved, [*prompt, *new])[len(prompt) - 1 : -1]
+    assert len(set(new)) > 1
+    assert new == logits.argmax(-1).tolist()
+    ours = as_tensor(loaded.engine.forward([[*prompt, *new]], None, last=None))[0, len(prompt) - 1 : -1]
+    assert (ours - logits).abs().max() <= 1e-3 * logits.abs().max()  # kernels round activations to 16 bits beside int4
+
+
+def dequantised_logits(saved: Saved, token_ids: list[int]) -> Tensor:
+    """transformers' logits of the model whose matrices are what the library makes of them."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+
+    config = AutoConfig.for_model(**{**json.loads((saved.folder / "config.json").read_text()), "dtype": "float32"})
+    for key in ("quantization_config", "quantization"):
+        config.__dict__.pop(key, None)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    model.load_state_dict({name: tensor.float() for name, tensor in saved.meant.items()}, strict=False)
+    model.tie_weights()
+    with torch.inference_mode():
+        return model(torch.tensor([token_ids])).logits[0]
+
+
+def test_inspect_counts_scales_in_the_bits_of_a_weight(tmp_path: Path) -> None:
+    save_release(RELEASES["int4, groups of 32"], tmp_path, save_llama)
+    facts = json.loads(tokenglass("inspect", str(tmp_path), "--json").stdout)
+    assert facts["packed"] == {
+        "method": "compressed-tensors, pack-quantized, 4 bits in groups of 32",
+        "weights": 73728,
+        "matrices": 14,
+        "bits_per_weight": pytest.approx(4 + 16 / 32 + 14 * 2 * 64 / 73728),  # and the shapes that are stored
+    }
+    assert facts["dtypes"] == {"packed": 73728, "bfloat16": 65856}
+    assert facts["parameters"] == 139584
+    table = tokenglass("inspect", str(tmp_path)).stdout.decode()
+    assert "packed by" in table
+    assert "4.52 bits each, scales" in table
+
+
+def test_a_release_generates_in_one_command(tmp_path: Path) -> None:
+    meant = save_release(RELEASES["fp8, blocks"], tmp_path / "release", save_llama)
+    done = generate("-m", str(tmp_path / "release"), "-n", "8", "-t", "0", PROMPT)
+    assert done.returncode == 0, done.stderr
+    (note,) = done.stderr.decode().splitlines()
+    assert "FP8 in blocks of 32 by 32: 14 of 14 matrices are widened to bfloat16" in note
+    plain = save_llama(tmp_path / "plain")
+    safetensors.torch.save_file({k: v.bfloat16() for k, v in meant.items()}, plain / releases.SINGLE, {"format": "pt"})
+    tiny.byte_level_tokenizer().save(str(plain / "tokenizer.json"))
+    assert done.stdout == generate("-m", str(plain), "-n", "8", "-t", "0", PROMPT).stdout
+
+
+def test_a_packed_matrix_that_int4_holds_is_not_rounded_again_by_quantize(tmp_path: Path) -> None:
+    meant = save_release(RELEASES["int4, groups of 64"], tmp_path / "release", save_llama)
+    arguments = ("quantize", str(tmp_path / "release"), str(tmp_path / "made"), "--format", "int4", "--no-measure")
+    assert tokenglass(*arguments).returncode == 0
+    read = finish(read_weights(Checkpoint.open(tmp_path / "made"), dtype="float32"))
+    for name in (name for name in meant if ".layers." in name and "_proj" in name):
+        assert torch.equal(as_float32(read.weights[name]), meant[name]), name
+    eight = load_model(tmp_path / "release", device="cpu", quantize="int8", backend="native")
+    assert isinstance(eight.engine.weights["model.layers.0.mlp.up_proj.weight"], Int8Weight)
+
+
+Change = Callable[[dict[str, Tensor], dict[str, Any]], None]  # of the stored tensors, and of the method in config.json
+UP = "model.layers.0.mlp.up_proj."
+
+
+def without(role: str) -> Change:
+    return lambda tensors, _: tensors.__delitem__(UP + role)
+
+
+def other(role: str, change: Callable[[Tensor], Tensor]) -> Change:
+    return lambda tensors, _: tensors.update({UP + role: change(tensors[UP + role]).contiguous()})
+
+
+def config(**changes: Any) -> Change:
+    return lambda _, method: method.update(changes)
+
+
+def weights(**changes: Any) -> Change:
+    return lambda _, method: method["config_groups"]["group_0"]["weights"].update(changes)
+
+
+HOSTILE: list[tuple[str, Change, str]] = [
+    (
+        "fp8, blocks",
+        without("weight_scale_inv"),
+        "up_proj.weight: the weights do not fit config.json; weight_scale is m",
+    ),
+    ("fp8, blocks", without("weight"), "up_proj.weight: the weights do not fit config.json; weight is missing"),
+    ("fp8, blocks", other("weight_scale_inv", lambda t: t[:1]), "weight_scale_inv is [1, 2], expected "),
+    ("fp8, blocks", other("weight_scale_inv", lambda t: t.to(torch.int32)), "weight_scale_inv is I32, expected F32 or"),
+    (
+        "fp8, blocks",
+        other("weight_scale_inv", lambda t: t.double()),
+        "up_proj.weight_scale_inv is F64, which is not read",
+    ),
+    ("fp8, blocks", other("weight", lambda t: t[:, :32]), "weight is [128, 32], expected [128, 64]"),
+    ("fp8, blocks", other("weight", lambda t: t.to(torch.float8_e5m2)), "weight is F8_E5M2, expected F8_E4M3"),
+    ("fp8, blocks", config(weight_block_size=[0, 32]), "weight_block_size is [0, 32]; expected two numbers from 1 to"),
+    (
+        "fp8, blocks",
+        config(weight_block_size=[2**62, 1]),
+        "weight_block_size is [4611686018427387904, 1]; expected two",
+    ),
+    ("fp8, blocks", config(weight_block_size="big"), "weight_block_size is 'big'; expected a list of 2"),
+    ("fp8, blocks", config(fmt="e5m2"), "fmt 'e5m2' is not read (read: e4m3); take another release of the model"),
+    ("fp8, blocks", config(quant_method="quip\n"), r"weights quantised by 'quip\n' are not read (read: fp8, "),
+    ("fp8, blocks", config(quant_method=[1]), "quant_method is [1]; expected a string"),
+    ("int4, groups of 32", without("weight_scale"), "weight_scale is missing"),
+    (
+        "int4, groups of 32",
+        other("weight_scale", lambda t: t[:, :1].repeat(1, 3)),
+        "weight_scale is [128, 3], expected ",
+    ),
+    (
+        "int4, groups of 32",
+        other("weight_packed", lambda t: t[:, :7]),
+        "weight_packed is [128, 7], which no number of bits that",
+    ),
+    ("int4, groups of 32", other("weight_packed", lambda t: t[:7]), "weight_packed is [7, 8], expected [128, 8]"),
+    (
+        "int4, groups of 32",
+        other("weight_packed", lambda t: t.reshape(-1)),
+        "weight_packed is [1024], expected a matrix",
+    ),
+    ("int4, groups of 32", other("weight_shape", lambda t: t + 2**40), "weight_shape is [1099511627904, 109951162784"),
+    ("int4, groups of 32", weights(group_size=2**40), "group_size is 1099511627776; expected -1, or from 1 to 65,535"),
+    ("int4, groups of 32", weights(group_size=0), "group_size is 0; expected -1, or from 1 to 65,535"),
+    ("int4, groups of 32", weights(group_size=64), "weight_scale is [64, 4], expected "),
+    ("int4, groups of 32", weights(num_bits=90), "num_bits is 90; expected from 1 to 8"),
+    (
+        "int4, groups of 32",
+        weights(num_bits=None),
+        "weight_packed is [64, 16], which no number of bits that config.json names makes",
+    ),
+    ("int4, groups of 32", config(format="marlin-24"), "format 'marlin-24' is not read (read: int-quantized, float-q"),
+    ("int4, groups of 32", config(transform_config={"config_groups": {}}), "transform_config is not read; take a rel"),
+    ("int4, groups of 32", config(sparsity_config={"format": "sparse-bitmask"}), "sparsity_config is not read; take a"),
+    ("int4, groups of 32", config(config_groups=[]), "config_groups is []; expected an object"),
+    ("int4, uneven", other("weight_zero_point", lambda t: t[:, :1]), "weight_zero_point is [16, 1], expected [16, 2]"),
+    ("int8, uneven rows", other("weight_zero_point", lambda t: t[:2]), "weight_zero_point is [2, 1], expected"),
+    ("nvfp4", without("weight_scale"), "weight_scale is missing"),
+    ("nvfp4", without("weight_global_scale"), "weight_scale is F8_E4M3, expected U8 or F8_E8M0"),
+    ("nvfp4", other("weight_global_scale", lambda t: t.repeat(2)), "weight_global_scale is [2], expected [] or [1]"),
+    ("mxfp4", other("weight_scale", lambda t: t[:, :1]), "weight_scale is [128, 1], expected [128, 2]"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "told"), HOSTILE)
+def test_a_release_that_does_not_fit_is_refused_in_one_line(
+    name: str, change: Change, told: str, tmp_path: Path
+) -> None:
+    save_release(RELEASES[name], tmp_path, save_llama)
+    tensors = safetensors.torch.load_file(tmp_path / releases.SINGLE)
+    method = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    change(tensors, method)
+    safetensors.torch.save_file(tensors, tmp_path / releases.SINGLE, {"format": "pt"})
+    tiny.edit_json(tmp_path / "config.json", quantization_config=method)
+    with pytest.raises(TokenglassError) as caught:
+        load_model(tmp_path, device="cpu")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_ranges_of_activations_and_of_the_cache_are_no_surprise(tmp_path: Path) -> None:
+    save_release(RELEASES["fp8, one scale of another name"], tmp_path, save_llama)
+    tensors = safetensors.torch.load_file(tmp_path / releases.SINGLE)
+    for role in ("input_scale", "activation_scale", "k_scale", "output_scale", "input_zero_point"):
+        tensors[f"model.layers.0.self_attn.k_proj.{role}"] = torch.ones(())
+    tensors["model.layers.0.self_attn.k_scale"] = torch.ones(())
+    safetensors.torch.save_file(tensors, tmp_path / releases.SINGLE, {"format": "pt"})
+    (note,) = finish(read_weights(Checkpoint.open(tmp_path), dtype="float32")).notes
+    assert "not used" not in note
