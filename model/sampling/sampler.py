@@ -208,8 +208,9 @@ def inverse_cdf(token_ids: Ints, probs: Floats, draws: float | Floats) -> Ints:
 
 def final_probs(scores: Scores, shown: Ints) -> list[float]:
     """The final probability of each of these tokens."""
-    if np.array_equal(scores.token_ids[: len(shown)], shown):
-        return (scores.weights[: len(shown)] / scores.mass).tolist()
+    count = min(len(shown), len(scores.token_ids))
+    if (count == len(shown) or scores.is_complete) and np.array_equal(scores.token_ids[:count], shown[:count]):
+        return (scores.weights[:count] / scores.mass).tolist() + [0.0] * (len(shown) - count)
     if not scores.is_complete:
         return (np.exp(scores.whole[shown] - scores.peak) / scores.mass).tolist()
     return ((shown[:, None] == scores.token_ids) * scores.probs).sum(1).tolist()
