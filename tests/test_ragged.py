@@ -167,7 +167,29 @@ def test_rows_come_and_go_without_the_others_being_moved(kind: Any) -> None:
     cache.select([0, 0])
     assert addresses(cache.rows[0]) == there[2]
     assert not set(addresses(cache.rows[1])) & set(there[2])
-    assert cache.usage(1) == cache.usage(0)
+    assert [usage.nbytes_used for usage in map(cache.usage, (0, 1))] == [bytes_of[2].nbytes_used] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS[1:-1], ids="-".join)
+def test_rows_that_begin_alike_read_whole_chunks_from_one_place(kind: Any) -> None:
+    """And none of them can change what the others read."""
+    engine = engine_of(PLAIN, kind)
+    cache = engine.new_cache(1)
+    texts = [ids_of(300)] * 3
+    engine.forward(texts[:1], cache)
+    cache.select([0, 0, 0])
+    (there,) = addresses(cache.rows[0])
+    for row in cache.rows[1:]:
+        (state,) = row.states
+        assert [(piece.start, piece.end) for piece in state.pieces] == [(0, 256), (256, 256 + 64)]
+        assert state.pieces[0].array.ctypes.data == there
+    for lengths in ((300, 270, 256), (200, 300, 100), (128, 2, 128)):
+        for row, length in enumerate(lengths):
+            cache.truncate(row, length)
+        texts = [ids[:length] + ids_of(160, row) for row, (ids, length) in enumerate(zip(texts, lengths, strict=True))]
+        new = [ids[length:] for ids, length in zip(texts, lengths, strict=True)]
+        for ids, logits in zip(texts, engine.forward(new, cache, last=None), strict=True):
+            assert_alone(engine, ids, logits)
 
 
 def test_where_one_row_does_not_fit_no_row_is_touched() -> None:
@@ -252,7 +274,7 @@ class Slots(RuleBasedStateMachine):
     @precondition(lambda self: self.texts and max(map(len, self.texts)) < 400)
     @rule(data=st.data())
     def compute(self, data: st.DataObject) -> None:
-        counts = [data.draw(st.sampled_from([0, 1, 1, 3, 20, 70])) for _ in self.texts]
+        counts = [data.draw(st.sampled_from([0, 1, 1, 3, 20, 110])) for _ in self.texts]
         new = [ids_of(count, data.draw(st.integers(0, 99))) for count in counts]
         self.texts = [ids + more for ids, more in zip(self.texts, new, strict=True)]
         for ids, logits in zip(self.texts, self.engine.forward(new, self.cache, last=2), strict=True):
@@ -265,6 +287,13 @@ class Slots(RuleBasedStateMachine):
         self.cache.select(rows)
         self.texts = [list(self.texts[row]) for row in rows]
 
+    @precondition(lambda self: len(self.texts) > 1)
+    @rule(data=st.data())
+    def begin_alike(self, data: st.DataObject) -> None:
+        row, to = data.draw(st.permutations(range(len(self.texts))))[:2]
+        self.cache.copy_prefix(row, to, data.draw(st.integers(0, len(self.texts[row]))))
+        self.texts[to] = self.texts[row][: self.cache.lengths[to]]
+
     @precondition(lambda self: self.texts)
     @rule(data=st.data())
     def go_back(self, data: st.DataObject) -> None:
@@ -273,12 +302,13 @@ class Slots(RuleBasedStateMachine):
         del self.texts[row][length:]
 
     @invariant()
-    def rows_are_their_texts_in_memory_of_their_own(self) -> None:
+    def rows_are_their_texts_and_write_to_memory_of_their_own(self) -> None:
         assert [row.token_ids for row in self.cache.rows] == self.texts
         held = [address for row in self.cache.rows if row.usage().nbytes_held for address in addresses(row)]
         assert len(held) == len(set(held))
         for number, row in enumerate(self.cache.rows):
-            assert self.cache.usage(number).nbytes_held == sum(state.array.nbytes for state in row.states)
+            pieces = [piece.array.nbytes for state in row.states for piece in state.pieces]
+            assert self.cache.usage(number).nbytes_held == sum(pieces)
 
 
 TestSlots = Slots.TestCase

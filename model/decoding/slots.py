@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.engine.cache import KVCache, common_prefix
-from tokenglass.model.engine.memory import growth
+from tokenglass.model.engine.keys_values import growth
 
 LEAST_SHARED = 32  # tokens that texts begin with in common, for which it is worth to wait and to copy
 

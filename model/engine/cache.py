@@ -64,7 +64,7 @@ class CacheRow:
         """Keys and values of a layer, each (kv_heads, slots, vector), and the position in their slot 0."""
         group, place = self._places[layer]
         state = self.states[group]
-        return state.array[2 * place], state.array[2 * place + 1], state.start
+        return *state.layer(place), state.start
 
     def reserve(self, count: int) -> None:
         for state in self.states:
@@ -100,10 +100,11 @@ class CacheRow:
         self.token_ids += tail.token_ids
 
     def copy(self) -> CacheRow:
-        twin = copy(self)
-        twin.token_ids = self.token_ids.copy()
-        twin.states = [state.copy(self.length) for state in self.states]
-        return twin
+        return self.prefix(self.length, self.planned_length)
+
+    @property
+    def nbytes_of_copy(self) -> int:
+        return sum(state.nbytes_of_copy(self.length) for state in self.states)
 
     def prefix(self, length: int, planned_length: int) -> CacheRow:
         """Another row that holds the first `length` positions, with room for some more; none of them where a sliding
@@ -127,8 +128,8 @@ class CacheRow:
 
 
 class KVCache:
-    """The rows that a forward pass goes on with, numbered in their order. Each has storage of its own: rows come and
-    go without the others being copied or moved.
+    """The rows that a forward pass goes on with, numbered in their order. Each writes to storage of its own: rows come
+    and go without the others being copied or moved. What several begin with may lie in storage that all of them read.
 
     A forward pass calls `reserve`, writes keys and values of each layer, then calls `advance`; a pass that fails
     before that leaves the cache as it was. A row remembers the ids it was computed from: `keep_prefix` finds what of it
@@ -167,8 +168,8 @@ class KVCache:
         return len(self.rows) - 1
 
     def copy_prefix(self, row: int, to: int, length: int) -> None:
-        """Let the row `to` begin as `row` does: with a copy of its first `length` positions, or none where its sliding
-        windows have let go of them."""
+        """Let the row `to` begin as `row` does: with its first `length` positions, or none where its sliding windows
+        have let go of them."""
         self.rows[to] = self.rows[row].prefix(length, self.rows[to].planned_length)
 
     def shares(self, row: int, planned_length: int) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import SLACK, ModelConfig
+from tokenglass.model.engine.keys_values import growth
 from tokenglass.model.errors import EngineError
 
 MIB = 2**20
-FIRST_ALLOCATION = 64  # positions, as the cache begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,6 @@ def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
         held += size * final
         replaced = max(replaced, size * (final if window is not None and length > most else before))
     return rows * held + replaced
-
-
-def growth(length: int, most: int) -> tuple[int, int]:
-    """The last two sizes of storage that doubles until it holds `length` positions or `most`."""
-    before, final = 0, min(FIRST_ALLOCATION, most)
-    while final < min(length, most):
-        before, final = final, min(2 * final, most)
-    return before, final
 
 
 def count_rows(room: int, length: int, limit: int, most: int) -> int:

@@ -168,9 +168,7 @@ class Chooser:
             starting = np.logaddexp.reduce(raw.logprobs(np.array(self._tokens_with(question.tail))))
             first = [logprob - float(starting) for logprob in first]
         found = [[logprob] for logprob in first]
-        cache.reserve([longest - 1 - len(context)])  # before it is copied, so that no copy has to grow
-        held = max(1, cache.usage().nbytes_held)
-        for rows in self._batches(answers, max(1, min(MOST_ROWS, COPIES // held))):
+        for rows in self._batches(answers, max(1, min(MOST_ROWS, COPIES // cache.rows[0].nbytes_of_copy))):
             cache.select([0] * (1 + len(rows)))  # the first stays as it is
             passed = engine.forward([(), *(answers[row][:-1] for row in rows)], cache, last=None)
             for row, after in zip(rows, passed[1:], strict=True):

@@ -14,14 +14,14 @@ from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
-from tokenglass.model.engine.keys_values import Storage
+from tokenglass.model.engine.keys_values import Cut, Storage
 from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure, MeasureRows
 from tokenglass.model.native_engine.program import Program
-from tokenglass.model.native_engine.structures import Kind, Pass, PassRow, Sizes
+from tokenglass.model.native_engine.structures import CHUNK, Kind, Pass, PassRow, Piece, Sizes
 
 FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
@@ -81,7 +81,7 @@ class NativeEngine:
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         dtype, _ = CACHES[self.cache_dtype]
         vector = self.config.cached_vector_bytes(self.cache_dtype) // dtype.itemsize
-        storage = Storage(lambda shape: zeros(shape, dtype), vector)
+        storage = Storage(lambda shape: zeros(shape, dtype), vector, CHUNK)
         return KVCache(self.config, rows=rows, limit=self.limit, storage=storage, planned_length=planned_length)
 
     def forward(
@@ -172,6 +172,12 @@ class RotaryTables:
         self.addresses = (c_void_p * len(tables))(*[table.ctypes.data for table in tables])
 
 
+def described_piece(piece: Cut) -> Piece:
+    """A piece of a row's cache as the kernels read it: it may be the beginning of larger storage."""
+    _, head, slot, _ = piece.array.strides
+    return Piece(piece.array.ctypes.data, head // max(1, slot), piece.start)
+
+
 def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> ctypes.Array[PassRow]:
     """The rows of a pass as the kernels read them."""
     described = (PassRow * len(rows.counts))()
@@ -181,7 +187,8 @@ def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> cty
         to.outputs, to.block = rows.outputs[number], rows.blocks[number]
         to.length, to.tables = row.length, table.addresses
         for state in row.states:
-            block = to.blocks[state.window is not None]
-            block.memory, block.slots, block.start = state.array.ctypes.data, state.slots, state.start
+            kind, pieces = int(state.window is not None), state.pieces
+            to.pieces[kind] = (Piece * len(pieces))(*map(described_piece, pieces))
+            to.piece_counts[kind] = len(pieces)
         first += to.count
     return described

@@ -16,7 +16,7 @@ SHARED: Mapping[str, int] = {
         structure.__name__: ctypes.sizeof(structure)
         for structure in (
             *(structures.Matrix, structures.Norm, structures.Operation),
-            *(structures.Sizes, structures.Measurement, structures.Pass),
+            *(structures.Sizes, structures.Measurement, structures.PassRow, structures.Pass),
         )
     },
     **{
@@ -28,6 +28,7 @@ SHARED: Mapping[str, int] = {
     **{member.name: member.value for member in structures.Status},
     **{name: getattr(quantised_layout, name) for name in ("GROUP", "PANEL", "UNIT", "STEP")},
     "MAX_WANTED": MAX_WANTED,
+    "CHUNK": structures.CHUNK,
 }
 
 

@@ -13,6 +13,8 @@ Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU RELU_SQUAR
 Buffer = IntEnum("Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED", start=0)
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
 
+CHUNK = 128  # positions that attention takes together, at whose multiples a row of the cache may go on elsewhere
+
 
 class Matrix(ctypes.Structure):
     _fields_ = (
@@ -46,14 +48,15 @@ class Measurement(ctypes.Structure):
     )
 
 
-class Block(ctypes.Structure):
+class Piece(ctypes.Structure):
     _fields_ = (("memory", c_void_p), ("slots", c_int64), ("start", c_int64))
 
 
 class PassRow(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("first", "count", "outputs", "block", "length")),
-        ("blocks", Block * 2),
+        ("pieces", POINTER(Piece) * 2),
+        ("piece_counts", c_int64 * 2),
         ("tables", POINTER(c_void_p)),
     )
 

@@ -34,18 +34,20 @@ static void prepare_query(const Engine *e, const Operation *op, const PassRow *r
     for (long i = 0; i < e->sizes.head_dim; i++) out[i] *= times;
 }
 
-static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head) {
-    const Block *block = &row->blocks[op->window >= 0];
+// A head in the piece of a row's cache that holds this position, or the rest of its chunk.
+static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head, long position) {
+    const Piece *first = row->pieces[op->window >= 0], *piece = first + row->piece_counts[op->window >= 0] - 1;
+    while (piece > first && piece->start > position) piece--;
     long kind = e->pass.cache_kind, heads = e->sizes.kv_heads, bytes = bytes_of_vector(kind, e->sizes.head_dim);
-    const char *keys = (const char *)block->memory + (2 * op->layer * heads + head) * block->slots * bytes;
-    return (CachedHead){kind, bytes, keys, keys + heads * block->slots * bytes, block->start};
+    const char *keys = (const char *)piece->memory + (2 * op->layer * heads + head) * piece->slots * bytes;
+    return (CachedHead){kind, bytes, keys, keys + heads * piece->slots * bytes, piece->start};
 }
 
 // Writes the key and the value of new position i of a row into the cache.
 static void write_key_and_value(const Engine *e, const Operation *op, const PassRow *row, long head, long i,
                                 float *scratch) {
-    CachedHead to = cached_head_of(e, op, row, head);
     long n = e->sizes.head_dim, position = row->length + i, c = row->first + i;
+    CachedHead to = cached_head_of(e, op, row, head, position);
     long offset = (position - to.start) * to.bytes;
     prepare_head(e, op, row, &op->other_norm, column(e, KEY, c) + head * n, position, scratch);
     write_vector(to.kind, scratch, (char *)to.keys + offset, n);
@@ -56,7 +58,7 @@ static void write_key_and_value(const Engine *e, const Operation *op, const Pass
 static Queries queries_of(const Engine *e, const Operation *op, const PassRow *row, long head, long first, long count,
                           bool ready, float **scratch) {
     long n = e->sizes.head_dim, size = PADDED(n), group = e->sizes.heads / e->sizes.kv_heads;
-    long start = row->blocks[op->window >= 0].start, end = row->length + row->count;
+    long start = row->pieces[op->window >= 0]->start, end = row->length + row->count;
     float *values = *scratch;
     int64_t *from = (int64_t *)(values + count * group * size), *to = from + count * group;
     *scratch = (float *)(to + count * group);
@@ -105,7 +107,7 @@ static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, 
     long chunks = chunks_of(row, op->window), chunk = task % chunks, head = task / chunks;
     float *scratch = (float *)self->scratch, *partial = partials + task * partial_size(e, row);
     long base = (first_chunk(row, op->window) + chunk) * CHUNK, length = row->length;
-    CachedHead from = cached_head_of(e, op, row, head);
+    CachedHead from = cached_head_of(e, op, row, head, base);
     for (long p = max(base, length); p < min(base + CHUNK, length + row->count); p++)
         write_key_and_value(e, op, row, head, p - length, scratch);
     Queries queries = queries_of(e, op, row, head, 0, row->count, false, &scratch);
@@ -147,11 +149,11 @@ static void attend_strip(const Engine *e, Member *self, const Operation *op, con
     Partial result = partial_at(scratch, &queries);
     Partial new = partial_at(scratch + queries.count * (2 + queries.size), &queries);
     scratch += 2 * queries.count * (2 + queries.size);
-    CachedHead from = cached_head_of(e, op, row, head);
     long start = queries.from[0], end = 0;
     for (long q = 0; q < queries.count; q++) end = max(end, queries.to[q]);
     clear_partial(&queries, result);
     for (long base = start / CHUNK * CHUNK; base < end; base += CHUNK) {
+        CachedHead from = cached_head_of(e, op, row, head, base);
         attend_chunk(&queries, &from, base, scratch, new);
         fold_partial(&queries, result, new);
     }

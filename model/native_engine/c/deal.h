@@ -13,7 +13,7 @@ static long strips_of(const PassRow *row) { return (row->count + POSITIONS_PER_S
 
 // The chunk in which what a row may see begins, and how many there are.
 static long first_chunk(const PassRow *row, long window) {
-    return window < 0 ? 0 : max(row->blocks[1].start, row->length - window + 1) / CHUNK;
+    return window < 0 ? 0 : max(row->pieces[1]->start, row->length - window + 1) / CHUNK;
 }
 
 static long chunks_of(const PassRow *row, long window) {

@@ -1,5 +1,6 @@
 // What model/native_engine/facts.py compares with its own numbers, and what these kernels were compiled for.
 #pragma once
+#include "attention.h"
 #include "measure.h"
 #include "products.h"
 
@@ -9,14 +10,14 @@ enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
 void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
 #define SIZE(type) tell(#type, sizeof(type));
 #define NUMBER(name) tell(#name, name);
-    SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(Measurement) SIZE(Pass)
+    SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(Measurement) SIZE(PassRow) SIZE(Pass)
     NUMBER(FLOAT32) NUMBER(BFLOAT16) NUMBER(INT8) NUMBER(INT4)
     NUMBER(EMBED) NUMBER(NORMALISE) NUMBER(MULTIPLY) NUMBER(ATTEND) NUMBER(TAP) NUMBER(HEAD)
     NUMBER(IDENTITY) NUMBER(SILU) NUMBER(GELU) NUMBER(GELU_TANH) NUMBER(RELU) NUMBER(RELU_SQUARED) NUMBER(XIELU)
     NUMBER(HIDDEN) NUMBER(READY) NUMBER(QUERY) NUMBER(KEY) NUMBER(VALUE) NUMBER(MIXED) NUMBER(GATE) NUMBER(UP) NUMBER(ADDED)
     NUMBER(NORM_NONE) NUMBER(NORM_RMS) NUMBER(NORM_LAYER) NUMBER(NORM_SCALE)
     NUMBER(DONE) NUMBER(NO_MEMORY) NUMBER(NO_SUCH_TOKEN)
-    NUMBER(GROUP) NUMBER(PANEL) NUMBER(STEP) NUMBER(MAX_WANTED)
+    NUMBER(GROUP) NUMBER(PANEL) NUMBER(STEP) NUMBER(CHUNK) NUMBER(MAX_WANTED)
     NUMBER(LANES) NUMBER(BYTE_PRODUCTS)
     tell("UNIT", UNIT_BYTES / PANEL);
     tell("TILES", tiles_allowed());

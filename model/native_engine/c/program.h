@@ -44,14 +44,15 @@ typedef struct {  // keys and values of a row in all layers with a window, or in
     void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them
     int64_t slots;  // of which slot 0 is position `start`
     int64_t start;
-} Block;
+} Piece;
 
 typedef struct {  // what a row of the cache brings to a pass
     int64_t first, count;       // its new positions among the columns
     int64_t outputs;            // how many of the last of them have their logits computed
     int64_t block;              // the last so many see each other
     int64_t length;             // positions in the cache
-    Block blocks[2];            // of layers without a window and with one
+    const Piece *pieces[2];     // of layers without a window and with one: one behind the other, each but the first
+    int64_t piece_counts[2];    // from a multiple of CHUNK on; new positions are written to the last
     const float *const *tables; // per rope: cosines, sines, each (positions, dims[rope] / 2)
 } PassRow;
 
