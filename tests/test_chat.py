@@ -15,7 +15,7 @@ from torch_parts import as_tensor
 from transformers import AutoTokenizer
 
 from tokenglass.model.decoding.autoregressive import decode
-from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.cached_conversation import CachedConversation
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, TemplateError
@@ -142,7 +142,7 @@ def test_messages_that_are_none_are_refused(text: str) -> None:
         parse_messages(text)
 
 
-def say(conversation: Conversation, text: str) -> tuple[str, Finish, Request]:
+def say(conversation: CachedConversation, text: str) -> tuple[str, Finish, Request]:
     turn = conversation.ask(text)
     request = Request(
         turn.prompt_ids,
@@ -159,7 +159,7 @@ def say(conversation: Conversation, text: str) -> tuple[str, Finish, Request]:
 def test_a_later_turn_computes_only_what_is_new_and_says_what_a_fresh_cache_would(
     folder: Path, loaded: LoadedModel
 ) -> None:
-    conversation = Conversation(loaded.engine, loaded.tokenizer, ChatTemplate.from_folder(folder))
+    conversation = CachedConversation(loaded.engine, loaded.tokenizer, ChatTemplate.from_folder(folder))
     say(conversation, "hello there")
     text, finish, request = say(conversation, "and now?")
     assert finish.totals.prefill_tokens < len(request.prompt_ids)
@@ -169,7 +169,7 @@ def test_a_later_turn_computes_only_what_is_new_and_says_what_a_fresh_cache_woul
 
 
 def test_the_kept_cache_holds_the_numbers_of_a_fresh_one(folder: Path, loaded: LoadedModel) -> None:
-    conversation = Conversation(loaded.engine, loaded.tokenizer, ChatTemplate.from_folder(folder))
+    conversation = CachedConversation(loaded.engine, loaded.tokenizer, ChatTemplate.from_folder(folder))
     say(conversation, "hello there")
     say(conversation, "and now?")
     assert conversation.cache is not None

@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Talk(Terminal):
     """`tokenglass chat` on a terminal; `redirect` goes behind it."""
 
-    def __init__(self, folder: Path, *options: str, columns: int = 80, redirect: str = "", **environment: str):
-        program = [str(SCRIPTS / "tokenglass"), "chat", "-m", str(folder), "--seed", "1", *options]
+    def __init__(self, model: Path | str, *options: str, columns: int = 80, redirect: str = "", **environment: str):
+        program = [str(SCRIPTS / "tokenglass"), "chat", "-m", str(model), "--seed", "1", *options]
         super().__init__("", columns, 50, f"{shlex.join(program)} {redirect}", OMP_NUM_THREADS="1", **environment)
         self.wait_for_prompt(0)
 

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from test_chat import CHATML, chat_checkpoint
 
 from tokenglass.model.decoding.autoregressive import decode
-from tokenglass.model.decoding.conversation import Conversation, Turn
+from tokenglass.model.decoding.cached_conversation import CachedConversation
+from tokenglass.model.decoding.conversation import Turn
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import PromptError, TemplateError
@@ -35,15 +36,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load_model(chat_checkpoint(tmp_path_factory.mktemp("chat"), CHATML))
 
 
-def begin(loaded: LoadedModel, template: str = CHATML, *messages: Message) -> Conversation:
-    return Conversation(loaded.engine, loaded.tokenizer, ChatTemplate(template, {}, PROCESS), messages)
+def begin(loaded: LoadedModel, template: str = CHATML, *messages: Message) -> CachedConversation:
+    return CachedConversation(loaded.engine, loaded.tokenizer, ChatTemplate(template, {}, PROCESS), messages)
 
 
 def request_of(turn: Turn, number: int, seed: int = 5, **options: object) -> Request:
     return Request(turn.prompt_ids, seed=seed, max_new_tokens=number, sampling=BOLD, **options)  # type: ignore[arg-type]
 
 
-def answer(conversation: Conversation, turn: Turn, number: int, seed: int = 5, **options: object) -> list[Record]:
+def answer(conversation: CachedConversation, turn: Turn, number: int, seed: int = 5, **options: object) -> list[Record]:
     request = request_of(turn, number, seed, min_new_tokens=turn.least, **options)
     return list(conversation.answer(turn, request, threading.Event()))
 
@@ -70,7 +71,7 @@ def test_an_answer_that_ended_by_itself_goes_on_with_one_token_at_least() -> Non
     tokenizer = Tokenizer(tiny.byte_level_tokenizer())
     (yes,), template = tokenizer.encode_bare("y"), ChatTemplate("{{ messages[-1].content }}", {})
     engine = tiny.ScriptedEngine(tiny.says(yes, 0, after=len(tokenizer.encode_bare("Hi"))))
-    conversation = Conversation(engine, tokenizer, template)
+    conversation = CachedConversation(engine, tokenizer, template)
     answer(conversation, conversation.ask("Hi"), 5, eos_token_ids=frozenset({0}))
     assert conversation.messages[-1].content == "y"
     answer(conversation, conversation.go_on(), 5, eos_token_ids=frozenset({0}))

@@ -17,7 +17,8 @@ from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.beam_search import BeamParameters
 from tokenglass.model.decoding.beams import decode_beams
-from tokenglass.model.decoding.conversation import Conversation, Turn
+from tokenglass.model.decoding.cached_conversation import CachedConversation
+from tokenglass.model.decoding.conversation import Turn
 from tokenglass.model.decoding.drafts import NgramDrafter
 from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.decoding.job import Job
@@ -75,7 +76,7 @@ def tale() -> Any:
 
 def conversation(engine: Any, tokenizer: Any, request: Request) -> Iterator[Record]:
     turn = Turn((Message("user", "Hello"),), request.prompt_ids)
-    return Conversation(engine, tokenizer, ChatTemplate("", {})).answer(turn, request, FLAG)
+    return CachedConversation(engine, tokenizer, ChatTemplate("", {})).answer(turn, request, FLAG)
 
 
 def parallel(engine: Any, tokenizer: Any, request: Request) -> Iterator[Record]:

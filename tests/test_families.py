@@ -21,7 +21,7 @@ from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.decoding.autoregressive import decode
-from tokenglass.model.decoding.conversation import Conversation
+from tokenglass.model.decoding.cached_conversation import CachedConversation
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import CheckpointError, ConfigError
@@ -315,7 +315,7 @@ def test_a_chat_turn_that_crosses_the_border_computes_its_prompt_again(tmp_path:
     save(tmp_path, *CASES["phi3, longrope"])
     engine = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")
     ids = random_ids(80, rows=1)
-    conversation = Conversation(engine, tokenizer, ChatTemplate("", {}))
+    conversation = CachedConversation(engine, tokenizer, ChatTemplate("", {}))
     assert conversation.reuse(ids[0, :50].tolist(), 60) == 0
     as_tensor(engine.forward(ids[:, :50], conversation.cache))
     assert conversation.reuse(ids[0].tolist(), BORDER) == 50

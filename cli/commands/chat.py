@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tokenglass.cli.options.common import Debug
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.options.prompt import System
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.trace import TraceOptions
@@ -20,6 +20,7 @@ from tokenglass.model.errors import ParameterError, TokenglassError
 
 if TYPE_CHECKING:
     from tokenglass.cli.run.chat import Chat
+    from tokenglass.cli.run.chat_model import ChatModel
     from tokenglass.cli.run.lines import LineReader
 
 
@@ -40,7 +41,7 @@ def chat(
     sampling: SamplingOptions,
     view: ChatViewOptions,
     trace: TraceOptions,
-    model: ModelOptions,
+    model: ServedModelOptions,
     system: System = None,
     debug: Debug = False,
 ) -> None:
@@ -56,30 +57,28 @@ def chat(
         from tokenglass.cli.run.chat import Chat
         from tokenglass.cli.run.chat_commands import COMMANDS
         from tokenglass.cli.run.lines import LineReader
-        from tokenglass.cli.run.model_folder import chat_model
-        from tokenglass.cli.run.request import build_request, plan_caches
+        from tokenglass.cli.run.prepared import is_served
         from tokenglass.cli.terminal.interrupts import ChatInterrupts
-        from tokenglass.model.decoding.conversation import Conversation
-        from tokenglass.model.text.chat import ChatTemplate, Message
+        from tokenglass.model.text.chat import Message
 
         name = session.settle_view(view)
         keeper = Keeper(trace, view.top)
-        if model.model is None and not model.lora:
-            model = replace(model, model=chat_model())
-        opened = session.open_model(model, first)
-        template = ChatTemplate.from_folder(opened.checkpoint.folder)
-        settings = keeper.widen(build_request(opened, (0,), control, sampling, model, view.top, chat=True))
-        loaded = session.load(opened, plan_caches(settings, opened), first)
         messages = () if system is None else (Message("system", system),)
-        conversation = Conversation(loaded.engine, loaded.tokenizer, template, messages)
+        chat_model: ChatModel
+        if is_served(model):
+            from tokenglass.cli.run.served_chat import open_served_chat
+
+            chat_model, settings = open_served_chat(messages, control, sampling, model, keeper, view, first)
+        else:
+            from tokenglass.cli.run.local_chat import open_local_chat
+
+            chat_model, settings = open_local_chat(messages, control, sampling, model, keeper, view.top, first)
     lines = LineReader([command.name for command in COMMANDS])
     with keeper, ChatInterrupts().handle() as interrupts:
         chat = Chat(
-            loaded,
-            conversation,
+            chat_model,
             control,
             replace(sampling, show_chain=False),
-            model,
             view,
             name,
             keeper,
@@ -88,7 +87,7 @@ def chat(
             lines.is_interactive,
         )
         if lines.is_interactive and not view.quiet:
-            say_dim(f"{loaded.name}, seed {settings.seed}. /help names the commands, Ctrl-D ends.")
+            say_dim(f"{chat_model.name}, seed {settings.seed}. /help names the commands, Ctrl-D ends.")
             say("")
         talk(chat, lines)
 
@@ -109,7 +108,7 @@ def talk(chat: Chat, lines: LineReader) -> None:
                 if said := obey(chat, line):
                     say(said)
             elif line.strip():
-                chat.answer(chat.conversation.ask(line))
+                chat.answer(chat.model.conversation.ask(line))
             interrupts.disarm()
         except EndOfChat:
             return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tokenglass.cli.run.prompt import decode, read_file
 from tokenglass.cli.run.summary import settings
 from tokenglass.cli.say import say_lines
+from tokenglass.cli.text import plural
 from tokenglass.model.errors import ParameterError, PromptError, did_you_mean
 from tokenglass.model.files import expand_home, write_whole
 from tokenglass.model.text.chat import parse_messages
@@ -54,36 +55,37 @@ def obey(chat: Chat, line: str) -> str:
 
 
 def retry(chat: Chat, _: str) -> str:
-    turn = chat.conversation.retry()
-    if chat.conversation.messages[-1].role == "assistant":  # a message that waits for its answer needs no new draw
+    conversation = chat.model.conversation
+    turn = conversation.retry()
+    if conversation.messages[-1].role == "assistant":  # a message that waits for its answer needs no new draw
         chat.reseed()
     chat.answer(turn)
     return ""
 
 
 def go_on(chat: Chat, _: str) -> str:
-    chat.answer(chat.conversation.go_on())
+    chat.answer(chat.model.conversation.go_on())
     return ""
 
 
 def undo(chat: Chat, _: str) -> str:
-    return f"taken back: {chat.conversation.undo()}"
+    return f"taken back: {chat.model.conversation.undo()}"
 
 
 def clear(chat: Chat, _: str) -> str:
-    chat.conversation.clear()
+    chat.model.conversation.clear()
     return "the conversation is forgotten"
 
 
 def system(chat: Chat, text: str) -> str:
-    first = next(iter(chat.conversation.messages), None)
+    first = next(iter(chat.model.conversation.messages), None)
     before = first.content if first is not None and first.role == "system" else None
     if not text:
         return f"the system message is: {before}" if before else "there is no system message; /system TEXT gives one"
     if text == "-":
-        chat.conversation.instruct("")
+        chat.model.conversation.instruct("")
         return "no system message any more"
-    chat.conversation.instruct(text)
+    chat.model.conversation.instruct(text)
     return "the system message is another one" if before else "the system message is set"
 
 
@@ -98,10 +100,10 @@ def set_(chat: Chat, setting: str) -> str:
 def save(chat: Chat, name: str) -> str:
     if not name:
         raise ParameterError("name a file, as in /save talk.json")
-    if not chat.conversation.messages:
+    if not chat.model.conversation.messages:
         raise ParameterError("there is nothing to save yet")
     path = expand_home(name)
-    messages = [message.fields for message in chat.conversation.messages]
+    messages = [message.fields for message in chat.model.conversation.messages]
     try:
         write_whole(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", path, new=path not in chat.files)
     except (OSError, ValueError) as error:  # a null byte in the name, or half a character
@@ -116,7 +118,7 @@ def load(chat: Chat, name: str) -> str:
         raise ParameterError("name a file, as in /load talk.json")
     path = expand_home(name)
     messages = parse_messages(decode(read_file(path), name, keep_newline=True))
-    chat.conversation.resume(messages)
+    chat.model.conversation.resume(messages)
     chat.files.add(path)
     waits = "; the last one waits for an answer: /retry" if messages[-1].role in ("user", "tool") else ""
     return f"{count(len(messages))} read from {name}{waits}"
@@ -127,12 +129,14 @@ def tokens(chat: Chat, _: str) -> str:
 
     answer = last_answer(chat)
     stderr_console(chat).print(AnswerTokens(answer.choices))
-    length = len(answer.token_ids)
-    return f"{length:,} of {chat.loaded.limit:,} positions of the context, {len(answer.choices):,} of them the answer"
+    length, limit, own = len(answer.token_ids), chat.model.limit, len(answer.choices)
+    if limit is None:
+        return f"{plural(own, 'token')}; the context is not reported"
+    return f"{length:,} of {limit:,} positions of the context, {own:,} of them the answer"
 
 
 def thoughts(chat: Chat, _: str) -> str:
-    messages = chat.conversation.messages
+    messages = chat.model.conversation.messages
     thought = messages[-1].fields.get("reasoning_content") if messages else None
     if not isinstance(thought, str) or not thought.strip():
         return "there are no thoughts before the last answer"
@@ -142,14 +146,13 @@ def thoughts(chat: Chat, _: str) -> str:
 
 def flow(chat: Chat, number: str) -> str:
     from tokenglass.cli.widgets.flow_page import FlowPage, styles_of
-    from tokenglass.model.inspection.explainer import reading_of
 
     answer = last_answer(chat)
     last = len(answer.choices)
     if not last or (number and not (number.isdecimal() and 1 <= int(number) <= last)):
         raise ParameterError(f"/flow N explains a token of the last answer, 1 to {last}; /tokens counts them")
     token_ids = [choice.token_id for choice in answer.choices if choice.token_id is not None]
-    reading = reading_of(chat.loaded.engine, (*answer.prompt_ids, *token_ids), chat.loaded.tokenizer.piece)
+    reading = chat.model.read((*answer.prompt_ids, *token_ids))
     console = stderr_console(chat)
     position = answer.choices[int(number or last) - 1].position
     console.print(FlowPage(reading.at(position), styles_of(console), FLOW_ROWS))
@@ -172,9 +175,9 @@ def leave(_chat: Chat, _: str) -> str:
 
 def last_answer(chat: Chat) -> Answer:
     """Raises PromptError."""
-    if chat.conversation.last is None:
+    if chat.model.conversation.last is None:
         raise PromptError("there is no answer to look into yet")
-    return chat.conversation.last
+    return chat.model.conversation.last
 
 
 def stderr_console(chat: Chat) -> Console:

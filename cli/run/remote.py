@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from tokenglass.cli.run.prepared import PreparedRun, RunOptions
 from tokenglass.cli.say import say
 from tokenglass.cli.terminal.opening import Opening
-from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.request import UNKNOWN_PROMPT, Request
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.sampling.parameters import SETTINGS, SamplingParameters
 from tokenglass.model.sampling.penalties import read_biases_by_id
 from tokenglass.model.sources.server.address import Address
 from tokenglass.model.sources.server.client import Client, find_key
 from tokenglass.model.sources.server.probe import Server, probe
-from tokenglass.model.sources.server.source import UNKNOWN_PROMPT, PromptSource
+from tokenglass.model.sources.server.source import PromptSource, describe_served
 
 if TYPE_CHECKING:
     from tokenglass.cli.options.control import ControlOptions
@@ -56,7 +56,8 @@ def prepare_remote(text: str, options: RunOptions, opening: Opening) -> Prepared
     request = options.keeper.widen(build_request(server, options.control, options.sampling, options.view.top))
     source, request = prompt.read(request)
     tell_limit(server, source.prompt, request.top, options.view)
-    return PreparedRun(run=source.describe(request, options.prompt.display_text(text)), request=request, source=source)
+    run = describe_served(server, request, options.prompt.display_text(text))
+    return PreparedRun(run=run, request=request, source=source)
 
 
 def tell_limit(server: Server, prompt: Prompt, wanted: int, view: ViewOptions) -> None:

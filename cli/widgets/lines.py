@@ -131,12 +131,14 @@ def rate(name: str, tokens: int, per_second: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PrefillBar(Widget):
-    """How much of the prompt the model has read."""
+    """How much of the prompt the model has read. None: its length is not reported."""
 
     done: int
-    total: int
+    total: int | None
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        if self.total is None:
+            return label_fields("prefill", [[Segment("not reported")]], width, glyphs)
         share = min(1.0, self.done / self.total) if self.total else 0.0
         cells = max(4, min(40, width - 34))
         told = Segment(f"  {self.done:,} of {self.total:,}" + (" prompt tokens" if width >= 40 else ""))

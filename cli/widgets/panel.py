@@ -121,7 +121,7 @@ class Panel(Widget):
         closing = self.closing(width, glyphs)
         if choice is None:
             return [
-                *PrefillBar(progress.totals.prefill_tokens, progress.run.prompt_length).rows(width, glyphs),
+                *PrefillBar(progress.totals.prefill_tokens, progress.run.reported_prompt_length).rows(width, glyphs),
                 *closing,
             ]
         words = [percent(choice.prob, glyphs)]
@@ -161,7 +161,7 @@ class Panel(Widget):
         if detail >= 1:
             rows += self.rule(width, glyphs)
         if choice is None:
-            rows += PrefillBar(progress.totals.prefill_tokens, progress.run.prompt_length).rows(width, glyphs)
+            rows += PrefillBar(progress.totals.prefill_tokens, progress.run.reported_prompt_length).rows(width, glyphs)
         else:
             strip = DrawStrip(choice).rows(width, glyphs) if detail >= 6 else []
             line = ChosenLine(choice, progress.greedy, draw=not strip)

@@ -1,22 +1,18 @@
-"""A conversation of several turns over one cache: what was computed once is not computed again."""
+"""A conversation of several turns, whoever answers: its messages, and what is asked next."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
-from tokenglass.model.decoding.autoregressive import decode
-from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.recorder import Interrupt
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Engine
 from tokenglass.model.errors import PromptError
 from tokenglass.model.records.steps import Choice, Finish, Reason, Record, Step
-from tokenglass.model.text.chat import ChatTemplate, Message
-from tokenglass.model.text.thoughts import Tags, Thoughts, tags_of
-from tokenglass.model.text.tokenizer import Tokenizer
+from tokenglass.model.text.chat import Message
+from tokenglass.model.text.thoughts import Tags, Thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +25,7 @@ class Turn:
     begun: Thoughts = field(default_factory=Thoughts)
     choices: tuple[Choice, ...] = ()
     least: int = 0  # new tokens
+    text: str | None = None  # of the prompt, where it is sent as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +44,36 @@ class Answer:
         return (*self.prompt_ids, *(choice.token_id for choice in choices if choice.token_id is not None))
 
 
-@dataclass(slots=True)
-class Conversation:
-    """The messages so far, and the cache that goes from turn to turn. `last` is there while its answer is the last
-    message."""
+class Conversation(ABC):
+    """The messages so far. `last` is there while its answer is the last message."""
 
-    engine: Engine
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    messages: tuple[Message, ...] = ()
-    cache: KVCache | None = None
-    last: Answer | None = None
+    def __init__(self, messages: Sequence[Message] = ()):
+        self.messages = tuple(messages)
+        self.last: Answer | None = None
 
     @property
+    @abstractmethod
     def tags(self) -> Tags:
-        return tags_of(self.template.source, self.tokenizer)
+        """What stands before and behind a thought."""
+
+    @abstractmethod
+    def _turn(self, messages: tuple[Message, ...]) -> Turn:
+        """The turn that answers these messages. Raises TemplateError, ServerError."""
+
+    @abstractmethod
+    def _turn_behind(self, messages: tuple[Message, ...], said: str) -> Turn:
+        """The turn in which an answer to these messages goes on. Raises TemplateError, PromptError, ServerError."""
+
+    @abstractmethod
+    def _records(self, turn: Turn, request: Request, interrupt: Interrupt) -> Iterator[Record]:
+        """What answers a turn."""
+
+    @abstractmethod
+    def _check(self, messages: tuple[Message, ...]) -> None:
+        """Raises TemplateError where there is no place for them."""
 
     def ask(self, text: str) -> Turn:
-        """The turn that one more message of the user begins. Raises TemplateError."""
+        """The turn that one more message of the user begins. Raises TemplateError, ServerError."""
         return self._turn((*self.messages, Message("user", text)))
 
     def retry(self) -> Turn:
@@ -77,54 +86,31 @@ class Conversation:
         return self._turn(messages)
 
     def go_on(self) -> Turn:
-        """The turn in which the last answer goes on where it stopped. Raises PromptError where there is none.
-
-        After an end token there is one more token at least. An answer that was loaded, or that a stop string cut, is
-        read anew; any other goes on from the very tokens that it consists of.
-        """
+        """The turn in which the last answer goes on where it stopped. Raises PromptError where there is none."""
         if not self.messages or self.messages[-1].role != "assistant":
             raise PromptError("there is no answer to go on with")
-        messages, last = self.messages[:-1], self.last
-        if last is not None and last.reason != "stop":
-            least = 1 if last.reason == "eos" else 0
-            choices = last.choices[:-1] if last.reason == "eos" else last.choices
-            return Turn(messages, last.token_ids, last.thoughts, choices, least)
         said, thought = self.messages[-1].content, self.messages[-1].fields.get("reasoning_content")
         if not isinstance(said, str):
             raise PromptError("the last answer is not plain text, and cannot go on")
-        prompt_ids = self.template.encode(messages, self.tokenizer, said, is_generated=True)
-        return Turn(messages, prompt_ids, Thoughts.over(said, thought if isinstance(thought, str) else "", self.tags))
-
-    def reuse(self, prompt_ids: Sequence[int], planned_length: int | None = None) -> int:
-        """Cut the cache back to what it shares with a prompt; the positions that need no computing.
-
-        The last position of the prompt is always computed: its logits are the first token's. Nothing is shared where
-        a run of `planned_length` needs other rotary factors than the turns before it.
-        """
-        if self.cache is None or not self.cache.serves(planned_length):
-            self.cache = self.engine.new_cache(planned_length=planned_length)
-        return self.cache.keep_prefix(0, prompt_ids[:-1])
+        begun = Thoughts.over(said, thought if isinstance(thought, str) else "", self.tags)
+        return replace(self._turn_behind(self.messages[:-1], said), begun=begun)
 
     def answer(self, turn: Turn, request: Request, interrupt: Interrupt) -> Iterator[Record]:
-        """Decode an answer; when it is finished, it and what it answers are the conversation.
+        """Write an answer; when it is finished, it and what it answers are the conversation.
 
         `request` holds the prompt of the turn. An answer that an error ends, or an interrupt before its first text,
         leaves the conversation as it was.
         """
-        self.reuse(request.prompt_ids, request.planned_length(self.engine.limit))
-        cache, self.cache = self.cache, None  # until it is finished: what is broken off in a pass may be half written
         thoughts, choices, has_text = copy(turn.begun), list(turn.choices), False
-        for record in decode(Job(self.engine, self.tokenizer, request, interrupt, cache)):
+        for record in self._records(turn, request, interrupt):
             has_text = has_text or bool(record.text)
             if isinstance(record, Step):
                 if record.rewound_to is not None:
                     choices = [choice for choice in choices if choice.position < record.rewound_to]
                 choices += record.settled
             thoughts.add(record.text, settled_ids(record))
-            if isinstance(record, Finish):
-                self.cache = cache
-                if record.reason != "error" and (record.reason != "interrupt" or has_text):
-                    self._keep(turn, thoughts, record, tuple(choices))
+            if isinstance(record, Finish) and record.reason != "error" and (record.reason != "interrupt" or has_text):
+                self._keep(turn, thoughts, record, tuple(choices))
             yield record
 
     def undo(self) -> str:
@@ -152,15 +138,6 @@ class Conversation:
         """Forget all but the system message."""
         self.messages = tuple(message for message in self.messages if message.role == "system")
         self.last = None
-
-    def _turn(self, messages: tuple[Message, ...]) -> Turn:
-        prompt_ids = self.template.encode(messages, self.tokenizer)
-        return Turn(messages, prompt_ids, Thoughts.behind(prompt_ids, self.tags, self.tokenizer))
-
-    def _check(self, messages: tuple[Message, ...]) -> None:
-        """Raises TemplateError where the template has no place for them."""
-        is_open = bool(messages) and messages[-1].role not in ("assistant", "system", "developer")
-        self.template.encode(messages if is_open else (*messages, Message("user", "?")), self.tokenizer)
 
     def _keep(self, turn: Turn, thoughts: Thoughts, finish: Finish, choices: tuple[Choice, ...]) -> None:
         end = copy(thoughts)  # what may be the beginning of a tag is text, unless the answer goes on

@@ -9,6 +9,7 @@ from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.sampling.constraints import Constraint
 from tokenglass.model.sampling.parameters import SamplingParameters
 
+UNKNOWN_PROMPT = (-1,)  # stands for the token ids of a prompt that a server does not tell
 TruncateSide = Literal["left", "right", "middle"]
 
 

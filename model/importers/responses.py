@@ -1,10 +1,11 @@
 """Responses that other programs' servers gave, with log-probabilities, read as texts of tokens.
 
-The shapes, as their documentation has them: OpenAI's completions and chat completions (platform.openai.com/docs,
-"The completion object", "The chat completion object"), which vLLM gives too, with fields of its own (docs.vllm.ai,
-"OpenAI-Compatible Server"), and SGLang (docs.sglang.io, "OpenAI APIs"); llama.cpp's /completion
+The shapes, as their documentation has them: OpenAI's completions and chat completions (platform.openai.com/docs, "The
+completion object", "The chat completion object"), which vLLM gives too, with fields of its own (docs.vllm.ai,
+"OpenAI-Compatible Server" and "Reasoning Outputs"), and SGLang (docs.sglang.io, "OpenAI APIs"); llama.cpp's /completion
 (tools/server/README.md of github.com/ggml-org/llama.cpp, `completion_probabilities`); Ollama's /api/generate and
-/api/chat (docs/api.md of github.com/ollama/ollama, `logprobs`). Each whole, as a list, or as the lines of a stream.
+/api/chat (docs/api.md of github.com/ollama/ollama, `logprobs`; docs.ollama.com, "Thinking"). Each whole, as a list, or
+as the lines of a stream.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class ReportedText:
 
     tokens: list[ReportedToken] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)  # what a stream says as text, which no special token is part of
+    thoughts: list[str] = field(default_factory=list)  # the same of a thought, where a server tells it apart
     reason: Reason | None = None
 
 
@@ -153,6 +155,7 @@ def read_openai(document: Fields, response: Response) -> None:
         text.tokens += tokens
         message = fields_of(choice.get("delta") or choice.get("message"), "delta")
         text.parts.append(text_of(choice.get("text") or message.get("content") or "", "text"))
+        text.thoughts.append(text_of(message.get("reasoning") or message.get("reasoning_content") or "", "reasoning"))
         if isinstance(reason := choice.get("finish_reason"), str):
             matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's name, and SGLang's
             is_stop = reason == "stop" and isinstance(matched, str)
@@ -221,6 +224,7 @@ def read_ollama(document: Fields, response: Response) -> None:
     text.tokens += entries(document.get("logprobs"))
     message = fields_of(document.get("message"), "message")
     text.parts.append(text_of(document.get("response") or message.get("content") or "", "response"))
+    text.thoughts.append(text_of(document.get("thinking") or message.get("thinking") or "", "thinking"))
     response.prompt_length = whole(document.get("prompt_eval_count")) or response.prompt_length
     response.prefill_seconds = seconds(document.get("prompt_eval_duration"), NANOSECONDS) or response.prefill_seconds
     count = whole(document.get("eval_count"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tokenglass.model.checkpoint.store import name_of
 from tokenglass.model.decoding.modes import ModeSettings
-from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.request import UNKNOWN_PROMPT, Request
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import ABSENT
 
@@ -107,8 +107,12 @@ class Run:
 
     @property
     def prompt_length(self) -> int:
-        """In tokens."""
+        """In tokens; 1 where nobody reports it."""
         return len(self.request.prompt_ids)
+
+    @property
+    def reported_prompt_length(self) -> int | None:
+        return None if self.request.prompt_ids == UNKNOWN_PROMPT else self.prompt_length
 
 
 def describe_run(

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenglass.cli.run.many.prompt_line import PromptLine
 from tokenglass.cli.say import json_bytes
-from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.request import UNKNOWN_PROMPT, Request
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.records.encoder import to_text
 from tokenglass.model.records.steps import Choice, Finish, Reason, Record, Step
@@ -28,7 +28,8 @@ class OpenAnswer:
     @property
     def prompt_tokens(self) -> int | None:
         """None where only a server knows."""
-        return len(self.request.prompt_ids) if min(self.request.prompt_ids) >= 0 else None
+        ids = self.request.prompt_ids
+        return None if ids == UNKNOWN_PROMPT else len(ids)
 
 
 class Answers:

@@ -6,6 +6,9 @@ import codecs
 from collections.abc import Iterator, Sequence
 
 from tokenglass.model.importers.responses import ReportedToken
+from tokenglass.model.text.thoughts import TAGS
+
+Pair = tuple[ReportedToken | None, str]
 
 
 class Pieces:
@@ -18,8 +21,21 @@ class Pieces:
 
     def __init__(self) -> None:
         self._unsaid = b""  # bytes of tokens that are no text yet
+        self._is_thinking = False
 
-    def pair(self, tokens: Sequence[ReportedToken], said: str) -> Iterator[tuple[ReportedToken | None, str]]:
+    def pair_all(self, tokens: Sequence[ReportedToken], thought: str, said: str) -> list[Pair]:
+        """The same of a message that may hold a part of a thought, which stands in tags as most models write them."""
+        pairs: list[Pair] = []
+        if thought:
+            pairs += begun_by("" if self._is_thinking else TAGS[0].begin, self.pair(() if said else tokens, thought))
+            self._is_thinking = True
+        if said or not thought:
+            ends = bool(said) and self._is_thinking
+            pairs += begun_by(f"{TAGS[0].end}\n\n" if ends else "", self.pair(tokens, said))
+            self._is_thinking = self._is_thinking and not ends
+        return pairs
+
+    def pair(self, tokens: Sequence[ReportedToken], said: str) -> Iterator[Pair]:
         """The tokens of one message, each with the text that became printable with it."""
         text, told = said.encode("utf-8", "replace"), b"".join(token.piece for token in tokens)
         if not (text or told):
@@ -39,3 +55,10 @@ class Pieces:
         *first, last = tokens or (None,)
         yield from ((token, "") for token in first)
         yield last, said
+
+
+def begun_by(tag: str, pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """The pairs, with the tag before the text of the first."""
+    for token, said in pairs:
+        yield token, tag + said
+        tag = ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from tokenglass.model.config.fields import quote
 from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.decoding.recorder import Interrupt, reason_to_stop_now
-from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.request import UNKNOWN_PROMPT, Request
 from tokenglass.model.errors import ServerError, TraceError, first_line
 from tokenglass.model.importers.response_trace import ReportedSteps
 from tokenglass.model.importers.responses import ReportedToken, Response, event_of, reader_of
@@ -25,9 +25,15 @@ from tokenglass.model.sources.server.probe import Server
 
 MOST_IDLE = 10_000  # lines in a row that bring no token
 GRACE = 1.0  # seconds that the totals may come behind the last token
-UNKNOWN_PROMPT = (-1,)  # the token ids of a prompt that nobody tells
 REFUSED = (400, 422, 501)  # of a field that a server does not know
 TRUNCATIONS = {"top-n-sigma", "top-k", "top-p", "min-p", "typical-p", "xtc"}
+
+
+def describe_served(server: Server, request: Request, prompt: str) -> Run:
+    """The run; `prompt` is the text that is shown."""
+    logprobs = server.api.logprobs(request.sampling)
+    engine = EngineSettings(server.api.name, server=server.address, logprobs=logprobs)
+    return Run(server.name, "", "", prompt, request, engine=engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,6 @@ class ServerSource:
     server: Server
     prompt: Prompt
     has_logprobs: bool = True
-
-    def describe(self, request: Request, prompt: str) -> Run:
-        """The run; `prompt` is the text that is shown."""
-        engine = EngineSettings(
-            self.server.api.name, server=self.server.address, logprobs=self.server.api.logprobs(request.sampling)
-        )
-        return Run(self.server.name, "", "", prompt, request, engine=engine)
 
     def records(self, request: Request, interrupt: Interrupt) -> Iterator[Record]:
         """Raises ServerError, behind a Finish with what had come."""
@@ -129,9 +128,9 @@ class Stream:
             what = f"the server sent what cannot be read ({first_line(error)})"
             raise self._server.client.without_key(ServerError(f"{self._server.address}: {what}")) from None
         room = max(0, self._request.max_new_tokens - self._count)
-        pairs = list(self._pieces.pair(text.tokens, "".join(text.parts)))[:room]
-        text.tokens.clear()
-        text.parts.clear()
+        pairs = self._pieces.pair_all(text.tokens, "".join(text.thoughts), "".join(text.parts))[:room]
+        for taken in (text.tokens, text.thoughts, text.parts):
+            taken.clear()
         self._idle = 0 if pairs else self._idle + 1
         if self._idle > MOST_IDLE and self._ended is None:
             raise ServerError(f"{self._server.address}: {MOST_IDLE:,} lines without a token; the request is closed")
