@@ -126,7 +126,7 @@ def test_what_cannot_be_run_is_refused_by_name(field: str, value: Any, message: 
 @pytest.mark.parametrize(
     ("raw", "pieces"),
     [
-        ({"model_type": "mixtral", "num_local_experts": 8}, "it has a mixture of experts"),
+        ({"model_type": "minimax", "num_local_experts": 8}, "it has a mixture of experts"),
         ({"model_type": "deepseek_v3", "kv_lora_rank": 512, "n_routed_experts": 256}, "experts, latent attention"),
         (
             {"model_type": "lfm2", "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]},

@@ -68,6 +68,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
+        "experts": experts_of(config),
         "heads": config.num_heads,
         "kv_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
@@ -122,6 +123,27 @@ def layer_kinds(config: ModelConfig) -> list[dict[str, Any]]:
     ]
 
 
+def experts_of(config: ModelConfig) -> dict[str, Any] | None:
+    """The sizes of a mixture of experts, and how many layers have one."""
+    mixture = config.mixture
+    if mixture is None:
+        return None
+    return {
+        "count": mixture.count,
+        "chosen": mixture.chosen,
+        "size": mixture.size,
+        "shared_size": mixture.shared_size,
+        "layers": sum(kind.has_experts for kind in config.layers),
+    }
+
+
+def experts_in_words(experts: dict[str, Any]) -> str:
+    """As in "2 of 6 experts of 20 numbers and a shared one of 40, in 3 layers"."""
+    shared = f" and a shared one of {experts['shared_size']:,}" if experts["shared_size"] else ""
+    sizes = f"{experts['chosen']:,} of {experts['count']:,} experts of {experts['size']:,} numbers{shared}"
+    return f"{sizes}, in {experts['layers']:,} layers"
+
+
 def kind_in_words(kind: dict[str, Any], learned: bool) -> str:
     """One kind of layer, as in "5 of them: rotary (base 10,000), window of 512"."""
     plain = "learned positions" if learned else "no positions"
@@ -163,6 +185,7 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
         ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
         *([] if packed is None else [("packed by", packing_in_words(packed))]),
+        *([("experts", experts_in_words(facts["experts"]))] if facts["experts"] else []),
         ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),
         ("attention", f"{facts['heads']} heads of {facts['head_dim']}, {facts['kv_heads']} key-value heads{grouped}"),
         ("positions", "; ".join(kind_in_words(kind, facts["learned_positions"]) for kind in facts["layer_kinds"])),

@@ -28,12 +28,13 @@ ENDS = frozenset({f"{EMBEDDING}.weight", f"{HEAD}.weight"})  # which a tied mode
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A matrix (out, in), with or without a bias (out,)."""
+    """A matrix (out, in), with or without a bias (out,). One that is `exact` is never held in fewer bits."""
 
     name: str
     out_features: int
     in_features: int
     bias: bool = False
+    exact: bool = False
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -144,8 +145,42 @@ class FeedForward:
         return (self.up,) if self.gate is None else (self.gate, self.up)
 
     @property
+    def feed_forwards(self) -> tuple[FeedForward, ...]:
+        return (self,)
+
+    @property
     def parts(self) -> tuple[Projection | Xielu, ...]:
         return (*self.inputs, self.down, *(() if self.learned is None else (self.learned,)))
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): of the feed-forwards, each position takes the
+    `chosen` ones with the greatest router logits, and adds up what they give, times their probabilities.
+
+    Probabilities are the softmax over all experts; where they are to `renormalise`, over those chosen. A shared expert
+    is one that every position takes, times the sigmoid of a logit of its own.
+    """
+
+    router: Projection  # (experts, hidden)
+    experts: tuple[FeedForward, ...]
+    chosen: int
+    renormalise: bool
+    shared: FeedForward | None
+    shared_router: Projection | None  # (1, hidden)
+
+    @property
+    def feed_forwards(self) -> tuple[FeedForward, ...]:
+        """All of them, the shared one last."""
+        return self.experts if self.shared is None else (*self.experts, self.shared)
+
+    @property
+    def routers(self) -> tuple[Projection, ...]:
+        return (self.router,) if self.shared_router is None else (self.router, self.shared_router)
+
+    @property
+    def parts(self) -> tuple[Projection | Xielu, ...]:
+        return (*self.routers, *(part for each in self.feed_forwards for part in each.parts))
 
 
 Part = Projection | Table | Normalisation | Xielu  # all that has weights
@@ -156,12 +191,17 @@ class Layer:
     """x + after_mixer(mixer(before_mixer(x))), then the same with the MLP; `parallel`: both read the same x."""
 
     mixer: Attention
-    mlp: FeedForward
+    mlp: FeedForward | Experts
     before_mixer: Normalisation | None
     after_mixer: Normalisation | Scaling | None
     before_mlp: Normalisation | None
     after_mlp: Normalisation | Scaling | None
     parallel: bool
+
+    @property
+    def side_by_side(self) -> tuple[tuple[Projection, ...], ...]:
+        """The matrices that read the same x."""
+        return (self.mixer.inputs, *(each.inputs for each in self.mlp.feed_forwards))
 
     @property
     def norms(self) -> tuple[Normalisation | Scaling | None, ...]:
@@ -224,11 +264,11 @@ class Blueprint:
 
     @cached_property
     def quantisable(self) -> frozenset[str]:
-        """The weights that int8 and int4 hold in fewer bits: all matrices but the learned positions."""
+        """The weights that int8 and int4 hold in fewer bits: all matrices but the learned positions and routers."""
         return frozenset(
             f"{part.name}.weight"
             for part in self.parts()
-            if isinstance(part, Projection | Table) and part.name != POSITIONS
+            if (isinstance(part, Table) and part.name != POSITIONS) or (isinstance(part, Projection) and not part.exact)
         )
 
     @property
@@ -239,6 +279,18 @@ class Blueprint:
     def read_once(self) -> frozenset[str]:
         """Tables of which a step reads only the rows of its ids."""
         return frozenset((f"{POSITIONS}.weight", *(() if self.tied else (f"{EMBEDDING}.weight",))))
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Which share of some weights a step reads: those of experts, of which it takes a few."""
+        mixtures = (layer.mlp for layer in self.layers if isinstance(layer.mlp, Experts))
+        return {
+            name: mixture.chosen / len(mixture.experts)
+            for mixture in mixtures
+            for expert in mixture.experts
+            for part in expert.parts
+            for name in part.shapes
+        }
 
     @property
     def num_parameters(self) -> int:
@@ -263,7 +315,7 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
         before_mlp = norm("pre_feedforward_layernorm", there=config.pre_norm)
     return Layer(
         mixer=_attention(config, kind, f"{prefix}self_attn."),
-        mlp=_feed_forward(config, f"{prefix}mlp."),
+        mlp=_experts(config, f"{prefix}mlp.") if kind.has_experts else _feed_forward(config, f"{prefix}mlp."),
         before_mixer=before_mixer,
         after_mixer=norm("post_attention_layernorm") if after else scaling,
         before_mlp=before_mixer if config.shared_norm else before_mlp,
@@ -299,8 +351,26 @@ def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
     )
 
 
-def _feed_forward(config: ModelConfig, prefix: str) -> FeedForward:
-    hidden, wide, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+def _experts(config: ModelConfig, prefix: str) -> Experts:
+    mixture, hidden = config.mixture, config.hidden_size
+    assert mixture is not None, "there are layers with experts"
+    shared = None
+    if mixture.shared_size is not None:
+        shared = _feed_forward(config, f"{prefix}shared_expert.", mixture.shared_size)
+    return Experts(
+        router=Projection(f"{prefix}gate", mixture.count, hidden, exact=True),
+        experts=tuple(
+            _feed_forward(config, f"{prefix}experts.{number}.", mixture.size) for number in range(mixture.count)
+        ),
+        chosen=mixture.chosen,
+        renormalise=mixture.renormalise,
+        shared=shared,
+        shared_router=None if shared is None else Projection(f"{prefix}shared_expert_gate", 1, hidden, exact=True),
+    )
+
+
+def _feed_forward(config: ModelConfig, prefix: str, size: int | None = None) -> FeedForward:
+    hidden, wide, bias = config.hidden_size, config.intermediate_size if size is None else size, config.mlp_bias
     return FeedForward(
         gate=Projection(f"{prefix}gate_proj", wide, hidden, bias) if config.gated_mlp else None,
         up=Projection(f"{prefix}up_proj", wide, hidden, bias),

@@ -33,6 +33,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FORMATS = ("int8", "int4")
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
+HEADER_BYTES_PER_EXPERT = 2**11  # nine tensors
 HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
 # Tables and causal masks that old checkpoints store and nobody reads
 RECOMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$")
@@ -57,7 +58,7 @@ class Checkpoint:
         _refuse_other_formats(folder)
         raw: Mapping[str, Any] = read_json(folder / "config.json")
         config = ModelConfig.from_hf(raw)
-        most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER
+        most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER + config.num_experts * HEADER_BYTES_PER_EXPERT
         shards = _shards(folder)
         headers = {file: read_header(file, most) for file in shards}
         tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))

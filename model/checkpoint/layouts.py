@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +17,7 @@ from tokenglass.model.config.config import ModelConfig
 HEAD = "lm_head.weight"
 NEOX_HEAD = "embed_out.weight"
 Indices = NDArray[np.int64]
+EXPERT_NUMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Layout:
     outer: Mapping[str, str] = field(default_factory=dict)  # outside of the layers
     transposed: frozenset[str] = frozenset()  # stored as (in, out)
     interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values
+    stacked: frozenset[str] = frozenset()  # one tensor of all experts' (experts, out, in), named without .weight
     rotary: Literal["halves", "pairs", "swapped"] = "halves"  # how a head's numbers that rotate together lie
 
 
@@ -38,12 +41,15 @@ class Stored:
     parts: Mapping[str, Shape]
     transposed: bool = False
     heads: int = 0  # not 0: the parts are interleaved by head
+    experts: int = 0  # not 0: the parts are those of so many experts, one behind the other
     order: Indices | None = None  # of the rows, where ours have another
 
     @property
     def shape(self) -> Shape:
         first, *rest = zip(*self.parts.values(), strict=True)
         shape = (sum(first), *(sizes[0] for sizes in rest))
+        if self.experts:
+            shape = (self.experts, shape[0] // self.experts, *shape[1:])
         return shape[::-1] if self.transposed else shape
 
     @property
@@ -53,6 +59,8 @@ class Stored:
 
     def cut(self, array: Array) -> dict[str, Array]:
         """The weights in it, as views; only what has another order of rows is copied."""
+        if self.experts:
+            array = array.reshape(-1, *array.shape[2:])
         if self.transposed:
             array = array.T
         if self.order is not None:
@@ -132,7 +140,30 @@ HUNYUAN = Layout(
     }
 )
 NANOCHAT = Layout(modules={"mlp.fc1": ("mlp.up_proj",), "mlp.fc2": ("mlp.down_proj",)}, rotary="swapped")
+EXPERT = "mlp.experts.*"  # * stands for a number
+STACKED = {
+    "mlp.experts.gate_up_proj": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
+    "mlp.experts.down_proj": (f"{EXPERT}.down_proj",),
+}
+MIXTRAL = Layout(
+    modules={
+        "block_sparse_moe.gate": ("mlp.gate",),
+        "block_sparse_moe.experts.*.w1": (f"{EXPERT}.gate_proj",),
+        "block_sparse_moe.experts.*.w3": (f"{EXPERT}.up_proj",),
+        "block_sparse_moe.experts.*.w2": (f"{EXPERT}.down_proj",),
+    }
+)
+GRANITE_MOE = Layout(
+    modules={
+        "block_sparse_moe.router.layer": ("mlp.gate",),
+        "block_sparse_moe.input_linear.weight": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
+        "block_sparse_moe.output_linear.weight": (f"{EXPERT}.down_proj",),
+    },
+    stacked=frozenset({"block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"}),
+)
 LAYOUTS = {
+    "mixtral": MIXTRAL,
+    "granitemoe": GRANITE_MOE,
     "phi": PHI,
     "phi3": PHI3,
     "gpt2": GPT2,
@@ -154,7 +185,7 @@ def stored_tensors(
 
     Without `present`, the names are those that transformers writes.
     """
-    layout = LAYOUTS.get(config.model_type, Layout())
+    layout = layout_of(config, present)
     module_of = {part: module for module, parts in layout.modules.items() for part in parts}
     found: dict[str, dict[str, Shape]] = {}
     modules: dict[str, str] = {}
@@ -163,7 +194,9 @@ def stored_tensors(
         if stem.startswith(LAYER):
             number, _, part = stem.removeprefix(LAYER).partition(".")
             module = module_of.get(part, part)
-            stored = f"{layout.layer}{number}.{module}.{kind}"
+            if expert := EXPERT_NUMBER.search(part):
+                module = module_of.get(EXPERT_NUMBER.sub(".*.", part), part).replace(".*.", expert[0])
+            stored = f"{layout.layer}{number}.{module}" + ("" if module in layout.stacked else f".{kind}")
             modules[stored] = module
         else:
             stored = f"{layout.outer.get(stem, stem)}.{kind}"
@@ -174,10 +207,23 @@ def stored_tensors(
             parts,
             transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
             heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,
+            experts=config.mixture.count if config.mixture and modules.get(stored) in layout.stacked else 0,
             order=row_order(config, layout, modules[stored], parts) if stored in modules else None,
         )
         for stored, parts in found.items()
     ]
+
+
+def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
+    """The family's own; of experts in one tensor, where the files hold them as transformers has them in memory."""
+    layout = LAYOUTS.get(config.model_type, Layout())
+    if (
+        config.mixture is None
+        or present is None
+        or not any(name.endswith(".mlp.experts.down_proj") for name in present)
+    ):
+        return layout
+    return Layout(modules=STACKED, stacked=frozenset(STACKED))
 
 
 def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[str, Shape]) -> Indices | None:

@@ -241,5 +241,7 @@ def assemble(parts: list[Any], shape: tuple[int, ...], stored: Format) -> Quanti
 
 
 def step_bytes(blueprint: Blueprint, weights: Weights) -> int:
-    """Bytes of weights that one decode step reads: all but tables of which it reads a row."""
-    return sum(weight.nbytes for name, weight in weights.items() if name not in blueprint.read_once)
+    """Bytes of weights that one decode step reads: all but tables of which it reads a row, and experts it passes by."""
+    shares = blueprint.shares
+    read = (weight.nbytes * shares.get(name, 1) for name, weight in weights.items() if name not in blueprint.read_once)
+    return round(sum(read))

@@ -12,6 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
+from tokenglass.model.config.mixture import MOST_EXPERTS, Mixture
 from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
 from tokenglass.model.errors import ConfigError
@@ -62,6 +63,7 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     gated_mlp: bool = True
+    mixture: Mixture | None = None  # of experts, in the layers that have some
     head_bias: bool = False
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"] = "silu"
     attention_scale: float | None = None  # on query times key; None: 1 / sqrt(head_dim)
@@ -84,6 +86,8 @@ class ModelConfig:
                 raise ConfigError(f"config.json: {name} is {quote(size)}; expected between 1 and {MAX_SIZE:,}")
         if not 1 <= self.num_layers <= MAX_LAYERS:
             raise ConfigError(f"config.json: num_layers is {self.num_layers}; expected between 1 and {MAX_LAYERS:,}")
+        if self.mixture is not None:
+            self._check_experts(self.mixture)
         if self.num_heads * self.head_dim > MAX_SIZE:
             raise ConfigError(f"config.json: {self.num_heads} heads of size {self.head_dim} are more than {MAX_SIZE:,}")
         if self.num_heads % self.num_kv_heads:
@@ -108,6 +112,16 @@ class ModelConfig:
             )
         self._refuse_combinations()
 
+    def _check_experts(self, mixture: Mixture) -> None:
+        """Raises ConfigError for sizes that no model has."""
+        for size in (mixture.size, mixture.shared_size):
+            if size is not None and not 1 <= size <= MAX_SIZE:
+                raise ConfigError(f"config.json: an expert's size is {size}; expected between 1 and {MAX_SIZE:,}")
+        if self.num_experts > MOST_EXPERTS:
+            raise ConfigError(
+                f"config.json: {self.num_experts:,} experts in all layers; expected {MOST_EXPERTS:,} at most"
+            )
+
     def _refuse_combinations(self) -> None:
         """Raises ConfigError for what is built, but not together."""
         if self.activation == "xielu" and self.gated_mlp:
@@ -120,6 +134,11 @@ class ModelConfig:
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def num_experts(self) -> int:
+        """In all layers."""
+        return 0 if self.mixture is None else self.mixture.count * sum(kind.has_experts for kind in self.layers)
 
     @property
     def overflows_float16(self) -> bool:

@@ -7,6 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tokenglass.model.config.experts_kin import (
+    read_granitemoe,
+    read_mixtral,
+    read_olmoe,
+    read_qwen2_moe,
+    read_qwen3_moe,
+)
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.gemma_kin import read_gemma, read_gemma2, read_gemma3
 from tokenglass.model.config.layer_norm_kin import (
@@ -66,6 +73,11 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "nanochat": read_nanochat,
     "starcoder2": read_starcoder2,
     "stablelm": read_stablelm,
+    "mixtral": read_mixtral,
+    "qwen2_moe": read_qwen2_moe,
+    "qwen3_moe": read_qwen3_moe,
+    "olmoe": read_olmoe,
+    "granitemoe": read_granitemoe,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,
 }

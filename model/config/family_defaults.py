@@ -46,6 +46,7 @@ GEMMA = {
     "sliding_window": 4096,
     "tie_word_embeddings": True,
 }
+GRANITE = dict.fromkeys(("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"), 1.0)
 DEFAULTS: dict[str, Defaults] = {
     "llama": defaults(32000, 4096, 11008, 32, 32, 2048),
     "mistral": {
@@ -117,10 +118,7 @@ DEFAULTS: dict[str, Defaults] = {
         "rope_theta": 5e5,
         "sliding_window": 4096,
     },
-    "granite": {
-        **defaults(32000, 4096, 11008, 32, 32, 2048),
-        **dict.fromkeys(("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"), 1.0),
-    },
+    "granite": {**defaults(32000, 4096, 11008, 32, 32, 2048), **GRANITE},
     "cohere2": {
         **defaults(256000, 8192, 22528, 40, 64, 8192),
         "layer_norm_eps": 1e-5,
@@ -186,6 +184,43 @@ DEFAULTS: dict[str, Defaults] = {
         "num_key_value_heads": 32,
         "layer_norm_eps": 1e-5,
         "partial_rotary_factor": 0.25,
+    },
+    "mixtral": {
+        **defaults(32000, 4096, 14336, 32, 32, 131072),
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+    },
+    "qwen2_moe": {
+        **defaults(151936, 2048, 5632, 24, 16, 32768),
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+    },
+    "qwen3_moe": {
+        **defaults(151936, 2048, 6144, 24, 32, 32768),
+        "num_key_value_heads": 4,
+        "sliding_window": 4096,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+    },
+    "olmoe": {
+        **defaults(50304, 2048, 2048, 16, 16, 4096),
+        "rms_norm_eps": 1e-5,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+    },
+    "granitemoe": {
+        **defaults(32000, 4096, 11008, 32, 32, 2048),
+        **GRANITE,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
     },
     "olmo2": {**defaults(50304, 4096, 11008, 32, 32, 2048), "rms_norm_eps": 1e-5},
     "smollm3": {

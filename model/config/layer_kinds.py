@@ -31,10 +31,12 @@ class QueryGrowth:
 
 @dataclass(frozen=True, slots=True)
 class LayerKind:
-    """What differs from layer to layer: the rope (None: no positions), the window (None: everything before)."""
+    """What differs from layer to layer: the rope (None: no positions), the window (None: everything before), and
+    whether the feed-forward is a mixture of experts."""
 
     rope: Rope | None
     window: int | None = None  # positions a query may see, its own included
+    has_experts: bool = False
 
 
 def with_layers(

@@ -109,13 +109,13 @@ def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor
     """The terms of a layer that depend on no input: biases of the projections and of post norms."""
     terms: list[Component] = []
     parts = (
-        ("attention", block.after_mixer, recording.attended[layer], block.self_attn.o_proj),
-        ("MLP", block.after_mlp, recording.mlp[layer], block.mlp.down_proj),
+        ("attention", block.after_mixer, recording.attended[layer], block.self_attn.o_proj.bias),
+        ("MLP", block.after_mlp, recording.mlp[layer], block.mlp.bias),
     )
-    for name, norm, x, projection in parts:
+    for name, norm, x, bias in parts:
         pulled, norm_bias = pull_back(norm, x, direction)
-        if projection.bias is not None:
-            logit = (pulled @ projection.bias.double()).item()
+        if bias is not None:
+            logit = (pulled @ bias.double()).item()
             terms.append(Component(f"{name} {layer + 1} bias", "bias", layer + 1, logit))
         if norm_bias is not None:
             terms.append(Component(f"{name} {layer + 1} norm bias", "bias", layer + 1, norm_bias))
@@ -126,8 +126,8 @@ def mlp_term(block: Block, layer: int, recording: Recording, direction: Tensor) 
     """What the MLP added, without the bias of its projection."""
     pulled, _ = pull_back(block.after_mlp, recording.mlp[layer], direction)
     made = recording.mlp[layer].double()
-    if block.mlp.down_proj.bias is not None:
-        made = made - block.mlp.down_proj.bias.double()
+    if block.mlp.bias is not None:
+        made = made - block.mlp.bias.double()
     return (pulled @ made).item()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
+from tokenglass.model.config.mixture import Mixture
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.keys_values import Cut, Storage
@@ -60,6 +61,7 @@ class NativeEngine:
             config.num_kv_heads,
             config.head_dim,
             config.vocab_size,
+            *mixture_sizes(config.mixture),
         )
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
@@ -161,6 +163,14 @@ class NativeEngine:
         parts = [part for rope in self.program.ropes for part in rotary_table(rope, size, planned_length)]
         self.tables[regime] = tables = RotaryTables(size, parts)
         return tables
+
+
+def mixture_sizes(mixture: Mixture | None) -> tuple[int, int, int]:
+    """Experts but for the shared one, how many each position takes in all, and the size of the widest."""
+    if mixture is None:
+        return 0, 0, 0
+    shared = mixture.shared_size
+    return mixture.count, mixture.chosen + (shared is not None), max(mixture.size, shared or 0)
 
 
 class RotaryTables:

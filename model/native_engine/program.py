@@ -116,12 +116,16 @@ class Program(Operations):
         return Operation(kind=Code.EMBED, parts=len(tables), scale=scale, matrices=row)
 
     def _layer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
+        if isinstance(layer.mlp, blueprint.Experts):
+            yield from self._attention(layer, index)
+            yield from self._experts(layer, layer.mlp, index)
+            return
         if layer.parallel:  # the MLP reads the stream before attention is added to it
-            yield self._up(layer)
+            yield self._up(layer, layer.mlp)
             yield from self._attention(layer, index)
         else:
             yield from self._attention(layer, index)
-            yield self._up(layer)
+            yield self._up(layer, layer.mlp)
         yield from self._add(Buffer.GATE, layer.mlp.down, layer.after_mlp)
 
     def _attention(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
@@ -154,8 +158,7 @@ class Program(Operations):
         kinds = [layer.mixer.window is None for layer in self._spec.layers]
         return kinds[:index].count(kinds[index])
 
-    def _up(self, layer: blueprint.Layer) -> Operation:
-        spec = layer.mlp
+    def _up(self, layer: blueprint.Layer, spec: blueprint.FeedForward) -> Operation:
         return self.multiply(
             Buffer.HIDDEN,
             Buffer.GATE,
@@ -165,6 +168,31 @@ class Program(Operations):
             activation=Activation[spec.activation.upper()],
             **self._learned(spec.learned),
         )
+
+    def _experts(self, layer: blueprint.Layer, spec: blueprint.Experts, index: int) -> Iterator[Operation]:
+        norm, experts, first = self._norm(layer.before_mlp), spec.feed_forwards, spec.experts[0]
+        routers = (self._projection(part) for part in spec.routers)
+        yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *routers, norm=norm)
+        before = sum(isinstance(other.mlp, blueprint.Experts) for other in self._spec.layers[:index])
+        yield Operation(kind=Code.CHOOSE, layer=before, chosen=spec.chosen, renormalise=spec.renormalise)
+        pairs = {"kind": Code.MULTIPLY_PAIRS, "experts": len(experts), "layer": before}
+        yield Operation(
+            **pairs,
+            source=Buffer.HIDDEN,
+            target=Buffer.INNER,
+            parts=len(first.inputs),
+            gated=first.gate is not None,
+            activation=Activation[first.activation.upper()],
+            norm=norm,
+            matrices=self.row(*(self._projection(part) for each in experts for part in each.inputs)),
+        )
+        down = self.row(*(self._projection(each.down) for each in experts))
+        yield Operation(**pairs, source=Buffer.INNER, target=Buffer.OUTER, parts=1, matrices=down)
+        if layer.after_mlp is None:
+            yield Operation(kind=Code.COMBINE, target=Buffer.HIDDEN, add=True)
+            return
+        yield Operation(kind=Code.COMBINE, target=Buffer.ADDED)
+        yield self.normalise(self._norm(layer.after_mlp), Buffer.ADDED, Buffer.HIDDEN, add=True)
 
     def _learned(self, spec: blueprint.Xielu | None) -> dict[str, float]:
         """The factors of an activation's two sides, in float32."""

@@ -8,9 +8,11 @@ from enum import IntEnum
 
 Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
 Normed = IntEnum("Normed", "NONE RMS LAYER SCALE", start=0)
-Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD", start=0)
+Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE", start=0)
 Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU RELU_SQUARED XIELU", start=0)
-Buffer = IntEnum("Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED", start=0)
+Buffer = IntEnum(
+    "Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED ROUTED SHARED INNER INNER_UP OUTER", start=0
+)
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
 
 CHUNK = 128  # positions that attention takes together, at whose multiples a row of the cache may go on elsewhere
@@ -29,8 +31,8 @@ class Norm(ctypes.Structure):
 
 class Operation(ctypes.Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("kind", "source", "target", "parts", "gated", "activation", "add")),
-        *((name, c_int64) for name in ("layer", "rope", "window", "rotate_first")),
+        *((name, c_int64) for name in ("kind", "source", "target", "experts", "parts", "gated", "activation", "add")),
+        *((name, c_int64) for name in ("layer", "rope", "window", "rotate_first", "chosen", "renormalise")),
         *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below")),
         *((name, Norm) for name in ("norm", "other_norm")),
         ("matrices", POINTER(Matrix)),
@@ -38,7 +40,13 @@ class Operation(ctypes.Structure):
 
 
 class Sizes(ctypes.Structure):
-    _fields_ = tuple((name, c_int64) for name in ("hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab"))
+    _fields_ = tuple(
+        (name, c_int64)
+        for name in (
+            *("hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab"),
+            *("experts", "slots", "inner"),
+        )
+    )
 
 
 class Measurement(ctypes.Structure):
@@ -68,5 +76,5 @@ class Pass(ctypes.Structure):
         ("rows", POINTER(PassRow)),
         ("cache_kind", c_int64),
         ("dims", POINTER(c_int64)),
-        *((name, c_void_p) for name in ("logits", "hidden")),
+        *((name, c_void_p) for name in ("logits", "hidden", "experts", "probs")),
     )

@@ -52,7 +52,8 @@ class TorchEngine:
             if isinstance(module, QuantizedLinear | QuantizedEmbedding):
                 sizes[f"{name}.weight"] = module.weight.nbytes
         blueprint = self.model.blueprint
-        return sum(size for name, size in sizes.items() if name in blueprint.shapes.keys() - blueprint.read_once)
+        names, shares = blueprint.shapes.keys() - blueprint.read_once, blueprint.shares
+        return round(sum(size * shares.get(name, 1) for name, size in sizes.items() if name in names))
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> TensorCache:
         return TensorCache(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint, Projection
+from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint, Experts, Projection
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig
@@ -37,6 +37,8 @@ class Split:
         self.size = size
         self.modules = {EMBEDDING: COLUMNS, HEAD: COLUMNS}
         for layer in blueprint.layers:
+            if isinstance(layer.mlp, Experts):
+                raise ParameterError("a mixture of experts is not split over several processes; use one")
             last = {layer.mixer.output.name, layer.mlp.down.name}
             projections = (part for part in layer.parts if isinstance(part, Projection))
             self.modules |= {part.name: ROWS if part.name in last else COLUMNS for part in projections}

@@ -144,10 +144,48 @@ class MLP(nn.Module):
         self.up_proj = linear(spec.up)
         self.down_proj = linear(spec.down)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """What it gives beside anything else."""
+        bias: Tensor | None = self.down_proj.bias
+        return bias
+
     def forward(self, x: Tensor) -> Tensor:
         if self.gated:
             return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
         return self.down_proj(self.act_fn(self.up_proj(x)))
+
+
+class Experts(nn.Module):
+    """A mixture of experts: each is computed for the positions that chose it; see blueprint.Experts."""
+
+    bias = None  # no family's experts have one
+
+    def __init__(self, spec: blueprint.Experts):
+        super().__init__()
+        self.chosen, self.renormalise = spec.chosen, spec.renormalise
+        self.gate = linear(spec.router)
+        self.experts = nn.ModuleList(MLP(expert) for expert in spec.experts)
+        if spec.shared is not None and spec.shared_router is not None:
+            self.shared_expert, self.shared_expert_gate = MLP(spec.shared), linear(spec.shared_router)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        weights, chosen = self.route(flat)
+        mixed = torch.zeros_like(flat)
+        for number in sorted(set(chosen.flatten().tolist())):
+            rows, place = torch.where(chosen == number)
+            mixed.index_add_(0, rows, self.experts[number](flat[rows]) * weights[rows, place, None].to(x.dtype))
+        if hasattr(self, "shared_expert"):
+            mixed = mixed + torch.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
+        return mixed.view(x.shape)
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and the numbers of the experts that each position of x (positions, hidden) takes, both
+        (positions, chosen), the most probable first."""
+        probs = self.gate(x).softmax(-1, dtype=torch.float32)
+        weights, chosen = probs.topk(self.chosen, dim=-1)
+        return (weights / weights.sum(-1, keepdim=True) if self.renormalise else weights), chosen
 
 
 class Block(nn.Module):
@@ -160,7 +198,7 @@ class Block(nn.Module):
         super().__init__()
         self.parallel = spec.parallel
         self.self_attn = Attention(spec.mixer)
-        self.mlp = MLP(spec.mlp)
+        self.mlp: MLP | Experts = Experts(spec.mlp) if isinstance(spec.mlp, blueprint.Experts) else MLP(spec.mlp)
         self.names: list[str | None] = []
         for norm in spec.norms:
             name = None

@@ -89,7 +89,7 @@ class Packing:
             matrix = self.read(name)
             exact |= dict.fromkeys(self.layout[name].parts, None if name in changed else matrix.exact)
         for layer in blueprint.layers:
-            for inputs in (layer.mixer.inputs, layer.mlp.inputs):
+            for inputs in layer.side_by_side:
                 names = [f"{part.name}.weight" for part in inputs]
                 if len({exact.get(name) for name in names}) > 1:
                     exact |= dict.fromkeys(names)

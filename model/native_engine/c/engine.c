@@ -15,9 +15,17 @@
 //   UP      intermediate         MULTIPLY, the task that gates   the same task
 //   ADDED   hidden               MULTIPLY, where a norm comes    NORMALISE, which adds it to HIDDEN
 //                                before the sum
+//   ROUTED  experts              MULTIPLY by the router          CHOOSE
+//   SHARED  1                    MULTIPLY, the shared expert's   CHOOSE
 //   READY   hidden, or the       MULTIPLY and HEAD, where there  the products of the same operation
 //           widest column in     are many columns: normalised,
 //           fixed point          in fixed point, or both
+//
+// Of mixtures of experts there are buffers with a vector for each pair of a column and one of its experts, by expert:
+//
+//   INNER   the widest expert    MULTIPLY_PAIRS: as GATE         MULTIPLY_PAIRS by the experts' last matrices
+//   INNER_UP the same            as UP                           the same task
+//   OUTER   hidden               MULTIPLY_PAIRS                  COMBINE, which adds them up to HIDDEN or ADDED
 //
 // Before the threads begin (tokenglass_run, by the calling thread): make_room for the columns, make_room_for_rows,
 // deal_columns (their positions; which have logits), deal_attention for layers without and with a window (the tasks of
@@ -34,8 +42,12 @@
 //                                rows with many: write positions | attend to strips |
 //                                One barrier serves both kinds. The second phase is left out where all rows have few
 //                                new positions and one chunk.
+//   CHOOSE     choose            one task |
+//   MULTIPLY_PAIRS multiply_pairs  rows of the experts that are taken, with up to PAIRS_PER_BATCH of their pairs |
+//   COMBINE    combine           columns |
 //   TAP        tap               columns, to pass->hidden |  Left out where nobody asks for hidden states.
 #include "attend.h"
+#include "experts.h"
 #include "facts.h"
 #include "project.h"
 #include "quantise.h"
@@ -50,6 +62,9 @@ static void run_program(Member *self, void *argument) {
             case HEAD: if (e->output_count) multiply_columns(e, self, op); break;
             case ATTEND: attend(e, self, op); break;
             case TAP: tap(e, self, op); break;
+            case CHOOSE: choose(e, self, op); break;
+            case MULTIPLY_PAIRS: multiply_pairs(e, self, op); break;
+            case COMBINE: combine(e, self, op); break;
         }
 }
 
@@ -66,6 +81,32 @@ static bool renew(long **numbers, long count) {
     return *numbers != NULL;
 }
 
+static void free_mixture(Mixture *mixture) {
+    free(mixture->experts);
+    free(mixture->weights);
+    free(mixture->places);
+    free(mixture->columns);
+    free(mixture->batch);
+    free(mixture->batches);
+    free(mixture->ends);
+    free(mixture->taken);
+    *mixture = (Mixture){0};
+}
+
+static bool make_room_for_pairs(Engine *e, long columns) {
+    Mixture *mixture = &e->mixture;
+    long pairs = columns * e->sizes.slots, experts = e->sizes.experts + 1, layers = 0;
+    for (long i = 0; i < e->count; i++) layers += e->operations[i].kind == CHOOSE;
+    free_mixture(mixture);
+    if (!pairs) return true;
+    mixture->weights = malloc(pairs * sizeof *mixture->weights);
+    mixture->batch = malloc((pairs / PAIRS_PER_BATCH + experts) * sizeof *mixture->batch);
+    mixture->batches = malloc(layers * sizeof *mixture->batches);
+    mixture->taken = malloc(experts * sizeof *mixture->taken);
+    return renew(&mixture->experts, pairs) && renew(&mixture->places, pairs) && renew(&mixture->columns, pairs) &&
+           renew(&mixture->ends, experts + 1) && mixture->weights && mixture->batch && mixture->batches && mixture->taken;
+}
+
 static bool make_room(Engine *e, long columns) {
     if (columns <= e->capacity) return true;
     for (int b = 0; b < BUFFERS; b++) {
@@ -74,8 +115,9 @@ static bool make_room(Engine *e, long columns) {
     }
     e->capacity = 0;
     for (int b = 0; b < BUFFERS; b++)
-        if (!(e->buffers[b] = zeros(columns * e->widths[b]))) return false;
+        if (!(e->buffers[b] = zeros(columns * e->widths[b] * (b < INNER ? 1 : e->sizes.slots)))) return false;
     if (!renew(&e->positions, columns) || !renew(&e->outputs, columns)) return false;
+    if (!make_room_for_pairs(e, columns)) return false;
     e->capacity = columns;
     return true;
 }
@@ -111,14 +153,16 @@ static long window_of(const Engine *e) {
 static long widest(const Engine *e) {  // numbers of a column that is multiplied
     long most = e->sizes.hidden;
     for (long i = 0; i < e->count; i++)
-        for (long p = 0; p < e->operations[i].parts; p++) most = max(most, e->operations[i].matrices[p].columns);
+        for (long p = 0; p < e->operations[i].parts * max(1, e->operations[i].experts); p++)
+            most = max(most, e->operations[i].matrices[p].columns);
     return PADDED(most);
 }
 
 static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
     size_t size = PADDED(e->sizes.head_dim), positions = max(POSITIONS_PER_STRIP, SHORT_ROW_POSITIONS);
     size_t queries = positions * (e->sizes.heads / e->sizes.kv_heads);
-    size_t multiplying = (UNSHARED_COLUMNS + 1) * e->widths[READY] + ROWS_PER_TASK_MANY_COLUMNS * widest(e);
+    size_t columns = e->sizes.slots ? PAIRS_PER_BATCH : UNSHARED_COLUMNS;
+    size_t multiplying = (columns + 1) * e->widths[READY] + ROWS_PER_TASK_MANY_COLUMNS * widest(e);
     size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
     return (max(multiplying, attending) + 64) * sizeof(float);
 }
@@ -127,6 +171,7 @@ void tokenglass_free(Engine *e) {
     if (!e) return;
     end_team(e->team);
     for (int b = 0; b < BUFFERS; b++) free(e->buffers[b]);
+    free_mixture(&e->mixture);
     free(e->partials);
     free(e->positions);
     free(e->outputs);
@@ -152,7 +197,9 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
-                            [GATE] = sizes->intermediate, [UP] = sizes->intermediate};
+                            [GATE] = sizes->intermediate, [UP] = sizes->intermediate,
+                            [ROUTED] = sizes->experts, [SHARED] = 1, [INNER] = sizes->inner,
+                            [INNER_UP] = sizes->inner, [OUTER] = sizes->hidden};
     long fixed = max(FIXED_BYTES(widest(e)), WORD_BYTES(widest(e)));
     widths[READY] = max(sizes->hidden, fixed / (long)sizeof(float));
     for (int b = 0; b < BUFFERS; b++) e->widths[b] = PADDED(widths[b]);

@@ -9,6 +9,27 @@ typedef struct {  // how attention in layers of one kind is dealt out: what is b
     long *partial;         // numbers of partial results
 } Deal;
 
+#define PAIRS_PER_BATCH 64  // that an expert's rows are read for
+
+typedef struct {
+    long expert, first, count;
+} Batch;
+
+typedef struct {
+    long all, routed;  // those before the shared expert's
+} Batches;
+
+typedef struct {  // which experts the columns take in the layer at hand; a pair is a column and one of its experts
+    long *experts;   // (columns, slots)
+    float *weights;  // (columns, slots)
+    long *places;    // (columns, slots): where a pair stands when they are sorted by expert
+    long *columns;   // of a pair, by its place
+    long *ends;      // per expert, of its pairs
+    bool *taken;     // per expert, by the column at hand
+    Batch *batch;
+    Batches *batches;  // per layer: threads that come late ask for those of layers that others are done with
+} Mixture;
+
 typedef struct {
     Operation *operations;
     long count;
@@ -23,6 +44,7 @@ typedef struct {
     Deal deals[2];    // in layers without a window and with one
     long *dealt;      // the memory of these
     long row_capacity;
+    Mixture mixture;
     bool tiled;     // the system lets the kernels use the processor's tiles
     float *partials;
     size_t partials_size;

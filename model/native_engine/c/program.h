@@ -5,9 +5,10 @@
 
 enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cache are kept
 enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
-enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD };
+enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE };
 enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU };
-enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, BUFFERS };  // per column, one position of one row
+enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED,  // per column, one position of one row
+       INNER, INNER_UP, OUTER, BUFFERS };  // per pair of a column and one of its experts
 
 typedef struct {
     int64_t kind, rows, columns;
@@ -23,21 +24,24 @@ typedef struct {
 
 typedef struct {
     int64_t kind, source, target;
+    int64_t experts;     // MULTIPLY_PAIRS: how many have matrices, the shared one included; 0 elsewhere
     int64_t parts;       // MULTIPLY: matrices with targets `target`, `target` + 1, ...
     int64_t gated;       // the first part's activation times the second, in the first's target
     int64_t activation, add;  // add: to the target, instead of writing it
-    int64_t layer;         // TAP: where it stands; ATTEND: its place among the layers with a window, or those without
+    int64_t layer;         // TAP and CHOOSE: which it is of its kind; ATTEND: its place among the layers with a window, or those without
     int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
+    int64_t chosen, renormalise;  // CHOOSE: experts of a column, whose weights add up to 1
     double scale, softcap;        // softcap 0: none
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
     double above, below;          // XIELU: factors above and below 0
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
-    const Matrix *matrices;  // (parts,)
+    const Matrix *matrices;  // (parts,); MULTIPLY_PAIRS: (experts, parts)
 } Operation;
 
 typedef struct {
     int64_t hidden, intermediate, heads, kv_heads, head_dim, vocab;
+    int64_t experts, slots, inner;  // of mixtures: experts but for the shared one, pairs of a column, the widest expert
 } Sizes;
 
 typedef struct {  // keys and values of a row in all layers with a window, or in all without
@@ -64,4 +68,6 @@ typedef struct {  // one forward pass; its columns are the new positions of all 
     const int64_t *dims;  // per rope
     float *logits;        // (outputs of all rows, vocab)
     float *hidden;        // (taps, columns, hidden), or null
+    int64_t *experts;     // (layers with experts, columns, chosen), or null; and their probabilities
+    float *probs;
 } Pass;

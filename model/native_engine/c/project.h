@@ -34,13 +34,12 @@ static void normalise_columns(Engine *e, Member *self, const Operation *op) {
 
 // A column as the products of an operation take it: normalised, in fixed point, both, or as it is. `scratch` takes as
 // much as `out`.
-static void make_ready(const Operation *op, const float *x, float *out, float *scratch) {
-    const Matrix *m = &op->matrices[0];
+static void make_ready(const Norm *norm, const Matrix *m, const float *x, float *out, float *scratch) {
     bool fixed = !takes_floats(m);
-    if (op->norm.kind != NORM_NONE || !fixed) {
+    if (norm->kind != NORM_NONE || !fixed) {
         float *normed = fixed ? scratch : out;
-        if (op->norm.kind != NORM_NONE)
-            normalise(&op->norm, x, normed, false);
+        if (norm->kind != NORM_NONE)
+            normalise(norm, x, normed, false);
         else
             memcpy(normed, x, m->columns * sizeof *x);
         memset(normed + m->columns, 0, (PADDED(m->columns) - m->columns) * sizeof *normed);
@@ -71,7 +70,7 @@ INLINE bool needs_no_preparation(const Operation *op) {
 // Many columns are made ready by all threads together.
 static void make_many_ready(Engine *e, Member *self, const Operation *op, long count) {
     if (count <= UNSHARED_COLUMNS || needs_no_preparation(op)) return;
-    TASKS(self, c, count) make_ready(op, source_column(e, op, c), column(e, READY, c), (float *)self->scratch);
+    TASKS(self, c, count) make_ready(&op->norm, op->matrices, source_column(e, op, c), column(e, READY, c), (float *)self->scratch);
     barrier(self, count);
 }
 
@@ -86,7 +85,7 @@ static ActivationColumns ready_columns(Engine *e, const Operation *op, long coun
     if (count <= UNSHARED_COLUMNS) {
         ready = *scratch;
         *scratch += UNSHARED_COLUMNS * width;
-        for (long c = 0; c < count; c++) make_ready(op, source_column(e, op, c), ready + c * width, *scratch);
+        for (long c = 0; c < count; c++) make_ready(&op->norm, op->matrices, source_column(e, op, c), ready + c * width, *scratch);
     }
     const Matrix *m = &op->matrices[0];
     bool tiled = takes_bytes(m) && e->tiled && count >= least_tiled(m->kind);
@@ -115,8 +114,8 @@ INLINE long part_of(const Operation *op, long task_rows, long *task) {
 
 // Fetches the beginning of the weights that this thread will read next, before it waits for the others.
 static void prefetch_next(const Engine *e, const Member *self, const Operation *op, long columns) {
-    while (++op < e->operations + e->count && op->kind != MULTIPLY && op->kind != HEAD) continue;
-    if (op == e->operations + e->count) return;
+    while (++op < e->operations + e->count && op->kind != MULTIPLY && op->kind != HEAD && op->kind != CHOOSE) continue;
+    if (op == e->operations + e->count || op->kind == CHOOSE) return;  // nobody knows yet which expert it will be
     long task_rows = rows_per_task(op, columns), task = count_tasks(op, task_rows) * self->number / self->team->size;
     const Matrix *m = &op->matrices[part_of(op, task_rows, &task)];
     const char *from = m->kind >= INT8 ? panel_of(m, task * task_rows).values : rows_of(m, task * task_rows, 1).values;

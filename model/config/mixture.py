@@ -1,0 +1,60 @@
+"""Mixtures of experts: how many there are, and which layers have them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tokenglass.model.config.fields import Fields
+from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.errors import ConfigError
+
+MOST_EXPERTS = 2**16  # in all layers
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Of `count` feed-forwards of `size`, each position takes the `chosen` most probable, and the shared one."""
+
+    count: int
+    chosen: int
+    size: int
+    renormalise: bool  # the probabilities of those chosen, so that they add up to 1
+    shared_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chosen <= self.count <= MOST_EXPERTS:
+            raise ConfigError(
+                f"config.json: {self.chosen} experts of {self.count} are chosen; expected 1 or more of them"
+            )
+
+
+def read_mixture(
+    f: Fields, *, renormalise: bool, size: str = "intermediate_size", shared: str | None = None
+) -> Mixture:
+    """The sizes by either of the names that files give the number of experts."""
+    by_either = f.get("num_experts"), f.get("num_local_experts")  # the first may be the family's default
+    return Mixture(
+        count=f.integer("num_experts" if by_either[1] is None else "num_local_experts"),
+        chosen=f.integer("num_experts_per_tok"),
+        size=f.integer(size),
+        renormalise=renormalise,
+        shared_size=f.integer(shared) if shared else None,
+    )
+
+
+def every_layer(layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
+    return tuple(replace(kind, has_experts=True) for kind in layers)
+
+
+def some_layers(f: Fields, layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
+    """Every decoder_sparse_step-th has experts, but for those in mlp_only_layers."""
+    step, plain = f.integer("decoder_sparse_step", 1), f.get("mlp_only_layers") or []
+    if step < 1:
+        raise f.wrong("decoder_sparse_step", "at least 1")
+    if not isinstance(plain, list) or any(type(layer) is not int for layer in plain):
+        raise f.wrong("mlp_only_layers", "a list of layers")
+    without = set(plain)
+    return tuple(
+        replace(kind, has_experts=(layer + 1) % step == 0 and layer not in without) for layer, kind in enumerate(layers)
+    )

@@ -1,0 +1,141 @@
+"""Mixtures of experts: how files spell them, what is held in fewer bits, and what of a config or an adapter is refused.
+
+Logits, bits, caches and texts of these families are tested with those of all others (test_families.py,
+test_kernels_engine.py, test_random_configs.py, test_lossless.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shell
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from test_families import EXPERTS, SIZES, random_ids, save
+from test_lora import adapter, low_rank
+from torch_parts import load_engine
+
+from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.quantised import quantize_int8
+from tokenglass.model.checkpoint.weights import read_weights, step_bytes
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.errors import CheckpointError, ConfigError, ParameterError
+from tokenglass.model.progress import finish
+from tokenglass.model.torch_engine.split import Split
+from tokenglass.model.torch_engine.storage import as_tensor
+
+SHARED = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("experts")
+    save(made, "qwen2_moe", SHARED)
+    tiny.byte_level_tokenizer().save(str(made / "tokenizer.json"))
+    return made
+
+
+def logits(folder: Path) -> torch.Tensor:
+    engine = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu")
+    return torch.stack([as_tensor(row) for row in engine.forward(random_ids(20).tolist(), None, last=None)])
+
+
+def test_experts_in_one_tensor_are_those_in_many(folder: Path, tmp_path: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    for layer in range(SIZES["num_hidden_layers"]):
+        mlp = f"model.layers.{layer}.mlp"
+
+        def stack(part: str, mlp: str = mlp) -> torch.Tensor:
+            return torch.stack([tensors.pop(f"{mlp}.experts.{number}.{part}.weight") for number in range(6)])
+
+        tensors[f"{mlp}.experts.gate_up_proj"] = torch.cat((stack("gate_proj"), stack("up_proj")), dim=1)
+        tensors[f"{mlp}.experts.down_proj"] = stack("down_proj")
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    assert torch.equal(logits(tmp_path), logits(folder))
+
+
+def test_routers_stay_in_float32_where_all_other_matrices_have_8_bits(folder: Path) -> None:
+    read = finish(read_weights(Checkpoint.open(folder), dtype="float32", quantize=quantize_int8))
+    routers = {name for name in read.weights if name.endswith((".mlp.gate.weight", ".shared_expert_gate.weight"))}
+    assert len(routers) == 2 * SIZES["num_hidden_layers"]
+    assert all(np.asarray(read.weights[name]).dtype == np.float32 for name in routers)
+    assert read.blueprint.quantisable.isdisjoint(routers)
+    assert f"{'model.layers.0.mlp'}.experts.5.up_proj.weight" in read.blueprint.quantisable
+
+
+def test_a_step_reads_the_share_of_the_experts_that_it_takes(folder: Path) -> None:
+    read = finish(read_weights(Checkpoint.open(folder), dtype="float32"))
+    expert = 3 * SIZES["hidden_size"] * EXPERTS["moe_intermediate_size"] * 4  # bytes
+    whole = sum(weight.nbytes for name, weight in read.weights.items() if name not in read.blueprint.read_once)
+    assert step_bytes(read.blueprint, read.weights) == whole - 4 * expert * SIZES["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("stored", ["int8", "int4"])
+def test_it_is_stored_in_fewer_bits_and_read_again(folder: Path, stored: str, tmp_path: Path) -> None:
+    done = shell.tokenglass("quantize", str(folder), str(tmp_path / "made"), "--format", stored, "--json")
+    assert done.returncode == 0, done.stderr
+    one, other = (
+        shell.generate("-m", str(source), "The fox", "-n", "12", "--temperature", "0", *options)
+        for source, options in ((tmp_path / "made", ()), (folder, ("--quantize", stored)))
+    )
+    assert one.returncode == 0, one.stderr
+    assert one.stdout == other.stdout
+
+
+def test_inspect_names_the_experts(folder: Path) -> None:
+    facts = json.loads(shell.tokenglass("inspect", str(folder), "--json").stdout)
+    assert facts["experts"] == {"count": 6, "chosen": 2, "size": 20, "shared_size": 40, "layers": 3}
+    assert b"2 of 6 experts" in shell.tokenglass("inspect", str(folder)).stdout
+
+
+QWEN3 = {"model_type": "qwen3_moe", **SIZES, **EXPERTS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"num_experts": 0}, "2 experts of 0 are chosen"),
+        ({"num_experts_per_tok": 7}, "7 experts of 6 are chosen"),
+        ({"num_experts": 2**15}, "98,304 experts in all layers"),
+        ({"num_experts": "six"}, "num_experts"),
+        ({"moe_intermediate_size": 2**40}, "expert's size"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ({"mlp_only_layers": [True]}, "mlp_only_layers"),
+        ({"mlp_only_layers": 3}, "mlp_only_layers"),
+        ({"model_type": "olmoe", "clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),
+    ],
+)
+def test_what_no_model_has_or_is_not_built_is_refused_by_name(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        ModelConfig.from_hf({**QWEN3, **changes})
+
+
+def test_the_number_of_experts_has_two_names() -> None:
+    renamed = {"num_local_experts" if key == "num_experts" else key: value for key, value in QWEN3.items()}
+    assert ModelConfig.from_hf(renamed) == ModelConfig.from_hf(QWEN3)
+    assert ModelConfig.from_hf(QWEN3).notes == ModelConfig.from_hf(renamed).notes == ()
+
+
+def test_several_processes_are_refused_by_name() -> None:
+    with pytest.raises(ParameterError, match="a mixture of experts is not split"):
+        Split(Blueprint.of(ModelConfig.from_hf({**QWEN3, "intermediate_size": 48})), 0, 2)
+
+
+def test_an_adapter_of_one_expert_goes_into_that_one(folder: Path, tmp_path: Path) -> None:
+    module = "model.layers.0.mlp.experts.3.up_proj"
+    one = adapter(tmp_path / "fox", low_rank(module, 20, 32))
+    plain = Checkpoint.open(folder)
+    before, after = (
+        finish(read_weights(each, dtype="float32")).weights for each in (plain, plain.with_adapters((one,)))
+    )
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == [f"{module}.weight"]
+    fused = adapter(tmp_path / "hen", low_rank("model.layers.0.mlp.experts", 20, 32))
+    with pytest.raises(CheckpointError, match="fits no weight"):
+        finish(read_weights(plain.with_adapters((fused,)), dtype="float32"))
