@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from frames import PROMPT, Passes, frames_of, moments_of, number_in, piece_of, title_of, without_blanks
+from frames import PERCENT, PROMPT, Passes, frames_of, moments_of, number_in, piece_of, title_of, without_blanks
 from terminal import Terminal
 
 from tokenglass.cli.terminal.screen import LEAVE
@@ -37,6 +37,16 @@ def test_every_frame_of_one_text_shows_the_step_that_it_names(way: str, speed: s
     assert numbers[-1] == max(moments)
     if speed == "default":
         assert len(set(numbers) - {0}) >= 0.9 * len(set(moments) - {0}), "a frame of their own"
+
+
+@pytest.mark.parametrize("speed", ["default", "max"])
+def test_the_panel_that_stays_has_the_flow_of_its_token(speed: str) -> None:
+    command = f"exec generate '{PROMPT}' -n 5 --seed 1 --flow --speed {speed}"
+    terminal = Terminal(program=command, columns=100, lines=44)
+    assert terminal.finish() == 0
+    panel = terminal.shown().rpartition("─ token 5 of 5 ─")[2]
+    assert re.search(rf"^ from +without ( \S+ {PERCENT})", panel, re.MULTILINE), panel
+    assert "\n layers lens " in panel
 
 
 @pytest.mark.parametrize("speed", SPEEDS)

@@ -123,6 +123,8 @@ class LiveSession(Session):
         for record in records:
             self._await_turn(record)
             if isinstance(record, Finish):
+                if record.reason != "error":
+                    self._explain()  # its panel stays
                 self._progress = replace(self._progress, finish=record)
                 self._unshown += self.segments(record)
                 continue
@@ -308,14 +310,19 @@ class LiveSession(Session):
     def _draw(self, *, explain: bool = True) -> None:
         """A frame. A signal may come in the midst of the next pass, when the newest step can no longer be explained."""
         self._drawn = time.perf_counter()
-        progress = self._progress
-        if explain and self._view.explain is not None and progress.step is not None and progress.finish is None:
-            self._progress = replace(progress, flow=self._view.explain(progress.step).flow or ())
+        if explain:
+            self._explain()
         with self.frame():
             self._region.draw(self.text_to_leave(), self._rows())
         now = time.perf_counter()
         self._cost = now - self._drawn
         self._due = now + min(LONGEST, max(INTERVAL, self._cost / SHARE))
+
+    def _explain(self) -> None:
+        """Add its flow to the newest step, unless that is there or the run has ended."""
+        progress = self._progress
+        if self._view.explain is not None and progress.step is not None and not (progress.flow or progress.finish):
+            self._progress = replace(progress, flow=self._view.explain(progress.step).flow or ())
 
     @property
     def _choice(self) -> Choice | None:
