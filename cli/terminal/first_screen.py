@@ -17,7 +17,7 @@ from tokenglass.cli.terminal.opening import Opening
 from tokenglass.cli.terminal.region import BEGIN, END, ERASE_ALL, HIDE, NEW_LINE, SHOW, WRAP_OFF, WRAP_ON
 from tokenglass.cli.terminal.session import Session
 from tokenglass.cli.terminal.terminal import is_ascii, visible
-from tokenglass.cli.terminal.wrapping import READABLE, Paragraph, width_to_draw
+from tokenglass.cli.terminal.wrapping import Paragraph, width_to_read
 
 GREY, PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -79,7 +79,7 @@ class FirstScreen(Session, Opening):
         for line in self._prompt.split("\n") if self._prompt else []:
             paragraph = Paragraph()
             paragraph.add(line, None)
-            shown += ["".join(part.text for part in row) for row in paragraph.rows(min(width_to_draw(width), READABLE))]
+            shown += ["".join(part.text for part in row) for row in paragraph.rows(width_to_read(width))]
         status = set_cell_size(f" {self._doing}", min(len(self._doing) + 1, width))
         return [f"{GREY}{row}{PLAIN}" for row in [*shown[: max(0, height - 2)], status]]
 

@@ -17,7 +17,7 @@ from rich.style import Style
 
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.terminal import visible
-from tokenglass.cli.terminal.wrapping import READABLE, Paragraph, Row, render, width_to_draw
+from tokenglass.cli.terminal.wrapping import Paragraph, Row, render, width_to_read
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # terminals that know it show a frame at once
@@ -39,7 +39,7 @@ class Region:
         width, height = size(self._console)
         written = self._take(text)
         rows = rows[: height - 1]
-        lines = [*self._open_lines(min(width_to_draw(width), READABLE), height - len(rows)), *rows]
+        lines = [*self._open_lines(width_to_read(width), height - len(rows)), *rows]
         drawn = NEW_LINE.join(map(self._render, lines))
         up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
         self._write(BEGIN, HIDE, ERASE_ALL, *written, WRAP_OFF, drawn, WRAP_ON, "\r", up, END)

@@ -28,6 +28,11 @@ def width_to_draw(width: int) -> int:
     return width - MARGIN if width >= ROOMY else width
 
 
+def width_to_read(width: int) -> int:
+    """Cells that lines of text, and the rules above them, may take: no more than can be read."""
+    return min(width_to_draw(width), READABLE)
+
+
 def line_starts(text: str, width: int) -> list[int]:
     """Where each line of a paragraph begins, none wider than `width` cells but for blanks at its end.
 

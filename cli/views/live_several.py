@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.segment import Segment
 
 from tokenglass.cli.terminal.console import size
-from tokenglass.cli.terminal.wrapping import width_to_draw
+from tokenglass.cli.terminal.wrapping import width_to_draw, width_to_read
 from tokenglass.cli.views.live import LiveSession, LiveView
 from tokenglass.cli.views.pace import MAX, Pace
 from tokenglass.cli.views.seeking import Goal, Moment
@@ -77,7 +77,7 @@ class SeveralSession(LiveSession):
         width, _ = size(self._view.console)
         text = self._run.prompt
         for title, note, said in self._texts.whole(self._whole):
-            (rule,) = Rule(title, note).rows(width - 1, glyphs_of(self._view.console.options))
+            (rule,) = Rule(title, note).rows(width_to_read(width), glyphs_of(self._view.console.options))
             self._unshown += [Segment("" if text.endswith("\n") else "\n"), *rule, Segment(f"\n{said}")]
             text = said or "\n"
         super().end()

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.terminal.wrapping import width_to_read
 from tokenglass.cli.views.view import View
 from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.texts import heading
@@ -88,7 +89,7 @@ class SeveralPlain:
     def _rule(self, run: Run, rank: int, record: Record) -> None:
         title, note = heading(run, rank, record if isinstance(record, Finish) else None)
         width, _ = size(self.console)
-        (row,) = Rule(title, note).rows(width - 1, glyphs_of(self.console.options))
+        (row,) = Rule(title, note).rows(width_to_read(width), glyphs_of(self.console.options))
         for segment in row:
             self.console.out(segment.text, style=segment.style, highlight=False, end="")
         self.console.line()
