@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,22 @@ from typing import Any
 import safetensors.torch
 import tiny
 import torch
+from packers import (
+    Packed,
+    pack_4_bits,
+    pack_awq,
+    pack_early_zeros,
+    pack_every_byte,
+    pack_gptq,
+    pack_mlx,
+    pack_mlx_floats,
+    pack_modelopt,
+    pack_ordered,
+    pack_rows,
+)
 from torch import Tensor
 
 SINGLE = "model.safetensors"
-Packed = tuple[dict[str, Tensor], Tensor]  # parts by role, and the matrix that they mean
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,35 @@ def fp8(role: str, block: tuple[int, int] | None, dtype: torch.dtype, *, qwen3: 
     return Release({"quantization_config": {"quant_method": "fp8", **config}}, pack, name="FP8", qwen3=qwen3)
 
 
+def mlx(
+    bits: int, group: int, kept: str | None = None, dtype: torch.dtype = torch.float16, *, qwen3: bool = False
+) -> Release:
+    config = {"quantization": {"group_size": group, "bits": bits}}
+    pack = partial(pack_mlx, bits=bits, group=group, dtype=dtype)
+    return Release({**config, "quantization_config": config["quantization"]}, pack, kept, "MLX, ", True, qwen3)
+
+
+def gptq(bits: int, group: int, kept: str | None = None, *, qwen3: bool = False, **options: Any) -> Release:
+    config: dict[str, Any] = {"quant_method": "gptq", "bits": bits, "group_size": group, "dynamic": {}}
+    if options.get("version") == 2:
+        config["checkpoint_format"] = "gptq_v2"
+    pack = partial(pack_gptq, bits=bits, group=group, **options)
+    return Release({"quantization_config": config}, pack, kept, f"GPTQ, {bits} bits", qwen3=qwen3)
+
+
+def awq(group: int, kept: str | None = None, **options: Any) -> Release:
+    config = {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm", "zero_point": True}
+    return Release({"quantization_config": config}, partial(pack_awq, group=group, **options), kept, "AWQ, 4 bits")
+
+
+def nf4(block: int, *, qwen3: bool = False, **options: Any) -> Release:
+    config = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    pack = partial(pack_4_bits, block=block, **options)
+    return Release({"quantization_config": config}, pack, name="bitsandbytes, NF4", qwen3=qwen3)
+
+
+BYTES = compressed("int-quantized", "int8", num_bits=8, strategy="channel")
+NIBBLES = compressed("pack-quantized", "int4", num_bits=4, strategy="group", group_size=32)
 RELEASES: dict[str, Release] = {
     "fp8, blocks": fp8("weight_scale_inv", (32, 32), torch.float32, weight_block_size=[32, 32]),
     "fp8, blocks of bfloat16 scales": fp8(
@@ -145,7 +186,7 @@ RELEASES: dict[str, Release] = {
     ),
     "fp8, one scale": fp8("weight_scale_inv", None, torch.bfloat16, weight_block_size=None),
     "fp8, one scale of another name": fp8("weight_scale", None, torch.float32, activation_scheme="static"),
-    "int4, groups of 32": compressed("pack-quantized", "int4", num_bits=4, strategy="group", group_size=32),
+    "int4, groups of 32": NIBBLES,
     "int4, groups of 64": compressed("pack-quantized", "int4", num_bits=4, strategy="group", group_size=64),
     "int4, rows": compressed("pack-quantized", "int4", num_bits=4, strategy="channel"),
     "int4, groups of 16": compressed("pack-quantized", num_bits=4, strategy="group", group_size=16),
@@ -155,9 +196,12 @@ RELEASES: dict[str, Release] = {
     "int8, packed rows": compressed("pack-quantized", "int8", num_bits=8, strategy="channel"),
     "int8, uneven packed rows": compressed("pack-quantized", num_bits=8, strategy="channel", symmetric=False),
     "int8, packed groups": compressed("pack-quantized", num_bits=8, strategy="group", group_size=64),
-    "int8, rows": compressed("int-quantized", "int8", num_bits=8, strategy="channel"),
+    "int8, rows": BYTES,
     "int8, uneven rows": compressed("int-quantized", num_bits=8, strategy="channel", symmetric=False),
     "int8, one scale": compressed("int-quantized", "int8", num_bits=8, strategy="tensor"),
+    "int8, every byte": replace(BYTES, pack=pack_every_byte),
+    "int4, ordered by activations": replace(NIBBLES, pack=partial(pack_ordered, group=32), kept=None),
+    "int4, uneven, of early versions": replace(NIBBLES, pack=partial(pack_early_zeros, group=32), kept=None),
     "float8, rows": compressed("float-quantized", num_bits=8, type="float", strategy="channel"),
     "float8, one scale": compressed("float-quantized", num_bits=8, type="float", strategy="tensor"),
     "float8, blocks": compressed(
@@ -180,5 +224,42 @@ RELEASES: dict[str, Release] = {
         group_size=32,
         scale_dtype="torch.uint8",
         zp_dtype="torch.uint8",
+    ),
+    **{f"mlx, {bits} bits": mlx(bits, 64, "int4" if bits <= 4 else None) for bits in (2, 3, 4, 5, 6)},
+    "mlx, 4 bits in groups of 32": mlx(4, 32, "int4", torch.bfloat16, qwen3=True),
+    "mlx, 8 bits in groups of 32": mlx(8, 32, None, torch.bfloat16),
+    "mlx, mxfp4": Release(
+        {"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}},
+        partial(pack_mlx_floats, bits=4),
+        None,
+        "MLX, mxf",
+    ),
+    "mlx, mxfp8": Release(
+        {"quantization": {"group_size": 32, "bits": 8, "mode": "mxfp8"}},
+        partial(pack_mlx_floats, bits=8),
+        None,
+        "MLX, mxf",
+    ),
+    "gptq, 4 bits": gptq(4, 32, "int4"),
+    "gptq, 4 bits, qwen3": gptq(4, 64, "int4", qwen3=True),
+    "gptq, 2 bits": gptq(2, 64, "int4"),
+    "gptq, 3 bits": gptq(3, 32, "int4"),
+    "gptq, 8 bits": gptq(8, 32),
+    "gptq, 8 bits in rows": gptq(8, -1, "int8"),
+    "gptq, uneven": gptq(4, 32, symmetric=False),
+    "gptq, uneven, version 2": gptq(4, 32, symmetric=False, version=2),
+    "gptq, ordered by activations": gptq(4, 32, act_order=True),
+    "awq": awq(32),
+    "awq, even": awq(64, "int4", symmetric=True),
+    "nf4": nf4(64),
+    "nf4, nested": nf4(64, nested=True, qwen3=True),
+    "nf4, blocks that go on from row to row": nf4(256, storage=torch.bfloat16),
+    "int8 of bitsandbytes": Release(
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, pack_rows, "int8"
+    ),
+    "nvfp4 of modelopt": Release(
+        {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}},
+        pack_modelopt,
+        name="ModelOpt, NVFP4",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,19 @@ import tiny
 import torch
 from releases import RELEASES, Release, save_llama, save_qwen3, save_release
 from shell import generate, tokenglass
+from test_families import CASES, save
+from test_lora import QUERY
+from test_lora import adapter as lora_adapter
 from torch import Tensor
 from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
-from tokenglass.model.checkpoint.weights import read_weights
+from tokenglass.model.checkpoint.weights import plan_reading, read_weights
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.errors import TokenglassError
+from tokenglass.model.errors import CheckpointError, TokenglassError
 from tokenglass.model.loading import load_model
 from tokenglass.model.progress import finish
 from tokenglass.model.sampling.parameters import SamplingParameters
@@ -227,6 +231,60 @@ HOSTILE: list[tuple[str, Change, str]] = [
     ("nvfp4", without("weight_global_scale"), "weight_scale is F8_E4M3, expected U8 or F8_E8M0"),
     ("nvfp4", other("weight_global_scale", lambda t: t.repeat(2)), "weight_global_scale is [2], expected [] or [1]"),
     ("mxfp4", other("weight_scale", lambda t: t[:, :1]), "weight_scale is [128, 1], expected [128, 2]"),
+    ("mlx, 4 bits", without("scales"), "scales is missing"),
+    ("mlx, 3 bits", without("biases"), "biases is missing"),
+    ("mlx, 4 bits", other("biases", lambda t: t[:1]), "biases is [1, 1], expected"),
+    (
+        "mlx, 4 bits",
+        other("weight", lambda t: t.view(torch.int32)[:, :3]),
+        "weight is [128, 3], which no number of bits",
+    ),
+    ("mlx, 4 bits", config(mode="fp3"), "mode 'fp3' is not read (read: affine, mxfp4, mxfp8); take another release"),
+    ("mlx, 4 bits", config(bits=12), "bits is 12; expected from 1 to 8"),
+    ("mlx, 4 bits", config(group_size=-7), "group_size is -7; expected -1, or from 1 to 65,535"),
+    ("gptq, 4 bits", without("scales"), "scales is missing, expected a matrix"),
+    ("gptq, 4 bits", without("qzeros"), "qzeros is missing"),
+    ("gptq, 4 bits", other("g_idx", lambda t: t + 1), "g_idx names group 2 of 2"),
+    ("gptq, 4 bits", other("g_idx", lambda t: t - 9), "g_idx names group -9 of 2"),
+    ("gptq, 4 bits", other("g_idx", lambda t: t[:5]), "g_idx is [5], expected [64]"),
+    ("gptq, 4 bits", other("g_idx", lambda t: t.float()), "g_idx is F32, expected I32 or I64"),
+    (
+        "gptq, 4 bits",
+        other("scales", lambda t: t[:1]),
+        "scales is [1, 128], which no group size that config.json names",
+    ),
+    (
+        "gptq, 4 bits",
+        other("qweight", lambda t: t[:-1]),
+        "qweight is [7, 128], which no number of bits that config.json",
+    ),
+    ("gptq, 4 bits", other("qzeros", lambda t: t[:, 1:]), "qzeros is [2, 15], expected [2, 16]"),
+    (
+        "gptq, 4 bits",
+        config(checkpoint_format="marlin"),
+        "checkpoint_format 'marlin' is not read (read: gptq, gptq_v2)",
+    ),
+    ("gptq, 4 bits", config(group_size=10**9), "group_size is 1000000000; expected -1, or from 1 to 65,535"),
+    ("awq", config(version="gemv_fast"), "version 'gemv_fast' is not read (read: gemm)"),
+    ("awq", config(bits=3), "AWQ of 3 bits in groups of 32 is not read (read: 4 bits)"),
+    ("awq", other("qzeros", lambda t: t.T), "qzeros is [16, 2], expected [2, 16]"),
+    ("nf4", without("weight.absmax"), "weight.absmax is missing"),
+    ("nf4", without("weight.quant_state.bitsandbytes__nf4"), "weight.quant_state.bitsandbytes__nf4 is missing"),
+    ("nf4", other("weight.quant_state.bitsandbytes__nf4", lambda t: t[1:]), "not valid JSON"),
+    ("nf4", other("weight.quant_state.bitsandbytes__nf4", lambda t: t.repeat(99)), "nf4 has 7,821 bytes"),
+    ("nf4", other("weight.absmax", lambda t: t[1:]), "weight.absmax is [127], expected [128]"),
+    ("nf4", other("weight.quant_map", lambda t: t[1:]), "weight.quant_map is [15], expected [16]"),
+    ("nf4", other("weight", lambda t: t[1:]), "weight is [4095, 1], expected [4096, 1] or [1, 4096]"),
+    ("nf4, nested", without("weight.nested_quant_map"), "weight.nested_quant_map is missing"),
+    ("int8 of bitsandbytes", other("SCB", lambda t: t[1:]), "SCB is [127], expected [128]"),
+    ("int8 of bitsandbytes", other("weight_format", lambda t: t + 2), "weight_format is another than row by row"),
+    ("nvfp4 of modelopt", config(quant_algo="W4A8_AWQ"), "quant_algo 'w4a8_awq' is not read (read: nvfp4, fp8, "),
+    ("nvfp4 of modelopt", without("weight_scale_2"), "weight_scale_2 is missing"),
+    (
+        "nvfp4 of modelopt",
+        lambda tensors, _: tensors.update({UP + "pre_quant_scale": torch.ones(64)}),
+        "pre_quant_scale changes what a matrix is given, which is not read; take another release",
+    ),
 ]
 
 
@@ -236,10 +294,10 @@ def test_a_release_that_does_not_fit_is_refused_in_one_line(
 ) -> None:
     save_release(RELEASES[name], tmp_path, save_llama)
     tensors = safetensors.torch.load_file(tmp_path / releases.SINGLE)
-    method = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    (key, method), *_ = json.loads(json.dumps(RELEASES[name].config)).items()
     change(tensors, method)
     safetensors.torch.save_file(tensors, tmp_path / releases.SINGLE, {"format": "pt"})
-    tiny.edit_json(tmp_path / "config.json", quantization_config=method)
+    tiny.edit_json(tmp_path / "config.json", **{key: method})
     with pytest.raises(TokenglassError) as caught:
         load_model(tmp_path, device="cpu")
     assert told in str(caught.value)
@@ -255,3 +313,75 @@ def test_ranges_of_activations_and_of_the_cache_are_no_surprise(tmp_path: Path) 
     safetensors.torch.save_file(tensors, tmp_path / releases.SINGLE, {"format": "pt"})
     (note,) = finish(read_weights(Checkpoint.open(tmp_path), dtype="float32")).notes
     assert "not used" not in note
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_release_is_computed_in_bfloat16_beside_what_is_kept(
+    backend: Literal["native", "torch"], tmp_path: Path
+) -> None:
+    """Its own dtype, with biases, an embedding and a head that are packed too."""
+
+    def save(folder: Path) -> Path:
+        sizes = {"hidden_size": 64, "intermediate_size": 128, "attention_bias": True}
+        return tiny.save_llama(folder, dtype=torch.bfloat16, **sizes)
+
+    meant = save_release(RELEASES["mlx, 4 bits"], tmp_path, save)
+    loaded = load_model(tmp_path, device="cpu", backend=backend)
+    assert (loaded.dtype, loaded.notes) == ("bfloat16", ())
+    ids = list(range(1, 60))
+    ours = as_tensor(loaded.engine.forward([ids], None, last=None))[0]
+    theirs = dequantised_logits(Saved(RELEASES["mlx, 4 bits"], tmp_path, meant), ids)
+    assert (ours - theirs).norm() / theirs.norm() < 5e-2  # the cache is in bfloat16
+
+
+def test_a_release_in_float16_is_rounded_to_bfloat16_and_says_so(tmp_path: Path) -> None:
+    def save(folder: Path) -> Path:
+        return tiny.save_llama(folder, dtype=torch.float16, hidden_size=64, intermediate_size=128)
+
+    save_release(RELEASES["gptq, 4 bits"], tmp_path, save)
+    loaded = load_model(tmp_path, device="cpu", backend="native")
+    assert loaded.notes == ("float16 is rounded to bfloat16 (--dtype float32 keeps it)",)
+    assert load_model(tmp_path, device="cpu", backend="native", dtype="float32").notes == ()
+
+
+def test_modelopt_may_say_it_in_a_file_of_its_own(tmp_path: Path) -> None:
+    meant = save_release(RELEASES["nvfp4 of modelopt"], tmp_path, save_llama)
+    tiny.edit_json(tmp_path / "config.json", quantization_config=None)
+    with pytest.raises(CheckpointError, match=r"unsupported dtype|wrong shape"):
+        plan_reading(Checkpoint.open(tmp_path))
+    content = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(content))
+    read = finish(read_weights(Checkpoint.open(tmp_path), dtype="float32"))
+    assert all(
+        torch.equal(as_float32(read.weights[name]), weight) for name, weight in meant.items() if weight.ndim == 2
+    )
+
+
+def test_an_adapter_is_merged_into_packed_matrices_which_are_then_not_kept(tmp_path: Path) -> None:
+    meant = save_release(RELEASES["gptq, 4 bits"], tmp_path, save_llama)
+    down, up = torch.randn(4, 64), torch.randn(64, 4)
+    adapter = lora_adapter(tmp_path / "adapter", {f"{QUERY}.lora_A.weight": down, f"{QUERY}.lora_B.weight": up})
+    checkpoint = Checkpoint.open(tmp_path).with_adapters((adapter,))
+    read = finish(read_weights(checkpoint, dtype="float32"))
+    merged = meant[f"{QUERY}.weight"] + 10 / 4 * (up @ down)
+    torch.testing.assert_close(as_float32(read.weights[f"{QUERY}.weight"]), merged, rtol=1e-5, atol=1e-5)
+    alike = [f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv"]  # which the kernels take side by side
+    assert not any(isinstance(read.weights[name], Int4Weight) for name in alike)
+    assert isinstance(read.weights["model.layers.1.self_attn.o_proj.weight"], Int4Weight)
+
+
+@pytest.mark.parametrize("family", ["phi3", "glm4", "gpt_neox"])
+def test_packed_matrices_are_cut_and_ordered_as_others_are(family: str, tmp_path: Path) -> None:
+    """Matrices that hold several weights, and heads whose numbers lie in another order."""
+    model_type, options = CASES[family]
+    save(tmp_path / "plain", model_type, {**options, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    meant = save_release(RELEASES["gptq, 4 bits"], tmp_path / "release", lambda f: copy(tmp_path / "plain", f))
+    safetensors.torch.save_file(meant, tmp_path / "plain" / releases.SINGLE, {"format": "pt"})
+    plain = finish(read_weights(Checkpoint.open(tmp_path / "plain"), dtype="float32"))
+    read = finish(read_weights(Checkpoint.open(tmp_path / "release"), dtype="float32"))
+    for name, weight in plain.weights.items():
+        assert torch.equal(as_float32(read.weights[name]), as_tensor(weight)), name
+
+
+def copy(source: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(source, folder))

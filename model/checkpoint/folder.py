@@ -63,7 +63,8 @@ class Checkpoint:
         headers = {file: read_header(file, most) for file in shards}
         tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))
         others: tuple[TensorInfo, ...] = ()
-        method = method_of(raw)
+        quantisation = _quantisation(headers)
+        method = None if quantisation is not None else method_of(raw, folder)
         if config.wrapper is not None:
             raw, (tensors, others) = text_part(raw), split_wrapper(tensors)
         if not names_dtype(raw):
@@ -75,7 +76,7 @@ class Checkpoint:
             config=config,
             generation_config=GenerationConfig.from_folder(folder, raw),
             tensors=tensors,
-            quantisation=_quantisation(headers),
+            quantisation=quantisation,
             other_tensors=others,
             method=method,
         )

@@ -10,7 +10,7 @@ FURTHER_TEMPLATE = re.compile(r"additional_chat_templates/[\w.-]+\.jinja")  # as
 CONFIGURATION = frozenset(
     {
         *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
-        *("special_tokens_map.json", "chat_template.json", "chat_template.jinja"),
+        *("special_tokens_map.json", "chat_template.json", "chat_template.jinja", "hf_quant_config.json"),
     }
 )
 SOURCES = frozenset({"tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"})  # what other programs read

@@ -49,3 +49,13 @@ def spread(
         return scales.reshape(rows, 1), columns
     high, wide = grids[scales.shape]
     return np.repeat(scales, high, axis=0)[:rows], wide
+
+
+def group_size(parts: Parts, role: str, possible: Iterable[int], groups: int) -> int:
+    """The columns of a group where a row has so many groups; of the possible sizes, -1 is a whole row.
+
+    Raises CheckpointError where none of them makes as many.
+    """
+    columns = parts.shape[1]
+    sizes = {columns if size == -1 else size for size in possible}
+    return parts.fitting(role, {size: -(-columns // size) for size in sizes}, groups, "group size")
