@@ -60,6 +60,10 @@ class CacheRow:
         """The first position that sliding-window layers hold."""
         return max(state.start for state in self.states)
 
+    def place(self, layer: int) -> tuple[int, int]:
+        """Which of the states keeps a layer, and at which place in it."""
+        return self._places[layer]
+
     def layer(self, layer: int) -> tuple[Array, Array, int]:
         """Keys and values of a layer, each (kv_heads, slots, vector), and the position in their slot 0."""
         group, place = self._places[layer]

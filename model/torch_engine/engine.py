@@ -18,6 +18,7 @@ from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.sampling.raw import Raw, measure_rows
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
+from tokenglass.model.torch_engine.static import StaticSteps, is_static, single_step
 from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
 from tokenglass.model.torch_engine.transformer import PassView, Transformer
 
@@ -31,8 +32,10 @@ class TorchEngine:
     measure = staticmethod(Raw.of)
     measure_rows = staticmethod(measure_rows)
 
-    def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype):
+    def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype, steps: StaticSteps | None = None):
+        """`steps` make the passes of one row and one token, where they are given."""
         self.model = model
+        self.steps = steps
         self.device = device
         self.dtype = dtype
 
@@ -86,6 +89,11 @@ class TorchEngine:
         ids = rows.token_ids
         if cache is None:
             parts = [self._alone(*part, planned_length) for part in zip(ids, rows.outputs, rows.blocks, strict=True)]
+        elif self.steps is not None and (row := single_step(rows)) is not None:
+            cache.reserve(rows.counts)
+            logits = self.steps.logits(cache, row, ids[row][0])
+            cache.advance(ids, rows.blocks)
+            return rows.split(logits.numpy())
         elif any(rows.counts):
             hidden = torch.split(self.model.go_on(ids, cache, rows.blocks), rows.counts)
             parts = [part[len(part) - count :] for part, count in zip(hidden, rows.outputs, strict=True)]
@@ -108,7 +116,9 @@ def load_torch(blueprint: Blueprint, weights: Weights, device: str, dtype: str, 
     """The engine over these weights, on so many threads."""
     torch.set_num_threads(threads)
     target = pick_device(device)
-    return TorchEngine(build_transformer(blueprint.config, weights, target, DTYPES[dtype]), target, DTYPES[dtype])
+    model = build_transformer(blueprint.config, weights, target, DTYPES[dtype])
+    steps = StaticSteps(model) if target.type == "cuda" and is_static(model) else None
+    return TorchEngine(model, target, DTYPES[dtype], steps)
 
 
 def build_transformer(

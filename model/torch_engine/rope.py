@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,15 +11,31 @@ from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.rotary import rotary_frequencies
 
 
+@dataclass(frozen=True, slots=True)
+class Frequencies:
+    """Radians per position (dim/2,) on a device, and the factor on cosines and sines."""
+
+    radians: Tensor
+    factor: float
+
+    @staticmethod
+    def of(rope: Rope, planned_length: int, device: torch.device) -> Frequencies:
+        radians, factor = rotary_frequencies(rope, planned_length)
+        return Frequencies(torch.from_numpy(radians).to(device), factor)
+
+    def cosines(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (batch, 1, length, dim) of positions (batch, length)."""
+        angles = positions[:, None, :, None].float() * self.radians
+        angles = torch.cat((angles, angles), dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        if self.factor != 1:
+            cos, sin = cos * self.factor, sin * self.factor
+        return cos.to(dtype), sin.to(dtype)
+
+
 def rotary_cosines(rope: Rope, positions: Tensor, planned_length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines (batch, 1, length, rope.dim) of positions (batch, length)."""
-    frequencies, factor = rotary_frequencies(rope, planned_length)
-    angles = positions[:, None, :, None].float() * torch.from_numpy(frequencies).to(positions.device)
-    angles = torch.cat((angles, angles), dim=-1)
-    cos, sin = angles.cos(), angles.sin()
-    if factor != 1:
-        cos, sin = cos * factor, sin * factor
-    return cos.to(dtype), sin.to(dtype)
+    return Frequencies.of(rope, planned_length, positions.device).cosines(positions, dtype)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

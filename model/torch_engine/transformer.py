@@ -253,7 +253,7 @@ class Decoder(nn.Module):
         if self.embed_positions is not None:
             x = x + self.embed_positions(view.positions)
         if self.scale is not None:  # rounded to the dtype, as it was in training
-            x = x * torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+            x = x * torch.full((), self.scale, dtype=x.dtype, device=x.device)
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         for layer, block in enumerate(self.layers):
