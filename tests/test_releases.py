@@ -334,6 +334,19 @@ def test_a_release_is_computed_in_bfloat16_beside_what_is_kept(
     assert (ours - theirs).norm() / theirs.norm() < 5e-2  # the cache is in bfloat16
 
 
+@pytest.mark.parametrize(("name", "bits"), [("gptq, 4 bits", 5), ("awq", 16), ("int8, rows", 8)])
+def test_the_memory_that_a_release_takes_is_known_from_its_scales(name: str, bits: int, tmp_path: Path) -> None:
+    save_release(RELEASES[name], tmp_path, save_llama)
+    checkpoint = Checkpoint.open(tmp_path)
+    assert checkpoint.packing is not None
+    packed = checkpoint.packing.num_weights
+    assert checkpoint.nbytes_as("bfloat16") == (packed * bits + (checkpoint.num_parameters - packed) * 16) // 8
+    assert checkpoint.nbytes_as("float32") >= checkpoint.nbytes_as("bfloat16") > checkpoint.nbytes_as("int4")
+    read = finish(read_weights(checkpoint, dtype="bfloat16"))
+    nbytes = sum(weight.nbytes for weight in read.weights.values())
+    assert nbytes == pytest.approx(checkpoint.nbytes_as("bfloat16"), rel=0.05)  # int8 has scales of its own
+
+
 def test_a_release_in_float16_is_rounded_to_bfloat16_and_says_so(tmp_path: Path) -> None:
     def save(folder: Path) -> Path:
         return tiny.save_llama(folder, dtype=torch.float16, hidden_size=64, intermediate_size=128)

@@ -44,12 +44,12 @@ def read_awq(parts: Parts, sizes: Sizes) -> CodedMatrix:
     packed = parts.array(CODES, WORDS, (columns, words))
     groups = parts.rows(SCALES)
     group = group_size(parts, SCALES, sizes.groups, groups)
-    zeros = unpack(parts.array(ZEROS, WORDS, (groups, words)), rows).T.astype(np.float32)
+    zeros = unpack(parts.array(ZEROS, WORDS, (groups, words)), rows).astype(np.float32)
     scales = parts.floats(SCALES, (groups, rows)).T
-    return CodedMatrix(parts.shape, BITS, lambda: np.ascontiguousarray(unpack(packed, rows).T), scales, group, zeros)
+    return CodedMatrix(parts.shape, BITS, lambda: unpack(packed, rows), scales, group, zeros)
 
 
 def unpack(words: Array, count: int) -> Array:
-    """Codes (rows, count) in their own order."""
-    codes = unpack_bits(words, BITS, 8 * words.shape[1]).reshape(len(words), -1, 8)
-    return codes[..., PLACES].reshape(len(words), -1)[:, :count]
+    """Codes (count, inputs or groups) of words (inputs or groups, count / 8), outputs in their own order."""
+    codes = np.ascontiguousarray(unpack_bits(words, BITS, 8 * words.shape[1]).T)
+    return codes.reshape(-1, 8, len(words))[:, PLACES].reshape(-1, len(words))[:count]

@@ -63,6 +63,10 @@ def unpack_bits(stored: Array, bits: int, count: int) -> NDArray[np.uint8]:
     `stored` is (rows, words) of whole numbers, little-endian.
     """
     packed = np.ascontiguousarray(stored).view(np.uint8)
+    if 8 % bits == 0:
+        places = np.stack([packed >> shift for shift in range(0, 8, bits)], axis=-1)
+        places &= 2**bits - 1
+        return places.reshape(len(packed), -1)[:, :count]
     eights = -(-count // 8)  # eight codes are `bits` bytes
     if packed.shape[1] < eights * bits:
         packed = np.pad(packed, ((0, 0), (0, eights * bits - packed.shape[1])))
