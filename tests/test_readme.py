@@ -15,7 +15,9 @@ import pytest
 from responses import CHAT
 from shell import ENVIRONMENT, bash, generate
 from test_chat import CHATML, chat_checkpoint
+from test_families import EXPERTS, SIZES, save
 from test_lora import adapter, low_rank
+from tiny import byte_level_tokenizer
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -58,6 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chat_checkpoint(pulled, CHATML)
     (pulled / "tokenglass.json").write_text("{}")
     shutil.copytree(pulled, folder / "my-checkpoint")
+    save(folder / "my-mixture", "qwen3_moe", {**SIZES, **EXPERTS})
+    byte_level_tokenizer().save(str(folder / "my-mixture" / "tokenizer.json"))
     adapter(
         folder / "my-adapter",
         low_rank("model.layers.1.self_attn.q_proj", 32, 32),

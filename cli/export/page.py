@@ -70,6 +70,8 @@ def token_data(token: KeptToken, number_of_pass: int) -> dict[str, Any]:
     bounds = Bounds.of(choice) if choice.entropy is None else None
     if bounds is not None:
         data |= {"rest": bounds.rest, "least_entropy": bounds.least_entropy}
+    if choice.experts:
+        data["experts"] = [[layer.layer, layer.experts, layer.probs] for layer in choice.experts]
     if step.flow is not None and choice is step.choices[0]:
         data["flow"] = [
             {name: visible_piece(str(value).encode()) if name in TOKENS else value for name, value in row.items()}

@@ -43,7 +43,7 @@ OF_ONE_PROMPT = (
     *("prompt", "prompt_option", "prompt_file", "keep_newline", "echo"),
     *("num_samples", "separator", "null", "beams", "length_penalty", "early_stopping"),
     *("negative", "guidance", "forks", "mode"),
-    *("panel", "color_by", "speed", "pause", "flow", "stages", "stats"),
+    *("panel", "color_by", "speed", "pause", "flow", "experts", "stages", "stats"),
     *("trace", "html", "trace_top", "no_cache", "save_cache", "load_cache"),
 )
 

@@ -72,6 +72,14 @@ Flow = Annotated[
         "--flow", help="Show what each earlier token did to the choice; see `tokenglass flow`.", rich_help_panel=PANEL
     ),
 ]
+Experts = Annotated[
+    bool,
+    typer.Option(
+        "--experts",
+        help="Show which experts of a mixture each token took, with the routers' probabilities.",
+        rich_help_panel=PANEL,
+    ),
+]
 Stages = Annotated[
     bool,
     typer.Option(
@@ -102,6 +110,7 @@ class ViewOptions:
     speed: Speed = None
     pause: Pause = False
     flow: Flow = False
+    experts: Experts = False
     stages: Stages = False
     stats: Stats = False
     quiet: Quiet = False

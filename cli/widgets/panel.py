@@ -15,6 +15,7 @@ from tokenglass.cli.widgets.block import LABELS, BlockLines
 from tokenglass.cli.widgets.cache_bar import CacheBar
 from tokenglass.cli.widgets.candidates import CandidateTable
 from tokenglass.cli.widgets.draw_strip import DrawStrip
+from tokenglass.cli.widgets.experts import ExpertsPanel
 from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
 from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, PrefillBar, Rule, SpeedLine, note
 from tokenglass.cli.widgets.stages import Unfolded
@@ -40,6 +41,7 @@ class Progress:
     settled: Sequence[Choice] = ()  # of the block that it works on, by earlier passes
     flow: Sequence[FlowRow] = ()  # what the earlier tokens and the layers did in the newest step, where it is known
     behind: int = 0  # steps, of the newest one that was shown
+    before: Choice | None = None  # the last choice of the steps before
 
     def plus(self, step: Step) -> Progress:
         """The run after one more step; what is not known of it does not stay from the last."""
@@ -55,6 +57,7 @@ class Progress:
             step,
             (*self.settled, *self.step.settled) if same and self.step is not None else (),
             step.flow or (),
+            before=self.choice,
         )
 
     def choice_after(self, step: Step) -> Choice | None:
@@ -174,6 +177,9 @@ class Panel(Widget):
                 rows += block.rows(width, glyphs)
         if progress.flow and detail >= 2:
             rows += FlowPanel(progress.flow).rows(width, glyphs)
+        if detail >= 2 and choice is not None and choice.experts:
+            before = progress.before.experts if progress.before is not None else None
+            rows += ExpertsPanel(choice.experts, before or (), limit=detail // 3).rows(width, glyphs)
         if detail >= 2 and choice is not None:
             cache = CacheBar(progress.cache, progress.history, progress.totals, detail >= 7, not progress.run.is_remote)
             rows += cache.rows(width, glyphs)

@@ -33,6 +33,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerExperts:
+    """The experts that a layer took and their router probabilities, softmax over all experts, the most probable first.
+
+    Layers and experts are numbered from 0, as in the names of the checkpoint's tensors; a shared expert is not listed.
+    """
+
+    layer: int
+    experts: tuple[int, ...]
+    probs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One position decided: the token, how likely the model and the sampler found it, and what else there was.
 
@@ -50,6 +62,7 @@ class Choice:
     draw: float | None  # the uniform number used; None when greedy
     candidates: tuple[Candidate, ...] = ()
     status: Status = "sampled"
+    experts: tuple[LayerExperts, ...] | None = field(default=None, metadata=ABSENT)  # of the position it was made from
 
     @property
     def is_constrained(self) -> bool:

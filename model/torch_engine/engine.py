@@ -16,11 +16,12 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
+from tokenglass.model.records.steps import LayerExperts
 from tokenglass.model.sampling.raw import Raw, measure_rows
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.static import StaticSteps, is_static, single_step
 from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
-from tokenglass.model.torch_engine.transformer import PassView, Transformer
+from tokenglass.model.torch_engine.transformer import Experts, PassView, Transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -29,6 +30,7 @@ class TorchEngine:
     """A transformer in this process."""
 
     processes = 1  # that hold the model
+    watches_experts = False  # they are kept anyway
     measure = staticmethod(Raw.of)
     measure_rows = staticmethod(measure_rows)
 
@@ -106,6 +108,15 @@ class TorchEngine:
         ids = torch.tensor([token_ids], device=self.device)
         hidden: Tensor = self.model.model(ids, PassView(ids, planned_length, block))[0]
         return hidden[len(hidden) - outputs :]
+
+    def last_experts(self) -> tuple[LayerExperts, ...]:
+        """What the last position of the last pass took."""
+        found: list[LayerExperts] = []
+        for layer, block in enumerate(self.model.model.layers):
+            if isinstance(block.mlp, Experts) and block.mlp.taken is not None:
+                experts, probs = block.mlp.taken
+                found.append(LayerExperts(layer, tuple(experts[-1].tolist()), tuple(probs[-1].tolist())))
+        return tuple(found)
 
     def read(self, block: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """Only read memory, with torch's threads."""

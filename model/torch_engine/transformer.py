@@ -164,6 +164,7 @@ class Experts(nn.Module):
     def __init__(self, spec: blueprint.Experts):
         super().__init__()
         self.chosen, self.renormalise = spec.chosen, spec.renormalise
+        self.taken: tuple[Tensor, Tensor] | None = None  # experts and probabilities of the last pass
         self.gate = linear(spec.router)
         self.experts = nn.ModuleList(MLP(expert) for expert in spec.experts)
         if spec.shared is not None and spec.shared_router is not None:
@@ -185,6 +186,7 @@ class Experts(nn.Module):
         (positions, chosen), the most probable first."""
         probs = self.gate(x).softmax(-1, dtype=torch.float32)
         weights, chosen = probs.topk(self.chosen, dim=-1)
+        self.taken = chosen, weights
         return (weights / weights.sum(-1, keepdim=True) if self.renormalise else weights), chosen
 
 

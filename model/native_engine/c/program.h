@@ -7,8 +7,8 @@ enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cac
 enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
 enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE };
 enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU };
-enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED,  // per column, one position of one row
-       INNER, INNER_UP, OUTER, BUFFERS };  // per pair of a column and one of its experts
+// Per column, which is one position of one row; from INNER on, per pair of a column and one of its experts.
+enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED, INNER, INNER_UP, OUTER, BUFFERS };
 
 typedef struct {
     int64_t kind, rows, columns;

@@ -1,0 +1,146 @@
+"""Which experts each token took, as --experts shows and keeps it; the oracle is transformers' own routers."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import shell
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from test_families import EXPERTS, SIZES, save
+
+from tokenglass.cli.widgets.experts import ExpertsPanel
+from tokenglass.model.records.steps import LayerExperts
+from tokenglass.model.runs.schema import trace_schema
+
+OPTIONS = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}
+PROMPT, NUMBER = "The fox said hello", 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("experts")
+    save(made, "qwen2_moe", OPTIONS)
+    tiny.byte_level_tokenizer().save(str(made / "tokenizer.json"))
+    return made
+
+
+def lines(folder: Path, *options: str) -> list[dict[str, Any]]:
+    told = shell.generate(
+        "-m",
+        str(folder),
+        PROMPT,
+        "-n",
+        str(NUMBER),
+        "--temperature",
+        "0",
+        "--seed",
+        "3",
+        "--ignore-eos",
+        "--jsonl",
+        *options,
+    )
+    assert told.returncode == 0, told.stderr
+    return [json.loads(line) for line in told.stdout.decode().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--backend", "torch"), ("--prefill-chunk", "2"), ("--no-cache",), ("--quantize", "none")], ids=str
+)
+def test_experts_are_those_of_transformers_routers(folder: Path, options: tuple[str, ...]) -> None:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+
+    run, *steps, finish = lines(folder, "--experts", *options)
+    choices = [choice for step in steps for choice in step["choices"]]
+    assert len(choices) == NUMBER
+    ids = [*run["request"]["prompt_ids"], *(choice["token_id"] for choice in choices)]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        routers = model(torch.tensor([ids]), output_router_logits=True).router_logits
+    assert len(routers) == 2
+    for choice in choices:
+        assert [layer["layer"] for layer in choice["experts"]] == [0, 2]
+        for layer, router in zip(choice["experts"], routers, strict=True):
+            probs, taken = router[choice["position"] - 1].softmax(-1).topk(2)
+            assert layer["experts"] == taken.tolist()
+            assert layer["probs"] == pytest.approx(probs.tolist(), rel=1e-4)
+    for line in (run, *steps, finish):
+        jsonschema.validate(line, trace_schema())
+
+
+def test_watching_changes_no_token_and_without_it_nothing_is_kept(folder: Path) -> None:
+    watched, plain = lines(folder, "--experts"), lines(folder)
+    assert [s["choices"][0].pop("experts") is not None for s in watched[1:-1] if s["choices"]] == [True] * NUMBER
+    for line in (*watched, *plain):
+        line.pop("seconds", None)
+        line.pop("totals", None)
+    assert watched == plain
+
+
+def test_a_trace_keeps_them_for_the_page(folder: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    told = shell.generate("-m", str(folder), PROMPT, "-n", "3", "--experts", "--trace", str(trace))
+    assert told.returncode == 0, told.stderr
+    html = shell.tokenglass("export", str(trace), "--html").stdout.decode()
+    data = json.loads(html.split('type="application/json">')[1].split("</script>")[0])
+    tokens = data["texts"][0]["tokens"]
+    assert [[layer for layer, _, _ in token["experts"]] for token in tokens] == [[0, 2]] * len(tokens)
+
+
+def test_what_cannot_be_watched_is_refused_by_name(folder: Path) -> None:
+    shell.assert_one_line_error(shell.generate(PROMPT, "--experts"), 2, "tale has no mixture of experts")
+    for options in (("--num-samples", "2"), ("--beams", "2"), ("--mode", "speculative"), ("--mode", "jacobi")):
+        done = shell.generate("-m", str(folder), PROMPT, "--experts", *options)
+        shell.assert_one_line_error(done, 2, "--experts watches one text")
+    done = shell.generate("-m", "http://localhost:1", PROMPT, "--experts")
+    shell.assert_one_line_error(done, 2, "--experts is not for a server")
+
+
+def frame(widget: ExpertsPanel, width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(widget)
+    return capture.get()
+
+
+def layers_of(*taken: tuple[int, ...]) -> list[LayerExperts]:
+    return [LayerExperts(2 * layer, experts, (0.5, 0.25)) for layer, experts in enumerate(taken)]
+
+
+def test_the_panel_says_which_came_first_and_how_many_are_those_of_the_token_before() -> None:
+    shown = frame(ExpertsPanel(layers_of((3, 1), (0, 5)), layers_of((1, 2), (0, 5))), width=100)
+    assert "2 in each of 2 layers" in shown
+    assert "50.0 % on average" in shown
+    assert "75.0 % as for the token before" in shown
+    assert "0: 3 50.0 %" in shown
+    assert "2: 0 50.0 %" in shown
+    assert "before" not in frame(ExpertsPanel(layers_of((3, 1))), width=100)
+
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.just(math.nan)
+LAYERS = st.lists(
+    st.builds(
+        LayerExperts,
+        st.integers(-(2**63), 2**63),
+        st.lists(st.integers(-(2**63), 2**63), max_size=4).map(tuple),
+        st.lists(NUMBERS, max_size=4).map(tuple),
+    ),
+    max_size=8,
+)
+
+
+@given(LAYERS, LAYERS, st.integers(20, 120))
+def test_the_panel_fits_whatever_a_trace_holds(
+    experts: list[LayerExperts], before: list[LayerExperts], width: int
+) -> None:
+    for line in frame(ExpertsPanel(experts, before), width=width).splitlines():
+        assert len(line) <= width
