@@ -40,7 +40,7 @@ class Release:
     kept: str | None = None  # the layout that holds it exactly
     name: str = ""  # as messages call it
     everything: bool = False  # embedding and head too
-    qwen3: bool = False  # instead of llama
+    family: str = "llama"
 
 
 def save_release(release: Release, folder: Path, save: Callable[[Path], Path]) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ def save_release(release: Release, folder: Path, save: Callable[[Path], Path]) -
     stored: dict[str, Tensor] = {}
     meant: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.ndim == 2 and (release.everything or ".layers." in name):
+        if tensor.ndim == 2 and (release.everything or ".layers." in name) and not name.endswith("mlp.gate.weight"):
             parts, meant[name] = release.pack(tensor)
             stored |= {name.removesuffix("weight") + role: part.contiguous() for role, part in parts.items()}
         else:
@@ -82,6 +82,29 @@ def save_qwen3(folder: Path) -> Path:
     )
     Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
+
+
+def save_qwen3_moe(folder: Path) -> Path:
+    """A router, which is not packed, and experts, each with matrices of its own."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM  # noqa: PLC0415  (takes seconds)
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+    experts = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    config = Qwen3MoeConfig(
+        vocab_size=tiny.VOCAB_SIZE,
+        **sizes,
+        **experts,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+    )
+    Qwen3MoeForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+SAVERS = {"llama": save_llama, "qwen3": save_qwen3, "qwen3_moe": save_qwen3_moe}
 
 
 # FP8, by transformers
@@ -138,32 +161,35 @@ def pack_compressed(weight: Tensor, kind: str, arguments: dict[str, Any]) -> Pac
     return parts, meant
 
 
-def compressed(kind: str, kept: str | None = None, *, qwen3: bool = False, **arguments: Any) -> Release:
+def compressed(kind: str, kept: str | None = None, *, family: str = "llama", **arguments: Any) -> Release:
     groups = {"group_0": {"targets": ["Linear"], "weights": arguments, "input_activations": None}}
     config = {"quant_method": "compressed-tensors", "format": kind, "config_groups": groups, "ignore": ["lm_head"]}
     pack = partial(pack_compressed, kind=kind, arguments=arguments)
-    return Release({"quantization_config": config}, pack, kept, f"compressed-tensors, {kind}", qwen3=qwen3)
+    return Release({"quantization_config": config}, pack, kept, f"compressed-tensors, {kind}", family=family)
 
 
-def fp8(role: str, block: tuple[int, int] | None, dtype: torch.dtype, *, qwen3: bool = False, **config: Any) -> Release:
+def fp8(
+    role: str, block: tuple[int, int] | None, dtype: torch.dtype, *, family: str = "llama", **config: Any
+) -> Release:
     pack = partial(pack_fp8, role=role, block=block, dtype=dtype)
-    return Release({"quantization_config": {"quant_method": "fp8", **config}}, pack, name="FP8", qwen3=qwen3)
+    return Release({"quantization_config": {"quant_method": "fp8", **config}}, pack, name="FP8", family=family)
 
 
 def mlx(
-    bits: int, group: int, kept: str | None = None, dtype: torch.dtype = torch.float16, *, qwen3: bool = False
+    bits: int, group: int, kept: str | None = None, dtype: torch.dtype = torch.float16, *, family: str = "llama"
 ) -> Release:
     config = {"quantization": {"group_size": group, "bits": bits}}
     pack = partial(pack_mlx, bits=bits, group=group, dtype=dtype)
-    return Release({**config, "quantization_config": config["quantization"]}, pack, kept, "MLX, ", True, qwen3)
+    return Release({**config, "quantization_config": config["quantization"]}, pack, kept, "MLX, ", True, family)
 
 
-def gptq(bits: int, group: int, kept: str | None = None, *, qwen3: bool = False, **options: Any) -> Release:
+def gptq(bits: int, group: int, kept: str | None = None, *, family: str = "llama", **options: Any) -> Release:
     config: dict[str, Any] = {"quant_method": "gptq", "bits": bits, "group_size": group, "dynamic": {}}
+    config["desc_act"] = options.get("act_order", False)
     if options.get("version") == 2:
         config["checkpoint_format"] = "gptq_v2"
     pack = partial(pack_gptq, bits=bits, group=group, **options)
-    return Release({"quantization_config": config}, pack, kept, f"GPTQ, {bits} bits", qwen3=qwen3)
+    return Release({"quantization_config": config}, pack, kept, f"GPTQ, {bits} bits", family=family)
 
 
 def awq(group: int, kept: str | None = None, **options: Any) -> Release:
@@ -171,10 +197,10 @@ def awq(group: int, kept: str | None = None, **options: Any) -> Release:
     return Release({"quantization_config": config}, partial(pack_awq, group=group, **options), kept, "AWQ, 4 bits")
 
 
-def nf4(block: int, *, qwen3: bool = False, **options: Any) -> Release:
+def nf4(block: int, *, family: str = "llama", **options: Any) -> Release:
     config = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     pack = partial(pack_4_bits, block=block, **options)
-    return Release({"quantization_config": config}, pack, name="bitsandbytes, NF4", qwen3=qwen3)
+    return Release({"quantization_config": config}, pack, name="bitsandbytes, NF4", family=family)
 
 
 BYTES = compressed("int-quantized", "int8", num_bits=8, strategy="channel")
@@ -182,8 +208,9 @@ NIBBLES = compressed("pack-quantized", "int4", num_bits=4, strategy="group", gro
 RELEASES: dict[str, Release] = {
     "fp8, blocks": fp8("weight_scale_inv", (32, 32), torch.float32, weight_block_size=[32, 32]),
     "fp8, blocks of bfloat16 scales": fp8(
-        "weight_scale_inv", (32, 16), torch.bfloat16, qwen3=True, weight_block_size=[32, 16]
+        "weight_scale_inv", (32, 16), torch.bfloat16, family="qwen3", weight_block_size=[32, 16]
     ),
+    "fp8, experts": fp8("weight_scale_inv", (32, 32), torch.float32, family="qwen3_moe", weight_block_size=[32, 32]),
     "fp8, one scale": fp8("weight_scale_inv", None, torch.bfloat16, weight_block_size=None),
     "fp8, one scale of another name": fp8("weight_scale", None, torch.float32, activation_scheme="static"),
     "int4, groups of 32": NIBBLES,
@@ -226,7 +253,7 @@ RELEASES: dict[str, Release] = {
         zp_dtype="torch.uint8",
     ),
     **{f"mlx, {bits} bits": mlx(bits, 64, "int4" if bits <= 4 else None) for bits in (2, 3, 4, 5, 6)},
-    "mlx, 4 bits in groups of 32": mlx(4, 32, "int4", torch.bfloat16, qwen3=True),
+    "mlx, 4 bits in groups of 32": mlx(4, 32, "int4", torch.bfloat16, family="qwen3"),
     "mlx, 8 bits in groups of 32": mlx(8, 32, None, torch.bfloat16),
     "mlx, mxfp4": Release(
         {"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}},
@@ -241,7 +268,8 @@ RELEASES: dict[str, Release] = {
         "MLX, mxf",
     ),
     "gptq, 4 bits": gptq(4, 32, "int4"),
-    "gptq, 4 bits, qwen3": gptq(4, 64, "int4", qwen3=True),
+    "gptq, 4 bits, qwen3": gptq(4, 64, "int4", family="qwen3"),
+    "gptq, experts": gptq(4, 32, "int4", family="qwen3_moe"),
     "gptq, 2 bits": gptq(2, 64, "int4"),
     "gptq, 3 bits": gptq(3, 32, "int4"),
     "gptq, 8 bits": gptq(8, 32),
@@ -252,7 +280,7 @@ RELEASES: dict[str, Release] = {
     "awq": awq(32),
     "awq, even": awq(64, "int4", symmetric=True),
     "nf4": nf4(64),
-    "nf4, nested": nf4(64, nested=True, qwen3=True),
+    "nf4, nested": nf4(64, nested=True, family="qwen3"),
     "nf4, blocks that go on from row to row": nf4(256, storage=torch.bfloat16),
     "int8 of bitsandbytes": Release(
         {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, pack_rows, "int8"

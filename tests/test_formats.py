@@ -8,7 +8,7 @@ import torch
 from packers import words
 
 from tokenglass.model.checkpoint.arrays import E4M3, E5M2, E8M0
-from tokenglass.model.checkpoint.formats.fp4 import unpack_mxfp4
+from tokenglass.model.checkpoint.formats.fp4 import read_mxfp4
 from tokenglass.model.checkpoint.formats.fp8 import read_fp8
 from tokenglass.model.checkpoint.formats.numbers import decode, unpack_bits
 from tokenglass.model.checkpoint.formats.parts import Parts
@@ -38,17 +38,23 @@ def test_codes_lie_bit_behind_bit(bits: int, count: int) -> None:
 def test_mxfp4_of_gpt_oss_is_what_transformers_makes_of_it() -> None:
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors  # noqa: PLC0415  (takes seconds)
 
-    blocks = RNG.integers(0, 256, (3, 6, 4, 16), dtype=np.uint8)  # experts, rows, groups, bytes
-    scales = RNG.integers(110, 140, (3, 6, 4), dtype=np.uint8)
+    blocks = RNG.integers(0, 256, (1, 18, 4, 16), dtype=np.uint8)  # experts, rows, groups, bytes
+    scales = RNG.integers(110, 140, (1, 18, 4), dtype=np.uint8)
     theirs = convert_moe_packed_tensors(torch.from_numpy(blocks), torch.from_numpy(scales), dtype=torch.float32)
-    assert np.array_equal(unpack_mxfp4(blocks, scales).swapaxes(1, 2), theirs.numpy())
+    assert np.array_equal(mxfp4(blocks.reshape(18, 64), scales[0]).T, theirs[0].numpy())
+
+
+def mxfp4(packed: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Weights (rows, columns) of bytes (rows, columns / 2) and scales (rows, groups)."""
+    shape = (len(packed), 2 * packed.shape[1])
+    return read_mxfp4(Parts("w", shape, {"packed": packed, "scale": scales}), "packed", "scale").numbers("float32")
 
 
 def test_mxfp4_has_the_numbers_of_gguf() -> None:
     gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
     codes, scales = RNG.integers(0, 16, (7, 32), dtype=np.uint8), RNG.integers(2, 250, (7, 1), dtype=np.uint8)
     pairs = codes.reshape(7, 16, 2)
-    ours = unpack_mxfp4((pairs[..., 0] | pairs[..., 1] << 4)[:, None], scales)
+    ours = mxfp4(pairs[..., 0] | pairs[..., 1] << 4, scales)
     stored = np.concatenate((scales, codes[:, :16] | codes[:, 16:] << 4), axis=1)  # there the halves of a group
     assert np.array_equal(ours, gguf.dequantize(stored, gguf.GGMLQuantizationType.MXFP4))
 

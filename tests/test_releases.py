@@ -15,7 +15,7 @@ import releases
 import safetensors.torch
 import tiny
 import torch
-from releases import RELEASES, Release, save_llama, save_qwen3, save_release
+from releases import RELEASES, SAVERS, Release, save_llama, save_release
 from shell import generate, tokenglass
 from test_families import CASES, save
 from test_lora import QUERY
@@ -47,8 +47,7 @@ class Saved:
 @pytest.fixture(scope="module", params=RELEASES)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     release, folder = RELEASES[request.param], tmp_path_factory.mktemp("release")
-    save = save_qwen3 if release.qwen3 else save_llama
-    return Saved(release, folder, save_release(release, folder, save))
+    return Saved(release, folder, save_release(release, folder, SAVERS[release.family]))
 
 
 def as_float32(weight: Any) -> Tensor:
@@ -97,14 +96,15 @@ def test_greedy_text_is_that_of_the_dequantised_model(saved: Saved, backend: Lit
 
 def dequantised_logits(saved: Saved, token_ids: list[int]) -> Tensor:
     """transformers' logits of the model whose matrices are what the library makes of them."""
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
 
-    config = AutoConfig.for_model(**{**json.loads((saved.folder / "config.json").read_text()), "dtype": "float32"})
-    for key in ("quantization_config", "quantization"):
-        config.__dict__.pop(key, None)
-    model = AutoModelForCausalLM.from_config(config).float().eval()
-    model.load_state_dict({name: tensor.float() for name, tensor in saved.meant.items()}, strict=False)
-    model.tie_weights()
+    folder = saved.folder / "dequantised"
+    folder.mkdir(exist_ok=True)
+    meant = {name: tensor.float() for name, tensor in saved.meant.items()}
+    safetensors.torch.save_file(meant, folder / releases.SINGLE, {"format": "pt"})
+    shutil.copy(saved.folder / "config.json", folder)
+    tiny.edit_json(folder / "config.json", quantization_config=None, quantization=None, dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
     with torch.inference_mode():
         return model(torch.tensor([token_ids])).logits[0]
 
@@ -226,6 +226,13 @@ HOSTILE: list[tuple[str, Change, str]] = [
     ("int4, groups of 32", config(sparsity_config={"format": "sparse-bitmask"}), "sparsity_config is not read; take a"),
     ("int4, groups of 32", config(config_groups=[]), "config_groups is []; expected an object"),
     ("int4, uneven", other("weight_zero_point", lambda t: t[:, :1]), "weight_zero_point is [16, 1], expected [16, 2]"),
+    ("int4, uneven", without("weight_zero_point"), "weight_zero_point is missing"),
+    ("int8, uneven rows", without("weight_zero_point"), "weight_zero_point is missing"),
+    ("int4, groups of 32", weights(actorder="group"), "weight_g_idx is missing"),
+    ("gptq, ordered by activations", without("g_idx"), "g_idx is missing"),
+    ("fp8, blocks", other("weight_scale_inv", lambda t: t[0, 0]), "weight_scale_inv is [], expected [4, 2]"),
+    ("fp8, blocks", config(weight_block_size="128xx"), "weight_block_size is '128xx'; expected a list of 2 sizes"),
+    ("float8, blocks", weights(block_structure="128x0"), "block_structure is '128x0'; expected two numbers from 1 to"),
     ("int8, uneven rows", other("weight_zero_point", lambda t: t[:2]), "weight_zero_point is [2, 1], expected"),
     ("nvfp4", without("weight_scale"), "weight_scale is missing"),
     ("nvfp4", without("weight_global_scale"), "weight_scale is F8_E4M3, expected U8 or F8_E8M0"),

@@ -197,7 +197,8 @@ class Checkpoint:
         Quantised checkpoints fix the dtype of each tensor: `dtypes`, by safetensors' names. This program wrote them, so
         a tensor that does not belong to them is an error too; elsewhere it is left aside, as in transformers.
         """
-        found = {info.name: info for info in self.tensors if not RECOMPUTED.search(info.name)}
+        packed = () if self.packing is None else self.packing.names
+        found = {i.name: i for i in self.tensors if i.name not in packed and not RECOMPUTED.search(i.name)}
         wrong = {
             "missing": [name for name in expected if name not in found],
             "unexpected": [shown_name(name) for name in found if name not in expected],

@@ -55,7 +55,7 @@ class Stored:
     @property
     def is_one(self) -> bool:
         """Whether it is one weight, as it is."""
-        return len(self.parts) == 1 and not self.transposed and self.order is None and not self.heads
+        return len(self.parts) == 1 and not (self.transposed or self.heads or self.experts) and self.order is None
 
     def cut(self, array: Array) -> dict[str, Array]:
         """The weights in it, as views; only what has another order of rows is copied."""

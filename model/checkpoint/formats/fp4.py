@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenglass.model.checkpoint.arrays import E4M3, E8M0, Array
+from tokenglass.model.checkpoint.arrays import E4M3, E8M0
 from tokenglass.model.checkpoint.formats.coded import CodedMatrix, Floats
 from tokenglass.model.checkpoint.formats.numbers import decode, e2m1, unpack_bits
 from tokenglass.model.checkpoint.formats.parts import Parts
@@ -41,11 +41,3 @@ def fp4(parts: Parts, packed: str, scales: Floats, group: int) -> CodedMatrix:
     rows, columns = parts.shape
     codes = parts.array(packed, (BYTES,), (rows, -(-columns // 2)))
     return CodedMatrix(parts.shape, 4, lambda: unpack_bits(codes, 4, columns), scales, group, values=e2m1())
-
-
-def unpack_mxfp4(blocks: Array, scales: Array) -> Floats:
-    """Weights (..., groups * 32) of gpt_oss's files: blocks (..., groups, 16) and scales (..., groups) of bytes."""
-    *outer, groups, half = blocks.shape
-    codes = unpack_bits(blocks.reshape(-1, half), 4, 2 * half)
-    values = e2m1()[codes] * decode(scales.view(E8M0)).reshape(-1, 1)
-    return values.reshape(*outer, groups * 2 * half)

@@ -31,9 +31,9 @@ def gptq(fields: Fields) -> Method:
     key = "checkpoint_format" if fields.get("checkpoint_format") is not None else "format"
     version = known_value(fields, key, tuple(VERSIONS), "gptq")
     sizes = Sizes.of([fields.raw, *modules_of(fields)], fields.where)
-    return Method(
-        f"GPTQ, {sizes}", (CODES, ZEROS, SCALES, GROUP_OF), lambda parts: read_gptq(parts, sizes, VERSIONS[version])
-    )
+    ordered, added = fields.boolean("desc_act"), VERSIONS[version]
+    roles = (CODES, ZEROS, SCALES, GROUP_OF)
+    return Method(f"GPTQ, {sizes}", roles, lambda parts: read_gptq(parts, sizes, added, ordered=ordered))
 
 
 def modules_of(fields: Fields) -> list[Mapping[str, Any]]:
@@ -41,9 +41,11 @@ def modules_of(fields: Fields) -> list[Mapping[str, Any]]:
     return [raw for raw in fields.part("dynamic").raw.values() if isinstance(raw, Mapping)]
 
 
-def read_gptq(parts: Parts, sizes: Sizes, added: int) -> CodedMatrix:
-    """A matrix (out, in), of which all parts are stored transposed."""
+def read_gptq(parts: Parts, sizes: Sizes, added: int, *, ordered: bool) -> CodedMatrix:
+    """A matrix (out, in), of which all parts are stored transposed; `ordered` ones say which group an input has."""
     rows, columns = parts.shape
+    if ordered and GROUP_OF not in parts:
+        raise parts.wrong(f"{GROUP_OF} is missing")
     words = parts.rows(CODES)
     bits = parts.fitting(CODES, {bits: columns * bits // 32 for bits in sizes.bits}, words, "number of bits")
     packed = parts.array(CODES, WORDS, (words, rows))

@@ -93,4 +93,4 @@ class Packing:
                 names = [f"{part.name}.weight" for part in inputs]
                 if len({exact.get(name) for name in names}) > 1:
                     exact |= dict.fromkeys(names)
-        return {name: stored for name, stored in exact.items() if stored is not None}
+        return {name: stored for name, stored in exact.items() if stored is not None and name in blueprint.quantisable}

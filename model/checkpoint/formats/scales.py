@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -12,50 +12,56 @@ from tokenglass.model.checkpoint.formats.numbers import decode
 from tokenglass.model.checkpoint.formats.parts import FLOATS, Dtypes, Parts
 from tokenglass.model.config.fields import Fields
 
-Block = tuple[int, int]  # rows and columns that share a scale
+Block = tuple[int, int]  # rows and columns that share a scale; ALL of either
+ALL = -1
+MATRIX, ROW = (ALL, ALL), (1, ALL)
 MOST_BLOCK = 2**16
 
 
-def block_of(fields: Fields, key: str) -> list[Block]:
-    """The block that a config names, if it names one. Raises ConfigError."""
-    sizes = fields.items(key, 2)
+def block_of(fields: Fields, key: str) -> Block | None:
+    """The block that a config names, as a list or like 128x128; None where it names none. Raises ConfigError."""
+    value = fields.get(key)
+    sizes = value.split("x") if isinstance(value, str) else value
     if sizes is None:
-        return []
-    if not all(type(size) is int and 1 <= size <= MOST_BLOCK for size in sizes):
+        return None
+    if not isinstance(sizes, list) or len(sizes) != 2 or not all(str(size).isdecimal() for size in sizes):
+        raise fields.wrong(key, "a list of 2 sizes")
+    high, wide = (int(str(size)) for size in sizes)
+    if not (1 <= high <= MOST_BLOCK and 1 <= wide <= MOST_BLOCK):
         raise fields.wrong(key, f"two numbers from 1 to {MOST_BLOCK:,}")
-    return [(sizes[0], sizes[1])]
+    return high, wide
 
 
-def blocks_of_rows(groups: Iterable[int]) -> list[Block]:
-    """Groups of so many columns of a row, as blocks."""
-    return [(1, size) for size in groups if size > 0]
-
-
-def spread(
-    parts: Parts, role: str, blocks: Iterable[Block] = (), dtypes: Dtypes = (*FLOATS, E8M0)
-) -> tuple[Floats, int]:
+def spread(parts: Parts, role: str, blocks: Iterable[Block], dtypes: Dtypes = (*FLOATS, E8M0)) -> tuple[Floats, int]:
     """Scales (out, groups), and how many columns a group has. The last block of a row or column may be cut short.
 
-    Raises CheckpointError where there are none, or not as many as one of the blocks makes.
+    Raises CheckpointError where there are none, or not as many as one of the possible blocks makes.
     """
     rows, columns = parts.shape
-    one, per_row = ((), (1,), (1, 1)), ((rows,), (rows, 1))
-    grids = {(-(-rows // high), -(-columns // wide)): (high, wide) for high, wide in blocks}
-    stored = parts.array(role, dtypes, *one, *per_row, *grids)
-    scales = decode(stored)
-    if stored.shape in one:
-        return np.broadcast_to(scales.reshape(1, 1), (rows, 1)), columns
-    if stored.shape in per_row:
-        return scales.reshape(rows, 1), columns
-    high, wide = grids[scales.shape]
-    return np.repeat(scales, high, axis=0)[:rows], wide
+    possible = {shape: block for block in blocks for shape in shapes_of(block, rows, columns)}
+    stored = parts.array(role, dtypes, *possible)
+    high, wide = possible[stored.shape]
+    scales = decode(stored).reshape(1 if high == ALL else -(-rows // high), -1)
+    whole = columns if wide == ALL else wide
+    return (np.broadcast_to(scales, (rows, 1)) if high == ALL else np.repeat(scales, high, axis=0)[:rows]), whole
+
+
+def shapes_of(block: Block, rows: int, columns: int) -> Iterator[tuple[int, ...]]:
+    """How the scales of such blocks may be laid out: what there is one of needs no dimension."""
+    high, wide = block
+    if block == MATRIX:
+        yield from ((), (1,), (1, 1))
+    elif block == ROW:
+        yield from ((rows,), (rows, 1))
+    else:
+        yield (-(-rows // high), -(-columns // wide))
 
 
 def group_size(parts: Parts, role: str, possible: Iterable[int], groups: int) -> int:
-    """The columns of a group where a row has so many groups; of the possible sizes, -1 is a whole row.
+    """The columns of a group where a row has so many groups; of the possible sizes, ALL is a whole row.
 
     Raises CheckpointError where none of them makes as many.
     """
     columns = parts.shape[1]
-    sizes = {columns if size == -1 else size for size in possible}
+    sizes = {columns if size == ALL else size for size in possible}
     return parts.fitting(role, {size: -(-columns // size) for size in sizes}, groups, "group size")
