@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from tokenglass.model.checkpoint.quantised import quantize_int8
 from tokenglass.model.checkpoint.weights import read_weights, step_bytes
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import CheckpointError, ConfigError, ParameterError
+from tokenglass.model.loading import load_model
 from tokenglass.model.progress import finish
 from tokenglass.model.torch_engine.split import Split
 from tokenglass.model.torch_engine.storage import as_tensor
@@ -75,6 +76,19 @@ def test_a_step_reads_the_share_of_the_experts_that_it_takes(folder: Path) -> No
     expert = 3 * SIZES["hidden_size"] * EXPERTS["moe_intermediate_size"] * 4  # bytes
     whole = sum(weight.nbytes for name, weight in read.weights.items() if name not in read.blueprint.read_once)
     assert step_bytes(read.blueprint, read.weights) == whole - 4 * expert * SIZES["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_what_other_passes_left_behind_changes_no_bit(folder: Path, kind: Literal["float32", "int8"]) -> None:
+    """The shared expert is wider than the others, in whose place it may have stood."""
+    quantize: Any = "none" if kind == "float32" else kind
+    engine = load_model(folder, dtype="float32", device="cpu", backend="native", quantize=quantize, threads=2).engine
+    chance = np.random.default_rng(0)
+    ids = [chance.integers(1, 500, 40).tolist()]
+    first = engine.forward(ids, None, last=None)[0]
+    for length in chance.integers(1, 60, 30).tolist():
+        engine.forward([chance.integers(1, 500, length).tolist()], None)
+        assert np.array_equal(engine.forward(ids, None, last=None)[0], first)
 
 
 @pytest.mark.parametrize("stored", ["int8", "int4"])

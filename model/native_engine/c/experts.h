@@ -106,6 +106,9 @@ static void multiply_pairs(Engine *e, Member *self, const Operation *op) {
             for (long i = 0; i < batch.count; i++) activate(op, column_of(to, i, 0), column_of(up, i, 0), rows);
         } else if (op->activation != IDENTITY)
             for (long i = 0; i < batch.count; i++) activate(op, column_of(to, i, 0), NULL, rows);
+        // Experts are of two sizes, and what reads a smaller one counts on zeros behind its end.
+        for (long i = 0; i < batch.count && first + rows == m->rows; i++)
+            memset(column_of(to, i, rows), 0, (PADDED(m->rows) - m->rows) * sizeof(float));
     }
 #if TILES
     if (e->tiled) _tile_release();
