@@ -95,9 +95,11 @@ def write(text: str) -> None:
 
 def write_json(value: Any, *, indent: int | None = None) -> None:
     """A value as JSON on stdout, and a newline; what is not finite is null."""
-    from tokenglass.model.records.codec import to_json
+    from tokenglass.model.records.encoder import to_text
 
-    text = json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = to_text(value)
+    if indent is not None:
+        text = json.dumps(json.loads(text), ensure_ascii=False, indent=indent)
     sys.stdout.buffer.write(json_bytes(text, terminal=is_terminal(sys.stdout)) + b"\n")
     sys.stdout.buffer.flush()
 

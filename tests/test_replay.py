@@ -195,8 +195,8 @@ def test_bad_traces_and_options_are_one_line(tmp_path: Path) -> None:
     for content, words in (
         (b"", "is empty"),
         (b"hello", "not a JSON line"),
-        (whole(1).replace(b'"version": 2', b'"version": 99'), "version 99 is unknown"),
-        (whole(1).replace(b'"index": 0', b'"index": "0"'), "line 2: trace: Step.index"),
+        (whole(1).replace(b'"version":2', b'"version":99'), "version 99 is unknown"),
+        (whole(1).replace(b'"index":0', b'"index":"0"'), "line 2: trace: Step.index"),
         (b"\x1f\x8bgarbage", "damaged gzip"),
     ):
         bad.write_bytes(content)

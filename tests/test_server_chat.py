@@ -59,7 +59,7 @@ def test_every_turn_sends_all_messages_and_the_answer_is_the_next_of_them(name: 
         "Well?",
         TEXT,
     ]
-    runs = [json.loads(line) for line in trace.read_text().splitlines() if '"record": "run"' in line]
+    runs = [json.loads(line) for line in trace.read_text().splitlines() if '"record":"run"' in line]
     assert [run["request"]["seed"] for run in runs] == [1, 1, 2, 2], "the next seed for another answer"
 
 

@@ -119,7 +119,7 @@ def test_what_moved_a_candidate_is_an_object_and_absent_where_nothing_did() -> N
     assert second["moved"] == {"repetition-penalty": -0.25, "dry": -1.5}
     assert from_line(line).choices[0].candidates == (CANDIDATE, moved)
     with pytest.raises(TraceError, match=r"Candidate\.moved is \[1\], which does not fit"):
-        from_line(line.replace('{"repetition-penalty": -0.25, "dry": -1.5}', "[1]"))
+        from_line(line.replace('{"repetition-penalty":-0.25,"dry":-1.5}', "[1]"))
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from importlib.resources import files
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from tokenglass.cli.export.kept_text import KeptText, KeptToken, Runs, kept_texts
 from tokenglass.cli.terminal.terminal import visible, visible_piece
 from tokenglass.model.records.bounds import Bounds
-from tokenglass.model.records.codec import to_json
+from tokenglass.model.records.encoder import to_text
 from tokenglass.model.records.steps import Candidate
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -32,7 +31,7 @@ def page(runs: Runs) -> str:
 
 def in_script(content: Any) -> str:
     """JSON that no text in it can lead out of a script element."""
-    text = json.dumps(to_json(content), ensure_ascii=False, separators=(",", ":"))
+    text = to_text(content)
     return "".join(IN_SCRIPT.get(char, char) for char in text)
 
 

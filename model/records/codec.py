@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import TokenglassError, TraceError
-from tokenglass.model.records.encoder import PAIRS, anything, field_types, to_text
+from tokenglass.model.records.encoder import BYTES_AS_SUCH, PAIRS, field_types, to_text
 
 MAX_DEPTH = 8  # of lists and objects in a value of any type
 MAX_INTEGER = 2**64  # a seed is smaller
@@ -21,11 +21,6 @@ def to_dict(record: Any) -> dict[str, Any]:
     """A record as the JSON values that its text has."""
     content: dict[str, Any] = json.loads(to_text(record))
     return content
-
-
-def to_json(value: Any) -> Any:
-    """A value as JSON has it: records as objects, null for a number that is not finite."""
-    return json.loads(anything(value))
 
 
 def from_dict(kind: Any, content: Any) -> Any:
@@ -59,7 +54,7 @@ def _required(kind: Any) -> tuple[str, ...]:
 
 
 def _piece(content: dict[str, Any], field: str) -> bytes:
-    exact = content.get("bytes")
+    exact = content.get(BYTES_AS_SUCH)
     if isinstance(exact, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in exact):
         return bytes(exact)
     text = content.get(field)

@@ -1,6 +1,7 @@
-"""Records as JSON text, fast enough to write one for every token: a function for each type, made once from its fields.
+"""Records as JSON text, fast enough to write one for every token: orjson writes what a function for each type gives,
+made once from its fields.
 
-The text is what `json.dumps` gives for the same values, spaces and all.
+    to_text(Finish(0, "eos", "", Totals()))    {"sequence":0,"reason":"eos","text":"",...}
 """
 
 from __future__ import annotations
@@ -11,19 +12,35 @@ import json
 import types
 import typing
 from collections.abc import Callable
-from json.encoder import encode_basestring as quoted
 from typing import Any
 
+import orjson
+
 PAIRS = tuple[tuple[str, float], ...]  # an object in JSON, absent where empty
-Encode = Callable[[Any], str]
-CALLS = {int: "int.__repr__", float: "number", bytes: "piece", str: "quoted"}
-float_text = float.__repr__  # a numpy scalar's own names its type
+BYTES_AS_SUCH = "bytes"  # the field beside a piece that is not valid UTF-8
+Encode = Callable[[Any], Any]
 
 
-def to_text(record: Any) -> str:
-    """A record as a JSON object: a piece is a string, with `bytes` beside it when it is not valid UTF-8; no NaN."""
-    kind: Any = type(record)
-    return encoder(kind)(record)
+def to_text(value: Any) -> str:
+    """A record, or a value with records in it, as JSON on one line: a piece is a string, with `bytes` beside it when it
+    is not valid UTF-8; what is not finite is null, a set a sorted list."""
+    try:
+        return orjson.dumps(value, to_plain, orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+    except orjson.JSONEncodeError:  # it refuses half a character, and a whole number of more than 64 bits
+        text = json.dumps(value, default=to_plain)
+        finite = json.loads(text, parse_constant=lambda _: None)
+        return json.dumps(finite, ensure_ascii=False, separators=(",", ":"))
+
+
+def to_plain(value: Any) -> Any:
+    """A value that JSON does not know as one that it knows, or as one that is nearer to that."""
+    if dataclasses.is_dataclass(value):
+        return encoder(type(value))(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if hasattr(value, "item"):  # a numpy scalar
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} is not a value of JSON")
 
 
 @functools.cache
@@ -43,63 +60,51 @@ def optional_fields(kind: Any) -> set[str]:
 
 
 @functools.cache
-def encoder(hint: Any) -> Encode:
-    """The function that writes a value of this type, compiled from one expression over its fields."""
-    names: dict[str, Any] = {"number": number, "quoted": quoted, "piece": piece, "anything": anything}
-    function: Encode = eval(f"lambda value: {expression(hint, 'value', names)}", names)
-    return function
+def encoder(kind: Any) -> Encode:
+    """The function that gives the fields of such a record as a dict, compiled from one line for each."""
+    names: dict[str, Any] = {"text_of": text_of, "stray_bytes": stray_bytes}
+    always, beside = [], []
+    for name, hint in field_types(kind).items():
+        value = f"record.{name}"
+        if hint == PAIRS:
+            beside.append(f"if {value}: content[{name!r}] = dict({value})")
+        elif name in optional_fields(kind):
+            beside.append(f"if {value} is not None: content[{name!r}] = {expression(hint, value, names)}")
+        else:
+            always.append(f"{name!r}: {expression(hint, value, names)}")
+        if hint is bytes:
+            beside.append(f"if stray_bytes({value}): content[{BYTES_AS_SUCH!r}] = stray_bytes({value})")
+    lines = [f"content = {{{', '.join(always)}}}", *beside, "return content"]
+    exec("def encode(record):\n" + "".join(f"    {line}\n" for line in lines), names)
+    encode: Encode = names["encode"]
+    return encode
 
 
 def expression(hint: Any, value: str, names: dict[str, Any]) -> str:
-    """Python that writes `value`, itself an expression; it may use `names`, and add the functions of other records."""
+    """Python that gives `value`, itself an expression, to orjson; it may use `names`, and add the functions of other
+    records."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint in CALLS or origin is typing.Literal:
-        return f"{CALLS.get(hint, 'quoted')}({value})"
+    if hint is bytes:
+        return f"text_of({value})"
     if origin in (types.UnionType, typing.Union) and len(arguments) == 2 and types.NoneType in arguments:
         (kind,) = (kind for kind in arguments if kind is not types.NoneType)
-        return f"('null' if {value} is None else {expression(kind, value, names)})"
+        inner = expression(kind, value, names)
+        return inner if inner == value else f"(None if {value} is None else {inner})"
     if origin is tuple and arguments[-1] is ...:
-        return f"'[' + ', '.join([{expression(arguments[0], 'item', names)} for item in {value}]) + ']'"
-    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
-        return f"anything({value})"
-    if value != "value":
+        inner = expression(arguments[0], "item", names)
+        return value if inner == "item" else f"[{inner} for item in {value}]"
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         names[hint.__name__] = encoder(hint)
         return f"{hint.__name__}({value})"
-    template = ""  # of an f-string, in which braces stand twice
-    for name, kind in field_types(hint).items():
-        written, start = f"value.{name}", f"{', ' if template else ''}{json.dumps(name)}: "
-        if kind == PAIRS:
-            template += f"{{({start!r} + anything(dict({written})) if {written} else '')}}"
-        elif name in optional_fields(hint):
-            template += f"{{({start!r} + {expression(kind, written, names)} if {written} is not None else '')}}"
-        else:
-            template += f"{start}{{({expression(kind, written, names)})}}"
-    return f"f'''{{{{{template}}}}}'''"
-
-
-def number(value: float) -> str:
-    """null for what is not finite."""
-    try:
-        return float_text(value) if value - value == 0 else "null"
-    except TypeError:  # a whole number
-        return repr(value)
+    return value
 
 
 @functools.lru_cache(maxsize=2**14)
-def piece(value: bytes) -> str:
-    text = value.decode("utf-8", "replace")
-    beside = "" if text.encode() == value else f', "bytes": {list(value)}'
-    return quoted(text) + beside
+def text_of(piece: bytes) -> str:
+    return piece.decode("utf-8", "replace")
 
 
-def anything(value: Any) -> str:
-    """Any other value: what is not finite is null, a set is a sorted list."""
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, tuple | list):
-        return f"[{', '.join([anything(item) for item in value])}]"
-    if isinstance(value, frozenset):
-        return anything(sorted(value))
-    if isinstance(value, dict):
-        return "{" + ", ".join([f"{quoted(key)}: {anything(item)}" for key, item in value.items()]) + "}"
-    return to_text(value) if dataclasses.is_dataclass(value) else json.dumps(value, ensure_ascii=False)
+@functools.lru_cache(maxsize=2**14)
+def stray_bytes(piece: bytes) -> list[int] | None:
+    """All bytes of a piece that its text does not tell."""
+    return None if text_of(piece).encode() == piece else list(piece)

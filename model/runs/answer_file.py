@@ -12,7 +12,7 @@ from tokenglass.model.checkpoint.partial import lock
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.runs.answers import Origin, fingerprint
 
-BEGINNING = b'{"id": '  # of an answer
+BEGINNING = b'{"id":'  # of an answer
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 LONGEST = 2**28  # bytes of a line; a text of any context, with its candidates, is shorter
 

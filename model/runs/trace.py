@@ -18,7 +18,7 @@ KINDS: dict[str, type[Run] | type[Step] | type[Finish]] = {"run": Run, "step": S
 def to_line(record: Run | Step | Finish) -> str:
     """One JSON object on one line, `record` naming its kind."""
     kind = type(record).__name__.lower()
-    return f'{{"record": "{kind}", {to_text(record)[1:]}'
+    return f'{{"record":"{kind}",{to_text(record)[1:]}'
 
 
 def from_line(line: str) -> Run | Step | Finish:
