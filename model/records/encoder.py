@@ -34,13 +34,14 @@ def to_text(value: Any) -> str:
 
 def to_plain(value: Any) -> Any:
     """A value that JSON does not know as one that it knows, or as one that is nearer to that."""
-    if dataclasses.is_dataclass(value):
-        return encoder(type(value))(value)
+    kind: Any = type(value)
+    if dataclasses.is_dataclass(kind):
+        return encoder(kind)(value)
     if isinstance(value, frozenset):
         return sorted(value)
     if hasattr(value, "item"):  # a numpy scalar
         return value.item()
-    raise TypeError(f"a {type(value).__name__} is not a value of JSON")
+    raise TypeError(f"a {kind.__name__} is not a value of JSON")
 
 
 @functools.cache
