@@ -78,6 +78,17 @@ def test_each_server_streams_its_text_and_its_numbers(name: str, chat: bool, tmp
     assert replayed.stdout.decode() == TEXT
 
 
+def test_nothing_is_recomputed_from_what_a_server_does_not_report(tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    with serve(SERVERS["vllm"]()) as stand_in:
+        assert generate("-m", stand_in.address, "The fox", "-n", "10", "--trace", str(trace)).returncode == 0
+    other = tokenglass("replay", str(trace), "--temperature", "0.5")
+    assert other.returncode == 0, other.stderr
+    assert "what it was drawn from is not reported" in other.stdout.decode() + other.stderr.decode()
+    for view in ("--html", "--svg", "--md", "--csv"):
+        assert tokenglass("export", str(trace), view).returncode == 0
+
+
 def test_a_server_is_asked_in_its_own_names() -> None:
     options = ("-n", "7", "--seed", "5", "--stop", "END", "--temperature", "0.5", "--top-p", "0.9", "--top-k", "40")
     more = ("--min-p", "0.1", "--repetition-penalty", "1.2", "--presence-penalty", "0.5", "--candidates", "3")
@@ -158,6 +169,10 @@ def test_the_key_is_sent_and_never_shown(tmp_path: Path) -> None:
         assert stand_in.headers[-1]["Authorization"] == "Bearer sk-fox-secret"
         assert "TOKENGLASS_API_KEY" in done.stderr.decode()
         assert "sk-fox" not in done.stderr.decode()
+        stand_in.replies["/v1/completions"] = cut_short(b'data: {"error": "no sk-fox-secret here"}\n')
+        done = generate("-m", stand_in.address, "x", "--trace", str(tmp_path / "b"), TOKENGLASS_API_KEY="sk-fox-secret")
+        assert b"no [key] here" in done.stderr
+        assert "sk-fox" not in (tmp_path / "b").read_text()
         stand_in.replies["/v1/models"] = refused
         assert_one_line_error(generate("-m", stand_in.address, "x"), 1, "put its key into TOKENGLASS_API_KEY")
 

@@ -56,6 +56,8 @@ def describe(found: WhatIf, run: Run, texts: Texts) -> str:
     said = b"".join(each.piece for each in texts.choices[found.sequence] if each.position < choice.position)
     before = " ".join(said.decode("utf-8", "replace").split()[-BEFORE:])
     place = f"{name}{found.same_tokens:,} tokens stay the same: …{before}\ntoken {found.same_tokens + 1:,}: "
+    if choice.prob is None:
+        return f"{place}recorded {visible_piece(choice.piece)}; what it was drawn from is not reported"
     piece = f"{visible_piece(choice.piece)} {percent(choice.prob)}"
     if instead is None or found.probs is None:
         held = sum(candidate.prob or 0.0 for candidate in choice.candidates)

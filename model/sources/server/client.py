@@ -114,7 +114,8 @@ class Client:
                     break
                 retry_after = response.headers.get("Retry-After")
                 response.close()
-            closing.wait(wait_for(self.address.name, retry_after, attempt))
+            if closing.wait(wait_for(self.address.name, retry_after, attempt)):
+                raise ServerError(f"{self.address.name}: nobody waits for the answer any more")
         try:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise ServerError(f"{self.address.name}: the answer is compressed, which was not asked for")

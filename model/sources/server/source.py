@@ -121,19 +121,18 @@ class Stream:
                 if not isinstance(document, dict):
                     raise TraceError(f"expected a JSON object, found {quote(document)}")
                 if said := message_in(document):
-                    raise ServerError(f"{self._server.address}: the server reports an error: {said}")
+                    raise self._failure(f"the server reports an error: {said}")
                 read, _ = reader_of(document)
                 read(document, self._response)
         except (TraceError, ValueError, RecursionError) as error:
-            what = f"the server sent what cannot be read ({first_line(error)})"
-            raise self._server.client.without_key(ServerError(f"{self._server.address}: {what}")) from None
+            raise self._failure(f"the server sent what cannot be read ({first_line(error)})") from None
         room = max(0, self._request.max_new_tokens - self._count)
         pairs = self._pieces.pair_all(text.tokens, "".join(text.thoughts), "".join(text.parts))[:room]
         for taken in (text.tokens, text.thoughts, text.parts):
             taken.clear()
         self._idle = 0 if pairs else self._idle + 1
         if self._idle > MOST_IDLE and self._ended is None:
-            raise ServerError(f"{self._server.address}: {MOST_IDLE:,} lines without a token; the request is closed")
+            raise self._failure(f"{MOST_IDLE:,} lines without a token; the request is closed")
         first = next(iter(pairs), (None, ""))
         if first[0] is not None and (lost := self._num_lost(len(pairs))):
             pairs[0] = (ReportedToken(first[0].piece), first[1])  # its numbers are those of its last part alone
@@ -170,7 +169,10 @@ class Stream:
             return reason
         if self._ended is not None:
             return "length"
-        raise ServerError(f"{self._server.address}: the server ended the stream before the text had ended")
+        raise self._failure("the server ended the stream before the text had ended")
+
+    def _failure(self, what: str) -> ServerError:
+        return self._server.client.without_key(ServerError(f"{self._server.address}: {what}"))
 
     def _restated(self, token: ReportedToken) -> ReportedToken:
         """The token with its number where it belongs: what is neither raw nor final is no number of ours."""
