@@ -35,7 +35,7 @@ def to_text(value: Any) -> str:
 def to_plain(value: Any) -> Any:
     """A value that JSON does not know as one that it knows, or as one that is nearer to that."""
     kind: Any = type(value)
-    if dataclasses.is_dataclass(kind):
+    if hasattr(kind, "__dataclass_fields__"):
         return encoder(kind)(value)
     if isinstance(value, frozenset):
         return sorted(value)
