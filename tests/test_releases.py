@@ -24,6 +24,7 @@ from torch import Tensor
 from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.formats.coded import CHUNK
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import plan_reading, read_weights
 from tokenglass.model.decoding.autoregressive import decode
@@ -56,8 +57,12 @@ def as_float32(weight: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(weight.dequantize())) if kept else as_tensor(weight)
 
 
-def test_every_matrix_is_what_the_library_makes_of_it(saved: Saved) -> None:
-    """To the bit, in the dtype that the library gives."""
+@pytest.mark.parametrize("chunk", [CHUNK, 1])
+def test_every_matrix_is_what_the_library_makes_of_it(
+    saved: Saved, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, in the dtype that the library gives, whole or 16 rows at a time."""
+    monkeypatch.setattr("tokenglass.model.checkpoint.formats.coded.CHUNK", chunk)
     read = finish(read_weights(Checkpoint.open(saved.folder), dtype="float32"))
     for name, meant in saved.meant.items():
         assert torch.equal(as_float32(read.weights[name]).to(meant.dtype), meant), name

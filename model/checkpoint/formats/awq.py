@@ -44,12 +44,13 @@ def read_awq(parts: Parts, sizes: Sizes) -> CodedMatrix:
     packed = parts.array(CODES, WORDS, (columns, words))
     groups = parts.rows(SCALES)
     group = group_size(parts, SCALES, sizes.groups, groups)
-    zeros = unpack(parts.array(ZEROS, WORDS, (groups, words)), rows).astype(np.float32)
+    zeros = unpack(parts.array(ZEROS, WORDS, (groups, words)), slice(0, rows)).astype(np.float32)
     scales = parts.floats(SCALES, (groups, rows)).T
-    return CodedMatrix(parts.shape, BITS, lambda: unpack(packed, rows), scales, group, zeros)
+    return CodedMatrix(parts.shape, BITS, lambda some: unpack(packed, some), scales, group, zeros)
 
 
-def unpack(words: Array, count: int) -> Array:
-    """Codes (count, inputs or groups) of words (inputs or groups, count / 8), outputs in their own order."""
-    codes = np.ascontiguousarray(unpack_bits(words, BITS, 8 * words.shape[1]).T)
-    return codes.reshape(-1, 8, len(words))[:, PLACES].reshape(-1, len(words))[:count]
+def unpack(words: Array, some: slice) -> Array:
+    """Codes (outputs, rows) of some outputs, from a multiple of 8 on, out of words (rows, out / 8)."""
+    part = words[:, some.start // 8 : -(-some.stop // 8)]
+    codes = np.ascontiguousarray(unpack_bits(part, BITS, 8 * part.shape[1]).T)
+    return codes.reshape(-1, 8, len(part))[:, PLACES].reshape(-1, len(part))[: some.stop - some.start]

@@ -50,7 +50,7 @@ def read_int8(parts: Parts) -> CodedMatrix:
     if ORDER in parts and parts.array(ORDER, BYTES, (), (1,)).any():
         raise parts.wrong(f"{ORDER} is another than row by row; save the model again with a newer bitsandbytes")
     scales = parts.floats(ROW_SCALES, (rows,)).reshape(rows, 1) / np.float32(127)
-    return CodedMatrix(parts.shape, 8, lambda: weight, scales, parts.shape[1])
+    return CodedMatrix(parts.shape, 8, lambda some: weight[some], scales, parts.shape[1])
 
 
 def read_4_bits(parts: Parts) -> CodedMatrix:
@@ -67,16 +67,13 @@ def read_4_bits(parts: Parts) -> CodedMatrix:
     group = block
     if columns % block:  # a block has parts of two rows
         scales, group = np.repeat(scales, block)[:size], 1
-    return CodedMatrix(
-        parts.shape,
-        4,
-        lambda: (
-            unpack_bits(packed, 4, packed.size * 2).reshape(-1, 2)[:, ::-1].reshape(-1)[:size].reshape(rows, columns)
-        ),
-        scales.reshape(rows, -1),
-        group,
-        values=values,
-    )
+
+    def codes(some: slice) -> Array:
+        start, stop = some.start * columns, some.stop * columns
+        halves = unpack_bits(packed[:, start // 2 : -(-stop // 2)], 4, 2 * packed.size).reshape(-1, 2)
+        return halves[:, ::-1].reshape(-1)[: stop - start].reshape(-1, columns)
+
+    return CodedMatrix(parts.shape, 4, codes, scales.reshape(rows, -1), group, values=values)
 
 
 def state_of(parts: Parts) -> Fields:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from tokenglass.model.checkpoint.arrays import DTYPES, Array, cast
 from tokenglass.model.checkpoint.layouts import Stored
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight, by_panel, in_panels
-from tokenglass.model.checkpoint.quantised_layout import GROUP, STEP, Format
+from tokenglass.model.checkpoint.quantised_layout import GROUP, PANEL, STEP, Format, int4_shapes, int8_shape
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -35,7 +34,7 @@ class CodedMatrix:
 
     shape: tuple[int, int]
     bits: int
-    codes: Callable[[], Array]  # uint8 or int8 (out, in)
+    codes: Callable[[slice], Array]  # of some rows, from a multiple of 16 on: uint8 or int8 (rows, in)
     scales: Floats
     group: int
     zeros: Floats | None = None
@@ -78,18 +77,38 @@ class CodedMatrix:
     def kept(self) -> QuantizedWeight:
         """The same weights in the layout that is `exact`."""
         out, in_features = self.shape
-        codes = self.codes()
         if self.exact == "int8":
-            signed = codes if self.zeros is None else (codes.astype(np.int16) - 2 ** (self.bits - 1)).astype(np.int8)
-            filled = np.pad(signed, ((0, 0), (0, -in_features % STEP)))
-            return Int8Weight(in_panels(filled), np.ascontiguousarray(self.scales[:, 0]), in_features)
-        grouped = np.pad(codes, ((0, 0), (0, -in_features % GROUP))).reshape(out, -1, GROUP)
-        packed = grouped[..., : GROUP // 2] | grouped[..., GROUP // 2 :] << 4
+            values = np.empty(int8_shape(out, in_features), np.int8)
+            self.work_on(lambda rows: put(values, rows, self.signed(rows)))
+            return Int8Weight(values, np.ascontiguousarray(self.scales[:, 0]), in_features)
+        shape, (_, groups, _) = int4_shapes(out, in_features)
+        packed = np.empty(shape, np.uint8)
+        self.work_on(lambda rows: put(packed, rows, self.nibbles(rows)))
         scales, offsets = (
-            by_panel(np.repeat(part.astype(np.float16), self.repeats, axis=1)[:, : grouped.shape[1]])
+            by_panel(np.repeat(part.astype(np.float16), self.repeats, axis=1)[:, :groups])
             for part in (self.scales, self.steps_from_zero)
         )
-        return Int4Weight(in_panels(packed.reshape(out, -1)), scales, offsets, out, in_features)
+        return Int4Weight(packed, scales, offsets, out, in_features)
+
+    def signed(self, rows: slice) -> Array:
+        """Codes of some rows around zero, filled up as int8 has them."""
+        codes = self.codes(rows)
+        signed = codes if self.zeros is None else (codes.astype(np.int16) - 2 ** (self.bits - 1)).astype(np.int8)
+        return np.pad(signed, ((0, 0), (0, -self.shape[1] % STEP)))
+
+    def nibbles(self, rows: slice) -> Array:
+        """Codes of some rows, two in a byte as int4 has them."""
+        grouped = np.pad(self.codes(rows), ((0, 0), (0, -self.shape[1] % GROUP))).reshape(-1, GROUP)
+        half = GROUP // 2
+        return (grouped[:, :half] | grouped[:, half:] << 4).reshape(rows.stop - rows.start, -1)
+
+    def work_on(self, work: Callable[[slice], None]) -> None:
+        """Do some work for all rows, whole panels of them at a time, on several threads."""
+        rows, columns = self.shape
+        step = max(1, CHUNK // columns // PANEL) * PANEL
+        parts = (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(work, parts))
 
     @property
     def repeats(self) -> int:
@@ -100,13 +119,13 @@ class CodedMatrix:
         """The weights in a stored tensor that is this matrix, by their names."""
         if stored.is_one:
             return dict.fromkeys(stored.parts, self)
-        codes, scales = stored.cut(self.codes()), stored.cut(self.scales)
+        codes, scales = stored.cut(self.codes(slice(0, self.shape[0]))), stored.cut(self.scales)
         zeros, offsets = ({} if part is None else stored.cut(part) for part in (self.zeros, self.offsets))
         return {
             name: replace(
                 self,
                 shape=codes[name].shape,
-                codes=partial(codes.__getitem__, name),
+                codes=codes[name].__getitem__,
                 scales=scales[name],
                 zeros=zeros.get(name),
                 offsets=offsets.get(name),
@@ -116,20 +135,17 @@ class CodedMatrix:
 
     def numbers(self, dtype: str) -> Array:
         """The weights (out, in) in float32, bfloat16 or float16, each computed in float32; on several threads."""
-        rows, columns = self.shape
-        codes, numbers = self.codes(), np.empty(self.shape, DTYPES[dtype])
-        step = max(1, CHUNK // columns)
+        numbers = np.empty(self.shape, DTYPES[dtype])
 
-        def decode(start: int) -> None:
-            some = slice(start, start + step)
-            numbers[some] = cast(self.decode(codes[some], some), dtype)
+        def decode(rows: slice) -> None:
+            numbers[rows] = cast(self.decode(rows), dtype)
 
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(decode, range(0, rows, step)))
+        self.work_on(decode)
         return numbers
 
-    def decode(self, codes: Array, rows: slice) -> Floats:
+    def decode(self, rows: slice) -> Floats:
         """The weights of some rows in float32."""
+        codes = self.codes(rows)
         weights: Floats = codes.astype(np.float32) if self.values is None else np.take(self.values, codes, mode="clip")
         with np.errstate(over="ignore", invalid="ignore"):
             if self.zeros is not None:
@@ -148,6 +164,11 @@ class CodedMatrix:
             change(grouped, part[..., None], out=grouped)
         else:
             change(weights, np.repeat(part, self.group, axis=1)[:, : weights.shape[1]], out=weights)
+
+
+def put(panels: Array, rows: slice, bytes_: Array) -> None:
+    """Lay rows of bytes, whole panels of them, where they belong."""
+    panels[rows.start // PANEL : -(-rows.stop // PANEL)] = in_panels(bytes_)
 
 
 def fits_float16(numbers: Floats) -> bool:

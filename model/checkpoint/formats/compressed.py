@@ -100,7 +100,7 @@ def read_bytes(parts: Parts, kinds: Kinds) -> CodedMatrix:
     zeros = spread(parts, ZERO, kinds.blocks, INT8)[0] if has_zeros else np.zeros_like(scales)
     if zeros.shape != scales.shape:
         raise parts.wrong(f"{ZERO} is {list(parts.arrays[ZERO].shape)}, {SCALE} {list(parts.arrays[SCALE].shape)}")
-    return CodedMatrix(parts.shape, 8, lambda: weight, scales, group, zeros if zeros.any() else None)
+    return CodedMatrix(parts.shape, 8, lambda some: weight[some], scales, group, zeros if zeros.any() else None)
 
 
 def read_packed(parts: Parts, kinds: Kinds) -> CodedMatrix:
@@ -117,7 +117,13 @@ def read_packed(parts: Parts, kinds: Kinds) -> CodedMatrix:
     group_of = parts.group_of(GROUP_OF, group, scales.shape[1])
     zeros = packed_zeros(parts, bits, scales.shape[1], kinds.has_zeros)
     return CodedMatrix(
-        parts.shape, bits, lambda: unpack_bits(packed, bits, columns), scales, group, zeros, group_of=group_of
+        parts.shape,
+        bits,
+        lambda some: unpack_bits(packed[some], bits, columns),
+        scales,
+        group,
+        zeros,
+        group_of=group_of,
     )
 
 

@@ -40,4 +40,4 @@ def fp4(parts: Parts, packed: str, scales: Floats, group: int) -> CodedMatrix:
     """Codes (out, in / 2) with these scales."""
     rows, columns = parts.shape
     codes = parts.array(packed, (BYTES,), (rows, -(-columns // 2)))
-    return CodedMatrix(parts.shape, 4, lambda: unpack_bits(codes, 4, columns), scales, group, values=e2m1())
+    return CodedMatrix(parts.shape, 4, lambda some: unpack_bits(codes[some], 4, columns), scales, group, values=e2m1())

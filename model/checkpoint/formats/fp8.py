@@ -34,4 +34,4 @@ def read_fp8(parts: Parts, blocks: Iterable[Block] = (MATRIX, ROW)) -> CodedMatr
     weight = parts.array(WEIGHT, (E4M3,), parts.shape)
     role = next((role for role in SCALES if role in parts), SCALES[-1])
     scales, group = spread(parts, role, blocks)
-    return CodedMatrix(parts.shape, 8, lambda: weight.view(np.uint8), scales, group, values=e4m3())
+    return CodedMatrix(parts.shape, 8, lambda some: weight[some].view(np.uint8), scales, group, values=e4m3())

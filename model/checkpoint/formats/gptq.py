@@ -56,7 +56,7 @@ def read_gptq(parts: Parts, sizes: Sizes, added: int, *, ordered: bool) -> Coded
     return CodedMatrix(
         parts.shape,
         bits,
-        lambda: unpack_bits(packed.T, bits, columns),
+        lambda some: unpack_bits(packed[:, some].T, bits, columns),
         scales,
         group,
         zeros + np.float32(added),

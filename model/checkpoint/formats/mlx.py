@@ -41,8 +41,8 @@ def read_mlx(parts: Parts, sizes: Sizes) -> CodedMatrix:
     bits = parts.fitting(WEIGHT, {bits: columns * bits // 32 for bits in sizes.bits}, words, "number of bits")
     packed: Array = parts.array(WEIGHT, WORDS, (rows, words))
 
-    def codes() -> Array:
-        return unpack_bits(packed, bits, columns)
+    def codes(some: slice) -> Array:
+        return unpack_bits(packed[some], bits, columns)
 
     if BIASES in parts:
         grouped = (rows, parts.columns(SCALES))
