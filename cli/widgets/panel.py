@@ -20,7 +20,7 @@ from tokenglass.cli.widgets.flow_panel import FlowPanel, FlowRow
 from tokenglass.cli.widgets.lines import ChosenLine, Details, EndLine, PrefillBar, Rule, SpeedLine, note
 from tokenglass.cli.widgets.stages import Unfolded
 from tokenglass.cli.widgets.token_text import ColorBy, Legend, Ramp
-from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, label_fields, percent
+from tokenglass.cli.widgets.widget import BOLD, CHOSEN, Glyphs, Row, Widget, label_fields, percent, probability
 from tokenglass.model.records.steps import CacheUsage, Choice, Finish, Step, Totals
 from tokenglass.model.runs.run import Run
 
@@ -127,8 +127,9 @@ class Panel(Widget):
                 *PrefillBar(progress.totals.prefill_tokens, progress.run.reported_prompt_length).rows(width, glyphs),
                 *closing,
             ]
-        words = [percent(choice.prob, glyphs)]
-        words += [] if choice.entropy is None else [f"{choice.entropy:.1f} bits"]
+        is_raw = choice.prob is None and choice.logprob is not None
+        words = [f"raw {percent(probability(choice.logprob), glyphs)}" if is_raw else percent(choice.prob, glyphs)]
+        words += [ChosenLine(choice).entropy(narrow=True)] if choice.entropy is not None or is_raw else []
         words.append(self.cache_in_words())
         words += [f"{progress.totals.decode_rate:,.0f} tok/s"] if progress.totals.decode_rate else []
         piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
