@@ -15,7 +15,7 @@ OPEN_STATUSES: tuple[Status, ...] = ("rejected", "guessed", "masked", "pruned")
 Reason = Literal["eos", "stop", "length", "context", "time", "interrupt", "constraint", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: 20 are made for a step, and that takes four times as long
 class Candidate:
     """A token the model considered. `prob` is final: 0 when a processor, named in `removed_by`, cut it.
 
