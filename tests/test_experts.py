@@ -124,6 +124,7 @@ QWEN3 = {"model_type": "qwen3_moe", **SIZES, **EXPERTS}
         ({"mlp_only_layers": [True]}, "mlp_only_layers"),
         ({"mlp_only_layers": 3}, "mlp_only_layers"),
         ({"model_type": "olmoe", "clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),
+        ({"model_type": "gpt_oss", "swiglu_limit": 0}, "swiglu_limit 0.0 are not positive"),
     ],
 )
 def test_what_no_model_has_or_is_not_built_is_refused_by_name(changes: dict[str, Any], why: str) -> None:

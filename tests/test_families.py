@@ -194,6 +194,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SIZES, **EXPERTS, "head_dim": 12, "mlp_only_layers": [1], "norm_topk_prob": True},
     ),
     "olmoe": ("olmoe", {**SIZES, **EXPERTS}),
+    "gpt_oss": (
+        "gpt_oss",
+        {**SIZES, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": WINDOW}
+        | {"rope_parameters": {**YARN, "truncate": False}, "swiglu_limit": 0.7},
+    ),
     "granitemoe": (
         "granitemoe",
         {**SIZES, "num_local_experts": 6, "residual_multiplier": 0.7, "attention_multiplier": 0.3},

@@ -73,6 +73,8 @@ def in_float32(model: Transformer) -> TorchEngine:
             module.weight = nn.Parameter(float_weight(theirs[name]).clone(), requires_grad=False)
             if getattr(module, "bias", None) is not None:
                 module.bias.copy_(theirs[name].bias)
+        elif getattr(module, "sinks", None) is not None:
+            module.sinks.copy_(theirs[name].sinks)
         elif next(module.children(), None) is None and next(module.parameters(), None) is not None:  # a norm
             module.load_state_dict(theirs[name].state_dict())
     return TorchEngine(reference, torch.device("cpu"), torch.float32)

@@ -34,7 +34,7 @@ EPS = {
 }
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
-    *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe"),
+    *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
 )
 PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm")
 BOTH = ("attention_bias", "mlp_bias")
@@ -49,7 +49,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "ernie4_5": ("use_bias",),
     "starcoder2": ("use_bias",),
 }
-EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe")
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
 NUMBERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("granite", "granitemoe"),
@@ -119,7 +119,7 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
     """How many experts there are, how many of them are chosen, and in which layers."""
     count = chance.choice((3, 8))
     options: Options = {
-        "num_local_experts" if family in ("mixtral", "granitemoe") else "num_experts": count,
+        "num_local_experts" if family in ("mixtral", "granitemoe", "gpt_oss") else "num_experts": count,
         "num_experts_per_tok": chance.choice((1, 2, count)),
     }
     if family in ("qwen2_moe", "qwen3_moe"):
@@ -130,7 +130,9 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
         }
     if family == "qwen2_moe":
         options |= {"shared_expert_intermediate_size": chance.choice((16, 56)), "qkv_bias": chance.random() < 0.5}
-    if family not in ("mixtral", "granitemoe"):
+    if family == "gpt_oss":
+        options |= {"swiglu_limit": chance.choice((0.5, 7.0)), "swiglu_alpha": chance.choice((1.0, 1.702))}
+    elif family not in ("mixtral", "granitemoe"):
         options["norm_topk_prob"] = chance.random() < 0.5
     return options
 
@@ -151,7 +153,7 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             kinds = [{}, {"use_sliding_window": True, **window}]
         case "qwen2_moe":
             kinds = [{}, on, {**on, **typed}]
-        case "olmo3" | "cohere2":
+        case "olmo3" | "cohere2" | "gpt_oss":
             kinds = [window, {**window, **typed}]
         case "exaone4":
             none = {"sliding_window": None, "layer_types": ["full_attention"] * layers}
@@ -183,12 +185,14 @@ def random_rope(family: str, dim: int, chance: random.Random) -> Options:
             {"rope_type": "yarn", **trained, "mscale": 0.7, "mscale_all_dim": 0.4},
             {"rope_type": "llama3", **trained, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
         ]
+    if family == "gpt_oss":  # a file that names no scaling means yarn
+        del kinds[0]
     if family not in ("gemma3_text", "olmo3"):
         kinds.append({"rope_type": "longrope", **factors, "original_max_position_embeddings": 32})
     return theta | chance.choice(kinds)
 
 
-AMPLIFYING = ("granitemoe", "granite", "glm4", "ministral3", "seed_oss", "ernie4_5", "stablelm")
+AMPLIFYING = ("granitemoe", "gpt_oss", "granite", "glm4", "ministral3", "seed_oss", "ernie4_5", "stablelm")
 """Of 20 configurations each, some came to 2.3e-5, 190 roundings of float32; those of before stay within 1e-5 here.
 
 20 of granitemoe come to 1.8e-4, where transformers' own in float32 are 1.6e-4 from those in float64."""

@@ -17,6 +17,7 @@ from typing import Literal
 
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind, QueryGrowth
+from tokenglass.model.config.mixture import ClampedSwiGlu
 from tokenglass.model.config.rope_config import Rope
 
 Shape = tuple[int, ...]
@@ -94,6 +95,18 @@ class Xielu:
 
 
 @dataclass(frozen=True, slots=True)
+class Sinks:
+    """A logit for each query head (heads,), which takes part in its softmax and has no value: it may look away."""
+
+    name: str
+    heads: int
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {self.name: (self.heads,)}
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """A mixer that keeps keys and values: grouped-query attention, with rotary positions where there is a rope."""
 
@@ -112,6 +125,7 @@ class Attention:
     softcap: float | None
     rotate_first: bool  # then normalise
     growth: QueryGrowth | None  # of queries, with the position
+    sinks: Sinks | None
 
     @property
     def group_size(self) -> int:
@@ -124,9 +138,9 @@ class Attention:
         return self.query, self.key, self.value
 
     @property
-    def parts(self) -> tuple[Projection | Normalisation, ...]:
-        norms = (norm for norm in (self.query_norm, self.key_norm) if norm is not None)
-        return (*self.inputs, self.output, *norms)
+    def parts(self) -> tuple[Projection | Normalisation | Sinks, ...]:
+        others = (part for part in (self.query_norm, self.key_norm, self.sinks) if part is not None)
+        return (*self.inputs, self.output, *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,7 @@ class FeedForward:
     down: Projection
     activation: str
     learned: Xielu | None  # the activation's own weights
+    swiglu: ClampedSwiGlu | None  # in place of the activation
 
     @property
     def inputs(self) -> tuple[Projection, ...]:
@@ -183,7 +198,7 @@ class Experts:
         return (*self.routers, *(part for each in self.feed_forwards for part in each.parts))
 
 
-Part = Projection | Table | Normalisation | Xielu  # all that has weights
+Part = Projection | Table | Normalisation | Xielu | Sinks  # all that has weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +363,7 @@ def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
         softcap=config.attention_softcap,
         rotate_first=config.rotate_first,
         growth=config.query_growth,
+        sinks=Sinks(f"{prefix}sinks", config.num_heads) if config.sinks else None,
     )
 
 
@@ -358,7 +374,7 @@ def _experts(config: ModelConfig, prefix: str) -> Experts:
     if mixture.shared_size is not None:
         shared = _feed_forward(config, f"{prefix}shared_expert.", mixture.shared_size)
     return Experts(
-        router=Projection(f"{prefix}gate", mixture.count, hidden, exact=True),
+        router=Projection(f"{prefix}gate", mixture.count, hidden, mixture.router_bias, exact=True),
         experts=tuple(
             _feed_forward(config, f"{prefix}experts.{number}.", mixture.size) for number in range(mixture.count)
         ),
@@ -377,4 +393,5 @@ def _feed_forward(config: ModelConfig, prefix: str, size: int | None = None) -> 
         down=Projection(f"{prefix}down_proj", hidden, wide, bias),
         activation=config.activation,
         learned=Xielu(f"{prefix}act_fn") if config.activation == "xielu" else None,
+        swiglu=config.swiglu,
     )

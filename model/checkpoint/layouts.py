@@ -28,7 +28,7 @@ class Layout:
     modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stored: Llama's, one below the other
     outer: Mapping[str, str] = field(default_factory=dict)  # outside of the layers
     transposed: frozenset[str] = frozenset()  # stored as (in, out)
-    interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values
+    interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values; or by row
     stacked: frozenset[str] = frozenset()  # one tensor of all experts' (experts, out, in), named without .weight
     rotary: Literal["halves", "pairs", "swapped"] = "halves"  # how a head's numbers that rotate together lie
 
@@ -49,7 +49,8 @@ class Stored:
         first, *rest = zip(*self.parts.values(), strict=True)
         shape = (sum(first), *(sizes[0] for sizes in rest))
         if self.experts:
-            shape = (self.experts, shape[0] // self.experts, *shape[1:])
+            rows, columns = shape[0] // self.experts, shape[1:]
+            return (self.experts, *columns, rows) if self.transposed else (self.experts, rows, *columns)
         return shape[::-1] if self.transposed else shape
 
     @property
@@ -60,7 +61,7 @@ class Stored:
     def cut(self, array: Array) -> dict[str, Array]:
         """The weights in it, as views; only what has another order of rows is copied."""
         if self.experts:
-            array = array.reshape(-1, *array.shape[2:])
+            return self.cut_experts(array)
         if self.transposed:
             array = array.T
         if self.order is not None:
@@ -71,6 +72,16 @@ class Stored:
         else:
             ends = np.cumsum([shape[0] for shape in self.parts.values()])
             pieces = np.split(array, ends[:-1])
+        return dict(zip(self.parts, pieces, strict=True))
+
+    def cut_experts(self, array: Array) -> dict[str, Array]:
+        """The same of one tensor of all experts."""
+        if self.transposed:
+            array = array.swapaxes(1, 2)
+        each = len(self.parts) // self.experts
+        rows = array.shape[1] // each
+        places = [slice(p, None, each) if self.heads else slice(p * rows, (p + 1) * rows) for p in range(each)]
+        pieces = [expert[place] for expert in array for place in places]
         return dict(zip(self.parts, pieces, strict=True))
 
 
@@ -161,7 +172,14 @@ GRANITE_MOE = Layout(
     },
     stacked=frozenset({"block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"}),
 )
+GPT_OSS = Layout(
+    modules={"mlp.router": ("mlp.gate",), **STACKED},
+    stacked=frozenset(STACKED),
+    interleaved=frozenset(STACKED),
+    transposed=frozenset(STACKED),
+)
 LAYOUTS = {
+    "gpt_oss": GPT_OSS,
     "mixtral": MIXTRAL,
     "granitemoe": GRANITE_MOE,
     "phi": PHI,
@@ -196,7 +214,8 @@ def stored_tensors(
             module = module_of.get(part, part)
             if expert := EXPERT_NUMBER.search(part):
                 module = module_of.get(EXPERT_NUMBER.sub(".*.", part), part).replace(".*.", expert[0])
-            stored = f"{layout.layer}{number}.{module}" + ("" if module in layout.stacked else f".{kind}")
+            end = ("" if kind == "weight" else f"_{kind}") if module in layout.stacked else f".{kind}"
+            stored = f"{layout.layer}{number}.{module}{end}"
             modules[stored] = module
         else:
             stored = f"{layout.outer.get(stem, stem)}.{kind}"
@@ -205,8 +224,8 @@ def stored_tensors(
         Stored(
             stored if present is None else find_spelling(stored, present, layout),
             parts,
-            transposed=modules.get(stored) in layout.transposed and stored.endswith(".weight"),
-            heads=config.num_heads if modules.get(stored) in layout.interleaved else 0,
+            transposed=modules.get(stored) in layout.transposed and not stored.endswith("bias"),
+            heads=interleaving(config, layout, modules.get(stored), parts),
             experts=config.mixture.count if config.mixture and modules.get(stored) in layout.stacked else 0,
             order=row_order(config, layout, modules[stored], parts) if stored in modules else None,
         )
@@ -217,13 +236,18 @@ def stored_tensors(
 def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
     """The family's own; of experts in one tensor, where the files hold them as transformers has them in memory."""
     layout = LAYOUTS.get(config.model_type, Layout())
-    if (
-        config.mixture is None
-        or present is None
-        or not any(name.endswith(".mlp.experts.down_proj") for name in present)
-    ):
+    if config.mixture is None or layout.stacked or present is None:
+        return layout
+    if not any(name.endswith(".mlp.experts.down_proj") for name in present):
         return layout
     return Layout(modules=STACKED, stacked=frozenset(STACKED))
+
+
+def interleaving(config: ModelConfig, layout: Layout, module: str | None, parts: Mapping[str, Shape]) -> int:
+    """How many times the parts of a module stand one behind the other: by head, or by row of each expert."""
+    if module not in layout.interleaved:
+        return 0
+    return next(iter(parts.values()))[0] if module in layout.stacked else config.num_heads
 
 
 def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[str, Shape]) -> Indices | None:

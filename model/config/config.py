@@ -12,7 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
-from tokenglass.model.config.mixture import MOST_EXPERTS, Mixture
+from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
 from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
 from tokenglass.model.errors import ConfigError
@@ -63,6 +63,8 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     gated_mlp: bool = True
+    swiglu: ClampedSwiGlu | None = None  # in place of the activation
+    sinks: bool = False  # attention may look at nothing, as far as each head has learned
     mixture: Mixture | None = None  # of experts, in the layers that have some
     head_bias: bool = False
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"] = "silu"
@@ -128,6 +130,8 @@ class ModelConfig:
             raise ConfigError("config.json: the activation xielu is not supported in a gated MLP")
         if self.parallel_residual and self.post_norm:
             raise ConfigError("config.json: an MLP beside attention is not supported with norms on what they add")
+        if self.sinks and self.attention_softcap is not None:
+            raise ConfigError("config.json: attention sinks are not supported beside a soft cap of attention")
         if len({kind.window for kind in self.layers} - {None}) > 1:
             raise ConfigError("config.json: sliding windows of different sizes are not supported")
 

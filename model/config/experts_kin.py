@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.layer_kinds import num_layers, qwen_windows, window, windows_by_type, with_layers
 from tokenglass.model.config.llama_kin import read_granite, read_llama, read_mistral
-from tokenglass.model.config.mixture import every_layer, read_mixture, some_layers
+from tokenglass.model.config.mixture import ClampedSwiGlu, every_layer, read_mixture, some_layers
 from tokenglass.model.config.sizes import Switches, sizes
 
 
@@ -24,6 +26,32 @@ def read_olmoe(f: Fields) -> Switches:
     switches = {**read_llama(f), "mlp_bias": False, "qk_norm": "projection"}
     mixture = read_mixture(f, renormalise=f.boolean("norm_topk_prob"))
     return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
+
+
+GPT_OSS_ROPE = {  # of a file that names none
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+
+
+def read_gpt_oss(f: Fields) -> Switches:
+    """Every other layer has a window, from the first on. Activations are fixed, whatever hidden_act says."""
+    windows = windows_by_type(f, [layer % 2 == 1 for layer in range(num_layers(f))])
+    if not (f.part("rope_parameters").raw or f.part("rope_scaling").raw):
+        f = Fields({**f.raw, "rope_parameters": GPT_OSS_ROPE}, f.where, f.notes)
+    switches = {**read_llama(f), **with_layers(f, windows=windows)}
+    return {
+        **switches,
+        "mlp_bias": True,
+        "sinks": True,
+        "swiglu": ClampedSwiGlu(f.number("swiglu_alpha"), f.number("swiglu_limit")),
+        "layers": every_layer(switches["layers"]),
+        "mixture": replace(read_mixture(f, renormalise=True), router_bias=True),
+    }
 
 
 def read_qwen2_moe(f: Fields) -> Switches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenglass.model.config.experts_kin import (
+    read_gpt_oss,
     read_granitemoe,
     read_mixtral,
     read_olmoe,
@@ -78,6 +79,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "qwen3_moe": read_qwen3_moe,
     "olmoe": read_olmoe,
     "granitemoe": read_granitemoe,
+    "gpt_oss": read_gpt_oss,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,
 }

@@ -7,9 +7,22 @@ from dataclasses import dataclass, replace
 
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.layer_kinds import LayerKind
+from tokenglass.model.config.rope_config import MOST
 from tokenglass.model.errors import ConfigError
 
 MOST_EXPERTS = 2**16  # in all layers
+
+
+@dataclass(frozen=True, slots=True)
+class ClampedSwiGlu:
+    """gate sigmoid(alpha gate) (up + 1), of gates up to `limit` and ups within it (gpt-oss, arXiv 2508.10925)."""
+
+    alpha: float
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < MOST and 0 < self.limit < MOST):
+            raise ConfigError(f"config.json: swiglu_alpha {self.alpha} and swiglu_limit {self.limit} are not positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,7 @@ class Mixture:
     size: int
     renormalise: bool  # the probabilities of those chosen, so that they add up to 1
     shared_size: int | None = None
+    router_bias: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.chosen <= self.count <= MOST_EXPERTS:

@@ -102,7 +102,11 @@ def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkVie
         products = spec.softcap * torch.tanh(products / spec.softcap)
     mask = view.sight(spec.window).mask
     assert isinstance(mask, Tensor)
-    return products.masked_fill(~mask[0], -torch.inf).softmax(-1).flatten(0, 1)
+    products = products.masked_fill(~mask[0], -torch.inf)
+    if attention.sinks is None:
+        return products.softmax(-1).flatten(0, 1)
+    sinks = attention.sinks.double().view(*products.shape[:2], 1)
+    return torch.cat((products, sinks), -1).softmax(-1)[..., :-1].flatten(0, 1)
 
 
 def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor) -> list[Component]:

@@ -64,8 +64,16 @@ class ForkView(PassView):
         self.tables = {}
         self.sees = sees
 
-    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return super().attend(layer, spec, query, *self.fork.write(layer, key, value))
+    def attend(
+        self,
+        layer: int,
+        spec: blueprint.Attention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        return super().attend(layer, spec, query, *self.fork.write(layer, key, value), sinks)
 
     def sight(self, window: int | None) -> Sight:
         start, queries = self.fork.start(window), self.positions[0][:, None]

@@ -142,6 +142,7 @@ class Program(Operations):
             rotate_first=spec.rotate_first,
             growth=0.0 if spec.growth is None else spec.growth.beta,
             trained=1.0 if spec.growth is None else spec.growth.trained_positions,
+            sinks=self._sinks(spec.sinks),
         )
         if spec.query_norm is not None and spec.key_norm is not None:
             query_norm, key_norm = self._norm(spec.query_norm), self._norm(spec.key_norm)
@@ -165,8 +166,7 @@ class Program(Operations):
             *(self._projection(part) for part in spec.inputs),
             norm=self._norm(layer.before_mlp),
             gated=spec.gate is not None,
-            activation=Activation[spec.activation.upper()],
-            **self._learned(spec.learned),
+            **self._activation(spec),
         )
 
     def _experts(self, layer: blueprint.Layer, spec: blueprint.Experts, index: int) -> Iterator[Operation]:
@@ -182,7 +182,7 @@ class Program(Operations):
             target=Buffer.INNER,
             parts=len(first.inputs),
             gated=first.gate is not None,
-            activation=Activation[first.activation.upper()],
+            **self._activation(first),
             norm=norm,
             matrices=self.row(*(self._projection(part) for each in experts for part in each.inputs)),
         )
@@ -193,6 +193,18 @@ class Program(Operations):
             return
         yield Operation(kind=Code.COMBINE, target=Buffer.ADDED)
         yield self.normalise(self._norm(layer.after_mlp), Buffer.ADDED, Buffer.HIDDEN, add=True)
+
+    def _activation(self, spec: blueprint.FeedForward) -> dict[str, Any]:
+        if spec.swiglu is not None:
+            return {"activation": Activation.CLAMPED_SWIGLU, "above": spec.swiglu.limit, "below": spec.swiglu.alpha}
+        return {"activation": Activation[spec.activation.upper()], **self._learned(spec.learned)}
+
+    def _sinks(self, spec: blueprint.Sinks | None) -> int | None:
+        if spec is None:
+            return None
+        sinks = self._weights[spec.name]
+        assert isinstance(sinks, np.ndarray), "they are never quantised"
+        return self.keep(to_float32(sinks))
 
     def _learned(self, spec: blueprint.Xielu | None) -> dict[str, float]:
         """The factors of an activation's two sides, in float32."""

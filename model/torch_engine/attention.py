@@ -59,11 +59,18 @@ def sight(
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, seen: Sight, scale: float | None = None, softcap: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Sight,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention of (batch, heads, length, d) over (batch, kv_heads, slots, d), query heads sharing key-value heads.
 
-    Without a `scale` the products are divided by sqrt(d); `softcap` bounds them by cap * tanh(x / cap).
+    Without a `scale` the products are divided by sqrt(d); `softcap` bounds them by cap * tanh(x / cap). `sinks`
+    (heads,) are logits of nothing that takes part in each softmax (Xiao et al. 2023, arXiv 2309.17453).
     """
     batch, heads, length, head_dim = query.shape
     kv_heads = key.shape[1]
@@ -72,7 +79,7 @@ def attend(
     if seen.first:
         key, value = key[:, :, seen.first :], value[:, :, seen.first :]
     if isinstance(mask, str):
-        if softcap is None:
+        if softcap is None and sinks is None:
             key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
             return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
@@ -80,11 +87,25 @@ def attend(
     query = query.reshape(batch, kv_heads, group * length, head_dim)
     if mask is not None:
         mask = mask.repeat(1, 1, group, 1)
-    if softcap is None:
+    if sinks is not None:
+        sink = sinks.view(kv_heads, group, 1).expand(kv_heads, group, length).reshape(kv_heads, -1, 1)
+        mixed = attention_with_sinks(query, key, value, mask, head_dim**-0.5 if scale is None else scale, sink)
+    elif softcap is None:
         mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
     else:
         mixed = capped_attention(query, key, value, mask, head_dim**-0.5 if scale is None else scale, softcap)
     return mixed.view(batch, heads, length, head_dim)
+
+
+def attention_with_sinks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, sinks: Tensor
+) -> Tensor:
+    """Attention in float32, where one more logit of each query, `sinks` (kv_heads, queries, 1), has no value."""
+    products = query.float() @ key.float().transpose(2, 3) * scale
+    if mask is not None:
+        products = products.masked_fill(~mask, -torch.inf)
+    sink = sinks.float().expand(len(products), *sinks.shape)
+    return torch.cat((products, sink), -1).softmax(dim=-1)[..., :-1].to(value.dtype) @ value
 
 
 def capped_attention(

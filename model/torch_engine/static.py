@@ -131,7 +131,15 @@ class StaticView(PassView):
             self.tables[rope] = self.step.frequencies[rope].cosines(self.positions, dtype)
         return self.tables[rope]
 
-    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        spec: blueprint.Attention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sinks: Tensor | None,
+    ) -> Tensor:
         group, place = self.step.places[layer]
         keys, values = self.step.arrays[group][2 * place : 2 * place + 2]
         start = self.step.numbers[STARTS + group]
@@ -144,4 +152,5 @@ class StaticView(PassView):
             if spec.window is not None:
                 mask &= held > self.positions[0] - spec.window
             self.masks[group, spec.window] = mask[None, None, None]
-        return attend(query, keys[None], values[None], Sight(self.masks[group, spec.window]), spec.scale, spec.softcap)
+        seen = Sight(self.masks[group, spec.window])
+        return attend(query, keys[None], values[None], seen, spec.scale, spec.softcap, sinks)

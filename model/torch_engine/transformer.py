@@ -91,12 +91,13 @@ class Attention(nn.Module):
         self.spec = spec
         self.q_proj, self.k_proj, self.v_proj = linear(spec.query), linear(spec.key), linear(spec.value)
         self.o_proj = linear(spec.output)
+        self.sinks = None if spec.sinks is None else nn.Parameter(torch.zeros(spec.sinks.heads))
         if spec.query_norm is not None and spec.key_norm is not None:
             self.q_norm, self.k_norm = Norm(spec.query_norm), Norm(spec.key_norm)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
-        mixed = view.attend(layer, self.spec, query, key, value)
+        mixed = view.attend(layer, self.spec, query, key, value, self.sinks)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def queries(self, x: Tensor, view: PassView) -> Tensor:
@@ -138,7 +139,7 @@ class MLP(nn.Module):
     def __init__(self, spec: blueprint.FeedForward):
         super().__init__()
         self.act_fn = ACTIVATIONS[spec.activation] if spec.learned is None else Xielu()
-        self.gated = spec.gate is not None
+        self.gated, self.swiglu = spec.gate is not None, spec.swiglu
         if spec.gate is not None:
             self.gate_proj = linear(spec.gate)
         self.up_proj = linear(spec.up)
@@ -151,6 +152,10 @@ class MLP(nn.Module):
         return bias
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.swiglu is not None:
+            limit, gate = self.swiglu.limit, self.gate_proj(x).clamp(max=self.swiglu.limit)
+            up = self.up_proj(x).clamp(-limit, limit)
+            return self.down_proj((up + 1) * gate * torch.sigmoid(gate * self.swiglu.alpha))
         if self.gated:
             return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
         return self.down_proj(self.act_fn(self.up_proj(x)))
@@ -347,9 +352,17 @@ class PassView:
             self.sights[window] = sight(self.positions, 0, slots, window, block=self.block, hide=self.hide)
         return self.sights[window]
 
-    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
+    def attend(
+        self,
+        layer: int,  # noqa: ARG002
+        spec: blueprint.Attention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sinks: Tensor | None,
+    ) -> Tensor:
         """What a layer's queries (batch, heads, length, head_dim) get from the values that they may look at."""
-        return attend(query, key, value, self.sight(spec.window), spec.scale, spec.softcap)
+        return attend(query, key, value, self.sight(spec.window), spec.scale, spec.softcap, sinks)
 
 
 class RowsView(PassView):
@@ -373,11 +386,19 @@ class RowsView(PassView):
             self.tables[rope] = torch.cat(cosines, 2), torch.cat(sines, 2)
         return self.tables[rope]
 
-    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        spec: blueprint.Attention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sinks: Tensor | None,
+    ) -> Tensor:
         if len(self.parts) == 1:
-            return self.parts[0].attend(layer, spec, query, key, value)
+            return self.parts[0].attend(layer, spec, query, key, value, sinks)
         of_rows = zip(self.parts, *(torch.split(x, self.counts, 2) for x in (query, key, value)), strict=True)
-        return torch.cat([part.attend(layer, spec, *new) for part, *new in of_rows], 2)
+        return torch.cat([part.attend(layer, spec, *new, sinks) for part, *new in of_rows], 2)
 
 
 class RowPart:
@@ -390,10 +411,18 @@ class RowPart:
         self.positions = torch.arange(row.length, row.length + count, device=device)[None]
         self.sights: dict[int | None, Sight] = {}
 
-    def attend(self, layer: int, spec: blueprint.Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        spec: blueprint.Attention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sinks: Tensor | None,
+    ) -> Tensor:
         """Store the keys and values (1, kv_heads, count, head_dim), and let the queries read all of the row."""
         key, value, start = write(self.row, layer, key, value)
         if spec.window not in self.sights:
             seen = sight(self.positions, start, key.shape[2], spec.window, block=self.block)
             self.sights[spec.window] = seen
-        return attend(query, key, value, self.sights[spec.window], spec.scale, spec.softcap)
+        return attend(query, key, value, self.sights[spec.window], spec.scale, spec.softcap, sinks)

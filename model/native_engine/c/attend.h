@@ -86,9 +86,14 @@ static void fold_partial(const Queries *queries, Partial into, Partial new) {
              new.mixed + q * queries->size, queries->size);
 }
 
-static void clear_partial(const Queries *queries, Partial partial) {
-    for (long q = 0; q < queries->count; q++) partial.most[q] = -INFINITY;
+// The softmax of the queries of one key-value head before any position: nothing, or the sinks.
+static void begin_partial(const Engine *e, const Operation *op, long head, const Queries *queries, Partial partial) {
+    long group = e->sizes.heads / e->sizes.kv_heads;
     memset(partial.sum, 0, queries->count * (1 + queries->size) * sizeof(float));
+    for (long q = 0; q < queries->count; q++) {
+        partial.most[q] = op->sinks ? op->sinks[head * group + q % group] : -INFINITY;
+        partial.sum[q] = op->sinks ? 1 : 0;
+    }
 }
 
 // Writes the attention output of the queries of one key-value head, first the position, then the head of its group.
@@ -114,7 +119,7 @@ static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, 
     attend_chunk(&queries, &from, base, scratch, partial_at(partial, &queries));
     if (chunks > 1) return;
     Partial result = partial_at(scratch, &queries);
-    clear_partial(&queries, result);
+    begin_partial(e, op, head, &queries, result);
     fold_partial(&queries, result, partial_at(partial, &queries));
     write_mixed(e, row, head, 0, &queries, result);
 }
@@ -124,7 +129,7 @@ static void join_chunks(const Engine *e, Member *self, const Operation *op, cons
     long group = e->sizes.heads / e->sizes.kv_heads, chunks = chunks_of(row, op->window), size = partial_size(e, row);
     Queries queries = {.count = row->count * group, .head_dim = e->sizes.head_dim, .size = PADDED(e->sizes.head_dim)};
     Partial result = partial_at((float *)self->scratch, &queries);
-    clear_partial(&queries, result);
+    begin_partial(e, op, head, &queries, result);
     for (long chunk = 0; chunk < chunks; chunk++)
         fold_partial(&queries, result, partial_at(partials + (head * chunks + chunk) * size, &queries));
     write_mixed(e, row, head, 0, &queries, result);
@@ -151,7 +156,7 @@ static void attend_strip(const Engine *e, Member *self, const Operation *op, con
     scratch += 2 * queries.count * (2 + queries.size);
     long start = queries.from[0], end = 0;
     for (long q = 0; q < queries.count; q++) end = max(end, queries.to[q]);
-    clear_partial(&queries, result);
+    begin_partial(e, op, head, &queries, result);
     for (long base = start / CHUNK * CHUNK; base < end; base += CHUNK) {
         CachedHead from = cached_head_of(e, op, row, head, base);
         attend_chunk(&queries, &from, base, scratch, new);

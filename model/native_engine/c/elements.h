@@ -45,6 +45,16 @@ INLINE vec activation_of(const Operation *op, vec x) {
 
 // x = the activation of x, times `other` where there is one. `count` is rounded up to vectors: buffers are padded.
 NOINLINE void activate(const Operation *op, float *x, const float *other, long count) {
+    if (op->activation == CLAMPED_SWIGLU) {
+        vec limit = splat((float)op->above);
+        for (long i = 0; i < count; i += LANES) {
+            vec gate = load(x + i), up = load(other + i);
+            gate = blend(gate > limit, limit, gate);
+            up = blend(up > limit, limit, blend(up < -limit, -limit, up));
+            store(x + i, (up + 1.0f) * gate / (1.0f + exp_of(gate * -(float)op->below)));
+        }
+        return;
+    }
     for (long i = 0; i < count; i += LANES) {
         vec value = activation_of(op, load(x + i));
         store(x + i, other ? value * load(other + i) : value);

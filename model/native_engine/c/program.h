@@ -6,7 +6,7 @@
 enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cache are kept
 enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
 enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE };
-enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU };
+enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU, CLAMPED_SWIGLU };
 // Per column, which is one position of one row; from INNER on, per pair of a column and one of its experts.
 enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED, INNER, INNER_UP, OUTER, BUFFERS };
 
@@ -34,8 +34,9 @@ typedef struct {
     int64_t chosen, renormalise;  // CHOOSE: experts of a column, whose weights add up to 1
     double scale, softcap;        // softcap 0: none
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
-    double above, below;          // XIELU: factors above and below 0
+    double above, below;          // XIELU: factors above and below 0; CLAMPED_SWIGLU: limit and alpha
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
+    const float *sinks;      // ATTEND: a logit for each query head, or null
     const Matrix *matrices;  // (parts,); MULTIPLY_PAIRS: (experts, parts)
 } Operation;
 
