@@ -81,7 +81,7 @@ def test_an_end_token_is_one_id_a_list_or_nothing(named: Any, ids: tuple[int, ..
 
 
 REFUSED = [
-    ("model_type", "jamba", "model_type 'gpt_oss' is not supported"),
+    ("model_type", "jamba", "model_type 'jamba' is not supported"),
     ("model_type", None, "model_type None is not supported"),
     ("hidden_act", "mish", "hidden_act 'mish' is not supported"),
     ("attention_bias", "yes", "attention_bias is 'yes'; expected true or false"),
