@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_parts import as_tensor, quantize_model, quantize_tensor
 
-from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import Int8Weight
 from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
 from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION_KEY
+from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import CheckpointError, ParameterError
 from tokenglass.model.loading import load_model, quantizer

@@ -11,7 +11,8 @@ import pexpect
 import pytest
 from shell import ENVIRONMENT, assert_one_line_error, generate, tokenglass
 
-from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.checkpoint.store import bundled_folder
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from tokenglass.model.checkpoint.adapter import Adapter
 from tokenglass.model.checkpoint.adapting import Change, plan_changes
@@ -20,20 +20,18 @@ from tokenglass.model.checkpoint.formats.packing import RANGES, Packing
 from tokenglass.model.checkpoint.headers import DTYPES, Header, TensorInfo, read_header
 from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
 from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation, quantisation_of, weights_in
+from tokenglass.model.checkpoint.shards import expected_tensors, shards_of
 from tokenglass.model.checkpoint.wrapped import split_wrapper
 from tokenglass.model.config.config import ModelConfig, names_dtype
-from tokenglass.model.config.fields import first_few, quote, shown_name
+from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.config.wrappers import text_part
 from tokenglass.model.errors import CheckpointError
-from tokenglass.model.files import MAX_CONFIG, MAX_INDEX, open_regular, read_bytes, read_json
+from tokenglass.model.files import MAX_CONFIG, open_regular, read_bytes, read_json
 from tokenglass.model.sampling.generation_config import GenerationConfig
 
-MAX_FILE_NAME = 255
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 FORMATS = ("int8", "int4")
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
-HEADER_BYTES_PER_EXPERT = 2**11  # nine tensors
+HEADER_BYTES_PER_EXPERT = 2**12  # eighteen tensors, where three matrices are packed in six each
 HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
 # Tables and causal masks that old checkpoints store and nobody reads
 RECOMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$")
@@ -59,9 +57,9 @@ class Checkpoint:
         raw: Mapping[str, Any] = read_json(folder / "config.json")
         config = ModelConfig.from_hf(raw)
         most = HEADER_BYTES + config.num_layers * HEADER_BYTES_PER_LAYER + config.num_experts * HEADER_BYTES_PER_EXPERT
-        shards = _shards(folder)
+        shards = shards_of(folder)
         headers = {file: read_header(file, most) for file in shards}
-        tensors = tuple(info for file, names in shards.items() for info in _tensors(file, headers[file], names))
+        tensors = tuple(info for file, names in shards.items() for info in expected_tensors(file, headers[file], names))
         others: tuple[TensorInfo, ...] = ()
         quantisation = _quantisation(headers)
         method = None if quantisation is not None else method_of(raw, folder)
@@ -237,41 +235,6 @@ def _refuse_other_formats(folder: Path) -> None:
         )
 
 
-def _shards(folder: Path) -> dict[Path, frozenset[str] | None]:
-    """Each weight file with the tensors expected in it (None: whatever it holds).
-
-    A single file comes before an index, as in transformers.
-    """
-    if (folder / SINGLE).exists():
-        return {folder / SINGLE: None}
-    if (folder / INDEX).exists():
-        return {folder / file: names for file, names in read_index(folder / INDEX).items()}
-    other = next((p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
-    found = f" (it holds {shown_name(other)}, which this program does not read)" if other else ""
-    raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{found}")
-
-
-def read_index(path: Path) -> dict[str, frozenset[str]]:
-    """The files that an index names, each with its tensors. Raises CheckpointError, ConfigError."""
-    weight_map = read_json(path, MAX_INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path}: no weight_map")
-    shards: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        if not is_file_name(file):
-            raise CheckpointError(
-                f"{path}: {shown_name(name)} points to {quote(file)}, which is not a file of this folder"
-            )
-        shards.setdefault(file, set()).add(name)
-    return {file: frozenset(names) for file, names in shards.items()}
-
-
-def is_file_name(name: object) -> TypeGuard[str]:
-    """Whether this names a file of the folder itself."""
-    plain = isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..")
-    return plain and len(str(name)) <= MAX_FILE_NAME and str(name).isprintable()
-
-
 def _stored_dtype(tensors: Collection[TensorInfo]) -> str:
     """That of the first tensor with one that can be computed in."""
     return next((DTYPES[info.dtype] for info in tensors if info.dtype in DTYPES), "float32")
@@ -283,12 +246,3 @@ def _quantisation(headers: Mapping[Path, Header]) -> Quantisation | None:
     if len(found) > 1:
         raise CheckpointError(f"{min(headers).parent}: its files are not quantised alike; quantise the model again")
     return found.pop()
-
-
-def _tensors(file: Path, header: Header, names: frozenset[str] | None) -> tuple[TensorInfo, ...]:
-    if names is None:
-        return header.tensors
-    absent = [shown_name(name) for name in sorted(names - {info.name for info in header.tensors})]
-    if absent:
-        raise CheckpointError(f"{file}: the index places {first_few(absent)} here, but the file does not hold it")
-    return tuple(info for info in header.tensors if info.name in names)

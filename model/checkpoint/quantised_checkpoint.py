@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.partial import complete_or_nothing
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation
+from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.checkpoint.small_files import belongs_to_model
 from tokenglass.model.checkpoint.weights import Weights, iterate_weights, plan_reading
 from tokenglass.model.checkpoint.writer import write_safetensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tokenglass.model.checkpoint.folder import INDEX
+from tokenglass.model.checkpoint.shards import INDEX
 
 FURTHER_TEMPLATE = re.compile(r"additional_chat_templates/[\w.-]+\.jinja")  # as transformers lays them out
 CONFIGURATION = frozenset(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenglass.model.checkpoint.blueprint import Blueprint
-from tokenglass.model.checkpoint.folder import SINGLE, Checkpoint
+from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.headers import TensorInfo
 from tokenglass.model.checkpoint.layouts import stored_tensors
 from tokenglass.model.checkpoint.partial import complete_or_nothing
+from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.checkpoint.store import Origin, write_origin
 from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig

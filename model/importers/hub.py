@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenglass.model.checkpoint.folder import INDEX, SINGLE, Checkpoint
+from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.partial import clear, lock_folder
+from tokenglass.model.checkpoint.shards import INDEX, SINGLE
 from tokenglass.model.checkpoint.small_files import is_read
 from tokenglass.model.checkpoint.store import Origin, sha256_of, size_of, write_origin
 from tokenglass.model.config.config import ModelConfig
