@@ -69,7 +69,7 @@ static void run_program(Member *self, void *argument) {
 }
 
 static float *zeros(size_t count) {
-    float *memory = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+    float *memory = aligned_alloc(64, (count * sizeof(float) + 64) / 64 * 64);  // of none, something that is not null
     if (memory) memset(memory, 0, count * sizeof(float));
     return memory;
 }
