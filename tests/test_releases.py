@@ -15,6 +15,7 @@ import releases
 import safetensors.torch
 import tiny
 import torch
+from packers import pack_mlx_floats
 from releases import RELEASES, SAVERS, Release, save_llama, save_release
 from shell import generate, tokenglass
 from test_families import CASES, save
@@ -410,3 +411,33 @@ def test_packed_matrices_are_cut_and_ordered_as_others_are(family: str, tmp_path
 
 def copy(source: Path, folder: Path) -> Path:
     return Path(shutil.copytree(source, folder))
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_experts_of_gpt_oss_in_mxfp4(backend: Literal["native", "torch"], tmp_path: Path) -> None:
+    """Those of all experts lie in one tensor, gates and ups in turn."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors  # noqa: PLC0415  (takes seconds)
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "dtype": "bfloat16"}
+    model_type, options = CASES["gpt_oss"]
+    release, plain = tmp_path / "release", tmp_path / "plain"
+    save(plain, model_type, {**options, **sizes})
+    tiny.byte_level_tokenizer().save(str(plain / "tokenizer.json"))
+    copy(plain, release)
+    meant = safetensors.torch.load_file(plain / releases.SINGLE)
+    stored = dict(meant)
+    for name in [name for name in meant if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, columns, rows = stored.pop(name).shape
+        parts, _ = pack_mlx_floats(meant[name].swapaxes(1, 2).reshape(-1, columns), 4)
+        blocks = parts["weight"].view(torch.uint8).reshape(experts, rows, columns // 32, 16)
+        scales = parts["scales"].reshape(experts, rows, columns // 32)
+        stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        meant[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).to(meant[name].dtype)
+    safetensors.torch.save_file(stored, release / releases.SINGLE, {"format": "pt"})
+    safetensors.torch.save_file(meant, plain / releases.SINGLE, {"format": "pt"})
+    tiny.edit_json(release / "config.json", quantization_config={"quant_method": "mxfp4"})
+    ours, theirs = (load_model(folder, dtype="float32", device="cpu", backend=backend) for folder in (release, plain))
+    ids = [list(range(1, 40))]
+    assert np.array_equal(ours.engine.forward(ids, None, last=None), theirs.engine.forward(ids, None, last=None))
+    (note,) = ours.notes
+    assert note.startswith("MXFP4: 54 of 54 matrices are widened to float32")

@@ -119,8 +119,14 @@ class CodedMatrix:
         """The weights in a stored tensor that is this matrix, by their names."""
         if stored.is_one:
             return dict.fromkeys(stored.parts, self)
-        codes, scales = stored.cut(self.codes(slice(0, self.shape[0]))), stored.cut(self.scales)
-        zeros, offsets = ({} if part is None else stored.cut(part) for part in (self.zeros, self.offsets))
+
+        def cut(part: Array) -> dict[str, Array]:
+            if not stored.experts:
+                return stored.cut(part)
+            return replace(stored, transposed=False).cut(part.reshape(stored.experts, -1, part.shape[1]))
+
+        codes, scales = cut(self.codes(slice(0, self.shape[0]))), cut(self.scales)
+        zeros, offsets = ({} if part is None else cut(part) for part in (self.zeros, self.offsets))
         return {
             name: replace(
                 self,

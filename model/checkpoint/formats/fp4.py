@@ -12,8 +12,10 @@ import numpy as np
 
 from tokenglass.model.checkpoint.arrays import E4M3, E8M0
 from tokenglass.model.checkpoint.formats.coded import CodedMatrix, Floats
+from tokenglass.model.checkpoint.formats.method import Method
 from tokenglass.model.checkpoint.formats.numbers import decode, e2m1, unpack_bits
 from tokenglass.model.checkpoint.formats.parts import Parts
+from tokenglass.model.config.fields import Fields
 
 NVFP4_GROUP, MXFP4_GROUP = 16, 32
 BYTES = np.dtype(np.uint8)
@@ -41,3 +43,19 @@ def fp4(parts: Parts, packed: str, scales: Floats, group: int) -> CodedMatrix:
     rows, columns = parts.shape
     codes = parts.array(packed, (BYTES,), (rows, -(-columns // 2)))
     return CodedMatrix(parts.shape, 4, lambda some: unpack_bits(codes[some], 4, columns), scales, group, values=e2m1())
+
+
+def mxfp4(_: Fields) -> Method:
+    """The method of gpt_oss's releases."""
+    return Method("MXFP4", ("blocks", "scales"), read_experts, stacked=True)
+
+
+def read_experts(parts: Parts) -> CodedMatrix:
+    """The matrices of all experts: blocks (experts, out, groups, 16) of bytes, and scales (experts, out, groups)."""
+    rows, columns = parts.shape
+    shape = (parts.experts, rows // parts.experts, -(-columns // MXFP4_GROUP))
+    flat = {
+        "blocks": parts.array("blocks", (BYTES,), (*shape, MXFP4_GROUP // 2)).reshape(rows, -1),
+        "scales": parts.array("scales", (BYTES, E8M0), shape).reshape(rows, -1),
+    }
+    return read_mxfp4(Parts(parts.name, parts.shape, flat), "blocks", "scales")

@@ -25,15 +25,19 @@ class Method:
     name: str  # for people
     roles: Collection[str]
     read: Callable[[Parts], CodedMatrix]
+    stacked: bool = False  # matrices are those of all experts, and NAME has no .weight: their parts are NAME_ROLE
 
     def role_of(self, name: str) -> str | None:
         """What a tensor of this name stands for, in a matrix; None for a tensor that is no part of one."""
-        return max((role for role in self.roles if name.endswith(f".{role}")), key=len, default=None)
+        mark = "_" if self.stacked else "."
+        return max((role for role in self.roles if name.endswith(f"{mark}{role}")), key=len, default=None)
 
     def unpacked_name(self, name: str) -> str:
         """The name of the matrix that a tensor is a part of; of any other tensor, its own."""
         role = self.role_of(name)
-        return name if role is None else f"{name.removesuffix(role)}{WEIGHT}"
+        if role is None:
+            return name
+        return name.removesuffix(f"_{role}") if self.stacked else f"{name.removesuffix(role)}{WEIGHT}"
 
 
 @dataclass(frozen=True, slots=True)

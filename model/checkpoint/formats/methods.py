@@ -9,6 +9,7 @@ from typing import Any
 from tokenglass.model.checkpoint.formats.awq import awq
 from tokenglass.model.checkpoint.formats.bitsandbytes import bitsandbytes
 from tokenglass.model.checkpoint.formats.compressed import compressed_tensors
+from tokenglass.model.checkpoint.formats.fp4 import mxfp4
 from tokenglass.model.checkpoint.formats.fp8 import fp8
 from tokenglass.model.checkpoint.formats.gptq import gptq
 from tokenglass.model.checkpoint.formats.method import Method
@@ -26,6 +27,7 @@ METHODS: Mapping[str, Callable[[Fields], Method]] = {
     "gptq": gptq,
     "awq": awq,
     "bitsandbytes": bitsandbytes,
+    "mxfp4": mxfp4,
     "modelopt": modelopt,
     "modelopt_fp4": modelopt,
 }

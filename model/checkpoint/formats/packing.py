@@ -68,16 +68,18 @@ class Packing:
         Raises CheckpointError where its parts are missing or do not fit.
         """
         stored, infos = self.layout[name], self.matrices[name]
-        if stored.transposed or len(stored.shape) != 2:
+        if bool(stored.experts) != self.method.stacked or (stored.transposed and not stored.experts):
             raise CheckpointError(
                 f"{shown_name(name)}: packed by {self.method.name}, which is read for projections only"
             )
         strange = next((info for info in infos.values() if info.dtype not in STORED), None)
         if strange is not None:
             raise CheckpointError(f"{shown_name(strange.name)} is {shown_name(strange.dtype)}, which is not read")
-        out, in_features = stored.shape
+        *_, in_features = next(iter(stored.parts.values()))
+        out = math.prod(stored.shape) // in_features
         arrays = dict(read_arrays(infos.values(), {info.name for info in infos.values()}))
-        return self.method.read(Parts(name, (out, in_features), {role: arrays[i.name] for role, i in infos.items()}))
+        by_role = {role: arrays[info.name] for role, info in infos.items()}
+        return self.method.read(Parts(name, (out, in_features), by_role, max(1, stored.experts)))
 
     def kept(self, blueprint: Blueprint, changed: Collection[str] = ()) -> dict[str, Format]:
         """The weights that int4 or int8 holds exactly, with which: of matrices that no adapter changes.

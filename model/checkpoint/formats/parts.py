@@ -26,8 +26,10 @@ class Parts:
     Every answer raises CheckpointError where the array is missing, of another dtype, or of none of the given shapes.
     """
 
-    def __init__(self, name: str, shape: tuple[int, int], arrays: Mapping[str, Array]):
+    def __init__(self, name: str, shape: tuple[int, int], arrays: Mapping[str, Array], experts: int = 1):
+        """`experts` whose matrices lie one below the other."""
         self.name = name
+        self.experts = experts
         self.shape = shape
         self.arrays = arrays
 
