@@ -70,9 +70,16 @@ def test_int4_errs_no_more_in_a_group_than_sixteen_even_steps_over_its_span(matr
 def test_elements_lie_in_panels_and_bytes_as_the_layout_says() -> None:
     rng = np.random.default_rng(0)
     bytes_ = rng.integers(-127, 128, (19, 70))
-    bytes_[:, 0] = 127  # the scale is 1
-    made = quantize_int8(torch.from_numpy(bytes_).float())
+    bytes_[:, ::64] = 127
+    factors = rng.integers(1, 129, (19, 2))
+    factors[:, 0] = 128  # so the scale is 1 / 128
+    eight = torch.from_numpy(bytes_ * factors.repeat(64, axis=1)[:, :70] / 128).float()
+    made = quantize_int8(eight)
     assert made.values.shape == (2, 32, 16, 4)
+    assert made.factors.shape == (2, 2, 16)
+    for row, group in itertools.product(range(19), range(2)):
+        assert made.factors[row // 16, group, row % 16] == factors[row, group]
+    assert torch.equal(made.dequantize(), eight)
     for row, k in itertools.product(range(32), range(128)):
         value = bytes_[row, k] if row < 19 and k < 70 else 0
         assert made.values[row // 16, k // 4, row % 16, k % 4] == value
@@ -89,7 +96,7 @@ def test_elements_lie_in_panels_and_bytes_as_the_layout_says() -> None:
         assert packed.scales[row // 16, group, row % 16] == 0.25
     assert torch.equal(packed.dequantize(), weight)
     assert torch.equal(packed.rows(torch.tensor([[18, 2]])), weight[[18, 2]][None])
-    assert torch.equal(made.rows(torch.tensor([[18, 2]])), torch.from_numpy(bytes_).float()[[18, 2]][None])
+    assert torch.equal(made.rows(torch.tensor([[18, 2]])), eight[[18, 2]][None])
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
@@ -105,7 +112,7 @@ def test_weights_of_a_4_bit_file_come_back_nearly_as_they_were(kind: str) -> Non
 def test_sizes_are_those_of_the_real_tensors() -> None:
     weight = torch.randn(16, 128)
     eight, four = quantize_int8(weight), quantize_int4(weight)
-    assert (eight.nbytes, eight.bits_per_weight) == (16 * 128 + 16 * 4, 8.25)
+    assert (eight.nbytes, eight.bits_per_weight) == (16 * 128 + 16 * 4 + 16 * 2, 8.375)
     assert (four.nbytes, four.bits_per_weight) == (16 * 4 * (16 + 2 + 2), 5.0)
     assert (four.in_features, four.out_features, eight.in_features, eight.out_features) == (128, 16, 128, 16)
 
@@ -224,11 +231,13 @@ def save_family(family: str, folder: Path) -> Path:
 
 
 def stored_bytes(shape: tuple[int, ...], stored: str) -> int:
-    """What the layout takes for a weight of this shape: whole panels, and rows of int8 filled up to 64."""
+    """What the layout takes for a weight of this shape: whole panels, and rows of int8 filled up to 64 and a factor."""
     if len(shape) == 1:
         return 4 * shape[0]
     (out, size), panels, groups = shape, -(-shape[0] // 16), -(-shape[1] // 32)
-    return panels * 16 * -(-size // 64) * 64 + 4 * out if stored == "int8" else panels * groups * 16 * (16 + 2 + 2)
+    if stored == "int8":
+        return panels * 16 * -(-size // 64) * (64 + 1) + 4 * out
+    return panels * groups * 16 * (16 + 2 + 2)
 
 
 def test_the_file_says_what_it_is_and_what_it_was_made_from(saved_checkpoint: Path, kept: Path, stored: str) -> None:
@@ -236,7 +245,7 @@ def test_the_file_says_what_it_is_and_what_it_was_made_from(saved_checkpoint: Pa
     with safe_open(kept / SINGLE, framework="pt") as opened:
         metadata = opened.metadata()
     assert metadata[FORMAT_KEY] == stored
-    assert metadata[VERSION_KEY] == "2"
+    assert metadata[VERSION_KEY] == "3"
     assert metadata[SOURCE_KEY] == source.fingerprint
     assert made.quantisation is not None
     assert made.quantisation.format == stored
@@ -271,7 +280,7 @@ def test_a_safetensors_reader_finds_every_tensor_where_the_header_says(kept: Pat
     loaded = load_model(kept, device="cpu").engine.model
     head = loaded.lm_head.weight
     read = load_file(kept / SINGLE)
-    parts = ("values", "scales") if isinstance(head, Int8Weight) else ("packed", "scales", "offsets")
+    parts = ("values", "scales", "factors") if isinstance(head, Int8Weight) else ("packed", "scales", "offsets")
     for part in parts:
         assert torch.equal(read[f"lm_head.weight.{part}"], getattr(head, part))
 
@@ -321,6 +330,20 @@ def test_a_file_that_lies_is_refused_in_one_line(kept: Path, change: Any, told: 
         load_model(kept, device="cpu")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", ["int8"])
+def test_a_file_from_before_there_were_factors_is_read(kept: Path, stored: str) -> None:
+    def change(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        for name in [name for name in tensors if name.endswith(".factors")]:
+            del tensors[name]
+            tensors[name.replace("factors", "scales")] *= 128
+        metadata[VERSION_KEY] = "2"
+
+    rewrite(kept, change)
+    engines = [load_model(kept, backend=backend, cache_dtype="float32").engine for backend in ("native", "torch")]
+    ours, theirs = (torch.as_tensor(engine.forward([range(40)], None, last=None)[0]) for engine in engines)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * float(theirs.abs().max()))
 
 
 def test_one_format_stored_as_the_other_is_refused(kept: Path, stored: str) -> None:
@@ -412,6 +435,8 @@ def test_the_bundled_model_loses_little(stored: Any, most_kl: float, most_perple
         (lambda good: {"in_features": 65}, "values are int8"),
         (lambda good: {"scales": torch.ones(20)}, "values are int8"),
         (lambda good: {"scales": good.scales.double()}, "scales are float32"),
+        (lambda good: {"factors": good.factors.short()}, "factors are uint8"),
+        (lambda good: {"factors": good.factors[:, :, :4]}, "factors are uint8"),
     ],
 )
 def test_an_int8_weight_of_wrong_parts_cannot_be_made(change: Any, told: str) -> None:

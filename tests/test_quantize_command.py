@@ -24,7 +24,7 @@ def test_what_it_stores_generates_and_says_what_it_cost(stored: str, tmp_path: P
     facts = json.loads(done.stdout)
     made = Checkpoint.open(folder)
     assert (
-        facts["bits_per_weight"] == made.bits_per_weight == pytest.approx(8.13 if stored == "int8" else 5.02, abs=0.01)
+        facts["bits_per_weight"] == made.bits_per_weight == pytest.approx(8.26 if stored == "int8" else 5.02, abs=0.01)
     )
     assert facts["source_fingerprint"] == Checkpoint.open(bundled_folder()).fingerprint
     assert facts["text"] == "built in"

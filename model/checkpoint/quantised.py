@@ -17,12 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import Array, to_float32
-from tokenglass.model.checkpoint.quantised_layout import GROUP, PANEL, STEP, UNIT, Format, int4_shapes, int8_shape
+from tokenglass.model.checkpoint.quantised_layout import (
+    GROUP,
+    PANEL,
+    STEP,
+    UNIT,
+    Format,
+    factors_shape,
+    int4_shapes,
+    int8_shape,
+)
 from tokenglass.model.errors import CheckpointError
 
 Floats = NDArray[np.float32]
 
 LEVELS = 15  # steps of a nibble
+MOST_FACTOR = 128  # of int8: that of the group with a row's greatest weight
 LEAST_SCALE = 2.0**-24  # of float16; so that a group of one value divides by no zero
 GREATEST = 65504.0  # of float16
 CHUNK = 1 << 13  # groups that are worked on at once, so that they stay in the processor's cache
@@ -32,16 +42,18 @@ GRIDS = ((0.0, 0.0), (0.04, -0.04), (0.05, 0.0), (0.0, -0.05))
 
 @dataclass(frozen=True, slots=True)
 class Int8Weight:
-    """A matrix (out, in) as int8 values times a float32 scale per row (out,).
+    """A matrix (out, in) as int8 values times a float32 scale per row (out,), and a factor of it for 64 elements.
 
     `values` is int8 (panels, units, 16, 4): rows lie in panels of 16, and unit u of a panel holds elements 4 u ... of
     each of its rows. Rows are filled up with zeros to a multiple of 64 elements, and matrices to whole panels.
+    `factors` is uint8 (panels, groups, 16); None: 1 everywhere.
     The parts are numpy arrays; torch modules hold the same as tensors.
     """
 
     values: Any
     scales: Any
     in_features: int
+    factors: Any = None
 
     def __post_init__(self) -> None:
         shape = int8_shape(self.out_features, self.in_features)
@@ -49,6 +61,9 @@ class Int8Weight:
             raise ValueError("values are int8 (panels, units, 16, 4)")
         if self.scales.itemsize != 4 or self.scales.ndim != 1:
             raise ValueError("scales are float32 (out,)")
+        factors, shape = self.factors, factors_shape(self.out_features, self.in_features)
+        if factors is not None and (factors.itemsize != 1 or tuple(factors.shape) != shape):
+            raise ValueError("factors are uint8 (panels, groups, 16)")
 
     @property
     def out_features(self) -> int:
@@ -56,8 +71,9 @@ class Int8Weight:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """As they are stored: NAME.values, NAME.scales."""
-        return {"values": self.values, "scales": self.scales}
+        """As they are stored: NAME.values, NAME.scales, and NAME.factors where there are some."""
+        factors = {} if self.factors is None else {"factors": self.factors}
+        return {"values": self.values, "scales": self.scales, **factors}
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +85,8 @@ class Int8Weight:
 
     def with_parts(self, convert: Callable[[Any], Any]) -> Int8Weight:
         """The same weight with each part converted: copied elsewhere, or made a tensor."""
-        return Int8Weight(convert(self.values), convert(self.scales), self.in_features)
+        factors = None if self.factors is None else convert(self.factors)
+        return Int8Weight(convert(self.values), convert(self.scales), self.in_features, factors)
 
     def dequantize(self) -> Any:
         """float32 (out, in)."""
@@ -77,8 +94,12 @@ class Int8Weight:
 
     def rows(self, index: Any) -> Any:
         """float32 (*index, in): only those rows, by a slice from 0 or an array of the parts' own kind."""
-        values = float32(rows_of(self.values, index))[..., : self.in_features]
-        return values * self.scales[index][..., None]
+        values = float32(rows_of(self.values, index))
+        if self.factors is not None:
+            factors = float32(groups_of(self.factors, index))
+            groups = values.reshape(*factors.shape, STEP) * factors[..., None]
+            values = groups.reshape(values.shape)
+        return values[..., : self.in_features] * self.scales[index][..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +203,21 @@ def quantize(weight: Array, format: Format) -> QuantizedWeight:  # noqa: A002  (
 
 
 def quantize_int8(weight: Array) -> Int8Weight:
-    """The matrix (out, in) with each row's greatest magnitude at 127. Raises CheckpointError where it is not finite."""
+    """The matrix (out, in) with the greatest magnitude of each group of 64 at 127, or a little below.
+
+    Raises CheckpointError where it is not finite.
+    """
     weight = finite(weight)
-    scales = np.abs(weight).max(axis=1) / np.float32(127)
-    steps = np.where(scales > 0, scales, np.float32(1))
-    values = np.clip(np.rint(weight / steps[:, None]), -127, 127).astype(np.int8)
-    return Int8Weight(in_panels(np.pad(values, ((0, 0), (0, -values.shape[1] % STEP)))), scales, values.shape[1])
+    out, in_features = weight.shape
+    groups = np.pad(weight, ((0, 0), (0, -in_features % STEP))).reshape(out, -1, STEP)
+    most = np.abs(groups).max(axis=2)
+    greatest = most.max(axis=1, keepdims=True)
+    scales = greatest / np.float32(127) / np.float32(MOST_FACTOR)
+    shares = most / np.where(greatest > 0, greatest, np.float32(1))
+    factors = np.maximum(np.ceil(shares * np.float32(MOST_FACTOR)), np.float32(1))
+    steps = factors * np.where(scales > 0, scales, np.float32(1))
+    values = np.clip(np.rint(groups / steps[..., None]), -127, 127).astype(np.int8).reshape(out, -1)
+    return Int8Weight(in_panels(values), scales[:, 0], in_features, by_panel(factors.astype(np.uint8)))
 
 
 def quantize_int4(weight: Array) -> Int4Weight:

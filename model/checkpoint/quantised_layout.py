@@ -1,14 +1,15 @@
 """How quantised weights lie in a safetensors file: which tensors stand for a weight, and what the metadata says.
 
-A weight NAME of 8 bits is NAME.values and NAME.scales, of 4 bits NAME.packed, NAME.scales and NAME.offsets, with the
-shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32. Names are the blueprint's.
+A weight NAME of 8 bits is NAME.values, NAME.scales and perhaps NAME.factors, of 4 bits NAME.packed, NAME.scales and
+NAME.offsets, with the shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32.
+Names are the blueprint's.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,16 +22,18 @@ Shape = tuple[int, ...]
 GROUP = 32  # weights of a row that share one scale and offset in int4
 PANEL = 16  # rows that lie side by side
 UNIT = 4  # bytes of a row that lie together
-STEP = 64  # elements that rows of int8 are filled up to
-VERSION = "2"
+STEP = 64  # elements of a row of int8 that share a factor; rows are filled up to it
+VERSION = "3"
+READABLE = ("2", VERSION)  # 2 had no factors
 CACHE_DTYPE = "bfloat16"  # that is kept beside quantised weights: it costs them a hundredth of what they cost
-PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|packed|scales|offsets)")
+PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|factors|packed|scales|offsets)")
 FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
     f"tokenglass.{key}" for key in ("format", "version", "source", "layout")
 )
 LAYOUTS: Mapping[Format, str] = {
     "int8": "NAME.values int8 (panels, units, 16, 4): row r is row r % 16 of panel r / 16, element k of it is number "
-    "k % 4 of unit k / 4; NAME.scales float32 (out,); weight = value * scale of its row",
+    "k % 4 of unit k / 4; NAME.scales float32 (out,); NAME.factors uint8 (panels, groups, 16), "
+    "one for 64 elements of a row, or absent where all are 1; weight = value * factor * scale of its row",
     "int4": "NAME.packed uint8 (panels, groups * 4, 16, 4): bytes of rows, where int8 has elements; byte j of the "
     "16 of a group of 32 holds element j in its low and j + 16 in its high nibble; NAME.scales and NAME.offsets "
     "float16 (panels, groups, 16); weight = nibble * scale + offset",
@@ -61,7 +64,7 @@ def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | N
     if FORMAT_KEY not in metadata:
         return None
     version = metadata.get(VERSION_KEY, "")
-    if version != VERSION:
+    if version not in READABLE:
         raise CheckpointError(
             f"{file}: quantised in version {version!a:.40} of the layout, this program reads {VERSION}; "
             "quantise the model again"
@@ -73,13 +76,16 @@ def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | N
     return Quantisation(known, metadata.get(SOURCE_KEY, ""))
 
 
-def stored_parts(name: str, shape: Shape, stored: Format | None) -> dict[str, tuple[str, Shape]]:
+def stored_parts(
+    name: str, shape: Shape, stored: Format | None, names: Collection[str]
+) -> dict[str, tuple[str, Shape]]:
     """The tensors that stand for one weight, with safetensors' names of their dtypes and their shapes; a weight that is
-    not quantised (None) stands for itself."""
+    not quantised (None) stands for itself. Factors are expected where they are among the `names` that there are."""
     if stored is None:
         return {name: ("F32", shape)}
     if stored == "int8":
-        return {f"{name}.values": ("I8", int8_shape(*shape)), f"{name}.scales": ("F32", shape[:1])}
+        factors = {f"{name}.factors": ("U8", factors_shape(*shape))} if f"{name}.factors" in names else {}
+        return {f"{name}.values": ("I8", int8_shape(*shape)), f"{name}.scales": ("F32", shape[:1]), **factors}
     packed, grouped = int4_shapes(*shape)
     return {f"{name}.packed": ("U8", packed), f"{name}.scales": ("F16", grouped), f"{name}.offsets": ("F16", grouped)}
 
@@ -89,6 +95,11 @@ def int8_shape(out: int, in_features: int) -> Shape:
     return -(-out // PANEL), -(-in_features // STEP) * STEP // UNIT, PANEL, UNIT
 
 
+def factors_shape(out: int, in_features: int) -> Shape:
+    """Of the factors of a matrix (out, in) in int8."""
+    return -(-out // PANEL), -(-in_features // STEP), PANEL
+
+
 def int4_shapes(out: int, in_features: int) -> tuple[Shape, Shape]:
     """Of the packed nibbles of a matrix (out, in), and of its scales and its offsets."""
     panels, groups = -(-out // PANEL), -(-in_features // GROUP)
@@ -96,11 +107,13 @@ def int4_shapes(out: int, in_features: int) -> tuple[Shape, Shape]:
 
 
 def weights_in(name: str, shape: Shape, dtype: str, shapes: Mapping[str, Shape]) -> tuple[str, int]:
-    """The weights that one stored tensor holds, by dtype and number; scales and offsets are none of their own. `shapes`
-    are those of the model's weights."""
+    """The weights that one stored tensor holds, by dtype and number; scales, offsets and factors are none of their own.
+
+    `shapes` are those of the model's weights.
+    """
     match = PART.fullmatch(name)
     if match is None or match["weight"] not in shapes or not shape:
         return dtype, math.prod(shape)
-    if match["part"] in ("scales", "offsets"):
+    if match["part"] in ("scales", "offsets", "factors"):
         return dtype, 0
     return "int4" if match["part"] == "packed" else "int8", math.prod(shapes[match["weight"]])

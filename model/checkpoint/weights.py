@@ -212,8 +212,9 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progres
     blueprint = checkpoint.blueprint
     if f"{HEAD}.weight.scales" in {info.name for info in checkpoint.tensors}:  # of its own, whatever the config says
         blueprint = Blueprint.of(replace(checkpoint.config, tie_word_embeddings=False))
+    names = {info.name for info in checkpoint.tensors}
     parts = {
-        name: stored_parts(name, shape, stored if name in blueprint.quantisable else None)
+        name: stored_parts(name, shape, stored if name in blueprint.quantisable else None, names)
         for name, shape in blueprint.shapes.items()
     }
     expected = {part: kind for kinds in parts.values() for part, kind in kinds.items()}
@@ -234,8 +235,8 @@ def assemble(parts: list[Any], shape: tuple[int, ...], stored: Format) -> Quanti
     """A weight from its parts, in the order of `stored_parts`."""
     out, in_features = shape
     if stored == "int8":
-        values, scales = parts
-        return Int8Weight(values, scales, in_features)
+        values, scales, *factors = parts
+        return Int8Weight(values, scales, in_features, *factors)
     packed, scales, offsets = parts
     return Int4Weight(packed, scales, offsets, out, in_features)
 

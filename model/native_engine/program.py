@@ -56,15 +56,15 @@ class Operations:
         """A weight (out, in) and a bias. Raises KernelsError."""
         parts: tuple[NDArray[Any] | None, ...]
         if isinstance(weight, Int8Weight):
-            kind, parts = Kind.INT8, (weight.values, weight.scales, None)
+            kind, parts = Kind.INT8, (weight.values, weight.scales, None, weight.factors)
             rows, columns = weight.out_features, weight.in_features
         elif isinstance(weight, Int4Weight):
-            kind, parts = Kind.INT4, (weight.packed, weight.scales, weight.offsets)
+            kind, parts = Kind.INT4, (weight.packed, weight.scales, weight.offsets, None)
             rows, columns = weight.out_features, weight.in_features
         else:
             if weight.dtype not in FLOATS:
                 raise KernelsError(f"they do not know weights of {dtype_name(weight.dtype)}")
-            kind, parts = FLOATS[weight.dtype], (weight, None, None)
+            kind, parts = FLOATS[weight.dtype], (weight, None, None, None)
             rows, columns = weight.shape
         bias = None if bias is None else to_float32(bias)
         return Matrix(kind, rows, columns, *map(self.keep, parts), self.keep(bias))

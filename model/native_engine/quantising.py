@@ -19,7 +19,7 @@ from tokenglass.model.checkpoint.quantised import (
     beyond_float16,
     finite,
 )
-from tokenglass.model.checkpoint.quantised_layout import PANEL, Format, int4_shapes, int8_shape
+from tokenglass.model.checkpoint.quantised_layout import PANEL, Format, factors_shape, int4_shapes, int8_shape
 
 PANELS = 8  # in a task of a thread
 
@@ -35,7 +35,7 @@ def native_quantizer(
     It raises CheckpointError as `quantize_int8` and `quantize_int4` do.
     """
     run = library.tokenglass_quantize_int8 if format == "int8" else library.tokenglass_quantize_int4
-    run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * (2 if format == "int8" else 3)]
+    run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 3]
     run.restype = None
 
     def quantize(weight: Array) -> QuantizedWeight:
@@ -43,7 +43,8 @@ def native_quantizer(
         made: QuantizedWeight
         if format == "int8":
             values = empty(int8_shape(rows, columns), np.dtype(np.int8))
-            made = Int8Weight(values, empty((rows,), np.dtype(np.float32)), columns)
+            factors = empty(factors_shape(rows, columns), np.dtype(np.uint8))
+            made = Int8Weight(values, empty((rows,), np.dtype(np.float32)), columns, factors)
         else:
             packed, grouped = int4_shapes(rows, columns)
             scales, offsets = (empty(grouped, np.dtype(np.float16)) for _ in range(2))

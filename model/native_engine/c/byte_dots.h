@@ -13,22 +13,18 @@ INLINE ivec dot4(ivec sum, __m512i unsigned_bytes, const char *four) {  // signe
 }
 
 // A sum of q times whole numbers, from its sums over the planes.
-INLINE vec sum_of_planes(const ivec *planes) {
-    vec sum = splat(0);
-    UNROLL for (int p = PLANES - 1; p >= 0; p--) sum = sum * 256 + floats(planes[p]);
-    return sum;
-}
-
-INLINE ivec whole_sum_of_planes(const ivec *planes) { return (planes[1] << 8) + planes[0]; }
+INLINE ivec sum_of_planes(const ivec *planes) { return (planes[1] << 8) + planes[0]; }
 
 // sums[c]: those of the rows of a panel of int8 with column c, but for the rows' scales.
 INLINE void int8_dots(int columns, const Panel *panel, const Fixed *const *x, long size, vec *sums) {
-    const int chains = COLUMNS_PER_TILE / columns;  // that do not wait for each other
-    ivec acc[COLUMNS_PER_TILE * PLANES];
-    UNROLL for (int i = 0; i < COLUMNS_PER_TILE * PLANES; i++) acc[i] = isplat(0);
+    const int chains = columns == 1 ? 2 : 1;  // that do not wait for each other
+    UNROLL for (int c = 0; c < columns; c++) sums[c] = splat(0);
     for (long k = 0; k < size; k += STEP) {
         const char *from = panel->values + k * PANEL;
+        ivec acc[2 * COLUMNS_PER_TILE * PLANES];
         UNROLL for (int line = 0; line < STEP * PANEL; line += 64) prefetch(from + line + PREFETCH_DISTANCE);
+        UNROLL for (int i = 0; i < chains * columns * PLANES; i++)
+            acc[i] = isplat(i % PLANES || i / PLANES >= columns ? 0 : starts(x[i / PLANES], size)[k / STEP]);
         UNROLL for (int u = 0; u < STEP / 4; u++) {  // as bytes from 1 to 255: 128 is added
             __m512i weights = _mm512_xor_si512(_mm512_loadu_si512(from + u * UNIT_BYTES), _mm512_set1_epi8(-128));
             UNROLL for (int i = 0; i < columns * PLANES; i++) {
@@ -36,15 +32,14 @@ INLINE void int8_dots(int columns, const Panel *panel, const Fixed *const *x, lo
                 *sum = dot4(*sum, weights, plane_at(x[i / PLANES], i % PLANES, k) + 4 * u);
             }
         }
-    }
-    UNROLL for (int c = 0; c < columns; c++) {
-        ivec totals[PLANES];
-        UNROLL for (int p = 0; p < PLANES; p++) {
-            totals[p] = isplat(-128 * x[c]->sums[p]);
-            UNROLL for (int chain = 0; chain < chains; chain++) totals[p] += acc[(chain * columns + c) * PLANES + p];
+        vec factors = factors_at(panel, k / STEP, 0);
+        UNROLL for (int c = 0; c < columns; c++) {
+            ivec total = sum_of_planes(acc + c * PLANES);
+            if (chains == 2) total += sum_of_planes(acc + (columns + c) * PLANES);
+            sums[c] += floats(total) * factors;
         }
-        sums[c] = sum_of_planes(totals) * x[c]->step;
     }
+    UNROLL for (int c = 0; c < columns; c++) sums[c] *= x[c]->step;
 }
 
 // The same for a panel of int4, with the groups' scales and offsets.
@@ -66,7 +61,7 @@ INLINE void int4_dots(int columns, const Panel *panel, const Fixed *const *x, lo
             UNROLL for (int u = 0; u < GROUP / 4; u++)
                 UNROLL for (int p = 0; p < PLANES; p++)
                     totals[p] = dot4(totals[p], nibbles[u], plane_at(x[c], p, g * GROUP) + 4 * u);
-            sums[c] += floats(whole_sum_of_planes(totals)) * scales;
+            sums[c] += floats(sum_of_planes(totals)) * scales;
             sums[c] += splat(group_sums(x[c], size)[g]) * offsets;
         }
     }

@@ -1,5 +1,5 @@
 // Columns in fixed point, for machines that multiply bytes (AVX-512 VNNI) where rows are int8 or int4.
-// A column becomes whole numbers of 16 bits, x = step * q, in two planes of bytes: q = 256 high + low. Sums over a row of
+// A column becomes whole numbers of 16 bits, x = step * q, in two planes of bytes: q = 256 high + low. Sums over a step of
 // int8 or a group of int4 are exact.
 #pragma once
 #include "panels.h"
@@ -12,11 +12,10 @@
 
 #define PLANES 2
 #define GREATEST_FIXED 32639  // of |q|, so that both bytes are signed ones
-#define FIXED_BYTES(size) (64 + (STEPS_OF(size) * (STEP * PLANES + 4 * STEP / GROUP) + 63) / 64 * 64)
+#define FIXED_BYTES(size) (64 + (STEPS_OF(size) * (STEP * PLANES + 4 * STEP / GROUP + 4) + 63) / 64 * 64)
 
-typedef struct {  // a column; behind it STEP bytes of each plane, step by step, and then the sums of the groups
+typedef struct {  // a column; behind it STEP bytes of each plane, step by step, the sums of the groups, and the starts
     _Alignas(64) float step;
-    int32_t sums[PLANES];  // of each plane's bytes: low, high
 } Fixed;
 
 #if BYTE_PRODUCTS
@@ -28,6 +27,11 @@ INLINE const char *plane_at(const Fixed *x, int plane, long k) {
 
 // The sum of q over each group.
 INLINE float *group_sums(const Fixed *x, long size) { return (float *)((char *)(x + 1) + STEPS_OF(size) * STEP * PLANES); }
+
+// What sums over each step begin with: -128 times that of q, where 128 is added to every weight.
+INLINE int32_t *starts(const Fixed *x, long size) {
+    return (int32_t *)(group_sums(x, size) + STEPS_OF(size) * STEP / GROUP);
+}
 
 // What a column's numbers are counted in. Numbers that are not finite make it, and so every sum, none.
 INLINE float step_of(vec greatest, vec poison) {
@@ -50,7 +54,9 @@ INLINE void split_into_bytes(ivec q, ivec *parts) {
 // The column x (size,) as `out`, FIXED_BYTES of memory.
 NOINLINE void to_fixed(const float *x, long size, Fixed *out) {
     long whole = size / GROUP, groups = STEPS_OF(size) * STEP / GROUP;
-    float *totals = group_sums(out, size), ends[2][GROUP] = {{0}};  // the last numbers, and zeros behind them
+    float *totals = group_sums(out, size);
+    int32_t *begins = starts(out, size);
+    float ends[2][GROUP] = {{0}};  // the last numbers, and zeros behind them
     memcpy(ends[0], x + whole * GROUP, (size - whole * GROUP) * sizeof *x);
     vec greatest = splat(0), poison = splat(0);
     for (long g = 0; g <= whole; g++) {
@@ -62,7 +68,6 @@ NOINLINE void to_fixed(const float *x, long size, Fixed *out) {
     }
     out->step = step_of(greatest, poison);
     float inverse = 1 / out->step;
-    ivec sums[PLANES] = {isplat(0), isplat(0)};
     for (long g = 0; g < groups; g++) {
         const float *from = g < whole ? x + g * GROUP : ends[g > whole];
         ivec total = isplat(0);
@@ -70,14 +75,12 @@ NOINLINE void to_fixed(const float *x, long size, Fixed *out) {
             ivec q = q_of(from + i, inverse), parts[PLANES];
             total += q;
             split_into_bytes(q, parts);
-            UNROLL for (int p = 0; p < PLANES; p++) {
-                sums[p] += parts[p];
+            UNROLL for (int p = 0; p < PLANES; p++)
                 _mm_storeu_si128((__m128i *)plane_at(out, p, g * GROUP + i), _mm512_cvtepi32_epi8((__m512i)parts[p]));
-            }
         }
         totals[g] = _mm512_reduce_add_epi32((__m512i)total);
     }
-    UNROLL for (int p = 0; p < PLANES; p++) out->sums[p] = _mm512_reduce_add_epi32((__m512i)sums[p]);
+    for (long s = 0; s < STEPS_OF(size); s++) begins[s] = -128 * (int32_t)(totals[2 * s] + totals[2 * s + 1]);
 }
 
 #endif

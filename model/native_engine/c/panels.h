@@ -6,7 +6,7 @@
 #define PANEL 16                // rows; those behind a matrix's last are zeros
 #define UNIT_BYTES (4 * PANEL)  // 4 bytes of each row: 4 numbers of int8, or 4 and, in the high nibbles, the 4 that
                                 // stand 16 further on in their group of int4
-#define STEP 64                 // numbers of a row that int8 is filled up to
+#define STEP 64                 // numbers of a row of int8 that share a factor of its scale; rows are filled up to it
 #define STEPS_OF(size) (((size) + STEP - 1) / STEP)
 #define GROUPS_OF(size) (((size) + GROUP - 1) / GROUP)
 #define GROUP_BYTES (GROUP / 2 * PANEL)  // of a panel of int4
@@ -16,6 +16,7 @@
 
 typedef struct {
     const char *values, *scales, *offsets;  // int4: scales and offsets float16 (groups, PANEL)
+    const uint8_t *factors;                 // int8: (steps, PANEL), or null
 } Panel;
 
 INLINE long panel_bytes(const Matrix *m) {
@@ -25,8 +26,13 @@ INLINE long panel_bytes(const Matrix *m) {
 INLINE Panel panel_of(const Matrix *m, long row) {
     long panel = row / PANEL, halves = 2 * panel * GROUPS_OF(m->columns) * PANEL;
     const char *values = (const char *)m->values + panel * panel_bytes(m);
-    if (m->kind == INT8) return (Panel){values, NULL, NULL};
-    return (Panel){values, (const char *)m->scales + halves, (const char *)m->offsets + halves};
+    if (m->kind == INT8) return (Panel){values, NULL, NULL, m->factors ? m->factors + panel * STEPS_OF(m->columns) * PANEL : NULL};
+    return (Panel){values, (const char *)m->scales + halves, (const char *)m->offsets + halves, NULL};
+}
+
+// The factors of step `step` of a panel's rows from `row` on.
+INLINE vec factors_at(const Panel *panel, long step, long row) {
+    return panel->factors ? floats(widen_uint8(panel->factors + step * PANEL + row)) : splat(1);
 }
 
 // Element e of group g of part `part` of a panel's rows. int8 stays without its scale, which comes after the sum.
@@ -34,7 +40,7 @@ INLINE vec element_at(int kind, const Panel *panel, int part, long g, int e) {
     const char *lanes = panel->values + 4 * LANES * part;
     if (kind == INT8) {
         ivec unit = (ivec)load(lanes + (g * (GROUP / 4) + e / 4) * UNIT_BYTES);
-        return floats(unit << (24 - 8 * (e % 4)) >> 24);
+        return floats(unit << (24 - 8 * (e % 4)) >> 24) * factors_at(panel, g * GROUP / STEP, part * LANES);
     }
     ivec unit = (ivec)load(lanes + g * GROUP_BYTES + e % 16 / 4 * UNIT_BYTES);
     vec nibble = floats(unit >> (8 * (e % 4) + 4 * (e / 16)) & 15);

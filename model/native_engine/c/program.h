@@ -13,6 +13,7 @@ enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED,
 typedef struct {
     int64_t kind, rows, columns;
     const void *values, *scales, *offsets;  // int8: scales float32 (rows,); int4: both float16 (panels, groups, 16)
+    const uint8_t *factors;  // int8: (panels, steps, 16), or null, where all are 1
     const float *bias;
 } Matrix;
 

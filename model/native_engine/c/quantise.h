@@ -7,6 +7,7 @@
 #include "panels.h"
 
 #define UNIT 4  // bytes of a row that lie together
+#define MOST_FACTOR 128  // of int8: that of the step with a row's greatest weight
 #define LEAST_SCALE 0x1p-24f  // of float16
 #define KEEP_APART(place) __asm__ volatile("" : "+m"(place))  // the compiler forgets how the number came about
 
@@ -110,22 +111,32 @@ static Grid best_grid(const float *weights) {
     return best;
 }
 
+// The greatest magnitude among numbers first .. last - 1 of a row, or 0.
+static float greatest_of(const float *row, int64_t first, int64_t last) {
+    float greatest = 0;
+    for (int64_t k = first; k < last; k++) greatest = most_of(greatest, fabsf(row[k]));
+    return greatest;
+}
+
 // Panels `first` up to `last` of a matrix of which `matrix` holds the rows from panel `first` on.
 void tokenglass_quantize_int8(const float *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last,
-                              int8_t *values, float *scales) {
-    int64_t units = (columns + STEP - 1) / STEP * STEP / UNIT;
+                              int8_t *values, float *scales, uint8_t *factors) {
+    int64_t steps = STEPS_OF(columns);
     for (int64_t row = first * PANEL; row < last * PANEL; row++) {
-        int8_t *to = values + (row / PANEL * units * PANEL + row % PANEL) * UNIT;
-        float greatest = 0, step = 1;
+        int64_t panel = row / PANEL, lane = row % PANEL, count = row < rows ? columns : 0;
         const float *from = matrix + (row - first * PANEL) * columns;
-        if (row < rows) {
-            for (int64_t k = 0; k < columns; k++) greatest = most_of(greatest, fabsf(from[k]));
-            scales[row] = greatest / 127;
-            if (scales[row] > 0) step = scales[row];
-        }
-        for (int64_t k = 0; k < units * UNIT; k++) {
-            float value = row < rows && k < columns ? least_of(most_of(rintf(from[k] / step), -127), 127) : 0;
-            to[k / UNIT * PANEL * UNIT + k % UNIT] = (int8_t)value;
+        float greatest = greatest_of(from, 0, count), scale = greatest / 127 / MOST_FACTOR;
+        if (row < rows) scales[row] = scale;
+        for (int64_t s = 0; s < steps; s++) {
+            int8_t *to = values + ((panel * steps + s) * (STEP / UNIT) * PANEL + lane) * UNIT;
+            float most = greatest_of(from, s * STEP, min(count, (s + 1) * STEP));
+            float factor = most_of(ceilf(most / (greatest > 0 ? greatest : 1) * MOST_FACTOR), 1);
+            float step = factor * (scale > 0 ? scale : 1);
+            factors[(panel * steps + s) * PANEL + lane] = row < rows ? (uint8_t)factor : 0;
+            for (int64_t k = s * STEP; k < (s + 1) * STEP; k++) {
+                float value = k < count ? least_of(most_of(rintf(from[k] / step), -127), 127) : 0;
+                to[k % STEP / UNIT * PANEL * UNIT + k % UNIT] = (int8_t)value;
+            }
         }
     }
 }

@@ -91,19 +91,22 @@ INLINE float step_at(const char *x, long bytes, long c) { return ((const Fixed *
 // sums[c]: those of the rows of a panel of int8 with column c, but for the rows' scales.
 NOINLINE void int8_tile_sums(const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
     _Alignas(64) Totals totals;
-    clear_totals();
+    for (long c = 0; c < columns; c++) sums[c] = splat(0);
     for (long k = 0; k < size; k += STEP) {
         const char *from = panel->values + k * PANEL;
+        vec factors = factors_at(panel, k / STEP, 0);
+        clear_totals();
         for (int line = 0; line < TILE_BYTES; line += 64) __builtin_prefetch(from + line + PREFETCH_DISTANCE, 0, 2);
         _tile_loadd(INT8_UNITS, from, UNIT_BYTES);
         ADD_PRODUCTS(INT8_UNITS, INT8_COLUMNS, plane_at((const Fixed *)x, 0, k), bytes)
+        store_totals(totals);
+        for (long c = 0; c < columns; c++) {
+            ivec planes[PLANES];
+            totals_of(totals, c, planes);
+            sums[c] += floats(sum_of_planes(planes)) * factors;
+        }
     }
-    store_totals(totals);
-    for (long c = 0; c < columns; c++) {
-        ivec planes[PLANES];
-        totals_of(totals, c, planes);
-        sums[c] = sum_of_planes(planes) * step_at(x, bytes, c);
-    }
+    for (long c = 0; c < columns; c++) sums[c] *= step_at(x, bytes, c);
 }
 
 // The same for a panel of int4, whose nibbles `unpacked` has.
@@ -120,7 +123,7 @@ NOINLINE void int4_tile_sums(const Panel *panel, const char *unpacked, long colu
         for (long c = 0; c < columns; c++) {
             ivec planes[PLANES];
             totals_of(totals, c, planes);
-            sums[c] += floats(whole_sum_of_planes(planes)) * scales;
+            sums[c] += floats(sum_of_planes(planes)) * scales;
             sums[c] += splat(group_sums((const Fixed *)(x + c * bytes), size)[g]) * offsets;
         }
     }

@@ -48,16 +48,18 @@ INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part,
                 }
             }
         }
+        UNROLL for (int c = 0; c < columns; c++)
+            UNROLL for (int v = 0; v < TILE_VECTORS; v++) COMPUTE_NOW(acc[c][v][0]);
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
             long halves = 2 * (g * PANEL + (part + v) * LANES);
             vec scales, offsets;
-            if (kind == INT4) {
+            if (kind == INT8) scales = factors_at(panel, g * GROUP / STEP, (part + v) * LANES);
+            else {
                 scales = load_float16(panel->scales + halves);
                 offsets = load_float16(panel->offsets + halves);
             }
             UNROLL for (int c = 0; c < columns; c++) {
-                vec step = kind == INT8 ? splat(group[c]->step) : scales * splat(group[c]->step);
-                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * step;
+                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * (scales * splat(group[c]->step));
                 if (kind == INT4) totals[c][v] += offsets * splat(group[c]->sum);
             }
         }
