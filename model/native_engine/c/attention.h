@@ -6,6 +6,7 @@
 
 #define CHUNK 128
 #define VECTORS_PER_TILE 4  // of a value, in a register tile
+#define KEYS_AHEAD 4096     // bytes of keys that are fetched before they are needed
 
 typedef struct {  // queries of one key-value head, and what each may see
     const float *values;       // (count, size), zeros behind head_dim
@@ -21,16 +22,18 @@ typedef struct {  // a softmax in progress, per query: the greatest score, the s
 // mixed[q][d ...] = the sum over positions i of weights[q][i] * values[i][d ...]
 INLINE void mix_tile(int kind, int queries, int dims, const float *weights, const char *values, long bytes, long from,
                      long to, long d, long n, float *mixed, long size) {
-    vec acc[4 * VECTORS_PER_TILE], value[VECTORS_PER_TILE];
+    vec acc[4 * VECTORS_PER_TILE], weight[4];
     UNROLL for (int i = 0; i < queries * dims; i++) acc[i] = splat(0);
     for (long i = from; i < to; i++) {
         const char *vector = values + i * bytes;
-        UNROLL for (int v = 0; v < dims; v++)
-            value[v] = dims > 1 || d + LANES <= n ? cached_numbers(kind, vector, d + v * LANES)
-                                                  : last_cached_numbers(kind, vector, d, n);
-        UNROLL for (int q = 0; q < queries; q++) {
-            vec weight = splat(weights[q * CHUNK + i]);
-            UNROLL for (int v = 0; v < dims; v++) acc[q * dims + v] += weight * value[v];
+        UNROLL for (int q = 0; q < queries; q++) weight[q] = splat(weights[q * CHUNK + i]);
+        UNROLL for (int v = 0; v < dims; v++) {  // one vector of values at a time: AVX2 has no registers for more
+            vec value = dims > 1 || d + LANES <= n ? cached_numbers(kind, vector, d + v * LANES)
+                                                   : last_cached_numbers(kind, vector, d, n);
+            UNROLL for (int q = 0; q < queries; q++) {
+                acc[q * dims + v] += weight[q] * value;
+                COMPUTE_NOW(acc[q * dims + v]);
+            }
         }
     }
     UNROLL for (int q = 0; q < queries; q++)
@@ -115,6 +118,10 @@ static void attend_chunk(const Queries *queries, const CachedHead *cached, long 
     }
     for (long q = 0; q < queries->count; q += QUERIES_PER_TILE)
         for (long i = first; i < end; i += LANES) {
+            for (long line = i * bytes; !q && line < min(i + LANES, end) * bytes; line += 64) {
+                __builtin_prefetch(keys + line + KEYS_AHEAD, 0, 2);
+                __builtin_prefetch(values + line, 0, 2);  // needed when all keys are scored
+            }
             long some = min(QUERIES_PER_TILE, queries->count - q), keys_left = min(LANES, end - i);
             const float *x = queries->values + q * queries->size;
             vec sums[QUERIES_PER_TILE];
