@@ -38,7 +38,7 @@ Name = Annotated[
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")]
 Stored = Annotated[
     StoredFormat,
-    typer.Option("--format", help="int8: a scale per row. int4: scale and offset per 32 weights, 5 bits in all."),
+    typer.Option("--format", help="int8: a scale per 64 weights. int4: scale and offset per 32, 5 bits in all."),
 ]
 Text = Annotated[
     Path | None,

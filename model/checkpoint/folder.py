@@ -30,7 +30,7 @@ from tokenglass.model.files import MAX_CONFIG, open_regular, read_bytes, read_js
 from tokenglass.model.sampling.generation_config import GenerationConfig
 
 FORMATS = ("int8", "int4")
-BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of rows apart
+BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of int8 apart
 HEADER_BYTES_PER_EXPERT = 2**12  # eighteen tensors, where three matrices are packed in six each
 HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
 # Tables and causal masks that old checkpoints store and nobody reads

@@ -12,6 +12,7 @@
 #define GROUP_BYTES (GROUP / 2 * PANEL)  // of a panel of int4
 #define PANEL_VECTORS (PANEL / LANES)  // of a panel's rows
 #define PANEL_COLUMNS 16               // columns that a panel is read for
+#define FACTORS_AHEAD 512              // bytes of them that are fetched before they are needed
 #define LEAST_STEP 0x1p-100f           // in which the numbers of a column are counted
 
 typedef struct {
@@ -32,7 +33,10 @@ INLINE Panel panel_of(const Matrix *m, long row) {
 
 // The factors of step `step` of a panel's rows from `row` on.
 INLINE vec factors_at(const Panel *panel, long step, long row) {
-    return panel->factors ? floats(widen_uint8(panel->factors + step * PANEL + row)) : splat(1);
+    if (!panel->factors) return splat(1);
+    const uint8_t *from = panel->factors + step * PANEL + row;
+    prefetch((const char *)from + FACTORS_AHEAD);
+    return floats(widen_uint8(from));
 }
 
 // Element e of group g of part `part` of a panel's rows. int8 stays without its scale, which comes after the sum.
