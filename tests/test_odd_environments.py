@@ -80,7 +80,8 @@ def test_a_bias_that_cannot_be_meant_is_one_short_line(item: str, tokenizer: Tok
 
 @pytest.mark.parametrize("place", [f"{NOBODY}/talk.json", "a\0b", "/dev/null/talk.json"])
 def test_a_talk_that_cannot_be_saved_goes_on(place: str) -> None:
-    chat: Any = SimpleNamespace(conversation=SimpleNamespace(messages=[Message("user", "Hi")]), files=set())
+    conversation = SimpleNamespace(messages=[Message("user", "Hi")])
+    chat: Any = SimpleNamespace(model=SimpleNamespace(conversation=conversation), files=set())
     with pytest.raises(ParameterError) as refusal:
         obey(chat, f"/save {place}")
     assert str(refusal.value).startswith(f"{place}: ")
