@@ -127,9 +127,23 @@ def test_two_texts_are_compared_up_to_where_they_part() -> None:
     assert list(compare_texts(first, first[:2]))[-1].position == first[1].position
 
 
+def test_tokens_without_ids_of_their_own_are_compared_by_what_they_say() -> None:
+    here = some_choice([0.5, 0.25])
+    there = dataclasses.replace(
+        here, candidates=tuple(dataclasses.replace(each, token_id=-2 - each.token_id) for each in here.candidates)
+    )
+    (same,) = compare_texts([here], [there])
+    assert (same.is_flip, same.parts, same.divergence) == (False, False, 0.0)
+    other = dataclasses.replace(there, candidates=(dataclasses.replace(there.candidates[0], piece=b"other"),))
+    (flip,) = compare_texts([here], [other])
+    assert (flip.is_flip, flip.parts) == (True, False)
+
+
 def some_choice(weights: list[float]) -> Choice:
     total = sum(weights)
-    candidates = [Candidate(place, b"", math.log(weight / total), None) for place, weight in enumerate(weights)]
+    candidates = [
+        Candidate(place, str(place).encode(), math.log(weight / total), None) for place, weight in enumerate(weights)
+    ]
     return dataclasses.replace(choice(b" a"), candidates=tuple(candidates))
 
 

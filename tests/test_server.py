@@ -19,7 +19,7 @@ from shell import assert_one_line_error, generate, tokenglass
 
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, ServerError
-from tokenglass.model.importers.responses import ReportedToken
+from tokenglass.model.importers.responses import ReportedToken, num_asked_for
 from tokenglass.model.records.steps import Choice, Finish, Record, Step
 from tokenglass.model.runs.schema import trace_schema
 from tokenglass.model.runs.trace import from_line, to_line
@@ -405,8 +405,13 @@ def test_a_given_text_is_scored_from_an_echo(tmp_path: Path) -> None:
         assert [token["token_id"] for token in tokens] == [7, 8, 9]
         assert [token["logprob"] for token in tokens] == [None, -0.5, -1.0]
         assert [token["rank"] for token in tokens] == [None, 2, 2]
+        assert [token["offset"] for token in tokens] == [0, 2, 4]
+        assert score["bytes"] == 4
         assert score["bits"] == pytest.approx(1.5 / math.log(2))
         assert {"echo": True, "prompt": [7, 8, 9], "logprobs": 2}.items() <= stand_in.body.items()
+        one = tokenglass("score", str(tmp_path / "text"), "-m", stand_in.address, "--jsonl", "--candidates", "1")
+        ranks = [json.loads(line).get("rank") for line in one.stdout.splitlines()[:3]]
+        assert ranks == [None, None, None], "a token behind the one that was asked for has no rank"
         stand_in.replies["/v1/completions"] = echo([7])
         cut = tokenglass("score", str(tmp_path / "text"), "-m", stand_in.address, "--json")
         assert_one_line_error(cut, 1, "2 of 3 tokens")
@@ -414,6 +419,40 @@ def test_a_given_text_is_scored_from_an_echo(tmp_path: Path) -> None:
         with serve(SERVERS[name]()) as stand_in:
             for command in (("score", str(tmp_path / "text")), ("choose", "-p", "x", "a", "b")):
                 assert_one_line_error(tokenglass(*command, "-m", stand_in.address), 2, "vLLM, SGLang and llama.cpp")
+
+
+@pytest.mark.parametrize(
+    ("counts", "last", "asked_for"),
+    [
+        ((3, 4, 4), (False, True, True), 3),
+        ((3, 3), (False, True), 3),
+        ((3, 4), (True, True), 3),
+        ((4, 4), (True, True), 3),
+        ((1, 1), (True, True), 1),
+        ((0, 0), (True, True), 0),
+    ],
+)
+def test_how_many_candidates_a_completion_was_asked_for_is_never_guessed_too_high(
+    counts: tuple[int, ...], last: tuple[bool, ...], asked_for: int
+) -> None:
+    tokens = []
+    for count, is_last in zip(counts, last, strict=True):
+        top = tuple(ReportedToken(str(place).encode(), None, -float(place)) for place in range(count))
+        tokens.append(ReportedToken(top[-1 if is_last else 0].piece if top else b"x", None, -1.0, None, top))
+    assert num_asked_for(tokens) == asked_for
+
+
+def test_a_token_of_vllm_s_chat_that_took_the_place_of_a_candidate_has_no_rank() -> None:
+    """Of three candidates that are asked for it reports the token, however improbable, and the first two (seen of
+    version 0.32)."""
+    beside = [{"token": token, "logprob": logprob} for token, logprob in (("Yet", -13.0), ("A", -0.25), ("The", -2.0))]
+    content = [{**beside[0], "top_logprobs": beside}, {**beside[1], "top_logprobs": beside[1:]}]
+    choices = [{"index": 0, "delta": {"content": "YetA"}, "logprobs": {"content": content}, "finish_reason": "stop"}]
+    stream = events([{**responses.CHAT_STREAM[0], "choices": choices}])
+    with serve(SERVERS["vllm"](**{"/v1/chat/completions": stream})) as stand_in:
+        done = generate("-m", stand_in.address, "--chat", "Hello", "--jsonl", "--top", "3")
+    steps = [json.loads(line) for line in done.stdout.splitlines()[1:-1]]
+    assert [[choice["rank"] for choice in step["choices"]] for step in steps] == [[None], [1]]
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -13,7 +13,7 @@ from tokenglass.cli.say import write, write_json
 from tokenglass.cli.terminal.console import ColorWhen, make_console
 from tokenglass.cli.terminal.terminal import is_terminal, visible_piece
 from tokenglass.cli.widgets.widget import percent, probability
-from tokenglass.model.measuring.difference import Difference, Summary, worst
+from tokenglass.model.measuring.difference import Difference, Summary, top_of, worst
 from tokenglass.model.records.codec import to_dict
 from tokenglass.model.records.steps import Choice
 
@@ -99,7 +99,7 @@ def cells(each: Difference, diff: Diff) -> tuple[str, ...]:
     before = [choice.piece for choice in diff.texts[0] if each.position - BEFORE <= choice.position < each.position]
     choices = (each.first, each.second)
     ranks = ["-" if choice.rank is None else f"{choice.rank:,}" for choice in choices]
-    tops = [max(choice.candidates, key=lambda one: one.logprob, default=None) for choice in choices]
+    tops = [top_of(choice) for choice in choices]
     return (
         f"{each.position:,}",
         ("inf" if diff.is_final else "-") if each.divergence is None else f"{each.divergence:.4f}",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ NOT_TOLD = -9999.0  # OpenAI's log-probability of a token beyond the most probab
 NANOSECONDS, MILLISECONDS = 1e-9, 1e-3
 TOPS = ("top_logprobs", "top_probs", "probs")
 ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")
+TAKES_A_PLACE = "vllm"  # in whose chat answers a chosen token that is none of the candidates takes the place of one
 ENDS: dict[str, Reason] = {"stop": "eos", "length": "length", "eos": "eos", "limit": "length", "word": "stop"}
 
 Fields = Mapping[str, Any]
@@ -64,6 +65,7 @@ class Response:
     new_tokens: int | None = None  # of all texts
     prefill_seconds: float = 0.0
     seconds_per_token: float = 0.0
+    num_candidates: int | None = None  # that were asked for beside each token, where that is known
     texts: dict[int, ReportedText] = field(default_factory=dict)
 
     def text(self, number: int) -> ReportedText:
@@ -147,7 +149,12 @@ def read_openai(document: Fields, response: Response) -> None:
         number = whole(choice.get("index"))
         text = response.text(place if number is None else number)
         logprobs = fields_of(choice.get("logprobs"), "logprobs")
-        tokens = [*(token_columns(logprobs) if "tokens" in logprobs else entries(logprobs.get("content")))]
+        if "tokens" in logprobs:
+            tokens = within(list(token_columns(logprobs)), response.num_candidates)
+        else:
+            tokens = list(entries(logprobs.get("content")))
+            if response.server == TAKES_A_PLACE:
+                tokens = [without_last(token) for token in tokens]
         response.prompt_ids = whole_numbers(choice.get("prompt_token_ids")) or response.prompt_ids
         ids = whole_numbers(choice.get("token_ids"))
         if len(ids) == len(tokens):
@@ -174,6 +181,29 @@ def token_columns(logprobs: Fields) -> Iterator[ReportedToken]:
         pairs = fields_of(top, "top_logprobs").items()
         beside = [ReportedToken(piece_of(name), None, logprob_of(number)) for name, number in pairs]
         yield ReportedToken(piece_of(token), None, logprob_of(value), None, by_likelihood(beside))
+
+
+def within(tokens: Sequence[ReportedToken], most: int | None) -> list[ReportedToken]:
+    """The tokens of a completion with the candidates that were asked for. One that is none of them stands behind them
+    (OpenAI's API reference, completions, `logprobs`), where its place is no rank."""
+    most = num_asked_for(tokens) if most is None else most
+    return [replace(token, top=token.top[:most]) for token in tokens]
+
+
+def without_last(token: ReportedToken) -> ReportedToken:
+    """The token without its place among the candidates where that is the last, which a less probable one takes too."""
+    is_last = len(token.top) > 1 and token.top[-1].piece == token.piece
+    return replace(token, top=token.top[:-1]) if is_last else token
+
+
+def num_asked_for(tokens: Iterable[ReportedToken]) -> int:
+    """How many candidates a completion was asked for, or one less where its numbers leave that open."""
+    listed = [token for token in tokens if token.top]
+    counts = {len(token.top) for token in listed}
+    inside = {len(token.top) for token in listed if token.top[-1].piece != token.piece}
+    if inside or not counts:
+        return max(inside, default=0)
+    return min(counts) if len(counts) > 1 else max(1, min(counts) - 1)
 
 
 def entries(value: Any, *, has_top: bool = True) -> Iterator[ReportedToken]:

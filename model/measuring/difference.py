@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.provenance import Floats
 from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.text.tokenizer import Tokenizer
+
+Name = int | bytes | None
+Naming = Callable[[Choice | Candidate], Name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,15 @@ class Difference:
     @property
     def is_flip(self) -> bool:
         """Whether another token is the most probable one."""
+        name = naming(self.first, self.second)
         tops = [top_of(choice) for choice in (self.first, self.second)]
-        return None not in tops and tops[0] != tops[1]
+        return len({name(top) for top in tops if top is not None}) > 1
 
     @property
     def parts(self) -> bool:
         """Whether the two texts have other tokens here."""
-        return self.first.token_id != self.second.token_id
+        name = naming(self.first, self.second)
+        return name(self.first) != name(self.second)
 
     @property
     def rank_change(self) -> int | None:
@@ -52,9 +58,17 @@ class Difference:
         return None if first is None or second is None or self.parts else second - first
 
 
-def top_of(choice: Choice) -> int | None:
-    best = max(choice.candidates, key=lambda candidate: candidate.logprob, default=None)
-    return None if best is None else best.token_id
+def naming(first: Choice, second: Choice) -> Naming:
+    """What tells the tokens of two choices apart: their ids, or what they say where one of the two comes from a server
+    that reports no ids, for which negative ones stand."""
+    tokens: tuple[Choice | Candidate, ...] = (first, second, *first.candidates, *second.candidates)
+    if all(token.token_id is None or token.token_id >= 0 for token in tokens):
+        return lambda token: token.token_id
+    return lambda token: token.piece
+
+
+def top_of(choice: Choice) -> Candidate | None:
+    return max(choice.candidates, key=lambda candidate: candidate.logprob, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +182,8 @@ def rescore(
 def compare_texts(first: Sequence[Choice], second: Sequence[Choice]) -> Iterator[Difference]:
     """The tokens of two kept texts behind the same prompt, up to and with the first that is another."""
     for old, new in zip(first, second, strict=False):
-        yield Difference(old, new, divergence_at_least(old, new), is_exact=False)
-        if old.token_id != new.token_id:
+        yield (difference := Difference(old, new, divergence_at_least(old, new), is_exact=False))
+        if difference.parts:
             return
 
 
@@ -194,8 +208,9 @@ def log_softmax(logits: Logits) -> Floats:
 
 def divergence_at_least(first: Choice, second: Choice) -> float | None:
     """The same from the candidates that both name, all others taken as one: never more than over all tokens."""
-    old, new = probs_of(first.candidates), probs_of(second.candidates)
-    pairs = [(old[token_id], new[token_id]) for token_id in old.keys() & new.keys()]
+    name = naming(first, second)
+    old, new = (probs_of(choice.candidates, name) for choice in (first, second))
+    pairs = [(old[token], new[token]) for token in old.keys() & new.keys()]
     if not pairs:
         return None
     pairs.append((1 - sum(p for p, _ in pairs), 1 - sum(q for _, q in pairs)))
@@ -203,5 +218,7 @@ def divergence_at_least(first: Choice, second: Choice) -> float | None:
     return max(0.0, bits)
 
 
-def probs_of(candidates: Iterable[Candidate]) -> dict[int, float]:
-    return {each.token_id: math.exp(each.logprob) for each in candidates if each.logprob <= 0.0}
+def probs_of(candidates: Sequence[Candidate], name: Naming) -> dict[Name, float]:
+    """By name, where only one has it."""
+    count = Counter(map(name, candidates))
+    return {name(each): math.exp(each.logprob) for each in candidates if each.logprob <= 0.0 and count[name(each)] == 1}

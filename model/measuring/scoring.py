@@ -32,7 +32,7 @@ class GivenText:
 
     text: str
     token_ids: tuple[int, ...]
-    offsets: tuple[int, ...]  # the character of the text that each token begins with
+    offsets: Sequence[int]  # the character of the text that each token begins with
     added: int  # start tokens, which are no part of the text
 
     @staticmethod

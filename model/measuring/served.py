@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import overload
 
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.importers.response_trace import choice_of
@@ -18,11 +19,33 @@ def encode_given(served: ServedText, text: str) -> GivenText:
     """A text in the server's tokens. Raises ServerError."""
     token_ids, bare = served.encode(text), served.encode_bare(text)
     added = len(token_ids) - len(bare) if token_ids[len(token_ids) - len(bare) :] == bare else 0
-    decoder, offsets, length = codecs.getincrementaldecoder("utf-8")("ignore"), [0] * added, 0
-    for token_id in token_ids[added:]:
-        offsets.append(min(length, len(text)))
-        length += len(decoder.decode(served.piece(token_id)))
-    return GivenText(text, token_ids, tuple(offsets), added)
+    return GivenText(text, token_ids, ServedOffsets(served, text, token_ids, added), added)
+
+
+class ServedOffsets(Sequence[int]):
+    """The character that each token begins with, by what the tokens before it say; vLLM and SGLang tell that with their
+    numbers, so that a token is to be asked for when those before it were reported."""
+
+    def __init__(self, served: ServedText, text: str, token_ids: Sequence[int], added: int):
+        self._served, self._token_ids, self._length = served, token_ids, len(text)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+        self._known = [0] * (added + 1)  # of the first tokens
+
+    def __len__(self) -> int:
+        return len(self._token_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        while len(self._known) <= place:
+            said = self._served.piece(self._token_ids[len(self._known) - 1])
+            self._known.append(min(self._known[-1] + len(self._decoder.decode(said)), self._length))
+        return self._known[place]
 
 
 def score_served(served: ServedText, token_ids: Sequence[int], window: int, stride: int, top: int) -> Iterator[Choice]:

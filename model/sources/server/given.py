@@ -83,7 +83,7 @@ class ServedText:
             "max_tokens": 1,
             "temperature": 1,
         }
-        return self._tokens(self.server.client.post(self.server.api.complete, body), len(token_ids))[first:]
+        return self._tokens(self.server.client.post(self.server.api.complete, body), len(token_ids), top)[first:]
 
     def _forced(self, token_ids: Sequence[int], first: int, top: int) -> Iterator[ReportedToken]:
         """A request for each token, which a bias makes certain; the server keeps what it has read before."""
@@ -116,14 +116,14 @@ class ServedText:
             "top_k": 1,
             "cache_prompt": True,
         }
-        (token,) = self._tokens(self.server.client.post(self.server.api.complete, body), 1)
+        (token,) = self._tokens(self.server.client.post(self.server.api.complete, body), 1, top)
         if token.token_id != token_id:
             raise ServerError(f"{self.server.address}: the server wrote another token than it was made to")
         return token
 
-    def _tokens(self, document: Fields, count: int) -> list[ReportedToken]:
+    def _tokens(self, document: Fields, count: int, top: int) -> list[ReportedToken]:
         """The first tokens of an answer. Raises ServerError."""
-        response = Response(self.server.api.name, None, self.server.model)
+        response = Response(self.server.api.name, None, self.server.model, num_candidates=top)
         try:
             read, _ = reader_of(document)
             read(document, response)

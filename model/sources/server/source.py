@@ -81,7 +81,8 @@ class Stream:
         self._request = request
         self._interrupt = interrupt
         self._has_logprobs = has_logprobs
-        self._response = Response(server.api.name, None, server.model)
+        most = server.api.num_candidates(prompt, request.top)
+        self._response = Response(server.api.name, None, server.model, num_candidates=most)
         self._text = self._response.text(0)
         self._steps = ReportedSteps(len(request.prompt_ids))
         self._pieces = Pieces()
