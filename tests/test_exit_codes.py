@@ -87,7 +87,7 @@ def test_sigterm_keeps_the_text_and_is_143() -> None:
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == exit_codes.TERMINATED
     assert errors == b""
-    assert b'"reason": "interrupt"' in (b"".join(lines) + rest).splitlines()[-1]
+    assert b'"reason":"interrupt"' in (b"".join(lines) + rest).splitlines()[-1]
 
 
 def test_a_closed_stdout_is_an_error_of_one_line() -> None:
