@@ -52,7 +52,7 @@ def test_lines_and_messages_stand_above_the_slots(tmp_path: Path) -> None:
     path.write_text('{"id": "a", "prompt": "The fox"}\n{"id": "b"}\n{"id": "c", "prompt": "The hen"}\n')
     _, terminal = frames_of(f"exec {GENERATE} --prompts {path} -n 5 --seed 1 --view live", columns=200, lines=24)
     left = "\n".join(line.rstrip() for line in terminal.screen.display)
-    assert left.count('{"id": ') == 3
+    assert left.count('{"id":') == 3
     assert "line 2: expected either a prompt or messages" in left
     assert "▸" not in left
 
