@@ -12,6 +12,7 @@ import os
 import signal
 import stat
 import subprocess
+import time
 import tracemalloc
 from importlib.resources import files
 from pathlib import Path
@@ -32,7 +33,7 @@ from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.schema import trace_schema
 from tokenglass.model.runs.trace import to_line
 from tokenglass.model.runs.trace_reader import TraceReader, open_trace
-from tokenglass.model.runs.trace_writer import TraceWriter, shorten, watch
+from tokenglass.model.runs.trace_writer import WAIT_SECONDS, WAIT_STEPS, TraceWriter, shorten, watch
 
 SHORT = ("--seed", "1", "-n", "12", "--threads", "1")
 FINISH = Finish(0, "length", "", Totals())
@@ -279,3 +280,19 @@ def test_any_line_can_be_read_again() -> None:
             assert trace.record(40) == there
             assert trace.record(52) is None
             assert trace.record(51) == FINISH
+
+
+def test_fast_steps_wait_for_a_few_others_and_a_step_after_a_while_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    writer = TraceWriter(path)
+    writer.add(RUN)
+    for count in range(1, 3 * WAIT_STEPS):
+        writer.add(STEP)
+        assert 1 + count - WAIT_STEPS < len(path.read_text().splitlines()) <= 1 + count
+    time.sleep(2 * WAIT_SECONDS)
+    writer.add(STEP)
+    assert len(path.read_text().splitlines()) == 1 + 3 * WAIT_STEPS
+    writer.add(STEP)
+    writer.add(Finish(0, "length", "", Totals()))
+    assert len(path.read_text().splitlines()) == 3 + 3 * WAIT_STEPS, "an end waits for nothing"
+    writer.close()

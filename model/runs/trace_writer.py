@@ -1,4 +1,4 @@
-"""A run kept in a file while it goes on: an iterator over its records that writes each one before it passes it on."""
+"""A run kept in a file while it goes on: an iterator over its records that adds each one before it passes it on."""
 
 from __future__ import annotations
 
