@@ -51,7 +51,7 @@ static void make_ready(const Norm *norm, const Matrix *m, const float *x, float 
         return;
     }
 #endif
-    if (fixed) to_words(x, m->columns, (WordGroup *)out);
+    if (fixed) to_words(m->kind, x, m->columns, (WordGroup *)out);
 }
 
 // How many columns an operation reads, and the i-th of them: the head reads those whose logits are wanted.

@@ -16,56 +16,60 @@ INLINE ivec WAY(add_products)(ivec sum, words lanes, int32_t pair) {
 #endif
 }
 
-// sums[v * stride + c]: those of part `part` + v of a panel's rows with column c, but for the rows' scales of int8.
+// sums[v * stride + c]: those of part `part` + v of a panel's rows with column c, but for the rows' scales of int8. Sums of
+// whole numbers go over a STEP of int8, over a GROUP of int4.
 INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part, const char *x, long bytes, long size,
                            vec *sums, long stride) {
     const int units = kind == INT8 ? GROUP / 4 : GROUP / 8, places = kind == INT8 ? 2 : 4;
+    const int groups = kind == INT8 ? STEP / GROUP : 1;  // in a sum
     const int chains = columns <= 2 ? 2 : 1;  // of sums, which do not wait for each other
+    const char *from = panel->values + part * 4 * LANES;
     vec totals[TILE_COLUMNS][TILE_VECTORS];
     UNROLL for (int c = 0; c < columns; c++)
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) totals[c][v] = splat(0);
-    for (long g = 0; g < GROUPS_OF(size); g++) {
-        const char *from = panel->values + g * units * UNIT_BYTES + part * 4 * LANES;
+    for (long first = 0; first < GROUPS_OF(size); first += groups) {
         const WordGroup *group[TILE_COLUMNS];
         ivec acc[TILE_COLUMNS][TILE_VECTORS][2];
         UNROLL for (int c = 0; c < columns; c++) {
-            group[c] = (const WordGroup *)(x + c * bytes) + g;
+            group[c] = (const WordGroup *)(x + c * bytes) + first;
             UNROLL for (int v = 0; v < TILE_VECTORS; v++) acc[c][v][0] = acc[c][v][1] = isplat(0);
         }
-        NO_UNROLL for (int u = 0; u < units; u++) {
-            prefetch(from + u * UNIT_BYTES + PREFETCH_DISTANCE);
-            UNROLL for (int p = 0; p < places; p++) {
-                words weights[TILE_VECTORS];
-                UNROLL for (int v = 0; v < TILE_VECTORS; v++)
-                    weights[v] = words_of(kind, from + u * UNIT_BYTES + v * 4 * LANES, p);
-                UNROLL for (int c = 0; c < columns; c++) {
-                    int32_t pair = pair_of(kind, group[c], u, p);
-                    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-                        ivec *sum = &acc[c][v][p % chains];
-                        *sum = WAY(add_products)(*sum, weights[v], pair);
-                        COMPUTE_NOW(*sum);
+        NO_UNROLL for (int g = 0; g < groups; g++)
+            NO_UNROLL for (int u = 0; u < units; u++, from += UNIT_BYTES) {
+                prefetch(from + PREFETCH_DISTANCE);
+                UNROLL for (int p = 0; p < places; p++) {
+                    words weights[TILE_VECTORS];
+                    UNROLL for (int v = 0; v < TILE_VECTORS; v++) weights[v] = words_of(kind, from + v * 4 * LANES, p);
+                    UNROLL for (int c = 0; c < columns; c++) {
+                        int32_t pair = pair_of(kind, group[c] + g, u, p);
+                        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+                            ivec *sum = &acc[c][v][p % chains];
+                            *sum = WAY(add_products)(*sum, weights[v], pair);
+                            COMPUTE_NOW(*sum);
+                        }
                     }
                 }
             }
-        }
         UNROLL for (int c = 0; c < columns; c++)
             UNROLL for (int v = 0; v < TILE_VECTORS; v++) COMPUTE_NOW(acc[c][v][0]);
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-            long halves = 2 * (g * PANEL + (part + v) * LANES);
-            vec scales, offsets;
-            if (kind == INT8) scales = factors_at(panel, g * GROUP / STEP, (part + v) * LANES);
+            vec factors = splat(1), offsets = splat(0);
+            if (kind == INT8) factors = factors_at(panel, first * GROUP / STEP, (part + v) * LANES);
             else {
-                scales = load_float16(panel->scales + halves);
+                long halves = 2 * (first * PANEL + (part + v) * LANES);
+                factors = load_float16(panel->scales + halves);
                 offsets = load_float16(panel->offsets + halves);
             }
             UNROLL for (int c = 0; c < columns; c++) {
-                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * (scales * splat(group[c]->step));
+                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * (kind == INT8 ? factors : factors * splat(group[c]->step));
                 if (kind == INT4) totals[c][v] += offsets * splat(group[c]->sum);
             }
         }
     }
-    UNROLL for (int c = 0; c < columns; c++)
-        UNROLL for (int v = 0; v < TILE_VECTORS; v++) sums[v * stride + c] = totals[c][v];
+    UNROLL for (int c = 0; c < columns; c++) {
+        vec step = splat(kind == INT8 ? ((const WordGroup *)(x + c * bytes))->step : 1);
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) sums[v * stride + c] = kind == INT8 ? totals[c][v] * step : totals[c][v];
+    }
 }
 
 #define WORD_TILE(kind, columns)                                                                                       \

@@ -1,10 +1,11 @@
 // Columns as words of 16 bits, and their products with panels of int8 and int4: sums of two products of words are one
-// instruction of every x86 processor. A group's numbers are counted in a step of their own, x = step * q. Sums over a
-// group are exact and groups are added in their order, so every bit is the same for one column or many, on any thread.
+// instruction of every x86 processor. Numbers are counted in steps, x = step * q: those of a column for int8, so that sums
+// go over a whole STEP, those of a group for int4. Sums over these are exact and are added in their order, so every bit is
+// the same for one column or many, on any thread.
 #pragma once
 #include "panels.h"
 
-#define GREATEST_WORD 32767  // GROUP products with a byte fit an int32
+#define GREATEST_WORD 32767  // STEP products with a byte fit an int32
 #define ROUND 12582912.0f    // 1.5 * 2**23: added to a number, its lowest bits are the nearest whole number
 #define TILE_VECTORS (PANEL_VECTORS < 2 ? PANEL_VECTORS : 2)  // of rows in a register tile
 #define TILE_COLUMNS 4
@@ -22,17 +23,28 @@ typedef struct {
     float step, sum;   // sum: of step * q
 } WordGroup;
 
-#define WORD_BYTES(size) (GROUPS_OF(size) * (long)sizeof(WordGroup))
+#define WORD_BYTES(size) (STEPS_OF(size) * STEP / GROUP * (long)sizeof(WordGroup))
 
-// GROUP numbers in words. Numbers that are not finite make the step, and so every sum, none.
-INLINE void to_word_group(const float *x, WordGroup *out) {
-    vec greatest = splat(0), poison = splat(0);
+// What numbers are counted in, by their greatest. Those that are not finite make it, and so every sum, none.
+typedef struct {
+    vec greatest, poison;
+} Range;
+
+INLINE Range range_of(Range range, const float *x) {  // of GROUP more numbers
     UNROLL for (int i = 0; i < GROUP; i += LANES) {
-        greatest = larger((vec)((ivec)load(x + i) & 0x7fffffff), greatest);
-        poison += load(x + i) * 0.0f;
+        range.greatest = larger((vec)((ivec)load(x + i) & 0x7fffffff), range.greatest);
+        range.poison += load(x + i) * 0.0f;
     }
-    float step = lane_max(greatest) / GREATEST_WORD;
-    step = step > LEAST_STEP ? step : LEAST_STEP;
+    return range;
+}
+
+INLINE float word_step(Range range) {
+    float step = lane_max(range.greatest) / GREATEST_WORD;
+    return (step > LEAST_STEP ? step : LEAST_STEP) + lane_sum(range.poison);
+}
+
+// GROUP numbers in words, counted in `step`.
+INLINE void to_word_group(const float *x, float step, WordGroup *out) {
     float inverse = 1 / step;
     int32_t q[GROUP];
     ivec sum = isplat(0);
@@ -45,18 +57,23 @@ INLINE void to_word_group(const float *x, WordGroup *out) {
     UNROLL for (int i = 0; i < GROUP; i++) out->q[i / 4 * 4 + i % 2 * 2 + i % 4 / 2] = q[i];
     int32_t total = 0;
     UNROLL for (int i = 0; i < LANES; i++) total += sum[i];
-    out->step = step + lane_sum(poison);
-    out->sum = out->step * total;
+    out->step = step;
+    out->sum = step * total;
 }
 
-// The column x (size,) as `out`, WORD_BYTES of memory.
-NOINLINE void to_words(const float *x, long size, WordGroup *out) {
-    long whole = size / GROUP;
-    for (long g = 0; g < whole; g++) to_word_group(x + g * GROUP, out + g);
-    if (whole == GROUPS_OF(size)) return;
-    float last[GROUP] = {0};
-    memcpy(last, x + whole * GROUP, (size - whole * GROUP) * sizeof *x);
-    to_word_group(last, out + whole);
+// The column x (size,) as `out`, WORD_BYTES of memory, for products with rows of this kind.
+NOINLINE void to_words(int kind, const float *x, long size, WordGroup *out) {
+    const Range empty = {splat(0), splat(0)};
+    long whole = size / GROUP, groups = STEPS_OF(size) * STEP / GROUP;
+    float ends[2][GROUP] = {{0}};  // the last numbers, and zeros behind them
+    memcpy(ends[0], x + whole * GROUP, (size - whole * GROUP) * sizeof *x);
+    Range range = range_of(empty, ends[0]);
+    for (long g = 0; g < whole; g++) range = range_of(range, x + g * GROUP);
+    float step = word_step(range);
+    for (long g = 0; g < groups; g++) {
+        const float *from = g < whole ? x + g * GROUP : ends[g > whole];
+        to_word_group(from, kind == INT8 ? step : word_step(range_of(empty, from)), out + g);
+    }
 }
 
 // The weights of a unit that lie `place` numbers further on than others of their bytes, as words: those of the first
