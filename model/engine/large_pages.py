@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGE_PAGE = 2**21  # bytes
+LEAST_LARGE = 8 * LARGE_PAGE  # bytes of an array; the system may take milliseconds to find and clear one page
 ALIGNMENT = 64  # bytes: a cache line
 
 
@@ -31,7 +32,7 @@ def large_block(nbytes: int) -> NDArray[np.uint8] | None:
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Zeros of this shape, on large pages where that is worth it."""
     nbytes = math.prod(shape) * dtype.itemsize
-    block = large_block(nbytes) if nbytes >= LARGE_PAGE else None
+    block = large_block(nbytes) if nbytes >= LEAST_LARGE else None
     return np.zeros(shape, dtype) if block is None else block.view(dtype).reshape(shape)
 
 
