@@ -59,6 +59,8 @@ AVX2 = ("-march=x86-64-v3",) if "avx2" in processor_flags(describe_processor()) 
 WORDS = AVX2
 BYTES = (*AVX2, *emulating("bytes"))
 TILES = (*AVX2, *emulating("bytes", "tiles"))
+# The same instructions, for a processor whose compiler would rather not fuse products and sums in a chain.
+UNFUSED = ("-march=znver3",) if AVX2 else ()
 
 
 @cache

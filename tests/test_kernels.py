@@ -11,7 +11,7 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_parts import BYTES, TILES, WORDS, Bench, emulating, float_weight, kept_as, products_of, rounding
+from native_parts import BYTES, TILES, UNFUSED, WORDS, Bench, emulating, float_weight, kept_as, products_of, rounding
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_parts import as_tensor
@@ -36,6 +36,7 @@ PATHS = [
         for kind in ("int8", "int4")
         if X86
     ),
+    *(pytest.param(kind, UNFUSED, id=f"{kind} tuned for Zen 3") for kind in KINDS if X86),
 ]
 SIZES = st.integers(1, 100)
 COUNTS = st.integers(1, 36)  # positions: through every number of columns that is taken together, and over 32
