@@ -199,5 +199,5 @@ def test_a_missing_file_and_a_folder_in_its_place_are_told(tmp_path: Path) -> No
 def test_derived_sizes() -> None:
     config = ModelConfig.from_hf(LLAMA)
     assert config.group_size == 2
-    assert config.kv_values_per_token == 2 * 2 * 2 * 8  # keys and values, layers, heads, head_dim
-    assert config.cache_bytes_per_token("bfloat16") == 2 * config.kv_values_per_token
+    values = 2 * 2 * 2 * 8  # keys and values, layers, heads, head_dim
+    assert config.cache_bytes_per_token("bfloat16") == 2 * values

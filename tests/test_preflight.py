@@ -102,7 +102,7 @@ def test_the_worst_moment_is_that_of_the_real_cache(config: ModelConfig, length:
         peaks.append(4 * math.prod(shape) + sum(store.nbytes for store in stores))
         return np.zeros(shape, np.float32)
 
-    cache = KVCache(config, limit=2048, storage=Storage(zeros, config.head_dim))
+    cache = KVCache(config, limit=2048, storage=Storage(zeros))
     for _ in range(length):
         stores[:] = [state.array for state in cache.rows[0].states]
         cache.reserve([1])
@@ -124,7 +124,7 @@ def test_rows_that_branch_grow_and_end_are_never_more_than_promised(config: Mode
         peaks.append(sum(store.nbytes for known in alive if (store := known()) is not None))
         return made
 
-    cache = KVCache(config, limit=2048, storage=Storage(zeros, config.head_dim, chunk))
+    cache = KVCache(config, limit=2048, storage=Storage(zeros, chunk=chunk))
     for length in range(300):
         if length == 100:
             cache.select([0] * 4)

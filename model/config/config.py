@@ -12,6 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
+from tokenglass.model.config.layer_states import LayerState
 from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
 from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
@@ -19,8 +20,6 @@ from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
 
 DTYPES = ("float32", "bfloat16", "float16")  # of weights
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a number in the cache
-SCALE_BYTES = 4  # of a float32 behind each key and each value that a cache holds in int8
 MAX_SIZE = 2**24  # beyond any model there is; an absurd file must not make us build it
 SLACK = 64  # positions that a sliding-window layer holds beyond its window, so that short rewinds cost nothing
 
@@ -160,22 +159,20 @@ class ModelConfig:
         return next((kind.window for kind in self.layers if kind.window is not None), None)
 
     @property
-    def kv_values_per_token(self) -> int:
-        """Numbers the cache holds per position, keys and values over all layers."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
-
-    def cached_vector_bytes(self, dtype: str) -> int:
-        """Bytes of one key or one value of one head in a cache of float32, bfloat16, float16 or int8."""
-        return self.head_dim * DTYPE_BYTES[dtype] + (SCALE_BYTES if dtype == "int8" else 0)
+    def layer_states(self) -> tuple[LayerState, ...]:
+        """What each layer keeps of a position."""
+        return tuple(LayerState(2, self.num_kv_heads, self.head_dim, kind.window) for kind in self.layers)
 
     def cache_bytes_per_token(self, dtype: str) -> int:
-        """Bytes of such a cache that one position takes, held by every layer."""
-        return 2 * self.num_layers * self.num_kv_heads * self.cached_vector_bytes(dtype)
+        """Bytes of a cache of float32, bfloat16, float16 or int8 that one position takes, held by every layer."""
+        return sum(state.bytes_per_token(dtype) for state in self.layer_states)
 
     def cache_bytes(self, length: int, dtype: str) -> int:
         """Bytes of cache for `length` positions: sliding-window layers hold their window and slack at most."""
-        held = (length if kind.window is None else min(length, kind.window + 2 * SLACK) for kind in self.layers)
-        return sum(held) * self.cache_bytes_per_token(dtype) // self.num_layers
+        return sum(
+            state.bytes_per_token(dtype) * (length if state.window is None else min(length, state.window + 2 * SLACK))
+            for state in self.layer_states
+        )
 
     def rope_regime(self, length: int) -> tuple[int, ...]:
         """Runs with the same regime have the same rotary factors, so one can go on with the other's cache."""

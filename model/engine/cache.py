@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Storage, layer_groups
+from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Storage, layer_groups, layer_places
 from tokenglass.model.errors import PromptError
 from tokenglass.model.records.steps import CacheUsage
 
@@ -49,7 +49,7 @@ class CacheRow:
         self.planned_length = planned_length
         self.limit = cache.limit
         self._places = cache.places
-        self.states = [KeysValues(cache.config, group, cache.limit, cache.storage) for group in cache.groups]
+        self.states: list[KeysValues] = [KeysValues(group, cache.limit, cache.storage) for group in cache.groups]
 
     @property
     def length(self) -> int:
@@ -68,7 +68,8 @@ class CacheRow:
         """Keys and values of a layer, each (kv_heads, slots, vector), and the position in their slot 0."""
         group, place = self._places[layer]
         state = self.states[group]
-        return *state.layer(place), state.start
+        keys, values = state.layer(place)
+        return keys, values, state.start
 
     def reserve(self, count: int) -> None:
         for state in self.states:
@@ -149,11 +150,7 @@ class KVCache:
         self.storage = storage
         self.planned_length = limit if planned_length is None else planned_length
         self.groups: tuple[LayerGroup, ...] = layer_groups(config)
-        self.places = {
-            layer: (number, place)
-            for number, group in enumerate(self.groups)
-            for place, layer in enumerate(group.layers)
-        }
+        self.places = layer_places(self.groups)
         self.rows = [CacheRow(self, self.planned_length) for _ in range(rows)]
 
     @property

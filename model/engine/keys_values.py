@@ -1,8 +1,8 @@
-"""The state of attention: the keys and values that layers of one kind keep of one row's positions."""
+"""The state of layers that keep vectors of each position, as attention does its keys and values: those of one row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokenglass.model.config.config import SLACK, ModelConfig
+from tokenglass.model.config.layer_states import LayerState
 
 FIRST_ALLOCATION = 64  # positions
 
@@ -18,37 +19,40 @@ Array = Any  # of numpy or a tensor: both are cut, copied and indexed alike
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How an engine keeps keys and values: `zeros` makes an array of a shape, whose last axis has `vector` numbers.
+    """How an engine keeps vectors: `zeros` makes an array of a shape. `more` numbers of it stand behind each vector.
 
     At multiples of `chunk` positions an engine can read on in another array; None: a row has to be one array.
     """
 
     zeros: Callable[[tuple[int, ...]], Array]
-    vector: int
+    more: int = 0
     chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """The layers that keep the same positions: all of them, or the last `window` and some slack."""
+    """The layers that keep the same of the same positions: of all of them, or of the last ones and some slack."""
 
     layers: tuple[int, ...]
-    window: int | None
+    state: LayerState
 
 
 def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
-    """The layers without a window, and those with one."""
-    windows = [kind.window for kind in config.layers]
-    groups = (
-        LayerGroup(tuple(layer for layer, kind in enumerate(windows) if (kind is not None) == slides), window)
-        for slides, window in ((False, None), (True, config.window))
-    )
-    return tuple(group for group in groups if group.layers)
+    """The layers by what they keep, in the order in which the first of each stands."""
+    layers: dict[LayerState, list[int]] = {}
+    for layer, state in enumerate(config.layer_states):
+        layers.setdefault(state, []).append(layer)
+    return tuple(LayerGroup(tuple(those), state) for state, those in layers.items())
+
+
+def layer_places(groups: Sequence[LayerGroup]) -> dict[int, tuple[int, int]]:
+    """The group of each layer, and its place in it."""
+    return {layer: (number, place) for number, group in enumerate(groups) for place, layer in enumerate(group.layers)}
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A stretch of a row's keys and values, (2 * layers, kv_heads, count, vector), from position `start` on."""
+    """A stretch of a row's vectors, (layers * arrays, heads, count, vector), from position `start` on."""
 
     start: int
     array: Array
@@ -63,9 +67,9 @@ class Cut:
 
 
 class KeysValues:
-    """`array` (2 * layers, kv_heads, slots, vector): the keys and the values of each layer in turn.
+    """`array` (layers * arrays, heads, slots, vector): of attention the keys and the values of each layer in turn.
 
-    A vector has head_dim numbers, and in int8 the bytes of its scale behind them.
+    A vector in int8 has the bytes of its scale behind its numbers.
 
     `start` is the first position that is held: a sliding window lets go of its oldest positions when it and its slack
     are full. Storage doubles as it fills, up to `limit` positions. `length` is everywhere the number of positions that
@@ -76,11 +80,13 @@ class KeysValues:
     that others read: they are never written again, and a row that goes back behind them goes on in a new array.
     """
 
-    def __init__(self, config: ModelConfig, group: LayerGroup, limit: int, storage: Storage):
-        self.window = group.window
+    def __init__(self, group: LayerGroup, limit: int, storage: Storage):
+        state = group.state
+        self.window = state.window
         self.start = self.frozen = 0
         self.shared: tuple[Cut, ...] = ()
-        self.array = storage.zeros((2 * len(group.layers), config.num_kv_heads, 0, storage.vector))
+        self.array = storage.zeros((state.arrays * len(group.layers), state.heads, 0, state.size + storage.more))
+        self._arrays = state.arrays
         layers, heads, _, vector = self.array.shape
         self.bytes_per_token = int(layers * heads * vector * self.array.itemsize)
         self._limit = limit
@@ -115,11 +121,11 @@ class KeysValues:
         self.start += start - own_start
         self.frozen = 0
 
-    def layer(self, place: int) -> tuple[Array, Array]:
-        """Keys and values of one layer, each (kv_heads, slots, vector)."""
-        first, *others = (piece.array[2 * place : 2 * place + 2] for piece in self.pieces)
-        keys, values = np.concatenate((first, *others), axis=2) if others else first
-        return keys, values
+    def layer(self, place: int) -> Array:
+        """What one layer keeps (arrays, heads, slots, vector)."""
+        begin, end = place * self._arrays, (place + 1) * self._arrays
+        first, *others = (piece.array[begin:end] for piece in self.pieces)
+        return np.concatenate((first, *others), axis=2) if others else first
 
     def keeps(self, length: int) -> bool:
         """Whether everything is there that the position `length` needs."""

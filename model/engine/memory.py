@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import SLACK, ModelConfig
-from tokenglass.model.engine.keys_values import growth
+from tokenglass.model.engine.keys_values import growth, layer_groups
 from tokenglass.model.errors import EngineError
 
 MIB = 2**20
@@ -35,14 +35,14 @@ class Caches:
 def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
     """Bytes of a cache that grows to `length` positions, at the worst moment.
 
-    The sliding-window layers and the others of one row get new storage in turn, and the old is there until it is
+    The groups of layers of one row get new storage in turn, and the old is there until it is
     copied. A row that is freed is gone before another is copied.
     """
-    per_layer = config.cache_bytes_per_token(dtype) // config.num_layers
     held = replaced = 0
-    for window in {kind.window for kind in config.layers}:
+    for group in layer_groups(config):
+        window = group.state.window
         most = config.max_positions if window is None else min(config.max_positions, window + 2 * SLACK)
-        size = per_layer * sum(kind.window == window for kind in config.layers)
+        size = group.state.bytes_per_token(dtype) * len(group.layers)
         before, final = growth(length, most)
         held += size * final
         replaced = max(replaced, size * (final if window is not None and length > most else before))

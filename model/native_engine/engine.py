@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_int64, c_void_p
+from ctypes import POINTER, c_int64, c_void_p, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.checkpoint.blueprint import Blueprint, Experts
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
+from tokenglass.model.config.layer_states import SCALE_BYTES
 from tokenglass.model.config.mixture import Mixture
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
@@ -85,8 +86,8 @@ class NativeEngine:
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         dtype, _ = CACHES[self.cache_dtype]
-        vector = self.config.cached_vector_bytes(self.cache_dtype) // dtype.itemsize
-        storage = Storage(lambda shape: zeros(shape, dtype), vector, CHUNK)
+        more = SCALE_BYTES if self.cache_dtype == "int8" else 0
+        storage = Storage(lambda shape: zeros(shape, dtype), more, CHUNK)
         return KVCache(self.config, rows=rows, limit=self.limit, storage=storage, planned_length=planned_length)
 
     def forward(
@@ -216,9 +217,9 @@ def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> cty
         to.first, to.count = first, rows.counts[number]
         to.outputs, to.block = rows.outputs[number], rows.blocks[number]
         to.length, to.tables = row.length, table.addresses
-        for state in row.states:
-            kind, pieces = int(state.window is not None), state.pieces
-            to.pieces[kind] = (Piece * len(pieces))(*map(described_piece, pieces))
-            to.piece_counts[kind] = len(pieces)
+        pieces = (POINTER(Piece) * len(row.states))()  # filled before it is assigned, so that its arrays live as long
+        for place, state in enumerate(row.states):
+            pieces[place] = cast((Piece * len(state.pieces))(*map(described_piece, state.pieces)), POINTER(Piece))
+        to.pieces, to.piece_counts = pieces, (c_int64 * len(pieces))(*[len(state.pieces) for state in row.states])
         first += to.count
     return described

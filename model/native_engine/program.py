@@ -13,6 +13,7 @@ from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.checkpoint.arrays import BFLOAT16, cast, dtype_name, to_float32
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.config.rope_config import Rope
+from tokenglass.model.engine.keys_values import layer_groups, layer_places
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.structures import (
     Activation,
@@ -90,6 +91,7 @@ class Program(Operations):
         self._weights = weights
         ropes = (layer.mixer.rope for layer in spec.layers)
         self.ropes: list[Rope] = list(dict.fromkeys(rope for rope in ropes if rope is not None))
+        self._places = layer_places(layer_groups(spec.config))
         self.operations = [*self._operations()]
 
     def _operations(self) -> Iterator[Operation]:
@@ -134,7 +136,8 @@ class Program(Operations):
         yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=self._norm(layer.before_mixer))
         operation = Operation(
             kind=Code.ATTEND,
-            layer=self._place(index),
+            state=self._places[index][0],
+            layer=self._places[index][1],
             rope=-1 if spec.rope is None else self.ropes.index(spec.rope),
             window=-1 if spec.window is None else spec.window,
             scale=spec.scale,
@@ -153,11 +156,6 @@ class Program(Operations):
                 yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
         yield operation
         yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
-
-    def _place(self, index: int) -> int:
-        """Of a layer among those whose cache is laid out as its own: with a window, or without."""
-        kinds = [layer.mixer.window is None for layer in self._spec.layers]
-        return kinds[:index].count(kinds[index])
 
     def _up(self, layer: blueprint.Layer, spec: blueprint.FeedForward) -> Operation:
         return self.multiply(

@@ -32,7 +32,7 @@ class Norm(ctypes.Structure):
 class Operation(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("kind", "source", "target", "experts", "parts", "gated", "activation", "add")),
-        *((name, c_int64) for name in ("layer", "rope", "window", "rotate_first", "chosen", "renormalise")),
+        *((name, c_int64) for name in ("state", "layer", "rope", "window", "rotate_first", "chosen", "renormalise")),
         *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below")),
         *((name, Norm) for name in ("norm", "other_norm")),
         ("sinks", c_void_p),
@@ -64,8 +64,8 @@ class Piece(ctypes.Structure):
 class PassRow(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("first", "count", "outputs", "block", "length")),
-        ("pieces", POINTER(Piece) * 2),
-        ("piece_counts", c_int64 * 2),
+        ("pieces", POINTER(POINTER(Piece))),
+        ("piece_counts", POINTER(c_int64)),
         ("tables", POINTER(c_void_p)),
     )
 

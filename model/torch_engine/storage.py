@@ -32,7 +32,7 @@ class TensorCache(KVCache):
             with torch.inference_mode(False):  # what is made within can be written to outside of a pass too
                 return torch.zeros(shape, dtype=dtype, device=device)
 
-        storage = Storage(zeros, config.head_dim)
+        storage = Storage(zeros)
         super().__init__(config, rows=rows, limit=limit, storage=storage, planned_length=planned_length)
         self.device = device
 

@@ -36,7 +36,7 @@ static void prepare_query(const Engine *e, const Operation *op, const PassRow *r
 
 // A head in the piece of a row's cache that holds this position, or the rest of its chunk.
 static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head, long position) {
-    const Piece *first = row->pieces[op->window >= 0], *piece = first + row->piece_counts[op->window >= 0] - 1;
+    const Piece *first = row->pieces[op->state], *piece = first + row->piece_counts[op->state] - 1;
     while (piece > first && piece->start > position) piece--;
     long kind = e->pass.cache_kind, heads = e->sizes.kv_heads, bytes = bytes_of_vector(kind, e->sizes.head_dim);
     const char *keys = (const char *)piece->memory + (2 * op->layer * heads + head) * piece->slots * bytes;
@@ -58,7 +58,7 @@ static void write_key_and_value(const Engine *e, const Operation *op, const Pass
 static Queries queries_of(const Engine *e, const Operation *op, const PassRow *row, long head, long first, long count,
                           bool ready, float **scratch) {
     long n = e->sizes.head_dim, size = PADDED(n), group = e->sizes.heads / e->sizes.kv_heads;
-    long start = row->pieces[op->window >= 0]->start, end = row->length + row->count;
+    long start = row->pieces[op->state]->start, end = row->length + row->count;
     float *values = *scratch;
     int64_t *from = (int64_t *)(values + count * group * size), *to = from + count * group;
     *scratch = (float *)(to + count * group);
@@ -109,9 +109,9 @@ static void write_mixed(const Engine *e, const PassRow *row, long head, long fir
 // that lie in it.
 static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, const PassRow *row, long task,
                             float *partials) {
-    long chunks = chunks_of(row, op->window), chunk = task % chunks, head = task / chunks;
+    long chunks = chunks_of(op, row), chunk = task % chunks, head = task / chunks;
     float *scratch = (float *)self->scratch, *partial = partials + task * partial_size(e, row);
-    long base = (first_chunk(row, op->window) + chunk) * CHUNK, length = row->length;
+    long base = (first_chunk(op, row) + chunk) * CHUNK, length = row->length;
     CachedHead from = cached_head_of(e, op, row, head, base);
     for (long p = max(base, length); p < min(base + CHUNK, length + row->count); p++)
         write_key_and_value(e, op, row, head, p - length, scratch);
@@ -126,7 +126,7 @@ static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, 
 
 // Second phase, where there are several chunks: each task puts those of one head together.
 static void join_chunks(const Engine *e, Member *self, const Operation *op, const PassRow *row, long head, float *partials) {
-    long group = e->sizes.heads / e->sizes.kv_heads, chunks = chunks_of(row, op->window), size = partial_size(e, row);
+    long group = e->sizes.heads / e->sizes.kv_heads, chunks = chunks_of(op, row), size = partial_size(e, row);
     Queries queries = {.count = row->count * group, .head_dim = e->sizes.head_dim, .size = PADDED(e->sizes.head_dim)};
     Partial result = partial_at((float *)self->scratch, &queries);
     begin_partial(e, op, head, &queries, result);
@@ -166,7 +166,7 @@ static void attend_strip(const Engine *e, Member *self, const Operation *op, con
 }
 
 static void attend(Engine *e, Member *self, const Operation *op) {
-    const Deal *deal = &e->deals[op->window >= 0];
+    const Deal *deal = &e->deals[op->state];
     long rows = e->pass.count, total = deal->first[rows];
     TASKS(self, task, total) {
         long r = row_of_task(deal->first, rows, task), own = task - deal->first[r];

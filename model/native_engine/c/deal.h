@@ -12,12 +12,12 @@ static bool is_long(const PassRow *row) { return row->count > SHORT_ROW_POSITION
 static long strips_of(const PassRow *row) { return (row->count + POSITIONS_PER_STRIP - 1) / POSITIONS_PER_STRIP; }
 
 // The chunk in which what a row may see begins, and how many there are.
-static long first_chunk(const PassRow *row, long window) {
-    return window < 0 ? 0 : max(row->pieces[1]->start, row->length - window + 1) / CHUNK;
+static long first_chunk(const Operation *op, const PassRow *row) {
+    return op->window < 0 ? 0 : max(row->pieces[op->state]->start, row->length - op->window + 1) / CHUNK;
 }
 
-static long chunks_of(const PassRow *row, long window) {
-    return (row->length + row->count - 1) / CHUNK - first_chunk(row, window) + 1;
+static long chunks_of(const Operation *op, const PassRow *row) {
+    return (row->length + row->count - 1) / CHUNK - first_chunk(op, row) + 1;
 }
 
 // Numbers in what one chunk gives the queries of one key-value head.
@@ -47,7 +47,7 @@ static void deal_columns(Engine *e) {
     }
 }
 
-static void deal_attention(const Engine *e, const Deal *deal, long window) {
+static void deal_attention(const Engine *e, const Deal *deal, const Operation *op) {
     long heads = e->sizes.kv_heads, first = 0, second = 0, partial = 0;
     for (long r = 0; r <= e->pass.count; r++) {
         deal->first[r] = first;
@@ -59,7 +59,7 @@ static void deal_attention(const Engine *e, const Deal *deal, long window) {
             first += row->count;
             second += strips_of(row) * heads;
         } else {
-            long chunks = chunks_of(row, window);
+            long chunks = chunks_of(op, row);
             first += chunks * heads;
             second += chunks > 1 ? heads : 0;
             partial += chunks * heads * partial_size(e, row);

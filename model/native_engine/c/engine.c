@@ -28,8 +28,8 @@
 //   OUTER   hidden               MULTIPLY_PAIRS                  COMBINE, which adds them up to HIDDEN or ADDED
 //
 // Before the threads begin (tokenglass_run, by the calling thread): make_room for the columns, make_room_for_rows,
-// deal_columns (their positions; which have logits), deal_attention for layers without and with a window (the tasks of
-// its two phases), make_room_for_partials, make_team.
+// deal_columns (their positions; which have logits), deal_attention for the layers that keep the same (the tasks of its
+// two phases), make_room_for_partials, make_team.
 //
 // Then each thread runs every operation. A phase deals out its tasks and ends with a barrier (|):
 //
@@ -125,10 +125,10 @@ static bool make_room(Engine *e, long columns) {
 static bool make_room_for_rows(Engine *e, long rows) {
     if (rows <= e->row_capacity) return true;
     e->row_capacity = 0;
-    if (!renew(&e->dealt, 6 * (rows + 1))) return false;
-    for (long kind = 0; kind < 2; kind++) {
-        long *numbers = e->dealt + 3 * kind * (rows + 1);
-        e->deals[kind] = (Deal){numbers, numbers + rows + 1, numbers + 2 * (rows + 1)};
+    if (!renew(&e->dealt, 3 * e->states * (rows + 1))) return false;
+    for (long s = 0; s < e->states; s++) {
+        long *numbers = e->dealt + 3 * s * (rows + 1);
+        e->deals[s] = (Deal){numbers, numbers + rows + 1, numbers + 2 * (rows + 1)};
     }
     e->row_capacity = rows;
     return true;
@@ -136,7 +136,9 @@ static bool make_room_for_rows(Engine *e, long rows) {
 
 static bool make_room_for_partials(Engine *e) {
     long rows = e->pass.count;
-    size_t needed = max(e->deals[0].partial[rows], e->deals[1].partial[rows]);
+    size_t needed = 0;
+    for (long s = 0; s < e->states; s++)
+        if (e->readers[s]) needed = max(needed, e->deals[s].partial[rows]);
     if (needed <= e->partials_size) return true;
     free(e->partials);
     e->partials = zeros(2 * needed);
@@ -144,10 +146,14 @@ static bool make_room_for_partials(Engine *e) {
     return e->partials != NULL;
 }
 
-static long window_of(const Engine *e) {
-    for (long i = 0; i < e->count; i++)
-        if (e->operations[i].kind == ATTEND && e->operations[i].window >= 0) return e->operations[i].window;
-    return -1;
+static bool find_states(Engine *e) {
+    for (long i = 0; i < e->count; i++) e->states = max(e->states, e->operations[i].state + 1);
+    e->deals = calloc(e->states, sizeof *e->deals);
+    e->readers = calloc(e->states, sizeof *e->readers);
+    if (!e->deals || !e->readers) return false;
+    for (long i = e->count - 1; i >= 0; i--)
+        if (e->operations[i].kind == ATTEND) e->readers[e->operations[i].state] = e->operations + i;
+    return true;
 }
 
 static long widest(const Engine *e) {  // numbers of a column that is multiplied
@@ -176,6 +182,8 @@ void tokenglass_free(Engine *e) {
     free(e->positions);
     free(e->outputs);
     free(e->dealt);
+    free(e->deals);
+    free(e->readers);
     free(e->operations);
     free(e);
 }
@@ -185,15 +193,13 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     Engine *e = calloc(1, sizeof *e);
     if (!e) return NULL;
     e->operations = malloc(count * sizeof *operations);
-    if (!e->operations) {
-        free(e);
+    if (e->operations) memcpy(e->operations, operations, count * sizeof *operations), e->count = count;
+    if (!e->operations || !find_states(e)) {
+        tokenglass_free(e);
         return NULL;
     }
-    memcpy(e->operations, operations, count * sizeof *operations);
-    e->count = count;
     e->sizes = *sizes;
     e->tiled = tiles_allowed();
-    e->window = window_of(e);
     long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
@@ -228,8 +234,8 @@ int tokenglass_run(Engine *e, const Pass *pass, int64_t threads) {
     e->pass = *pass;
     if (!make_room(e, pass->columns) || !make_room_for_rows(e, pass->count)) return NO_MEMORY;
     deal_columns(e);
-    deal_attention(e, &e->deals[0], -1);
-    deal_attention(e, &e->deals[1], e->window);
+    for (long s = 0; s < e->states; s++)
+        if (e->readers[s]) deal_attention(e, &e->deals[s], e->readers[s]);
     if (!make_room_for_partials(e) || !make_team(e, threads)) return NO_MEMORY;
     run_team(e->team, run_program, e);
     return DONE;

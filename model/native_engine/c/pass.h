@@ -4,7 +4,7 @@
 #include "threads.h"
 #include "vectors.h"
 
-typedef struct {  // how attention in layers of one kind is dealt out: what is before a row, and of all rows at the end
+typedef struct {  // how attention in layers that keep the same is dealt out: what is before a row, and of all rows at the end
     long *first, *second;  // tasks of its two phases
     long *partial;         // numbers of partial results
 } Deal;
@@ -40,8 +40,9 @@ typedef struct {
     long *positions;  // per column, in its row
     long *outputs;    // the columns whose logits are computed
     long output_count;
-    long window;      // of the layers that have one, or -1
-    Deal deals[2];    // in layers without a window and with one
+    long states;
+    const Operation **readers;  // per state, the first operation that attends to it
+    Deal *deals;      // per state
     long *dealt;      // the memory of these
     long row_capacity;
     Mixture mixture;

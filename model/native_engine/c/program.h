@@ -29,7 +29,7 @@ typedef struct {
     int64_t parts;       // MULTIPLY: matrices with targets `target`, `target` + 1, ...
     int64_t gated;       // the first part's activation times the second, in the first's target
     int64_t activation, add;  // add: to the target, instead of writing it
-    int64_t layer;         // TAP and CHOOSE: which it is of its kind; ATTEND: its place among the layers with a window, or those without
+    int64_t state, layer;  // of layers that keep the same, and which it is of them; TAP and CHOOSE: which it is of its kind
     int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
     int64_t chosen, renormalise;  // CHOOSE: experts of a column, whose weights add up to 1
@@ -46,7 +46,7 @@ typedef struct {
     int64_t experts, slots, inner;  // of mixtures: experts but for the shared one, pairs of a column, the widest expert
 } Sizes;
 
-typedef struct {  // keys and values of a row in all layers with a window, or in all without
+typedef struct {  // what a row has of the layers that keep the same: of attention keys and values
     void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them
     int64_t slots;  // of which slot 0 is position `start`
     int64_t start;
@@ -57,8 +57,8 @@ typedef struct {  // what a row of the cache brings to a pass
     int64_t outputs;            // how many of the last of them have their logits computed
     int64_t block;              // the last so many see each other
     int64_t length;             // positions in the cache
-    const Piece *pieces[2];     // of layers without a window and with one: one behind the other, each but the first
-    int64_t piece_counts[2];    // from a multiple of CHUNK on; new positions are written to the last
+    const Piece *const *pieces; // per state: one behind the other, each but the first from a multiple of CHUNK on; new
+    const int64_t *piece_counts;  // positions are written to the last
     const float *const *tables; // per rope: cosines, sines, each (positions, dims[rope] / 2)
 } PassRow;
 

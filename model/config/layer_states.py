@@ -1,0 +1,29 @@
+"""What a layer keeps of each position of a text, which its kind of mixer decides. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a number in the cache
+SCALE_BYTES = 4  # of a float32 behind each vector that a cache holds in int8
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """Of each position `arrays` vectors of `size` numbers for each of the `heads`: of attention a key and a value.
+
+    Where there is a window, only the last so many positions are needed.
+    """
+
+    arrays: int
+    heads: int
+    size: int
+    window: int | None = None
+
+    def vector_bytes(self, dtype: str) -> int:
+        """Bytes of one vector in a cache of float32, bfloat16, float16 or int8."""
+        return self.size * DTYPE_BYTES[dtype] + (SCALE_BYTES if dtype == "int8" else 0)
+
+    def bytes_per_token(self, dtype: str) -> int:
+        """Bytes of such a cache that one position takes."""
+        return self.arrays * self.heads * self.vector_bytes(dtype)
