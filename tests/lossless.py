@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import native_parts
 import tiny
 
+from tokenglass.model.config.layer_kinds import Convolution, LayerKind
 from tokenglass.model.config.mixture import Mixture
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
@@ -43,6 +44,7 @@ from tokenglass.model.text.tokenizer import Tokenizer
 from tokenglass.model.torch_engine.engine import TorchEngine
 
 END = 0
+KINDS = ("torch", "native", "window", "experts", "convolution", "native convolution")
 LETTERS = tuple('abcdeĠ"{}[]:,0123tru.')
 LONGER = ("ab", "bc", "abc", "Ġa", "Ġab", '":', '{"', '["', "tr", "ue", "true", "Ġ0", ",Ġ", '"}', "aa", "ca", "12")
 SIZE = 1 + len(LETTERS) + len(LONGER)
@@ -91,7 +93,8 @@ def tokenizer() -> Tokenizer:
 
 @functools.cache
 def engine(kind: str, seed: int = 1) -> Engine:
-    """A random model; `window` has layers that let go of what is far behind, `experts` a mixture of them."""
+    """A random model; `window` has layers that let go of what is far behind, `experts` a mixture of them, and
+    `convolution` and its `native` one a layer without attention."""
     config = replace(tiny.CONFIG, vocab_size=SIZE + 1, max_positions=96, mask_token_id=MASK)
     first, second = config.layers
     if kind == "window":
@@ -99,12 +102,14 @@ def engine(kind: str, seed: int = 1) -> Engine:
     if kind == "experts":
         mixture = Mixture(count=6, chosen=2, size=24, renormalise=True, shared_size=16)
         config = replace(config, layers=(first, replace(second, has_experts=True)), mixture=mixture)
+    if "convolution" in kind:
+        config = replace(config, layers=(LayerKind(None, convolution=Convolution(3, bias=True)), second))
     torch.manual_seed(seed)
     model = tiny.Transformer(config).eval().requires_grad_(False)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.4 if weight.ndim > 1 else 1.0)
     local = TorchEngine(model, torch.device("cpu"), torch.float32)
-    if kind not in ("native", "experts"):
+    if kind not in ("native", "experts", "native convolution"):
         return local
     native = native_parts.try_build(model)
     return local if isinstance(native, str) else native
@@ -142,7 +147,7 @@ def cases(draw: st.DrawFn) -> Case:
         bans=tuple(draw(st.lists(st.sampled_from(PHRASES), max_size=3))),
         prefill_chunk=draw(st.sampled_from([1, 3, 256])),
     )
-    kind, mode = draw(st.sampled_from(["torch", "native", "window", "experts"])), draw(st.sampled_from(sorted(MODES)))
+    kind, mode = draw(st.sampled_from(KINDS)), draw(st.sampled_from(sorted(MODES)))
     return Case(request, kind, mode, draw(st.integers(1, 8)))
 
 

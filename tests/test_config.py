@@ -129,8 +129,12 @@ def test_what_cannot_be_run_is_refused_by_name(field: str, value: Any, message: 
         ({"model_type": "minimax", "num_local_experts": 8}, "it has a mixture of experts"),
         ({"model_type": "deepseek_v3", "kv_lora_rank": 512, "n_routed_experts": 256}, "experts, latent attention"),
         (
-            {"model_type": "lfm2", "conv_L_cache": 3, "layer_types": ["conv", "full_attention"]},
-            "short convolutions, layers of the kind conv",
+            {
+                "model_type": "qwen3_next",
+                "linear_num_value_heads": 3,
+                "layer_types": ["linear_attention", "full_attention"],
+            },
+            "linear attention, layers of the kind linear_attention",
         ),
         (
             {"model_type": "llama4", "text_config": {"num_local_experts": 16, "attention_chunk_size": 8192}},

@@ -203,6 +203,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "granitemoe",
         {**SIZES, "num_local_experts": 6, "residual_multiplier": 0.7, "attention_multiplier": 0.3},
     ),
+    "lfm2": (
+        "lfm2",
+        {**SIZES, "layer_types": ["full_attention", "conv", "full_attention"], "block_multiple_of": 8},
+    ),
     "apertus": ("apertus", {**SIZES, "attention_bias": True}),
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
     "phi": ("phi", {**SIZES, "initializer_range": 0.4}),

@@ -123,7 +123,7 @@ def test_lenses_are_those_of_the_hidden_states_of_transformers(pair: Pair) -> No
 
 def final_norm_of(model: Any) -> Any:
     base = model.base_model
-    names = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+    names = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "embedding_norm")
     return next(getattr(base, name) for name in names if hasattr(base, name))
 
 
@@ -143,6 +143,8 @@ def masks(model: Any, length: int, hidden: int, *, total: bool) -> Any:
         return torch.where(mask, 0.0, torch.finfo(torch.float32).min)[None, None]
 
     types = set(getattr(model.config, "layer_types", None) or [])
+    if "conv" in types:  # which transformers tells the positions that nobody sees
+        return {"full_attention": additive(sees), "conv": (keys != hidden).float() if total else None}
     if model.config.model_type in ("mistral", "mixtral", "phi3"):
         return additive(slides)
     if types and model.config.model_type in TYPED:
@@ -160,7 +162,9 @@ def test_a_knock_out_is_what_transformers_computes_with_that_position_masked(pai
     inputs = torch.tensor([ids[:-1]])
     whole = pair.expected(inputs)[0, -1].double().log_softmax(-1)
     largest = 0.0
-    for hidden in (0, 3, 20, LENGTH - 5, LENGTH - 3):
+    convolves = any(kind.convolution for kind in pair.engine.model.config.layers)
+    positions = (0, 3, 20, LENGTH - 5, LENGTH - 3)
+    for hidden in positions[:-1] if convolves and not total else positions:  # its mask hides from all that follow
         with torch.inference_mode():
             pair.reference(inputs[:, :1])  # its dynamic rope forgets
             mask = masks(pair.reference, LENGTH - 1, hidden, total=total)
@@ -171,6 +175,25 @@ def test_a_knock_out_is_what_transformers_computes_with_that_position_masked(pai
         assert abs(told.logprob_change - (without[ids[-1]] - whole[ids[-1]]).item()) < 2e-4
         largest = max(largest, told.kl_bits)
     assert largest > 1e-3  # hiding something did something
+
+
+def test_terms_of_convolutions_with_biases_add_up_and_hiding_the_last_but_one_is_hiding_it_from_all(
+    tmp_path: Path,
+) -> None:
+    family, options = CASES["lfm2"]
+    save(tmp_path, family, {**options, "conv_bias": True, "layer_types": ["conv", "full_attention", "conv"]})
+    engine = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")
+
+    flow = read(engine, ids_of()).at(LENGTH - 1, total=True)
+
+    assert flow.sum_of_components == near(flow.difference)
+    names = {component.name for component in flow.components}
+    assert {"convolution 1", "kernel 1 bias", "convolution 1 bias", "attention 2", "convolution 3"} < names
+    before = flow.positions[-2]
+    assert before.direct is not None
+    assert before.total is not None
+    assert before.direct.kl_bits > 1e-3
+    assert before.direct.kl_bits == pytest.approx(before.total.kl_bits, abs=1e-5)
 
 
 @pytest.mark.parametrize("case", WINDOWED)

@@ -89,6 +89,15 @@ def assert_equal(folder: Path, model: nn.Module, *adapters: Adapter, **options: 
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, int]]]] = {
     "llama": ("llama", LLAMA, {QUERY: (32, 32), "model.layers.0.mlp.down_proj": (32, 48), "lm_head": (512, 32)}),
     "a fused matrix": ("phi3", LLAMA, {"model.layers.0.self_attn.qkv_proj": (64, 32)}),
+    "what enters a convolution": (
+        "lfm2",
+        {**LLAMA, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+        {
+            "model.layers.0.conv.in_proj": (96, 32),
+            "model.layers.0.conv.out_proj": (32, 32),
+            "model.layers.1.feed_forward.w2": (32, 48),
+        },
+    ),
     "heads interleaved": (
         "gpt_neox",
         {**LLAMA, "num_key_value_heads": 4},

@@ -31,6 +31,7 @@ Options = dict[str, Any]
 EPS = {
     **dict.fromkeys(("gpt_neox", "phi", "stablelm", "cohere2"), "layer_norm_eps"),
     "starcoder2": "norm_epsilon",
+    "lfm2": "norm_eps",
 }
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
@@ -48,6 +49,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "phi": ("qk_layernorm",),
     "ernie4_5": ("use_bias",),
     "starcoder2": ("use_bias",),
+    "lfm2": ("conv_bias", "block_auto_adjust_ff_dim"),
 }
 EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -82,9 +84,7 @@ def random_options(family: str, chance: random.Random) -> Options:
             "scale_attn_weights": chance.random() < 0.5,
             "reorder_and_upcast_attn": chance.random() < 0.5,
         }
-    act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
-    acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
-    options[act] = chance.choice(("xielu", "relu2") if family == "apertus" else acts)
+    options |= random_activation(family, chance)
     options[EPS.get(family, "rms_norm_eps")] = chance.choice((1e-6, 1e-5, 1e-2))
     if family != "gpt_neox":
         options["num_key_value_heads"] = chance.choice([count for count in (1, 2, 4) if heads % count == 0])
@@ -113,6 +113,14 @@ def random_options(family: str, chance: random.Random) -> Options:
     if family == "phi3":
         options["original_max_position_embeddings"] = 32
     return options | {"rope_parameters": rope}
+
+
+def random_activation(family: str, chance: random.Random) -> Options:
+    if family == "lfm2":  # always silu
+        return {}
+    act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
+    acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
+    return {act: chance.choice(("xielu", "relu2") if family == "apertus" else acts)}
 
 
 def random_experts(family: str, layers: int, chance: random.Random) -> Options:
@@ -164,6 +172,11 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             kinds = [common, {**common, **typed}]
         case "nanochat":
             kinds = [cap]
+        case "lfm2":
+            taps = {"conv_L_cache": chance.choice((1, 2, 3, 7)), "block_multiple_of": 8}
+            types = [chance.choice(("conv", "full_attention")) for _ in range(layers)]
+            types[chance.randrange(layers)] = "full_attention"  # without any, transformers has no positions
+            kinds = [{**taps, "layer_types": types}, {**taps, "full_attn_idxs": [0, layers - 1]}]
         case "smollm3":
             none = {"no_rope_layers": [chance.randint(0, 1) for _ in range(layers)]}
             nowhere = chance.choice(({}, none, {"no_rope_layer_interval": 2}))

@@ -25,6 +25,7 @@ from tokenglass.model.records.steps import (
     Finish,
     Phase,
     Reason,
+    StateUsage,
     Status,
     Step,
     Totals,
@@ -61,7 +62,8 @@ choices = st.builds(
     candidates=st.lists(candidates, max_size=3).map(tuple),
     status=st.sampled_from(get_args(Status)),
 )
-caches = st.builds(CacheUsage, *[NUMBER] * len(dataclasses.fields(CacheUsage)))
+states = st.lists(st.builds(StateUsage, TEXT, NUMBER), max_size=2).map(tuple)
+caches = st.builds(CacheUsage, *[NUMBER] * (len(dataclasses.fields(CacheUsage)) - 1), st.none() | states)
 flows = st.lists(st.dictionaries(TEXT, FLOAT | TEXT | st.none(), max_size=2), max_size=2).map(tuple)
 steps = st.builds(
     Step,

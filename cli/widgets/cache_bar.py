@@ -46,6 +46,8 @@ class CacheBar(Widget):
                 Segment(curve(self.history, CURVE, glyphs), FULL),
             ],
         ]
+        if usage.states:
+            fields.append([Segment(", ".join(f"{nbytes(state.nbytes_used)} {state.name}" for state in usage.states))])
         if usage.evicted:
             fields.append([Segment(f"{usage.evicted:,} evicted")])
         if width >= 100:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Literal
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.layer_kinds import LayerKind, QueryGrowth
+from tokenglass.model.config.layer_kinds import Convolution, LayerKind, QueryGrowth
 from tokenglass.model.config.mixture import ClampedSwiGlu
 from tokenglass.model.config.rope_config import Rope
 
@@ -144,6 +144,44 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True)
+class Kernel:
+    """The weights (channels, 1, taps) of a convolution, each channel by itself; the last tap is the position itself."""
+
+    name: str
+    channels: int
+    taps: int
+    bias: bool
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        weight: dict[str, Shape] = {f"{self.name}.weight": (self.channels, 1, self.taps)}
+        return {**weight, f"{self.name}.bias": (self.channels,)} if self.bias else weight
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConvolution:
+    """A mixer that keeps what it convolves: output(after(x) * convolution(before(x) * middle(x))).
+
+    It is that of LFM2 (Liquid AI 2025, arXiv 2511.23404).
+    """
+
+    before: Projection
+    after: Projection
+    middle: Projection
+    kernel: Kernel
+    output: Projection
+
+    @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return self.before, self.after, self.middle
+
+    @property
+    def parts(self) -> tuple[Projection | Kernel, ...]:
+        return (*self.inputs, self.kernel, self.output)
+
+
+@dataclass(frozen=True, slots=True)
 class FeedForward:
     """down(activation(gate(x)) * up(x)), or without a gate down(activation(up(x)))."""
 
@@ -198,14 +236,14 @@ class Experts:
         return (*self.routers, *(part for each in self.feed_forwards for part in each.parts))
 
 
-Part = Projection | Table | Normalisation | Xielu | Sinks  # all that has weights
+Part = Projection | Table | Normalisation | Xielu | Sinks | Kernel  # all that has weights
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """x + after_mixer(mixer(before_mixer(x))), then the same with the MLP; `parallel`: both read the same x."""
 
-    mixer: Attention
+    mixer: Attention | ShortConvolution
     mlp: FeedForward | Experts
     before_mixer: Normalisation | None
     after_mixer: Normalisation | Scaling | None
@@ -329,7 +367,7 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
     if after:
         before_mlp = norm("pre_feedforward_layernorm", there=config.pre_norm)
     return Layer(
-        mixer=_attention(config, kind, f"{prefix}self_attn."),
+        mixer=_mixer(config, kind, prefix),
         mlp=_experts(config, f"{prefix}mlp.") if kind.has_experts else _feed_forward(config, f"{prefix}mlp."),
         before_mixer=before_mixer,
         after_mixer=norm("post_attention_layernorm") if after else scaling,
@@ -337,6 +375,19 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
         after_mlp=norm("post_feedforward_layernorm") if after else scaling,
         parallel=config.parallel_residual,
     )
+
+
+def _mixer(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention | ShortConvolution:
+    if kind.convolution is None:
+        return _attention(config, kind, f"{prefix}self_attn.")
+    return _short_convolution(config.hidden_size, kind.convolution, f"{prefix}conv.")
+
+
+def _short_convolution(hidden: int, kind: Convolution, prefix: str) -> ShortConvolution:
+    before, after, middle, output = (
+        Projection(f"{prefix}{name}_proj", hidden, hidden, kind.bias) for name in ("before", "after", "middle", "out")
+    )
+    return ShortConvolution(before, after, middle, Kernel(f"{prefix}conv", hidden, kind.taps, kind.bias), output)
 
 
 def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:

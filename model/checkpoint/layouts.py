@@ -150,6 +150,20 @@ HUNYUAN = Layout(
         "self_attn.key_layernorm": ("self_attn.k_norm",),
     }
 )
+LFM2 = Layout(
+    modules={
+        "operator_norm": ("input_layernorm",),
+        "ffn_norm": ("post_attention_layernorm",),
+        "self_attn.q_layernorm": ("self_attn.q_norm",),
+        "self_attn.k_layernorm": ("self_attn.k_norm",),
+        "self_attn.out_proj": ("self_attn.o_proj",),
+        "conv.in_proj": ("conv.before_proj", "conv.after_proj", "conv.middle_proj"),
+        "feed_forward.w1": ("mlp.gate_proj",),
+        "feed_forward.w3": ("mlp.up_proj",),
+        "feed_forward.w2": ("mlp.down_proj",),
+    },
+    outer={"model.norm": "model.embedding_norm"},
+)
 NANOCHAT = Layout(modules={"mlp.fc1": ("mlp.up_proj",), "mlp.fc2": ("mlp.down_proj",)}, rotary="swapped")
 EXPERT = "mlp.experts.*"  # * stands for a number
 STACKED = {
@@ -187,6 +201,7 @@ LAYOUTS = {
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
     "glm4": GLM4,
+    "lfm2": LFM2,
     "apertus": APERTUS,
     "hunyuan_v1_dense": HUNYUAN,
     "nanochat": NANOCHAT,

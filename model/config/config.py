@@ -12,7 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
-from tokenglass.model.config.layer_states import LayerState
+from tokenglass.model.config.layer_states import CONVOLUTION_INPUTS, LayerState
 from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
 from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
@@ -131,6 +131,10 @@ class ModelConfig:
             raise ConfigError("config.json: an MLP beside attention is not supported with norms on what they add")
         if self.sinks and self.attention_softcap is not None:
             raise ConfigError("config.json: attention sinks are not supported beside a soft cap of attention")
+        if self.hidden_size % self.num_heads and any(kind.convolution for kind in self.layers):
+            raise ConfigError(
+                f"config.json: {self.num_heads} heads do not divide the {self.hidden_size} channels of a convolution"
+            )
         if len({kind.window for kind in self.layers} - {None}) > 1:
             raise ConfigError("config.json: sliding windows of different sizes are not supported")
 
@@ -160,8 +164,11 @@ class ModelConfig:
 
     @property
     def layer_states(self) -> tuple[LayerState, ...]:
-        """What each layer keeps of a position."""
-        return tuple(LayerState(2, self.num_kv_heads, self.head_dim, kind.window) for kind in self.layers)
+        """What each layer keeps of a position: keys and values, or what its convolution takes in."""
+        attends = (LayerState(2, self.num_kv_heads, self.head_dim, kind.window) for kind in self.layers)
+        convolves = LayerState(1, self.num_heads, self.hidden_size // self.num_heads, name=CONVOLUTION_INPUTS)
+        pairs = zip(self.layers, attends, strict=True)
+        return tuple(state if kind.convolution is None else convolves for kind, state in pairs)
 
     def cache_bytes_per_token(self, dtype: str) -> int:
         """Bytes of a cache of float32, bfloat16, float16 or int8 that one position takes, held by every layer."""
@@ -202,14 +209,13 @@ class ModelConfig:
         note_unread(fields)
         return ModelConfig(
             model_type=model_type,
-            tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
             dtype=_dtype(raw),
             eos_token_ids=token_ids(raw, "eos_token_id", "config.json"),
             mask_token_id=next(iter(token_ids(raw, "mask_token_id", "config.json")), None),
             wrapper=whole["model_type"] if wrapper_of(whole) else None,
             media_token_ids=media_token_ids(whole),
             notes=tuple(fields.notes),
-            **switches,
+            **{"tie_word_embeddings": fields.boolean("tie_word_embeddings", False), **switches},
         )
 
 

@@ -25,6 +25,7 @@ from tokenglass.model.config.layer_norm_kin import (
     read_stablelm,
     read_starcoder2,
 )
+from tokenglass.model.config.lfm_kin import read_lfm2
 from tokenglass.model.config.llama_kin import (
     read_apertus,
     read_arcee,
@@ -74,6 +75,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "nanochat": read_nanochat,
     "starcoder2": read_starcoder2,
     "stablelm": read_stablelm,
+    "lfm2": read_lfm2,
     "mixtral": read_mixtral,
     "qwen2_moe": read_qwen2_moe,
     "qwen3_moe": read_qwen3_moe,

@@ -1,4 +1,4 @@
-"""What differs from layer to layer, and how config.json tells it: ropes and sliding windows. No torch here."""
+"""What differs from layer to layer, and how config.json tells it: ropes, windows, convolutions. No torch here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tokenglass.model.config.rope_config import MOST, Dynamic, Rope, read_rope
 from tokenglass.model.errors import ConfigError
 
 MAX_LAYERS = 1024
+MAX_TAPS = 128  # of a convolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,26 @@ class QueryGrowth:
 
 
 @dataclass(frozen=True, slots=True)
+class Convolution:
+    """A short convolution in the place of attention: each channel mixes its last `taps` positions."""
+
+    taps: int
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.taps <= MAX_TAPS:
+            raise ConfigError(f"config.json: conv_L_cache is {self.taps}; expected between 1 and {MAX_TAPS}")
+
+
+@dataclass(frozen=True, slots=True)
 class LayerKind:
-    """What differs from layer to layer: the rope (None: no positions), the window (None: everything before), and
-    whether the feed-forward is a mixture of experts."""
+    """What differs from layer to layer: the rope (None: no positions), the window (None: everything before), whether
+    the feed-forward is a mixture of experts, and what mixes positions where it is not attention."""
 
     rope: Rope | None
     window: int | None = None  # positions a query may see, its own included
     has_experts: bool = False
+    convolution: Convolution | None = None
 
 
 def with_layers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a number in the cache
+KEYS_VALUES, CONVOLUTION_INPUTS = "keys and values", "convolution inputs"
 SCALE_BYTES = 4  # of a float32 behind each vector that a cache holds in int8
 
 
@@ -19,6 +20,7 @@ class LayerState:
     heads: int
     size: int
     window: int | None = None
+    name: str = KEYS_VALUES  # as a person reads it
 
     def vector_bytes(self, dtype: str) -> int:
         """Bytes of one vector in a cache of float32, bfloat16, float16 or int8."""

@@ -12,7 +12,8 @@ PIECES: Mapping[str, tuple[str, ...]] = {
     "latent attention": ("kv_lora_rank",),
     "state-space layers": ("mamba_d_state", "mamba_n_heads", "state_size", "ssm_cfg"),
     "linear attention": ("linear_num_value_heads", "linear_attn_config"),
-    "short convolutions": ("conv_L_cache",),
+    "routers that choose by another number than they weigh by": ("use_expert_bias",),
+    "gated attention": ("use_attention_gate", "attn_output_gate"),
     "chunked attention": ("attention_chunk_size",),
     "ALiBi positions": ("alibi",),
     "an encoder": ("is_encoder_decoder", "encoder_layers"),
@@ -20,7 +21,7 @@ PIECES: Mapping[str, tuple[str, ...]] = {
     "embeddings of each layer": ("hidden_size_per_layer_input",),
     "code of its own": ("auto_map",),
 }
-BUILT_LAYERS = ("full_attention", "sliding_attention", "attention")
+BUILT_LAYERS = ("full_attention", "sliding_attention", "attention", "conv")
 
 
 def missing_pieces(raw: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Storage, layer_groups, layer_places
 from tokenglass.model.errors import PromptError
-from tokenglass.model.records.steps import CacheUsage
+from tokenglass.model.records.steps import CacheUsage, StateUsage
 
 NO_TOKEN = -1  # stands for a position that saw more than the tokens before it
 
@@ -64,12 +64,15 @@ class CacheRow:
         """Which of the states keeps a layer, and at which place in it."""
         return self._places[layer]
 
-    def layer(self, layer: int) -> tuple[Array, Array, int]:
-        """Keys and values of a layer, each (kv_heads, slots, vector), and the position in their slot 0."""
+    def vectors(self, layer: int) -> tuple[Array, int]:
+        """What a layer keeps (arrays, heads, slots, vector), and the position in its slot 0."""
         group, place = self._places[layer]
-        state = self.states[group]
-        keys, values = state.layer(place)
-        return keys, values, state.start
+        return self.states[group].layer(place), self.states[group].start
+
+    def layer(self, layer: int) -> tuple[Array, Array, int]:
+        """Keys and values of a layer with attention, each (kv_heads, slots, vector), and the position of slot 0."""
+        (keys, values), start = self.vectors(layer)
+        return keys, values, start
 
     def reserve(self, count: int) -> None:
         for state in self.states:
@@ -123,13 +126,15 @@ class CacheRow:
 
     def usage(self) -> CacheUsage:
         length, allocated, start = self.length, 0, 0
-        per_token = used = held = 0
+        per_token = held = 0
+        used: dict[str, int] = {}
         for state in self.states:
             per_token += state.bytes_per_token
-            used += state.bytes_per_token * (length - state.start)
+            used[state.name] = used.get(state.name, 0) + state.bytes_per_token * (length - state.start)
             held += state.nbytes
             allocated, start = max(allocated, state.slots), max(start, state.start)
-        return CacheUsage(length, self.limit, allocated, used, held, per_token, start)
+        kinds = tuple(StateUsage(name, nbytes) for name, nbytes in used.items()) if len(used) > 1 else None
+        return CacheUsage(length, self.limit, allocated, sum(used.values()), held, per_token, start, kinds)
 
 
 class KVCache:

@@ -82,7 +82,7 @@ class KeysValues:
 
     def __init__(self, group: LayerGroup, limit: int, storage: Storage):
         state = group.state
-        self.window = state.window
+        self.name, self.window = state.name, state.window
         self.start = self.frozen = 0
         self.shared: tuple[Cut, ...] = ()
         self.array = storage.zeros((state.arrays * len(group.layers), state.heads, 0, state.size + storage.more))

@@ -1,8 +1,10 @@
 """Direct logit attribution: logit(chosen) - logit(runner-up) as an exact sum over what was added to the residual
 stream (Elhage et al. 2021, "A mathematical framework for transformer circuits").
 
-The scale of each norm is frozen at its value in this pass; then all from an update to the logits is linear. Terms are
-summed in float64. The value bias of attention is part of each position's value; every other bias is a term of its own.
+A short convolution carries from positions as attention does: what it takes in of each, times its tap and its gate.
+That gate and the scale of each norm are frozen at their values in this pass; then all from an update to the logits is
+linear. Terms are summed in float64. The value bias of attention is part of each position's value; every other bias is
+a term of its own.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.inspection.fork import ForkView, Recording, blocks
+from tokenglass.model.inspection.fork import ForkView, Recording, blocks, taps_of
 from tokenglass.model.inspection.records import Component
-from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Scale, Transformer
+from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Scale, ShortConvolution, Transformer
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The terms, and what attention carried from each position: attribution and weight, each (layers, positions)."""
+    """The terms; what each layer carried from each position (layers, positions); the weights of attention, in those
+    that have it (layers with attention, positions)."""
 
     components: tuple[Component, ...]
     by_position: Tensor
@@ -35,10 +38,14 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
     components = embedding_terms(model, recording, view, direction)
     by_position, weights = [], []
     for layer, block in enumerate(blocks(model)):
-        carried, weight = attention_terms(block, layer, recording, view, direction)
+        mixer = block.mixer
+        if isinstance(mixer, Attention):
+            name, (carried, weight) = "attention", attention_terms(mixer, block, layer, recording, view, direction)
+            weights.append(weight)
+        else:
+            name, carried = "convolution", convolution_terms(mixer, block, layer, recording, view, direction)
         by_position.append(carried)
-        weights.append(weight)
-        components.append(Component(f"attention {layer + 1}", "attention", layer + 1, carried.sum().item()))
+        components.append(Component(f"{name} {layer + 1}", "attention", layer + 1, carried.sum().item()))
         components += bias_terms(block, layer, recording, direction)
         components.append(Component(f"MLP {layer + 1}", "mlp", layer + 1, mlp_term(block, layer, recording, direction)))
     if final_bias is not None:
@@ -46,7 +53,7 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
     if model.lm_head.bias is not None:
         chosen, runner_up = model.lm_head.bias.double()[list(pair)]
         components.append(Component("head bias", "bias", None, scale * (chosen - runner_up).item()))
-    return Split(tuple(components), torch.stack(by_position), torch.stack(weights))
+    return Split(tuple(components), torch.stack(by_position), torch.stack(weights or [torch.zeros_like(carried)]))
 
 
 def embedding_terms(model: Transformer, recording: Recording, view: ForkView, direction: Tensor) -> list[Component]:
@@ -77,11 +84,27 @@ def pull_back(norm: nn.Module, x: Tensor, direction: Tensor) -> tuple[Tensor, fl
     return pulled - pulled.mean(), bias  # the mean of x is taken off, linearly
 
 
+def convolution_terms(
+    mixer: ShortConvolution, block: Block, layer: int, recording: Recording, view: ForkView, direction: Tensor
+) -> Tensor:
+    """What a convolution carried from each position to the logits, its gate frozen (positions,)."""
+    by_channel, held = gated_direction(mixer, block, layer, recording, direction), view.fork.inputs[layer].double()
+    steps = ((view.sees_back(back, held)[0], tap.double()) for back, tap in enumerate(taps_of(mixer.conv)))
+    return torch.stack([sees * (held @ (by_channel * tap)) for sees, tap in steps]).sum(0)
+
+
+def gated_direction(
+    mixer: ShortConvolution, block: Block, layer: int, recording: Recording, direction: Tensor
+) -> Tensor:
+    """The direction in what a convolution gives (channels,) that `direction` is in the residual stream."""
+    pulled, _ = pull_back(block.after_mixer, recording.attended[layer], direction)
+    return pulled @ matrix(mixer.out_proj).double() * mixer.after_proj(recording.attention_input[layer]).double()
+
+
 def attention_terms(
-    block: Block, layer: int, recording: Recording, view: ForkView, direction: Tensor
+    attention: Attention, block: Block, layer: int, recording: Recording, view: ForkView, direction: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What attention carried from each position to the logits, and its mean weight over the heads, (positions,)."""
-    attention = block.self_attn
     direction, _ = pull_back(block.after_mixer, recording.attended[layer], direction)
     by_head = (direction @ matrix(attention.o_proj).double()).view(
         attention.spec.num_kv_heads, -1, attention.spec.head_dim
@@ -112,8 +135,17 @@ def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkVie
 def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor) -> list[Component]:
     """The terms of a layer that depend on no input: biases of the projections and of post norms."""
     terms: list[Component] = []
+    mixer = block.mixer
+    if isinstance(mixer, Attention):
+        mixing, output = "attention", mixer.o_proj
+    else:
+        mixing, output = "convolution", mixer.out_proj
+        if mixer.conv.bias is not None:
+            by_channel = gated_direction(mixer, block, layer, recording, direction)
+            logit = (by_channel @ mixer.conv.bias.double()).item()
+            terms.append(Component(f"kernel {layer + 1} bias", "bias", layer + 1, logit))
     parts = (
-        ("attention", block.after_mixer, recording.attended[layer], block.self_attn.o_proj.bias),
+        (mixing, block.after_mixer, recording.attended[layer], output.bias),
         ("MLP", block.after_mlp, recording.mlp[layer], block.mlp.bias),
     )
     for name, norm, x, bias in parts:

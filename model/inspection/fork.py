@@ -23,7 +23,7 @@ from tokenglass.model.torch_engine.transformer import Block, PassView, Transform
 
 def device_of(cache: KVCache) -> torch.device:
     """Where the model's modules are, if they go with this cache."""
-    return as_tensor(cache.rows[0].layer(0)[0]).device
+    return as_tensor(cache.rows[0].vectors(0)[0]).device
 
 
 class Fork:
@@ -36,8 +36,9 @@ class Fork:
         self.cache = cache
         self.row = row
         self.prefix = prefix
-        self.keys: list[Tensor] = []  # of the pass, per layer (1, kv_heads, slots, head_dim)
-        self.values: list[Tensor] = []
+        self.keys: dict[int, Tensor] = {}  # of the pass, per layer (1, kv_heads, slots, head_dim)
+        self.values: dict[int, Tensor] = {}
+        self.inputs: dict[int, Tensor] = {}  # of its convolutions, per layer (slots, channels)
 
     def start(self, window: int | None) -> int:
         """The position in slot 0 of the layers with this window."""
@@ -47,8 +48,15 @@ class Fork:
         stored_keys, stored_values, start = self.cache.rows[self.row].layer(layer)
         for stored, new, kept in ((stored_keys, keys, self.keys), (stored_values, values, self.values)):
             prefix = as_tensor(stored)[None, :, : self.prefix - start]
-            kept.append(torch.cat((prefix.to(new.dtype), new), dim=2))
+            kept[layer] = torch.cat((prefix.to(new.dtype), new), dim=2)
         return self.keys[layer], self.values[layer]
+
+    def write_inputs(self, layer: int, inputs: Tensor) -> Tensor:
+        """What a convolution takes in, of the prefix and of the pass (rows, channels)."""
+        (held,), _ = self.cache.rows[self.row].vectors(layer)
+        prefix = as_tensor(held)[:, : self.prefix].transpose(0, 1).flatten(1)
+        self.inputs[layer] = torch.cat((prefix.to(inputs.dtype), inputs))
+        return self.inputs[layer]
 
 
 class ForkView(PassView):
@@ -75,6 +83,17 @@ class ForkView(PassView):
     ) -> Tensor:
         return super().attend(layer, spec, query, *self.fork.write(layer, key, value), sinks)
 
+    def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
+        held = self.fork.write_inputs(layer, inputs[0])
+        mixed = sum(self.sees_back(back, held) @ held * tap for back, tap in enumerate(taps_of(conv)))
+        assert isinstance(mixed, Tensor)
+        return mixed[None] if conv.bias is None else mixed[None] + conv.bias
+
+    def sees_back(self, back: int, held: Tensor) -> Tensor:
+        """One where a row sees the slot so many positions before its own, else nothing (rows, slots)."""
+        slots = torch.cat((torch.arange(self.fork.prefix, device=held.device), self.positions[0]))
+        return (self.sees & (slots == self.positions[0][:, None] - back)).to(held.dtype)
+
     def sight(self, window: int | None) -> Sight:
         start, queries = self.fork.start(window), self.positions[0][:, None]
         prefix = torch.arange(start, self.fork.prefix, device=queries.device)
@@ -83,6 +102,11 @@ class ForkView(PassView):
         if window is not None:
             mask = mask & (keys > queries - window)
         return Sight(mask[None, None])
+
+
+def taps_of(conv: nn.Conv1d) -> Tensor:
+    """The weights (taps, channels) of a convolution, that of the position itself first."""
+    return conv.weight[:, 0].T.flip(0)
 
 
 def blocks(model: Transformer) -> list[Block]:
@@ -102,7 +126,7 @@ class Recording:
 
     residual: list[Tensor] = field(default_factory=list)  # what enters each layer, and what leaves the last
     attention_input: list[Tensor] = field(default_factory=list)
-    attended: list[Tensor] = field(default_factory=list)  # by attention, before a post norm
+    attended: list[Tensor] = field(default_factory=list)  # by attention or a convolution, before a post norm
     mlp: list[Tensor] = field(default_factory=list)
 
 
@@ -126,7 +150,7 @@ def record(model: Transformer) -> Iterator[Recording]:
     hooks = [
         module.register_forward_hook(hook)
         for block in blocks(model)
-        for module, hook in ((block, on_block), (block.self_attn, on_attention), (block.mlp, on_mlp))
+        for module, hook in ((block, on_block), (block.mixer, on_attention), (block.mlp, on_mlp))
     ]
     try:
         yield taken

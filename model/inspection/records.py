@@ -60,9 +60,10 @@ class Effect:
 class PositionFlow:
     """One position that the choice could look at.
 
-    `attribution` is what the attention layers carried from it to the last position, in logits, per layer. `weight` is
-    the attention weight on it, mean over the heads of each layer: a diagnostic, not an explanation. `direct` hides it
-    from the last position alone, `total` from all that follow it; both are None for the last position itself.
+    `attribution` is what attention or a convolution carried from it to the last position, in logits, per layer.
+    `weight` is the attention weight on it, mean over the heads of each layer that has attention: a diagnostic, not an
+    explanation. `direct` hides it from the last position alone, `total` from all that follow it; both are None for
+    the last position itself.
     """
 
     position: int

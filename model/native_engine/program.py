@@ -89,7 +89,7 @@ class Program(Operations):
         super().__init__()
         self._spec = spec
         self._weights = weights
-        ropes = (layer.mixer.rope for layer in spec.layers)
+        ropes = (kind.rope for kind in spec.config.layers)
         self.ropes: list[Rope] = list(dict.fromkeys(rope for rope in ropes if rope is not None))
         self._places = layer_places(layer_groups(spec.config))
         self.operations = [*self._operations()]
@@ -119,25 +119,45 @@ class Program(Operations):
 
     def _layer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
         if isinstance(layer.mlp, blueprint.Experts):
-            yield from self._attention(layer, index)
+            yield from self._mixer(layer, index)
             yield from self._experts(layer, layer.mlp, index)
             return
         if layer.parallel:  # the MLP reads the stream before attention is added to it
             yield self._up(layer, layer.mlp)
-            yield from self._attention(layer, index)
+            yield from self._mixer(layer, index)
         else:
-            yield from self._attention(layer, index)
+            yield from self._mixer(layer, index)
             yield self._up(layer, layer.mlp)
         yield from self._add(Buffer.GATE, layer.mlp.down, layer.after_mlp)
 
-    def _attention(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
-        spec = layer.mixer
+    def _mixer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
+        spec, (state, place) = layer.mixer, self._places[index]
         projections = (self._projection(part) for part in spec.inputs)
         yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=self._norm(layer.before_mixer))
+        if isinstance(spec, blueprint.ShortConvolution):
+            yield self._convolve(spec.kernel, state, place)
+        else:
+            yield from self._attend(spec, state, place)
+        yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
+
+    def _convolve(self, spec: blueprint.Kernel, state: int, place: int) -> Operation:
+        weight, bias = (self._weights.get(f"{spec.name}.{part}") for part in ("weight", "bias"))
+        assert isinstance(weight, np.ndarray), "kernels are never quantised"
+        assert bias is None or isinstance(bias, np.ndarray)
+        return Operation(
+            kind=Code.CONVOLVE,
+            state=state,
+            layer=place,
+            taps=spec.taps,
+            kernel=self.keep(to_float32(weight)[:, 0].T),
+            kernel_bias=self.keep(None if bias is None else to_float32(bias)),
+        )
+
+    def _attend(self, spec: blueprint.Attention, state: int, place: int) -> Iterator[Operation]:
         operation = Operation(
             kind=Code.ATTEND,
-            state=self._places[index][0],
-            layer=self._places[index][1],
+            state=state,
+            layer=place,
             rope=-1 if spec.rope is None else self.ropes.index(spec.rope),
             window=-1 if spec.window is None else spec.window,
             scale=spec.scale,
@@ -155,7 +175,6 @@ class Program(Operations):
                 yield self.normalise(query_norm, Buffer.QUERY, Buffer.QUERY)
                 yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
         yield operation
-        yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
 
     def _up(self, layer: blueprint.Layer, spec: blueprint.FeedForward) -> Operation:
         return self.multiply(

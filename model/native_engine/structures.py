@@ -8,7 +8,7 @@ from enum import IntEnum
 
 Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
 Normed = IntEnum("Normed", "NONE RMS LAYER SCALE", start=0)
-Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE", start=0)
+Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE CONVOLVE", start=0)
 Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU RELU_SQUARED XIELU CLAMPED_SWIGLU", start=0)
 Buffer = IntEnum(
     "Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED ROUTED SHARED INNER INNER_UP OUTER", start=0
@@ -32,10 +32,13 @@ class Norm(ctypes.Structure):
 class Operation(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("kind", "source", "target", "experts", "parts", "gated", "activation", "add")),
-        *((name, c_int64) for name in ("state", "layer", "rope", "window", "rotate_first", "chosen", "renormalise")),
+        *(
+            (name, c_int64)
+            for name in ("state", "layer", "rope", "window", "rotate_first", "taps", "chosen", "renormalise")
+        ),
         *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below")),
         *((name, Norm) for name in ("norm", "other_norm")),
-        ("sinks", c_void_p),
+        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias")),
         ("matrices", POINTER(Matrix)),
     )
 

@@ -76,8 +76,16 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class StateUsage:
+    """The part of one kind of state: keys and values, or what convolutions take in."""
+
+    name: str
+    nbytes_used: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheUsage:
-    """What the cache of one sequence holds, in positions and in bytes of the real tensors."""
+    """What the cache of one sequence holds, in positions and in bytes of the real tensors of all kinds of state."""
 
     length: int
     limit: int
@@ -86,6 +94,7 @@ class CacheUsage:
     nbytes_held: int
     bytes_per_token: int
     evicted: int
+    states: tuple[StateUsage, ...] | None = field(default=None, metadata=ABSENT)  # where there are several kinds
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint, Experts, Projection
+from tokenglass.model.checkpoint.blueprint import (
+    EMBEDDING,
+    HEAD,
+    Attention,
+    Blueprint,
+    Experts,
+    Projection,
+    ShortConvolution,
+)
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig
@@ -39,12 +47,15 @@ class Split:
         for layer in blueprint.layers:
             if isinstance(layer.mlp, Experts):
                 raise ParameterError("a mixture of experts is not split over several processes; use one")
+            if isinstance(layer.mixer, ShortConvolution):
+                raise ParameterError("short convolutions are not split over several processes; use one")
             last = {layer.mixer.output.name, layer.mlp.down.name}
             projections = (part for part in layer.parts if isinstance(part, Projection))
             self.modules |= {part.name: ROWS if part.name in last else COLUMNS for part in projections}
         self.norms = {
             norm.name
             for layer in blueprint.layers
+            if isinstance(layer.mixer, Attention)
             for norm in (layer.mixer.query_norm, layer.mixer.key_norm)
             if norm is not None and norm.size != layer.mixer.head_dim
         }

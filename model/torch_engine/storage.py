@@ -62,3 +62,13 @@ def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> tuple[Tens
     all_keys[:, begin:end] = keys[0]
     all_values[:, begin:end] = values[0]
     return all_keys[None, :, :end], all_values[None, :, :end], start
+
+
+def write_inputs(row: CacheRow, layer: int, inputs: Tensor, before: int) -> Tensor:
+    """Store what a convolution takes in (1, count, channels) at a row's next positions; that, behind as many positions
+    `before` it (1, before + count, channels)."""
+    held, start = row.vectors(layer)
+    begin, count = row.length - start, inputs.shape[1]
+    (heads, _, size) = held[0].shape
+    held[0, :, begin : begin + count] = inputs[0].view(count, heads, size).transpose(0, 1)
+    return held[0, :, begin - before : begin + count].transpose(0, 1).reshape(1, before + count, heads * size)

@@ -16,7 +16,7 @@ from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.torch_engine.attention import Sight, attend, sight
 from tokenglass.model.torch_engine.rope import rotary_cosines, rotate
-from tokenglass.model.torch_engine.storage import TensorCache, write
+from tokenglass.model.torch_engine.storage import TensorCache, write, write_inputs
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -128,6 +128,21 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], -1, self.spec.head_dim).transpose(1, 2)
 
 
+class ShortConvolution(nn.Module):
+    """A gated short convolution; see blueprint.ShortConvolution."""
+
+    def __init__(self, spec: blueprint.ShortConvolution):
+        super().__init__()
+        kernel = spec.kernel
+        self.before_proj, self.after_proj, self.middle_proj = map(linear, spec.inputs)
+        self.conv = nn.Conv1d(kernel.channels, kernel.channels, kernel.taps, groups=kernel.channels, bias=kernel.bias)
+        self.out_proj = linear(spec.output)
+
+    def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
+        convolved = view.convolve(layer, self.before_proj(x) * self.middle_proj(x), self.conv)
+        return self.out_proj(self.after_proj(x) * convolved)
+
+
 def normalise(x: Tensor, norm: Norm) -> Tensor:
     """A norm over each stretch of its own size of x (batch, length, heads * head_dim)."""
     return norm(x.view(*x.shape[:2], -1, norm.size)).view(x.shape)
@@ -204,7 +219,10 @@ class Block(nn.Module):
     def __init__(self, spec: blueprint.Layer):
         super().__init__()
         self.parallel = spec.parallel
-        self.self_attn = Attention(spec.mixer)
+        if isinstance(spec.mixer, blueprint.ShortConvolution):
+            self.conv = ShortConvolution(spec.mixer)
+        else:
+            self.self_attn = Attention(spec.mixer)
         self.mlp: MLP | Experts = Experts(spec.mlp) if isinstance(spec.mlp, blueprint.Experts) else MLP(spec.mlp)
         self.names: list[str | None] = []
         for norm in spec.norms:
@@ -216,6 +234,10 @@ class Block(nn.Module):
                 name = "residual_scale"
                 self.add_module(name, Scale(norm))
             self.names.append(name)
+
+    @property
+    def mixer(self) -> Attention | ShortConvolution:
+        return self.conv if hasattr(self, "conv") else self.self_attn
 
     @property
     def before_mixer(self) -> nn.Module:
@@ -239,7 +261,7 @@ class Block(nn.Module):
         return nn.Identity() if name is None else self.get_submodule(name)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
-        mixed = x + self.after_mixer(self.self_attn(self.before_mixer(x), layer, view))
+        mixed = x + self.after_mixer(self.mixer(self.before_mixer(x), layer, view))
         return mixed + self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else mixed)))
 
 
@@ -364,6 +386,12 @@ class PassView:
         """What a layer's queries (batch, heads, length, head_dim) get from the values that they may look at."""
         return attend(query, key, value, self.sight(spec.window), spec.scale, spec.softcap, sinks)
 
+    def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:  # noqa: ARG002
+        """What a layer's convolution makes of its inputs (batch, length, channels) and those before them."""
+        if self.hide is not None:
+            inputs = inputs.masked_fill(self.hide[:, : inputs.shape[1], None], 0)
+        return convolve(inputs, 0, conv)
+
 
 class RowsView(PassView):
     """A pass that goes on with the rows of a cache: their new positions lie side by side as one sequence, and only
@@ -400,6 +428,10 @@ class RowsView(PassView):
         of_rows = zip(self.parts, *(torch.split(x, self.counts, 2) for x in (query, key, value)), strict=True)
         return torch.cat([part.attend(layer, spec, *new, sinks) for part, *new in of_rows], 2)
 
+    def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
+        of_rows = zip(self.parts, torch.split(inputs, self.counts, 1), strict=True)
+        return torch.cat([part.convolve(layer, new, conv) for part, new in of_rows], 1)
+
 
 class RowPart:
     """The new positions of one row in a pass."""
@@ -426,3 +458,15 @@ class RowPart:
             seen = sight(self.positions, start, key.shape[2], spec.window, block=self.block)
             self.sights[spec.window] = seen
         return attend(query, key, value, self.sights[spec.window], spec.scale, spec.softcap, sinks)
+
+    def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
+        """Store the inputs (1, count, channels), and convolve them with those before them."""
+        before = min(self.row.length, conv.kernel_size[0] - 1)
+        return convolve(write_inputs(self.row, layer, inputs, before), before, conv)
+
+
+def convolve(inputs: Tensor, before: int, conv: nn.Conv1d) -> Tensor:
+    """The convolution (batch, length, channels) of inputs (batch, before + length, channels); before them are zeros."""
+    padded = F.pad(inputs, (0, 0, conv.kernel_size[0] - 1 - before, 0))
+    convolved: Tensor = conv(padded.transpose(1, 2))
+    return convolved.transpose(1, 2)

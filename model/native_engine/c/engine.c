@@ -6,10 +6,12 @@
 //   HIDDEN  hidden               EMBED; MULTIPLY or NORMALISE    MULTIPLY of every layer; NORMALISE; TAP; HEAD
 //           (residual stream)    that adds to it
 //   QUERY   heads * head_dim     MULTIPLY; NORMALISE (a norm     ATTEND, which normalises and rotates it in place
-//                                over all heads)                 where a row has many new positions
-//   KEY     kv_heads * head_dim  the same                        ATTEND, which writes it into the cache
+//                                over all heads)                 where a row has many new positions; CONVOLVE
+//   KEY     kv_heads * head_dim  the same                        ATTEND, which writes it into the cache; CONVOLVE
 //   VALUE   kv_heads * head_dim  MULTIPLY                        the same
-//   MIXED   heads * head_dim     ATTEND: weighted sums of values MULTIPLY by the attention's output matrix
+//   MIXED   heads * head_dim     ATTEND: weighted sums of values MULTIPLY by the mixer's output matrix
+//                                CONVOLVE
+//           (these four are as wide as HIDDEN where the model has convolutions)
 //   GATE    intermediate         MULTIPLY: the activation,       MULTIPLY by the MLP's last matrix
 //                                times UP where it is gated
 //   UP      intermediate         MULTIPLY, the task that gates   the same task
@@ -45,8 +47,10 @@
 //   CHOOSE     choose            one task |
 //   MULTIPLY_PAIRS multiply_pairs  rows of the experts that are taken, with up to PAIRS_PER_BATCH of their pairs |
 //   COMBINE    combine           columns |
+//   CONVOLVE   convolve          rows times heads |
 //   TAP        tap               columns, to pass->hidden |  Left out where nobody asks for hidden states.
 #include "attend.h"
+#include "convolve.h"
 #include "experts.h"
 #include "facts.h"
 #include "project.h"
@@ -65,6 +69,7 @@ static void run_program(Member *self, void *argument) {
             case CHOOSE: choose(e, self, op); break;
             case MULTIPLY_PAIRS: multiply_pairs(e, self, op); break;
             case COMBINE: combine(e, self, op); break;
+            case CONVOLVE: convolve(e, self, op); break;
         }
 }
 
@@ -156,6 +161,12 @@ static bool find_states(Engine *e) {
     return true;
 }
 
+static bool has_convolutions(const Engine *e) {
+    for (long i = 0; i < e->count; i++)
+        if (e->operations[i].kind == CONVOLVE) return true;
+    return false;
+}
+
 static long widest(const Engine *e) {  // numbers of a column that is multiplied
     long most = e->sizes.hidden;
     for (long i = 0; i < e->count; i++)
@@ -200,7 +211,8 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     }
     e->sizes = *sizes;
     e->tiled = tiles_allowed();
-    long query = sizes->heads * sizes->head_dim, key = sizes->kv_heads * sizes->head_dim;
+    long channels = has_convolutions(e) ? sizes->hidden : 0;
+    long query = max(sizes->heads * sizes->head_dim, channels), key = max(sizes->kv_heads * sizes->head_dim, channels);
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
                             [GATE] = sizes->intermediate, [UP] = sizes->intermediate,

@@ -5,7 +5,7 @@
 
 enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cache are kept
 enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
-enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE };
+enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE, CONVOLVE };
 enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU, CLAMPED_SWIGLU };
 // Per column, which is one position of one row; from INNER on, per pair of a column and one of its experts.
 enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED, INNER, INNER_UP, OUTER, BUFFERS };
@@ -32,12 +32,14 @@ typedef struct {
     int64_t state, layer;  // of layers that keep the same, and which it is of them; TAP and CHOOSE: which it is of its kind
     int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
+    int64_t taps;            // CONVOLVE: positions that are mixed
     int64_t chosen, renormalise;  // CHOOSE: experts of a column, whose weights add up to 1
     double scale, softcap;        // softcap 0: none
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
     double above, below;          // XIELU: factors above and below 0; CLAMPED_SWIGLU: limit and alpha
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
     const float *sinks;      // ATTEND: a logit for each query head, or null
+    const float *kernel, *kernel_bias;  // CONVOLVE: (taps, hidden), and (hidden,) or null
     const Matrix *matrices;  // (parts,); MULTIPLY_PAIRS: (experts, parts)
 } Operation;
 
@@ -47,7 +49,7 @@ typedef struct {
 } Sizes;
 
 typedef struct {  // what a row has of the layers that keep the same: of attention keys and values
-    void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them
+    void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them; of convolutions (layers, heads, slots)
     int64_t slots;  // of which slot 0 is position `start`
     int64_t start;
 } Piece;
