@@ -261,7 +261,7 @@ def test_an_error_of_the_engine_ends_every_text_and_is_raised(tale: LoadedModel)
 
     class Breaking:
         limit, vocab_size, measure = tale.engine.limit, tale.engine.vocab_size, tale.engine.measure
-        new_cache = tale.engine.new_cache
+        new_cache, measure_each = tale.engine.new_cache, tale.engine.measure_each
         passes = 0
 
         def forward(self, *arguments: Any, **options: Any) -> Any:

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import compiled
 
+from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import EngineError
+from tokenglass.model.loaded_model import LoadedModel
+from tokenglass.model.loading import load_model
 from tokenglass.model.native_engine.measure import Measure
 from tokenglass.model.sampling.raw import Raw
 
@@ -24,6 +27,11 @@ def logits(draw: st.DrawFn) -> np.ndarray:
     some = draw(st.lists(draw(st.sampled_from([few, wide])), min_size=1, max_size=70))
     noise = np.random.default_rng(draw(st.integers(0, 99))).normal(size=draw(st.integers(0, 3000))).astype(np.float32)
     return np.concatenate((np.array(some, np.float32), noise))
+
+
+@pytest.fixture(scope="module")
+def tale() -> LoadedModel:
+    return load_model(bundled_folder(), backend="native")
 
 
 @settings(max_examples=300)
@@ -48,6 +56,36 @@ def test_it_finds_what_numpy_finds(logits: np.ndarray, count: int) -> None:
     assert made.head.token_ids.tolist() == order[:found].tolist()
     assert made.head.values.tolist() == below[order[:found]].tolist()
     assert found == possible or below[order[found]] < made.head.values[-1]
+
+
+@settings(max_examples=100)
+@given(
+    rows=st.lists(st.integers(0, 99), min_size=1, max_size=9),
+    count=st.integers(1, 600),
+    bad=st.sampled_from([None, math.nan, math.inf]),
+    flat=st.booleans(),
+)
+def test_several_positions_at_once_are_measured_as_one_by_one(
+    tale: LoadedModel, rows: list[int], count: int, bad: float | None, flat: bool
+) -> None:
+    logits = [np.random.default_rng(seed).normal(scale=4, size=6000).astype(np.float32) for seed in rows]
+    if flat:
+        logits[0][:] = 1.0  # more tokens in its head than there is room for
+    if bad is not None:
+        logits[-1][7] = bad
+    alone = tale.engine.measure
+    for own, measured in zip(logits, tale.engine.measure_each(logits, count), strict=True):
+        if not isinstance(measured, Raw):
+            assert measured is own
+            continue
+        expected = alone(own, count)
+        assert (measured.peak, measured.mass, measured.weighted) == (expected.peak, expected.mass, expected.weighted)
+        assert measured.head.token_ids.tolist() == expected.head.token_ids.tolist()
+        assert measured.head.values.tolist() == expected.head.values.tolist()
+        assert measured.head.is_complete == expected.head.is_complete
+        assert measured.mass_at(0.7) == expected.mass_at(0.7)
+    are_measured = [isinstance(each, Raw) for each in tale.engine.measure_each(logits, count)]
+    assert are_measured[1:-1] == [True] * (len(rows) - 2)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

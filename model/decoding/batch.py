@@ -15,6 +15,7 @@ from tokenglass.model.decoding.slots import Slot, Slots
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import TokenglassError
 from tokenglass.model.records.steps import Finish, Reason, Record, Step, Totals
+from tokenglass.model.sampling.raw import Raw
 
 
 class Batch:
@@ -112,7 +113,7 @@ class Batch:
                 left -= len(inputs[-1])
         return inputs
 
-    def _decide(self, slot: Slot, logits: Logits | None) -> Decision:
+    def _decide(self, slot: Slot, logits: Raw | Logits | None) -> Decision:
         """What comes next in a text that is read; an error of one text ends that one."""
         try:
             return NOTHING if logits is None else slot.sequence.decide(logits)

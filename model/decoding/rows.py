@@ -10,6 +10,8 @@ from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.records.steps import Phase, Step
+from tokenglass.model.sampling.head import HEAD
+from tokenglass.model.sampling.raw import Raw
 
 Inputs = list[int]  # the ids of one row that a pass computes; none where the row takes no part
 NOTHING = Decision((), "")
@@ -34,12 +36,15 @@ class Rows:
     def phase(self, row: int) -> Phase:
         return "decode" if self.sequences[row].has_begun else "prefill"
 
-    def forward(self, inputs: Several[Inputs]) -> list[Logits | None]:
-        """Logits (vocab,) behind each row whose text is read with this pass; no others are computed."""
+    def forward(self, inputs: Several[Inputs]) -> list[Raw | Logits | None]:
+        """Logits (vocab,), or what was measured of them, behind each row whose text is read with this pass; no others
+        are computed."""
         texts = zip(self.sequences, self.cache.lengths, inputs, strict=True)
         last = [int(0 < len(ids) == len(text.token_ids) - held) for text, held, ids in texts]
         passed = self.engine.forward(inputs, self.cache, last=last)
-        return [logits[-1] if len(logits) else None for logits in passed]
+        most = max(sequence.request.top for sequence in self.sequences)
+        measured = iter(self.engine.measure_each([logits[-1] for logits in passed if len(logits)], max(HEAD, most)))
+        return [next(measured) if len(logits) else None for logits in passed]
 
     def step(
         self,

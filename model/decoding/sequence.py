@@ -100,7 +100,7 @@ class Sequence:
     def new_tokens(self) -> int:
         return len(self.token_ids) - len(self.request.prompt_ids)
 
-    def decide(self, logits: Logits, negative: Logits | None = None) -> Decision:
+    def decide(self, logits: Raw | Logits, negative: Logits | None = None) -> Decision:
         """Take the next token, and those that then have to follow. Sets `reason` where the text ends.
 
         `logits` (vocab,) are those after the last token; a token that has to come needs none. Raises EngineError.
@@ -129,7 +129,7 @@ class Sequence:
         """The model's own distribution (vocab,). Raises EngineError where there is none."""
         return self.sampler.raw(logits)
 
-    def choose(self, logits: Logits | Raw, negative: Logits | None = None, ahead: Ids[int] = ()) -> Choice:
+    def choose(self, logits: Raw | Logits, negative: Logits | None = None, ahead: Ids[int] = ()) -> Choice:
         """The token that the sampler takes next, or behind the tokens `ahead`, from logits or what `raw` told of them.
 
         Raises EngineError, NothingPossible.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.errors import PromptError
-from tokenglass.model.sampling.raw import Measure, MeasureRows
+from tokenglass.model.sampling.raw import Measure, MeasureEach, MeasureRows
 
 Ids = Sequence[Sequence[int]] | NDArray[np.int64]  # new ids of each row, which has its own number of them
 Logits = NDArray[np.float32]  # (positions, vocab) of a row
@@ -33,6 +33,10 @@ class Engine(Protocol):
     @property
     def measure(self) -> Measure:
         """The way from one position's logits to what a sampler asks of them."""
+
+    @property
+    def measure_each(self) -> MeasureEach:
+        """The same for several positions at once; those that are better measured alone come back as they are."""
 
     @property
     def measure_rows(self) -> MeasureRows:

@@ -21,10 +21,11 @@ from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
-from tokenglass.model.native_engine.measure import Measure, MeasureRows
+from tokenglass.model.native_engine.measure import Measure, MeasureEach, MeasureRows
 from tokenglass.model.native_engine.program import Program
 from tokenglass.model.native_engine.structures import CHUNK, Kind, Pass, PassRow, Piece, Sizes
 from tokenglass.model.records.steps import LayerExperts
+from tokenglass.model.sampling.raw import Raw
 
 FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
@@ -70,6 +71,7 @@ class NativeEngine:
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
         self.measure_rows = MeasureRows(library)
+        self._measure_each = MeasureEach(self.machine, self.measure)
 
     @property
     def limit(self) -> int:
@@ -83,6 +85,9 @@ class NativeEngine:
     def step_bytes(self) -> int:
         """Bytes of weights that one decode step reads."""
         return step_bytes(self.blueprint, self.weights)
+
+    def measure_each(self, logits: Sequence[Logits], count: int) -> list[Raw | Logits]:
+        return self._measure_each(logits, count, self.threads)
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         dtype, _ = CACHES[self.cache_dtype]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, c_int, c_int64, c_void_p
 
 from tokenglass.model.errors import EngineError
-from tokenglass.model.native_engine.structures import Operation, Pass, Sizes, Status
+from tokenglass.model.native_engine.structures import Measuring, Operation, Pass, Sizes, Status
 
 
 class Machine:
@@ -22,6 +22,8 @@ class Machine:
         self._run.argtypes, self._run.restype = [c_void_p, POINTER(Pass), c_int64], c_int
         self._read = library.tokenglass_read
         self._read.argtypes, self._read.restype = [c_void_p, c_void_p, c_int64, c_int64], c_int
+        self._measure = library.tokenglass_measure_each
+        self._measure.argtypes, self._measure.restype = [c_void_p, POINTER(Measuring), c_int64], c_int
         self._vocab = sizes.vocab
         self._lock = threading.Lock()
         self._engine = new((Operation * len(operations))(*operations), len(operations), sizes)
@@ -43,4 +45,15 @@ class Machine:
         with self._lock:
             status = self._read(self._engine, address, nbytes, threads)
         if status == Status.NO_MEMORY:
-            raise EngineError("there is not enough memory for the threads")
+            raise no_memory_for_threads()
+
+    def measure(self, task: Measuring, threads: int) -> None:
+        """Measure several rows of logits. Raises EngineError."""
+        with self._lock:
+            status = self._measure(self._engine, task, threads)
+        if status == Status.NO_MEMORY:
+            raise no_memory_for_threads()
+
+
+def no_memory_for_threads() -> EngineError:
+    return EngineError("there is not enough memory for the threads")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, c_double, c_int64, c_void_p
 from dataclasses import dataclass
 
 import numpy as np
 
-from tokenglass.model.native_engine.structures import Measurement
+from tokenglass.model.native_engine.machine import Machine
+from tokenglass.model.native_engine.structures import Measurement, Measuring
 from tokenglass.model.sampling.head import Head
-from tokenglass.model.sampling.provenance import Ints, Logits
+from tokenglass.model.sampling.provenance import Floats, Ints, Logits
 from tokenglass.model.sampling.raw import Raw, RowNumbers, measure_rows, not_numbers
 
 ROOM = 4  # times the tokens that are asked for: more are found where many are about as probable
@@ -45,7 +46,7 @@ class Measure:
         if logits.dtype != np.float32 or not logits.flags.c_contiguous:
             return Raw.of(logits, count)
         size, measurement = len(logits), Measurement()
-        room = min(max(ROOM * count, MAX_WANTED), size)
+        room = room_for(count, size)
         while True:
             token_ids, values = np.empty(2 * room, np.int64), np.empty(2 * room)
             places = token_ids.ctypes.data, values.ctypes.data
@@ -55,9 +56,45 @@ class Measure:
             if measurement.count <= room:
                 break
             room = size
+        return self.raw(logits, measurement, token_ids, values)
+
+    def raw(self, logits: Logits, measurement: Measurement, token_ids: Ints, values: Floats) -> Raw:
         head = Head(token_ids[: measurement.count], values[: measurement.count], bool(measurement.complete))
         sums = measurement.peak, measurement.mass, measurement.weighted
         return MeasuredRaw(logits, *sums, head, self._sum_mass)
+
+
+class MeasureEach:
+    """Does what `Measure` does for several positions, in one call that all threads share."""
+
+    def __init__(self, machine: Machine, measure: Measure):
+        self._machine = machine
+        self._measure = measure
+
+    def __call__(self, logits: Sequence[Logits], count: int, threads: int) -> list[Raw | Logits]:
+        """Logits that hold no distribution come back as they are, and so do those that need more room than usual: they
+        are measured alone."""
+        if len(logits) < 2 or not all(row.dtype == np.float32 and row.flags.c_contiguous for row in logits):
+            return list(logits)
+        rows, size = len(logits), len(logits[0])
+        room = room_for(count, size)
+        token_ids, values = np.empty((rows, 2 * room), np.int64), np.empty((rows, 2 * room))
+        measurements = (Measurement * rows)()
+        addresses = (c_void_p * rows)(*[row.ctypes.data for row in logits])
+        places = token_ids.ctypes.data, values.ctypes.data, ctypes.addressof(measurements)
+        self._machine.measure(Measuring(addresses, rows, size, count, room, *places), threads)
+        each = zip(logits, measurements, token_ids, values, strict=True)
+        return [
+            self._measure.raw(row, measurement, ids, below)
+            if math.isfinite(measurement.peak) and measurement.count <= room
+            else row
+            for row, measurement, ids, below in each
+        ]
+
+
+def room_for(count: int, size: int) -> int:
+    """Tokens that a measurement has room for at first."""
+    return min(max(ROOM * count, MAX_WANTED), size)
 
 
 class MeasureRows:

@@ -60,6 +60,14 @@ class Measurement(ctypes.Structure):
     )
 
 
+class Measuring(ctypes.Structure):
+    _fields_ = (
+        ("logits", POINTER(c_void_p)),
+        *((name, c_int64) for name in ("rows", "size", "wanted", "room")),
+        *((name, c_void_p) for name in ("ids", "below", "out")),
+    )
+
+
 class Piece(ctypes.Structure):
     _fields_ = (("memory", c_void_p), ("slots", c_int64), ("start", c_int64))
 

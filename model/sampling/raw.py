@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,11 @@ def measure_rows(logits: Logits, token_ids: Ints) -> RowNumbers:
     return RowNumbers.of_sums((own - peaks)[:, 0], mass, weighted, ranks)
 
 
+def measure_later(logits: Sequence[Logits], _: int) -> list[Raw | Logits]:
+    """The way of an engine for which several positions at once are no faster: each is measured when it is needed."""
+    return list(logits)
+
+
 def below_peak(logits: Logits, peak: float) -> Floats:
     below = logits.astype(np.float64)
     below -= peak
@@ -148,3 +153,4 @@ def as_array(logits: Any) -> Logits:
 
 Measure = Callable[[Logits, int], Raw]  # what `Raw.of` does: an engine may have a faster way
 MeasureRows = Callable[[Logits, Ints], RowNumbers]  # what `measure_rows` does, likewise
+MeasureEach = Callable[[Sequence[Logits], int], list[Raw | Logits]]  # what `Measure` does, for several at once

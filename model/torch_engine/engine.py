@@ -17,7 +17,7 @@ from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.records.steps import LayerExperts
-from tokenglass.model.sampling.raw import Raw, measure_rows
+from tokenglass.model.sampling.raw import Raw, measure_later, measure_rows
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.static import StaticSteps, is_static, single_step
 from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
@@ -32,6 +32,7 @@ class TorchEngine:
     processes = 1  # that hold the model
     watches_experts = False  # they are kept anyway
     measure = staticmethod(Raw.of)
+    measure_each = staticmethod(measure_later)
     measure_rows = staticmethod(measure_rows)
 
     def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype, steps: StaticSteps | None = None):

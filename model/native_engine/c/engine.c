@@ -239,6 +239,13 @@ int tokenglass_read(Engine *e, const void *memory, int64_t bytes, int64_t thread
     return DONE;
 }
 
+// Several rows of logits at once, each as `tokenglass_measure` does it.
+int tokenglass_measure_each(Engine *e, const Measuring *all, int64_t threads) {
+    if (!make_team(e, threads)) return NO_MEMORY;
+    run_team(e->team, measure_each, (void *)all);
+    return DONE;
+}
+
 // One forward pass: what it writes is in `pass`. Not to be called from two threads at once.
 int tokenglass_run(Engine *e, const Pass *pass, int64_t threads) {
     for (long i = 0; i < pass->columns; i++)

@@ -1,6 +1,7 @@
 // What a sampler asks of one position's logits: the greatest, sums over the exponentials, and the most probable tokens.
 #pragma once
 #include <stdbool.h>
+#include "threads.h"
 #include "vectors.h"
 
 #define DOUBLES (LANES / 2)
@@ -206,6 +207,22 @@ void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64
         wanted *= WIDENING_FACTOR;
     }
     if (out->count <= room) radix_sort(ids, below, out->count, ids + room, below + room);
+}
+
+typedef struct {  // what `tokenglass_measure` takes and writes, for each of several rows
+    const float *const *logits;
+    int64_t rows, size, wanted, room, *ids;  // ids (rows, 2 * room)
+    double *below;                           // (rows, 2 * room)
+    Measurement *out;
+} Measuring;
+
+static void measure_each(Member *self, void *argument) {
+    const Measuring *all = argument;
+    TASKS(self, r, all->rows) {
+        long place = 2 * r * all->room;
+        tokenglass_measure(all->logits[r], all->size, all->wanted, all->room, all->ids + place, all->below + place, all->out + r);
+    }
+    barrier(self, all->rows);
 }
 
 // The sums of each of several rows of logits (rows, size), and in `count` the rank of one token of it: 1 for the highest.
