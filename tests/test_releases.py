@@ -19,7 +19,6 @@ from packers import pack_mlx_floats
 from releases import RELEASES, SAVERS, Release, save_llama, save_release
 from shell import generate, tokenglass
 from test_families import CASES, save
-from test_lora import QUERY
 from test_lora import adapter as lora_adapter
 from torch import Tensor
 from torch_parts import as_tensor
@@ -383,17 +382,32 @@ def test_modelopt_may_say_it_in_a_file_of_its_own(tmp_path: Path) -> None:
     )
 
 
-def test_an_adapter_is_merged_into_packed_matrices_which_are_then_not_kept(tmp_path: Path) -> None:
-    meant = save_release(RELEASES["gptq, 4 bits"], tmp_path, save_llama)
-    down, up = torch.randn(4, 64), torch.randn(64, 4)
-    adapter = lora_adapter(tmp_path / "adapter", {f"{QUERY}.lora_A.weight": down, f"{QUERY}.lora_B.weight": up})
-    checkpoint = Checkpoint.open(tmp_path).with_adapters((adapter,))
-    read = finish(read_weights(checkpoint, dtype="float32"))
-    merged = meant[f"{QUERY}.weight"] + 10 / 4 * (up @ down)
-    torch.testing.assert_close(as_float32(read.weights[f"{QUERY}.weight"]), merged, rtol=1e-5, atol=1e-5)
-    alike = [f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv"]  # which the kernels take side by side
-    assert not any(isinstance(read.weights[name], Int4Weight) for name in alike)
-    assert isinstance(read.weights["model.layers.1.self_attn.o_proj.weight"], Int4Weight)
+@pytest.mark.parametrize(
+    ("changed", "with_it"), [("self_attn.q_proj", ()), ("self_attn.k_proj", ()), ("mlp.up_proj", ("mlp.gate_proj",))]
+)
+def test_an_adapter_is_merged_into_packed_matrices_which_are_then_not_kept(
+    changed: str, with_it: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A gate and what it gates are held alike; other matrices of a layer may be of two kinds."""
+    release, layer = tmp_path / "release", "model.layers.1."
+    meant = save_release(RELEASES["gptq, 4 bits"], release, save_llama)
+    name = f"{layer}{changed}.weight"
+    out, columns = meant[name].shape
+    down, up = torch.randn(4, columns), torch.randn(out, 4)
+    stem = f"{layer}{changed}"
+    adapter = lora_adapter(tmp_path / "adapter", {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up})
+    read = finish(read_weights(Checkpoint.open(release).with_adapters((adapter,)), dtype="float32"))
+    merged = meant[name] + 10 / 4 * (up @ down)
+    torch.testing.assert_close(as_float32(read.weights[name]), merged, rtol=1e-5, atol=1e-5)
+    parts = [*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down"))]
+    widened = [part for part in parts if not isinstance(read.weights[f"{layer}{part}.weight"], Int4Weight)]
+    assert sorted(widened) == sorted((changed, *with_it))
+    engines = [
+        load_model(release, dtype="float32", device="cpu", backend=backend, adapters=(adapter,)).engine
+        for backend in ("native", "torch")
+    ]
+    native, reference = (as_tensor(engine.forward([[1, 5, 9, 300]], None, last=None)) for engine in engines)
+    assert (native - reference).abs().max() <= 1e-3 * reference.abs().max()
 
 
 @pytest.mark.parametrize("family", ["phi3", "glm4", "gpt_neox"])

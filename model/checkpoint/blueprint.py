@@ -253,8 +253,8 @@ class Layer:
 
     @property
     def side_by_side(self) -> tuple[tuple[Projection, ...], ...]:
-        """The matrices that read the same x."""
-        return (self.mixer.inputs, *(each.inputs for each in self.mlp.feed_forwards))
+        """The matrices whose products are combined before any of them is whole: a gate and what it gates."""
+        return tuple(each.inputs for each in self.mlp.feed_forwards)
 
     @property
     def norms(self) -> tuple[Normalisation | Scaling | None, ...]:

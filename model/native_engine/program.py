@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ctypes import Array as CArray
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -131,9 +132,12 @@ class Program(Operations):
         yield from self._add(Buffer.GATE, layer.mlp.down, layer.after_mlp)
 
     def _mixer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
-        spec, (state, place) = layer.mixer, self._places[index]
-        projections = (self._projection(part) for part in spec.inputs)
-        yield self.multiply(Buffer.HIDDEN, Buffer.QUERY, *projections, norm=self._norm(layer.before_mixer))
+        spec, (state, place), before = layer.mixer, self._places[index], self._norm(layer.before_mixer)
+        projections, target = [self._projection(part) for part in spec.inputs], int(Buffer.QUERY)
+        for _, alike in groupby(projections, key=lambda matrix: matrix.kind):  # each kind takes x in a form of its own
+            matrices = [*alike]
+            yield self.multiply(Buffer.HIDDEN, Buffer(target), *matrices, norm=before)
+            target += len(matrices)
         if isinstance(spec, blueprint.ShortConvolution):
             yield self._convolve(spec.kernel, state, place)
         else:

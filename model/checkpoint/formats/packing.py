@@ -82,17 +82,21 @@ class Packing:
         return self.method.read(Parts(name, (out, in_features), by_role, max(1, stored.experts)))
 
     def kept(self, blueprint: Blueprint, changed: Collection[str] = ()) -> dict[str, Format]:
-        """The weights that int4 or int8 holds exactly, with which: of matrices that no adapter changes.
-
-        Those that read the same x are held alike.
-        """
+        """The weights that int4 or int8 holds exactly, with which: of matrices that no adapter changes."""
         exact: dict[str, Format | None] = {}
         for name in self.matrices:
             matrix = self.read(name)
             exact |= dict.fromkeys(self.layout[name].parts, None if name in changed else matrix.exact)
-        for layer in blueprint.layers:
-            for inputs in layer.side_by_side:
-                names = [f"{part.name}.weight" for part in inputs]
-                if len({exact.get(name) for name in names}) > 1:
-                    exact |= dict.fromkeys(names)
-        return {name: stored for name, stored in exact.items() if stored is not None and name in blueprint.quantisable}
+        return keepable(exact, blueprint)
+
+
+def keepable(exact: Mapping[str, Format | None], blueprint: Blueprint) -> dict[str, Format]:
+    """Of weights that a layout holds exactly, those that may be kept in it: those side by side are held alike."""
+    kept = {name: stored for name, stored in exact.items() if stored is not None and name in blueprint.quantisable}
+    for layer in blueprint.layers:
+        for inputs in layer.side_by_side:
+            names = [f"{part.name}.weight" for part in inputs]
+            if len({kept.get(name) for name in names}) > 1:
+                for name in names:
+                    kept.pop(name, None)
+    return kept
