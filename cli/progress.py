@@ -30,12 +30,13 @@ def in_words(progress: Progress) -> str:
     return f"{progress.doing}, {nbytes(progress.done)} of {nbytes(progress.total)}"
 
 
-def watch_store(work: Generator[Progress, None, None], opening: Opening = NO_OPENING) -> None:
-    """The same for work that another process may have done meanwhile, which is said."""
+def watch_store(work: Generator[Progress, None, Result], opening: Opening = NO_OPENING) -> Result | None:
+    """The same for work that another process may have done meanwhile, which is said; then there is no result."""
     try:
-        watch(work, opening)
+        return watch(work, opening)
     except MadeMeanwhile as done:
         say(str(done))
+        return None
 
 
 def watch_steps(

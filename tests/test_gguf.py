@@ -28,7 +28,7 @@ from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.importers.gguf_config import llama3_divisor, short
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
 from tokenglass.model.importers.gguf_tokenizer import tokenizer_of
-from tokenglass.model.importers.gguf_weights import nbytes_stored, read_values
+from tokenglass.model.importers.gguf_weights import read_values
 from tokenglass.model.importers.gguf_words import WORDS
 from tokenglass.model.loading import load_model
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ def test_types_of_large_blocks_are_read_in_pieces(kind: Any, tmp_path: Path, mon
     path.write_bytes(blocks.tobytes())
     tensor = GGUFTensor(path, "some.weight", int(kind), (7, 512), 0)
     monkeypatch.setattr("tokenglass.model.importers.gguf_weights.CHUNK", 1024)
-    chunks = list(read_values(tensor, nbytes_stored(tensor)))
+    chunks = list(read_values(tensor))
     assert [len(chunk) for chunk in chunks] == [2, 2, 2, 1]
     with np.errstate(all="ignore"):
         expected = torch.from_numpy(gguf.dequantize(blocks, kind))

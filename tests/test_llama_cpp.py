@@ -14,6 +14,7 @@ from test_gguf_families import CASES
 from tiny_gguf import BLOCKS, TYPES, byte_level_metadata, sentencepiece_metadata, write_gguf
 from unicode_lines import unicode_lines
 
+from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.importers.gguf_tokenizer import tokenizer_of
@@ -64,12 +65,21 @@ def test_greedy_text_of_quantised_files(name: str, kind: Any, tmp_path: Path) ->
     assert largest_gap(family, {**options, **WIDE, "num_hidden_layers": 2}, kind, tmp_path) < 0.25
 
 
-def largest_gap(family: str, options: dict[str, Any], kind: Any, folder: Path) -> float:
+@pytest.mark.parametrize("kind", [TYPES.Q4_0, TYPES.Q4_1, TYPES.Q4_K], ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text"])
+def test_greedy_text_of_matrices_that_are_kept(name: str, kind: Any, tmp_path: Path) -> None:
+    family, options = CASES[name]
+    gap = largest_gap(family, {**options, **WIDE, "num_hidden_layers": 2}, kind, tmp_path, keep=True)
+    assert Checkpoint.open(tmp_path / "imported").quantisation is not None
+    assert gap < 0.25
+
+
+def largest_gap(family: str, options: dict[str, Any], kind: Any, folder: Path, *, keep: bool = False) -> float:
     """How far below our best logit one of llama.cpp's 64 greedy tokens lies, in standard deviations of the logits."""
     metadata = byte_level_metadata(bos_token_id=0, eos_token_id=0)
     save(folder / "original", family, options)
     path = write_gguf(folder / "a.gguf", folder / "original", tokenizer=metadata, quantised=kind)
-    for _ in import_gguf(path, folder / "imported"):
+    for _ in import_gguf(path, folder / "imported", keep=keep):
         pass
     prompt = [5, 17, 200, 3] * 8
     tokens = LlamaCpp(path, context=256).complete(prompt, 64, keep=False)["tokens"]

@@ -18,6 +18,7 @@ from tokenglass.model.errors import StoreError
 from tokenglass.model.importers.catalog import CatalogEntry, read_catalog
 from tokenglass.model.importers.wheel import pull_wheel
 from tokenglass.model.loading import load_model
+from tokenglass.model.progress import finish
 
 MEMBER = "little_fox/fox.gguf"
 
@@ -69,6 +70,18 @@ def test_a_pulled_model_loads_and_knows_where_it_came_from(entry: CatalogEntry, 
     origin = read_origin(tmp_path / "models" / "fox")
     assert (origin.source, origin.licence) == ("little-fox==1.0, a Python package", "mit")
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["fox"], "nothing else is left"
+
+
+def test_a_pulled_model_may_keep_its_nibbles(entry: CatalogEntry, tmp_path: Path) -> None:
+    """The line is that of an import; this one has none to keep."""
+    said = finish(pull_wheel(entry, tmp_path / "fox", keep=True))
+    assert said.endswith("matrices kept as int4; F32 is float32")
+    assert load_model(tmp_path / "fox").engine.limit == 256
+
+
+def test_a_release_of_the_hub_has_nothing_to_keep(tmp_path: Path) -> None:
+    done = tokenglass("pull", "some/one", "--keep", TOKENGLASS_HOME=str(tmp_path))
+    assert_one_line_error(done, 2, "--keep is for GGUF files")
 
 
 @pytest.mark.parametrize(

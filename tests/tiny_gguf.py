@@ -102,7 +102,8 @@ def write_gguf(
     tensors_per_file: int = 0,
     **more: Any,
 ) -> Path:
-    """A checkpoint as llama.cpp's converter would write it; `more` is metadata, None leaves a key out.
+    """A checkpoint as llama.cpp's converter would write it; `more` is metadata, None leaves a key out. `quantised` is
+    the type of matrices, or gives it for a name.
 
     With `tensors_per_file` it is in several parts, of which the first is given back.
     """
@@ -122,7 +123,9 @@ def write_gguf(
         if stored is None:
             continue
         values = as_converted(tensor, stored, config).float().numpy()
-        kind = quantised if tensor.dim() == 2 else TYPES.F32
+        kind = TYPES.F32
+        if tensor.dim() == 2:
+            kind = quantised(stored) if callable(quantised) and not isinstance(quantised, TYPES) else quantised
         quantise = quantised_blocks if kind in BLOCKS else gguf.quantize
         writer.add_tensor(stored, quantise(values, kind), raw_dtype=kind)
     if rope_factors is not None:

@@ -22,13 +22,17 @@ def import_(
     file: File,
     folder: Folder,
     dtype: Stored = options.Dtype.auto,
+    keep: options.Keep = False,
     debug: options.Debug = False,
 ) -> None:
     """Turn a GGUF file into a checkpoint folder in Hugging Face's layout: weights, config, tokenizer, template."""
     from tokenglass.cli.progress import watch_store
     from tokenglass.cli.text import nbytes
     from tokenglass.model.checkpoint.store import size_of
+    from tokenglass.model.errors import ParameterError
     from tokenglass.model.importers.gguf import import_gguf
 
-    watch_store(import_gguf(file, folder, dtype=dtype.value))
-    say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}")
+    if keep and dtype is options.Dtype.float16:
+        raise ParameterError("--dtype float16 is not for --keep: beside int4 the rest is float32 or bfloat16")
+    kept = watch_store(import_gguf(file, folder, dtype=dtype.value, keep=keep))
+    say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}" + (f"; {kept}" if kept else ""))

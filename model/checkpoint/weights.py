@@ -210,11 +210,13 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progres
     """What `tokenglass quantize` wrote, mapped."""
     checkpoint.check_layers()
     blueprint = checkpoint.blueprint
-    if f"{HEAD}.weight.scales" in {info.name for info in checkpoint.tensors}:  # of its own, whatever the config says
+    present = {info.name: info.dtype for info in checkpoint.tensors}
+    if not present.keys().isdisjoint(
+        (f"{HEAD}.weight", f"{HEAD}.weight.scales")
+    ):  # of its own, whatever the config says
         blueprint = Blueprint.of(replace(checkpoint.config, tie_word_embeddings=False))
-    names = {info.name for info in checkpoint.tensors}
     parts = {
-        name: stored_parts(name, shape, stored if name in blueprint.quantisable else None, names)
+        name: stored_parts(name, shape, stored if name in blueprint.quantisable else None, present)
         for name, shape in blueprint.shapes.items()
     }
     expected = {part: kind for kinds in parts.values() for part, kind in kinds.items()}
@@ -223,9 +225,7 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progres
     )
     read = yield from collect_weights(read_arrays(checkpoint.tensors, expected.keys()), checkpoint.nbytes)
     weights: Weights = {
-        name: assemble([read[part] for part in kinds], blueprint.shapes[name], stored)
-        if name in blueprint.quantisable
-        else read[name]
+        name: read[name] if name in kinds else assemble([read[part] for part in kinds], blueprint.shapes[name], stored)
         for name, kinds in parts.items()
     }
     return ModelWeights(blueprint, weights)

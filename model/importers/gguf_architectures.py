@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
 from tokenglass.model.importers.gguf_readers import (
@@ -46,6 +45,7 @@ OUTSIDE = {
 ROPE_DIVISORS = "rope_freqs.weight"  # tables of divisors for the rotary frequencies, not weights
 LONG_DIVISORS, SHORT_DIVISORS = "rope_factors_long.weight", "rope_factors_short.weight"
 TABLES = frozenset({ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS})
+EXPERT = "mlp.experts.*"  # * stands for each number, one behind the other in one tensor
 PARTS: Mapping[str, tuple[str, ...]] = {
     "attn_norm": ("input_layernorm",),
     "attn_q": ("self_attn.q_proj",),
@@ -61,7 +61,13 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "ffn_up": ("mlp.up_proj",),
     "ffn_down": ("mlp.down_proj",),
     "post_ffw_norm": ("post_feedforward_layernorm",),
+    "ffn_gate_inp": ("mlp.gate",),
+    "ffn_gate_inp_shexp": ("mlp.shared_expert_gate",),
+    **{f"ffn_{part}_shexp": (f"mlp.shared_expert.{part}_proj",) for part in ("gate", "up", "down")},
+    **{f"ffn_{part}_exps": (f"{EXPERT}.{part}_proj",) for part in ("gate", "up", "down")},
+    "ffn_gate_up_exps": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
 }
+STACKED = "_exps"
 FUSED_UP = {"ffn_up": ("mlp.gate_proj", "mlp.up_proj")}
 GEMMA_PARTS = {"ffn_norm": ("pre_feedforward_layernorm",)}
 
@@ -74,10 +80,12 @@ class Architecture:
     model_class: str  # transformers' own
     read: Callable[[Fields, Config], Config] = lambda _, config: config
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # where they differ from PARTS
-    interleaved: frozenset[str] = frozenset()  # rotary pairs of these parts lie side by side, not in halves
+    interleaved: frozenset[str] = (
+        frozenset()
+    )  # parts whose rotary pairs lie side by side, as llama.cpp's NORM rope has them
     norm_offset: float = 0.0  # that the converter added to the weights of norms
 
-    def weights(self, stored: str) -> tuple[str, ...] | None:
+    def weights(self, stored: str, experts: int) -> tuple[str, ...] | None:
         """The blueprint's weights in a tensor, one below the other; None where no architecture has it."""
         stem, _, kind = stored.rpartition(".")
         if stem in OUTSIDE and kind in ("weight", "bias"):
@@ -86,14 +94,19 @@ class Architecture:
         parts = {**PARTS, **self.parts}.get(match[2]) if match else None
         if match is None or parts is None:
             return None
+        if match[2].endswith(STACKED):
+            parts = tuple(part.replace("*", str(number)) for number in range(experts) for part in parts)
         return tuple(f"model.layers.{int(match[1])}.{part}.{match[3]}" for part in parts)
 
-    def pairs(self, stored: str, config: ModelConfig) -> int:
-        """The number of heads whose rotary pairs lie side by side in a tensor; 0: they lie in halves."""
+    def is_stacked(self, stored: str) -> bool:
+        """Whether a tensor is that of all experts."""
         match = BLOCK.fullmatch(stored)
-        if match is None or match[2] not in self.interleaved:
-            return 0
-        return config.num_heads if match[2] == "attn_q" else config.num_kv_heads
+        return match is not None and match[2].endswith(STACKED)
+
+    def in_pairs(self, stored: str) -> bool:
+        """Whether a tensor's numbers that rotate together lie side by side, and not in the halves of a head."""
+        match = BLOCK.fullmatch(stored)
+        return match is not None and match[2] in self.interleaved
 
 
 Q_AND_K = frozenset({"attn_q", "attn_k"})
@@ -109,9 +122,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "seed_oss": Architecture("seed_oss", "SeedOssForCausalLM", read_seed_oss),
     "phi3": Architecture("phi3", "Phi3ForCausalLM", read_phi3, FUSED_UP),
     "olmo2": Architecture("olmo2", "Olmo2ForCausalLM", read_olmo2),
-    "cohere2": Architecture("cohere2", "Cohere2ForCausalLM", read_cohere2),
-    "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", read_ernie4_5),
-    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}),
+    "cohere2": Architecture("cohere2", "Cohere2ForCausalLM", read_cohere2, interleaved=Q_AND_K),
+    "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", read_ernie4_5, interleaved=Q_AND_K),
+    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}, Q_AND_K),
     "starcoder2": Architecture("starcoder2", "Starcoder2ForCausalLM", read_starcoder2),
     "stablelm": Architecture("stablelm", "StableLmForCausalLM", read_stablelm),
     "phi2": Architecture("phi", "PhiForCausalLM", read_phi),

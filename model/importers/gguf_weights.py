@@ -1,66 +1,60 @@
-"""GGUF tensors dequantised into one safetensors file, a few rows at a time."""
+"""The weights of a GGUF file by the blueprint's names, and their values."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokenglass.model.checkpoint.arrays import DTYPES, Array, cast
-from tokenglass.model.checkpoint.blueprint import Blueprint
-from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
-from tokenglass.model.checkpoint.writer import header_of
+from tokenglass.model.checkpoint.arrays import Array
+from tokenglass.model.checkpoint.blueprint import Blueprint, Shape
+from tokenglass.model.checkpoint.layouts import Indices, order_of_heads
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.errors import GGUFError, first_line
 from tokenglass.model.importers.gguf_architectures import TABLES, Architecture
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
-from tokenglass.model.progress import Progress
 
-CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 CHUNK = 2**22  # values dequantised at once
 
 
 @dataclass(frozen=True, slots=True)
-class RowOrder:
-    """The order of a checkpoint's rows among those of the file: rows numbered by `shape`, two of its axes swapped."""
-
-    shape: tuple[int, int, int]
-    axes: tuple[int, int]
-
-    def rows(self, count: int) -> Array:
-        """Indices (count,) of the file's rows."""
-        return np.arange(count).reshape(self.shape).swapaxes(*self.axes).reshape(-1)
-
-
-@dataclass(frozen=True, slots=True)
 class Weight:
-    """A tensor to be written: where it comes from and what it becomes."""
+    """A weight of the blueprint: rows of a tensor in the file, or, where it is no matrix, numbers of one."""
 
     name: str
-    source: GGUFTensor
-    nbytes_stored: int
-    dtype: str
-    order: RowOrder | None = None  # None: as in the file
-    transposed: bool = False
-    offset: float = 0.0  # taken from every value
+    shape: Shape
+    tensor: GGUFTensor
+    type: str  # ggml's name for the tensor's, such as Q4_1
+    first: int  # of the rows or numbers that are its own
+    order: Indices | None  # of them, where ours have another; None: as in the file
+    offset: float  # that the converter added to every value
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape[::-1] if self.transposed else self.source.shape
+    def blocks(self) -> Array:
+        """A matrix's own rows (out, blocks, bytes of a block), mapped; copied where they have another order."""
+        block, nbytes = block_size(self.type)
+        length, rows = self.tensor.shape[-1], math.prod(self.tensor.shape[:-1])
+        stored = np.memmap(self.tensor.path, np.uint8, "r", self.tensor.offset, (rows, length // block, nbytes))[
+            self.first : self.first + self.shape[0]
+        ]
+        return stored if self.order is None else stored[self.order]
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.source.shape)
+    def chunks(self) -> Iterator[Array]:
+        """The values in float32, a few whole rows at a time. Raises GGUFError."""
+        if len(self.shape) == 1:
+            numbers = np.concatenate([values.reshape(-1) for values in read_values(self.tensor)])
+            own = numbers[self.first : self.first + self.shape[0]]
+            yield (own if self.order is None else own[self.order]) - np.float32(self.offset)
+            return
+        yield from read_values(self.tensor, slice(self.first, self.first + self.shape[0]), self.order)
 
-    @property
-    def nbytes(self) -> int:
-        return self.size * DTYPES[self.dtype].itemsize
+    def values(self) -> Array:
+        """The same at once."""
+        return np.concatenate([*self.chunks()])
 
 
 def library() -> Any:
@@ -72,73 +66,63 @@ def library() -> Any:
     return gguf
 
 
-def plan(file: GGUFFile, kind: Architecture, config: ModelConfig, dtype: str) -> tuple[Weight, ...]:
-    """What to write for every tensor of the file, each checked to lie in it. Raises GGUFError.
+def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[str, Weight]:
+    """Every weight of the model, each in a tensor of the right shape. Raises GGUFError.
 
-    dtype auto keeps float16 and bfloat16 as they are and makes float32 of the rest, so that nothing is rounded.
+    Sizes are checked before anything is made of them: an absurd number must not take time or memory.
     """
-    if config.num_layers > len(file.tensors):  # an absurd number must not even be built without memory
+    check_sizes(file)
+    if config.num_layers > len(file.tensors):
         raise GGUFError(f"{config.num_layers} layers, but only {len(file.tensors)} tensors")
-    targets = {tuple(stored.parts): stored for stored in stored_tensors(config, Blueprint.of(config).shapes)}
-    weights, unknown = [], []
+    count = 1 if config.mixture is None else config.mixture.count
+    if count > max((tensor.shape[0] for tensor in file.tensors), default=0):
+        raise GGUFError(f"{count:,} experts, but no tensor has as many rows")
+    shapes = Blueprint.of(config).shapes
+    weights: dict[str, Weight] = {}
+    unknown, wrong = [], []
     for tensor in file.tensors:
         if tensor.name in TABLES:
             continue
-        target = targets.get(kind.weights(tensor.name) or ())
-        if target is None:
+        names = kind.weights(tensor.name, count)
+        if names is None or not shapes.keys() >= set(names):
             unknown.append(shown_name(tensor.name))
-        else:
-            weights.append(weight_of(tensor, target, kind, config, dtype))
+            continue
+        rows, *length = sum(shapes[name][0] for name in names), *shapes[names[0]][1:]
+        expected = (count, rows // count, *length) if kind.is_stacked(tensor.name) else (rows, *length)
+        if tensor.shape not in (expected, tuple(size for size in expected if size > 1)):  # the converter drops ones
+            wrong.append(f"{tensor.name} is {list(tensor.shape)}, expected {list(expected)}")
+            continue
+        first = 0
+        for name in names:
+            offset = kind.norm_offset if tensor.name.endswith("_norm.weight") else 0.0
+            order = row_order(tensor, shapes[name], kind, config)
+            weights[name] = Weight(name, shapes[name], tensor, type_name(tensor), first, order, offset)
+            first += shapes[name][0]
     if unknown:
         raise GGUFError(f"tensors that the model does not have: {first_few(unknown)}")
-    for path in {weight.source.path for weight in weights}:
-        own, size = [weight for weight in weights if weight.source.path == path], path.stat().st_size
-        ends = max(weight.source.offset + weight.nbytes_stored for weight in own)
-        if ends > size or sum(weight.nbytes_stored for weight in own) > size:
+    missing = [name for name in shapes if name not in weights]
+    for what, examples in (("wrong shape", wrong), ("missing", missing)):
+        if examples:
+            raise GGUFError(f"the tensors do not fit config.json; {what}: {first_few(examples)}")
+    return weights
+
+
+def row_order(tensor: GGUFTensor, shape: Shape, kind: Architecture, config: ModelConfig) -> Indices | None:
+    """The file's rows of queries or keys in our order, where the numbers that rotate together lie side by side."""
+    if not kind.in_pairs(tensor.name):
+        return None
+    rope = next((layer.rope for layer in config.layers if layer.rope is not None), None)
+    return None if rope is None else order_of_heads(shape[0], config.head_dim, rope.dim, "pairs")
+
+
+def check_sizes(file: GGUFFile) -> None:
+    """Raises GGUFError where tensors do not lie in their files."""
+    for path in {tensor.path for tensor in file.tensors}:
+        own, size = [tensor for tensor in file.tensors if tensor.path == path], path.stat().st_size
+        sizes = [nbytes_stored(tensor) for tensor in own]
+        ends = max(tensor.offset + nbytes for tensor, nbytes in zip(own, sizes, strict=True))
+        if ends > size or sum(sizes) > size:
             raise GGUFError(f"damaged or incomplete (its tensors end at byte {ends:,}, the file at {size:,})")
-    return tuple(weights)
-
-
-def weight_of(tensor: GGUFTensor, target: Stored, kind: Architecture, config: ModelConfig, dtype: str) -> Weight:
-    """What a tensor of the file becomes."""
-    stored = {"F16": "float16", "BF16": "bfloat16"}.get(type_name(tensor), "float32")
-    order = None
-    if pairs := kind.pairs(tensor.name, config):
-        order = RowOrder((pairs, -1, 2), (1, 2))
-    elif target.heads:  # queries of all heads first in the file, and head by head in the checkpoint
-        order = RowOrder((len(target.parts), target.heads, -1), (0, 1))
-    is_norm = tensor.name.endswith("_norm.weight")
-    return Weight(
-        target.name,
-        tensor,
-        nbytes_stored(tensor),
-        stored if dtype == "auto" else dtype,
-        order,
-        target.transposed,
-        kind.norm_offset if is_norm else 0.0,
-    )
-
-
-def main_dtype(weights: tuple[Weight, ...]) -> str:
-    """The dtype that most values are stored in."""
-    totals = {dtype: sum(w.size for w in weights if w.dtype == dtype) for dtype in DTYPES}
-    return max(totals, key=lambda dtype: totals[dtype])
-
-
-def write(path: Path, weights: tuple[Weight, ...]) -> Generator[Progress, None, None]:
-    """Write the safetensors file; memory is bounded by one chunk. Raises GGUFError."""
-    entries = ((weight.name, CODES[weight.dtype], weight.shape, weight.nbytes) for weight in weights)
-    total = sum(weight.nbytes for weight in weights)
-    free = shutil.disk_usage(path.parent).free
-    if total > free:
-        raise GGUFError(f"the weights take {total:,} bytes and the disk of {path.parent} has {free:,}; make room first")
-    head = header_of(entries, {"format": "pt"})
-    with path.open("wb") as out:
-        out.write(head)
-        for weight in weights:
-            for values in read_weight(weight):
-                out.write(cast(values, weight.dtype).tobytes())
-                yield Progress("importing", out.tell() - len(head), total)
 
 
 def read_table(file: GGUFFile, name: str, count: int) -> list[float] | None:
@@ -148,37 +132,22 @@ def read_table(file: GGUFFile, name: str, count: int) -> list[float] | None:
         return None
     if tensor.shape != (count,) or type_name(tensor) != "F32":
         raise GGUFError(f"{name} is {list(tensor.shape)} of {type_name(tensor)}; expected {count} of F32")
-    nbytes = nbytes_stored(tensor)
-    if tensor.offset + nbytes > tensor.path.stat().st_size:
+    if tensor.offset + nbytes_stored(tensor) > tensor.path.stat().st_size:
         raise GGUFError(f"damaged or incomplete ({name} ends after the file)")
-    return [float(value) for values in read_values(tensor, nbytes) for value in values.flatten()]
+    return [float(value) for values in read_values(tensor) for value in values.flatten()]
 
 
-def read_weight(weight: Weight) -> Iterator[Array]:
-    """A weight's values in float32, as the checkpoint has them: a transposed one whole, others a few rows at a time."""
-    chunks = read_values(weight.source, weight.nbytes_stored, weight.order)
-    if weight.transposed:
-        chunks = iter([np.ascontiguousarray(np.concatenate(list(chunks)).T)])
-    for chunk in chunks:
-        yield chunk - chunk.dtype.type(weight.offset) if weight.offset else chunk
+def read_values(tensor: GGUFTensor, own: slice = slice(None), order: Indices | None = None) -> Iterator[Array]:
+    """Some of a tensor's rows in float32, a few at a time, or all of them; in another order where there is one.
 
-
-def read_values(tensor: GGUFTensor, nbytes: int, order: RowOrder | None = None) -> Iterator[Array]:
-    """A tensor's values in float32, a few whole rows at a time. Raises GGUFError.
-
-    A bias is one row; where rows have another order, its values have it too.
+    Raises GGUFError.
     """
     rows, length = math.prod(tensor.shape[:-1]), tensor.shape[-1]
-    stored = np.memmap(tensor.path, np.uint8, "r", tensor.offset, (rows, nbytes // rows))
-    if len(tensor.shape) == 1:
-        values = dequantize(tensor, np.array(stored))[0]
-        yield values if order is None else values[order.rows(length)]
-        return
+    stored = np.memmap(tensor.path, np.uint8, "r", tensor.offset, (rows, nbytes_stored(tensor) // rows))[own]
     step = max(1, CHUNK // length)
-    place = None if order is None else order.rows(rows)
-    for start in range(0, rows, step):
+    for start in range(0, len(stored), step):
         end = start + step
-        yield dequantize(tensor, stored[start:end] if place is None else stored[place[start:end]])
+        yield dequantize(tensor, stored[start:end] if order is None else stored[order[start:end]])
 
 
 def dequantize(tensor: GGUFTensor, stored: Any) -> Array:
@@ -201,9 +170,15 @@ def type_name(tensor: GGUFTensor) -> str:
         ) from None
 
 
+def block_size(name: str) -> tuple[int, int]:
+    """Weights in a block of a type, and its bytes."""
+    weights, nbytes = library().GGML_QUANT_SIZES[library().GGMLQuantizationType[name]]
+    return weights, nbytes
+
+
 def nbytes_stored(tensor: GGUFTensor) -> int:
     """Bytes that a tensor takes in the file. Raises GGUFError."""
-    block, nbytes = library().GGML_QUANT_SIZES[library().GGMLQuantizationType[type_name(tensor)]]
+    block, nbytes = block_size(type_name(tensor))
     if tensor.shape[-1] % block:
         raise GGUFError(f"{shown_name(tensor.name)} has rows of {tensor.shape[-1]}, not a multiple of {block}")
     return math.prod(tensor.shape) // block * nbytes

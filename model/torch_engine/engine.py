@@ -144,7 +144,7 @@ def build_transformer(
         if isinstance(weight, Int8Weight | Int4Weight):
             put_quantised(model, name, weight.with_parts(lambda part: as_tensor(part).to(device)), dtype)
         else:
-            tensors[name] = as_tensor(weight).to(device)
+            tensors[name] = as_tensor(weight).to(device, dtype)  # beside quantised matrices some are of another dtype
     if model.blueprint.tied and isinstance(model.lm_head, nn.Linear):
         tensors[f"{HEAD}.weight"] = tensors[f"{EMBEDDING}.weight"]
     model.load_state_dict(tensors, assign=True)
