@@ -28,7 +28,7 @@ from torch_parts import as_tensor, quantize_model, quantize_tensor
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import Int8Weight
 from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
-from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION_KEY
+from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION, VERSION_KEY
 from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import CheckpointError, ParameterError
@@ -245,7 +245,7 @@ def test_the_file_says_what_it_is_and_what_it_was_made_from(saved_checkpoint: Pa
     with safe_open(kept / SINGLE, framework="pt") as opened:
         metadata = opened.metadata()
     assert metadata[FORMAT_KEY] == stored
-    assert metadata[VERSION_KEY] == "3"
+    assert metadata[VERSION_KEY] == VERSION
     assert metadata[SOURCE_KEY] == source.fingerprint
     assert made.quantisation is not None
     assert made.quantisation.format == stored

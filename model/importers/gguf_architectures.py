@@ -80,9 +80,7 @@ class Architecture:
     model_class: str  # transformers' own
     read: Callable[[Fields, Config], Config] = lambda _, config: config
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # where they differ from PARTS
-    interleaved: frozenset[str] = (
-        frozenset()
-    )  # parts whose rotary pairs lie side by side, as llama.cpp's NORM rope has them
+    interleaved: frozenset[str] = frozenset()  # rotary pairs of these parts lie side by side, not in halves
     norm_offset: float = 0.0  # that the converter added to the weights of norms
 
     def weights(self, stored: str, experts: int) -> tuple[str, ...] | None:
