@@ -53,13 +53,15 @@ def require_regular(status: os.stat_result, path: Path) -> None:
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
-def read_bytes(path: Path, limit: int, error: type[TokenglassError] = ConfigError) -> bytes:
-    """A regular file of at most `limit` bytes. Raises `error`."""
+def read_bytes(
+    path: Path, limit: int, error: type[TokenglassError] = ConfigError, *, needed_by: str = "a checkpoint folder"
+) -> bytes:
+    """A regular file of at most `limit` bytes; an error says what needs it, if anything does. Raises `error`."""
     try:
         with open_regular(path) as opened:
             content = opened.read(limit + 1)
     except FileNotFoundError:
-        raise error(f"{path}: no such file; a checkpoint folder needs it") from None
+        raise error(f"{path}: no such file{f'; {needed_by} needs it' if needed_by else ''}") from None
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror})") from None
     if len(content) > limit:

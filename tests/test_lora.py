@@ -309,6 +309,8 @@ def test_a_base_that_is_not_here_is_named_in_one_line(name: str | None, why: str
 
 def test_what_is_no_scale_and_no_folder_is_said(tmp_path: Path) -> None:
     shell.assert_one_line_error(shell.generate("--lora", "fox=much", "The fox"), 2, "is no scale")
-    shell.assert_one_line_error(shell.generate("--lora", str(tmp_path), "The fox"), 1, "adapter_config.json")
+    for folder, why in ((tmp_path, "has no adapter_config.json"), (tmp_path / "nowhere", "no such folder")):
+        done = shell.generate("--lora", str(folder), "The fox")
+        shell.assert_one_line_error(done, 1, f"{folder}: {why}; --lora takes an adapter's folder, as PEFT saves it")
     done = shell.generate("-m", "http://localhost:1", "--lora", str(tmp_path), "The fox")
     shell.assert_one_line_error(done, 2, "--lora is not for a server")

@@ -13,6 +13,7 @@ import torch
 from closeness import assert_close
 from shell import assert_one_line_error, generate, tokenglass
 from test_families import random_ids
+from test_lora import adapter, hook, low_rank
 from torch_parts import as_tensor
 
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -124,6 +125,28 @@ def assert_same_logits(reference: Any, folder: Path) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_text_part_gives_the_logits_of_the_whole(name: str, tmp_path: Path) -> None:
     assert_same_logits(save(name, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_adapter_of_the_whole_changes_the_text_part_as_in_transformers(name: str, tmp_path: Path) -> None:
+    reference = save(name, tmp_path / "base")
+    modules = dict(reference.named_modules())
+    query = next(each for each in modules if each.endswith("layers.1.self_attn.q_proj"))
+    seen = next(each for each, module in modules.items() if isinstance(module, torch.nn.Linear) and "vis" in each)
+    query_size, seen_size = modules[query].weight.shape, modules[seen].weight.shape
+    of_text = low_rank(query, *query_size)
+    one = adapter(tmp_path / "fox", {**of_text, **low_rank(seen, *seen_size)})
+    hook(reference, of_text, 10 / 4)
+    tiny.byte_level_tokenizer().save(str(tmp_path / "base" / "tokenizer.json"))
+    ids = random_ids(40)
+    with torch.inference_mode():
+        expected = reference(input_ids=ids).logits
+    for backend in ("torch", "native"):
+        engine = load_model(tmp_path / "base", dtype="float32", device="cpu", backend=backend, adapters=(one,)).engine
+        assert_close(as_tensor(engine.forward(ids.tolist(), None, last=None)), expected)
+    other = adapter(tmp_path / "hen", low_rank(seen, *seen_size))
+    with pytest.raises(CheckpointError, match="changes nothing of this"):
+        Checkpoint.open(tmp_path / "base").with_adapters((other,)).changes  # noqa: B018
 
 
 def rename(folder: Path, names: dict[str, str]) -> None:

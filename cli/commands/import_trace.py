@@ -41,7 +41,7 @@ def import_trace(file: ResponseFile, debug: Debug = False) -> None:
 def content_of(file: str) -> bytes:
     """Raises ParameterError, TraceError."""
     if file != "-":
-        return read_bytes(expand_home(file), MOST, TraceError)
+        return read_bytes(expand_home(file), MOST, TraceError, needed_by="")
     if sys.stdin is None or sys.stdin.isatty():
         raise ParameterError("- is stdin, and nothing is piped into it; name a file")
     content = sys.stdin.buffer.read(MOST + 1)

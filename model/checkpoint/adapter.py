@@ -54,6 +54,9 @@ class Adapter:
             raise CheckpointError(
                 f"{folder}: the scale is {scale}; expected a number between -{MAX_SCALE:g} and {MAX_SCALE:g}"
             )
+        if not (folder / CONFIG).exists():
+            what = f"has no {CONFIG}" if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
+            raise CheckpointError(f"{folder}: {what}; --lora takes an adapter's folder, as PEFT saves it")
         content = read_bytes(folder / CONFIG, MAX_CONFIG, CheckpointError)
         f = Fields(parse_json(content, f"{folder / CONFIG}"), f"{folder / CONFIG}")
         refuse_what_is_not_built(f)
@@ -61,6 +64,8 @@ class Adapter:
             raise CheckpointError(
                 f"{folder}: holds {PICKLED}, which can run code; save it again with PEFT, as safetensors"
             )
+        if not (folder / TENSORS).exists():
+            raise CheckpointError(f"{folder}: has no {TENSORS}; --lora takes an adapter's folder, as PEFT saves it")
         rank, file = f.integer("r", 8), folder / TENSORS
         ranks = {
             rank,

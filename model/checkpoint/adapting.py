@@ -98,17 +98,22 @@ class AdapterFit:
         homeless = [shown_name(name) for name, array in arrays if not self._place(name, array)]
         if homeless:
             raise self._error(f"fits no weight of this {config.model_type} model: {first_few(homeless)}")
+        if not self._pairs and not self.replacements:
+            raise self._error(f"changes nothing of this {config.model_type} model")
         self.added = {home: self._low_rank(stored[home], pair) for home, pair in self._pairs.items()}
 
     def _error(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self._adapter.folder}: {what}")
 
     def _place(self, name: str, array: Array) -> bool:
-        """Keep a tensor for what it changes; whether there is such a thing."""
+        """Keep a tensor for what it changes; whether there is such a thing. What changes another part of a wrapper than
+        its text is left alone, as that part is."""
         match = NAME.fullmatch(name)
         if match is None:
             return False
         module, part = match["module"], match["part"]
+        if self._config.wrapper is not None and text_name(f"{module}.") is None:
+            return True
         is_whole = part in ("weight", "bias")
         home = self._home(f"{module}.{part}" if is_whole else f"{module}.weight")
         if home is None:

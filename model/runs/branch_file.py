@@ -87,7 +87,7 @@ class SavedTree:
 
 def read_tree(path: Path) -> SavedTree:
     """A tree that `write` wrote. Raises TraceError for anything else."""
-    content = parse_json(read_bytes(path, MAX_TREE, TraceError), str(path), TraceError)
+    content = parse_json(read_bytes(path, MAX_TREE, TraceError, needed_by=""), str(path), TraceError)
     if content.get("branches_version") != VERSION:
         raise TraceError(f"{path}: no tree of `tokenglass pick` of version {VERSION}; s in pick saves one")
     try:
