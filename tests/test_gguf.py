@@ -219,7 +219,10 @@ def test_other_rope_divisors_are_refused_not_dropped(original: Path, tmp_path: P
     ("change", "words"),
     [
         ({"llama__rope__scaling__type": "spiral"}, "spiral"),
-        ({"llama__expert_count": 8}, "llama.expert_count"),
+        ({"llama__expert_count": 8}, "expert_used_count"),
+        ({"llama__expert_count": 8, "llama__expert_used_count": 2}, "tensors that the model does not have"),
+        ({"llama__expert_count": 2**16, "llama__expert_used_count": 2}, "experts"),
+        ({"llama__expert_count": 2**31, "llama__expert_used_count": 2**31}, "experts"),
         ({"llama__attention__scale": 0.5}, "llama.attention.scale"),
         ({"llama__rope__dimension_count": 8}, "rope.dimension_count"),
         ({"llama__block_count": 3}, "missing"),

@@ -11,7 +11,7 @@ import torch
 from closeness import assert_close
 from safetensors.torch import load_file
 from test_families import random_ids, save
-from tiny_gguf import byte_level_metadata, write_gguf
+from tiny_gguf import TYPES, byte_level_metadata, write_gguf
 from torch_parts import as_tensor
 
 from tokenglass.model.errors import GGUFError
@@ -50,6 +50,8 @@ LONGROPE = {
     "partial_rotary_factor": 0.75,
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+GPT_OSS = {**SIZES, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 20}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {**SIZES, "tie_word_embeddings": True}),
     "llama, yarn": ("llama", {**SIZES, "rope_parameters": YARN}),
@@ -80,6 +82,28 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "olmo2": ("olmo2", SIZES),
     "smollm3": ("smollm3", {**SIZES, "num_hidden_layers": 5}),
+    "mixtral": ("mixtral", {**SIZES, "num_local_experts": 6}),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40, "norm_topk_prob": False},
+    ),
+    "qwen3_moe": ("qwen3_moe", {**SIZES, **EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
+    "olmoe": (
+        "olmoe",
+        {**SIZES, "num_key_value_heads": 4, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": False},
+    ),
+    "granitemoe": (
+        "granitemoe",
+        {**SIZES, "num_local_experts": 6, "residual_multiplier": 0.7, "attention_multiplier": 0.3},
+    ),
+    "gpt_oss": ("gpt_oss", {**GPT_OSS, "rope_parameters": PLAIN_ROPE}),
+    "gpt_oss, yarn": (
+        "gpt_oss",
+        {**GPT_OSS, "rope_parameters": {**YARN, "truncate": False, "beta_fast": 32.0, "beta_slow": 1.0}},
+    ),
+    "exaone4": ("exaone4", {**SIZES, "sliding_window": None, "layer_types": ["full_attention"] * 4}),
+    "exaone4, windows": ("exaone4", {**SIZES, "sliding_window": 20, "sliding_window_pattern": 4}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", {**SIZES, "head_dim": 16}),
     "gpt2": (
         "gpt2",
         {"vocab_size": VOCAB, "n_positions": 256, "n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.1},
@@ -139,6 +163,19 @@ def test_transformers_reads_what_was_imported(name: str, tmp_path: Path) -> None
     again = AutoModelForCausalLM.from_pretrained(imported(path)).eval()
     with torch.inference_mode():
         assert_close(again(ids).logits, reference(ids).logits)
+
+
+def test_experts_in_mxfp4_become_bfloat16_which_holds_them_exactly(tmp_path: Path) -> None:
+    _, path = write("gpt_oss", tmp_path, quantised=lambda name: TYPES.MXFP4 if "_exps" in name else TYPES.F32)
+    exact = imported(path)
+    for _ in import_gguf(path, tmp_path / "wide", dtype="float32"):
+        pass
+    found, expected = (load_file(folder / "model.safetensors") for folder in (exact, tmp_path / "wide"))
+    experts = [name for name in found if ".experts." in name and not name.endswith("bias")]
+    assert len(experts) == 8
+    for name in found:
+        assert found[name].dtype == (torch.bfloat16 if name in experts else torch.float32)
+        assert torch.equal(found[name].float(), expected[name]), name
 
 
 def test_the_window_of_every_layer_may_be_listed(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def by_name(kind: Any) -> str:
 
 def write(folder: Path, quantised: Any, name: str = "llama") -> Path:
     family, options = CASES[name]
-    save(folder / "original", family, WIDE_GPT2 if family == "gpt2" else {**options, **WIDE})
+    more = {"moe_intermediate_size": 256} if "moe_intermediate_size" in options else {}
+    save(folder / "original", family, WIDE_GPT2 if family == "gpt2" else {**options, **WIDE, **more})
     return write_gguf(folder / "a.gguf", folder / "original", quantised=quantised)
 
 
@@ -49,7 +50,9 @@ def weights_of(path: Path, **options: Any) -> tuple[Weights, str]:
 
 
 @pytest.mark.parametrize("kind", KEPT, ids=by_name)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "phi3", "gpt2", "gpt_neox", "glm4", "cohere2"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gemma3_text", "phi3", "gpt2", "gpt_neox", "glm4", "cohere2", "qwen3_moe", "gpt_oss"]
+)
 def test_every_matrix_is_kept_as_the_gguf_library_reads_it(name: str, kind: Any, tmp_path: Path) -> None:
     """To the bit; Q4_K's scales and offsets to half a unit of float16 each, whatever order a family's rows have."""
     path = write(tmp_path, kind, name)

@@ -26,6 +26,14 @@ NAMES = {
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     **{f"mlp.{part}_proj": f"ffn_{part}" for part in ("gate", "up", "down")},
+    # mixtures of experts
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.router": "ffn_gate_inp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    **{f"mlp.shared_expert.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")},
+    # hunyuan
+    "self_attn.query_layernorm": "attn_q_norm",
+    "self_attn.key_layernorm": "attn_k_norm",
     # phi3
     "self_attn.qkv_proj": "attn_qkv",
     "mlp.gate_up_proj": "ffn_up",
@@ -63,7 +71,16 @@ GLM4_NORMS = {
     "post_attention_layernorm": "ffn_norm",
     "post_mlp_layernorm": "post_ffw_norm",
 }
-ARCHITECTURES = {"olmo3": "olmo2", "phi": "phi2", "gemma3_text": "gemma3", "gpt_neox": "gptneox", "mistral": "llama"}
+ARCHITECTURES = {
+    "olmo3": "olmo2",
+    "phi": "phi2",
+    "gemma3_text": "gemma3",
+    "gpt_neox": "gptneox",
+    "mistral": "llama",
+    "mixtral": "llama",
+}
+ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
+ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense"}
 KEY_AND_VALUE = ("attention.key_length", "attention.value_length")
 EPSILONS = {
     "layer_norm_eps": "attention.layer_norm_epsilon",
@@ -78,6 +95,10 @@ NUMBERS = {
     "residual_multiplier": "residual_scale",
     "attention_multiplier": "attention.scale",
     "logits_scaling": "logit_scale",
+    "num_experts": "expert_count",
+    "num_local_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
 }
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
@@ -118,13 +139,25 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, name, split_max_tensors=tensors_per_file)
     for key, value in metadata.items():
         add(writer, key, value)
-    for tensor_name, tensor in load_file(checkpoint / "model.safetensors").items():
+    tensors = load_file(checkpoint / "model.safetensors")
+    for stored, tensor in stacked_experts(tensors, family).items():
+        values, kind = tensor.float().numpy(), TYPES.F32
+        if values.ndim == 3:
+            kind = quantised(stored) if callable(quantised) and not isinstance(quantised, TYPES) else quantised
+        blocks = quantised_blocks(values.reshape(-1, values.shape[-1]), kind) if kind in BLOCKS else None
+        matrices = gguf.quantize(values, kind) if blocks is None else blocks.reshape(*values.shape[:-1], -1)
+        writer.add_tensor(stored, matrices, raw_dtype=kind)
+    for tensor_name, tensor in tensors.items():
+        if "experts." in tensor_name or "block_sparse_moe" in tensor_name or tensor_name.endswith("sinks"):
+            continue
         stored = stored_name(tensor_name, family)
         if stored is None:
             continue
         values = as_converted(tensor, stored, config).float().numpy()
+        if values.shape[0] == 1 and values.ndim == 2:
+            values = values[0]
         kind = TYPES.F32
-        if tensor.dim() == 2:
+        if values.ndim == 2 and "inp" not in stored:
             kind = quantised(stored) if callable(quantised) and not isinstance(quantised, TYPES) else quantised
         quantise = quantised_blocks if kind in BLOCKS else gguf.quantize
         writer.add_tensor(stored, quantise(values, kind), raw_dtype=kind)
@@ -141,12 +174,51 @@ def write_gguf(
     return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"), default=path)
 
 
+def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
+    """The matrices and biases of experts, those of all in one tensor, and routers that are named by themselves."""
+    found: dict[str, torch.Tensor | list[torch.Tensor]] = {}
+    mixtral = {"w1": "gate", "w3": "up", "w2": "down"}
+    for name, tensor in tensors.items():
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        block = f"blk.{layer[1]}." if layer else ""
+        if one := re.search(r"experts\.\d+\.(\w+)\.weight$", name):
+            part = mixtral.get(one[1], one[1].removesuffix("_proj"))
+            found.setdefault(f"{block}ffn_{part}_exps.weight", []).append(
+                (int(name.split("experts.")[1].split(".")[0]), tensor)
+            )
+        elif family == "gpt_oss" and "mlp.experts" in name:
+            kind = "bias" if name.endswith("_bias") else "weight"
+            turned = tensor if kind == "bias" else tensor.swapaxes(1, 2)
+            parts = {"gate": turned[:, ::2], "up": turned[:, 1::2]} if "gate_up" in name else {"down": turned}
+            found |= {f"{block}ffn_{part}_exps.{kind}": rows.contiguous() for part, rows in parts.items()}
+        elif name.endswith("self_attn.sinks"):
+            found[f"{block}attn_sinks.weight"] = tensor
+        elif name.endswith("input_linear.weight"):
+            gates, ups = tensor.chunk(2, dim=1)
+            found |= {f"{block}ffn_gate_exps.weight": gates, f"{block}ffn_up_exps.weight": ups}
+        elif name.endswith("output_linear.weight"):
+            found[f"{block}ffn_down_exps.weight"] = tensor
+        elif name.endswith(("block_sparse_moe.gate.weight", "router.layer.weight")):
+            found[f"{block}ffn_gate_inp.weight"] = tensor
+    return {
+        name: torch.stack([rows for _, rows in sorted(value, key=lambda pair: pair[0])])
+        if isinstance(value, list)
+        else value
+        for name, value in found.items()
+    }
+
+
 def stored_name(name: str, family: str) -> str | None:
     """A tensor's name in a GGUF file; None for the head of a model that shares its embedding's table."""
     stem, suffix = name.rsplit(".", 1)
     stem = re.sub(r"^(gpt_neox|transformer)\.", "model.", stem)
     layer, _, part = re.sub(r"^model\.(layers|h)\.", "", stem).partition(".")
-    names = {**NAMES, **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2", "olmo3", "seed_oss") else {})}
+    names = {
+        **NAMES,
+        **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2", "olmo3", "seed_oss", "exaone4") else {}),
+    }
+    if family == "gpt_oss":
+        names["post_attention_layernorm"] = "post_attention_norm"
     if family == "glm4":
         names |= GLM4_NORMS
     return f"{names[stem]}.{suffix}" if stem in names else f"blk.{layer}.{names[part]}.{suffix}"
@@ -156,7 +228,7 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
     """What the converter makes of a tensor's values."""
     part = stored.split(".")[-2]
     match config["model_type"]:
-        case "llama" | "mistral" | "smollm3" | "granite" | "arcee":
+        case "llama" | "mistral" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee":
             heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
             return interleave(tensor, heads.get(part))
         case "gemma" | "gemma2" | "gemma3_text" if part.endswith("norm"):
@@ -199,12 +271,24 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
         **({"rope.dimension_count": dim} if dim != head_dim or config["model_type"] == "phi3" else {}),
         **({} if head_dim * heads == config["hidden_size"] else dict.fromkeys(KEY_AND_VALUE, head_dim)),
         **({"rope.freq_base_swa": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}),
-        **({"attention.sliding_window": window} if window and config["model_type"] != "qwen2" else {}),
+        **expert_metadata(config),
+        **(
+            {"attention.sliding_window": window}
+            if window and config["model_type"] not in ("qwen2", "qwen2_moe")
+            else {}
+        ),
         **{new: config[old] for old, new in EPSILONS.items() if old in config},
         **{key: config[key] for key in ("use_parallel_residual",) if key in config},
         **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},
         **rope_metadata(rope),
     }
+
+
+def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """The size of an expert, where it is not feed_forward_length."""
+    sizes = {"qwen2_moe": "moe_intermediate_size", "qwen3_moe": "moe_intermediate_size", "gpt_oss": "intermediate_size"}
+    size = sizes.get(config["model_type"])
+    return {"expert_feed_forward_length": config[size]} if size else {}
 
 
 def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:

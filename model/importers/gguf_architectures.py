@@ -17,18 +17,24 @@ from tokenglass.model.importers.gguf_readers import (
     read_arcee,
     read_cohere2,
     read_ernie4_5,
+    read_exaone4,
     read_gemma,
     read_gemma2,
     read_gemma3,
     read_glm4,
     read_gpt2,
     read_gpt_neox,
+    read_gpt_oss,
     read_granite,
+    read_granitemoe,
     read_llama,
     read_olmo2,
+    read_olmoe,
     read_phi,
     read_phi3,
     read_qwen2,
+    read_qwen2_moe,
+    read_qwen3_moe,
     read_seed_oss,
     read_smollm3,
     read_stablelm,
@@ -45,6 +51,7 @@ OUTSIDE = {
 ROPE_DIVISORS = "rope_freqs.weight"  # tables of divisors for the rotary frequencies, not weights
 LONG_DIVISORS, SHORT_DIVISORS = "rope_factors_long.weight", "rope_factors_short.weight"
 TABLES = frozenset({ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS})
+SINKS = "self_attn.sinks"  # which is no module with a weight
 EXPERT = "mlp.experts.*"  # * stands for each number, one behind the other in one tensor
 PARTS: Mapping[str, tuple[str, ...]] = {
     "attn_norm": ("input_layernorm",),
@@ -55,6 +62,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "attn_q_norm": ("self_attn.q_norm",),
     "attn_k_norm": ("self_attn.k_norm",),
     "attn_output": ("self_attn.o_proj",),
+    "attn_sinks": (SINKS,),
     "post_attention_norm": ("post_attention_layernorm",),
     "ffn_norm": ("post_attention_layernorm",),
     "ffn_gate": ("mlp.gate_proj",),
@@ -94,7 +102,8 @@ class Architecture:
             return None
         if match[2].endswith(STACKED):
             parts = tuple(part.replace("*", str(number)) for number in range(experts) for part in parts)
-        return tuple(f"model.layers.{int(match[1])}.{part}.{match[3]}" for part in parts)
+        layer = f"model.layers.{int(match[1])}"
+        return tuple(f"{layer}.{part}" if part == SINKS else f"{layer}.{part}.{match[3]}" for part in parts)
 
     def is_stacked(self, stored: str) -> bool:
         """Whether a tensor is that of all experts."""
@@ -127,6 +136,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "stablelm": Architecture("stablelm", "StableLmForCausalLM", read_stablelm),
     "phi2": Architecture("phi", "PhiForCausalLM", read_phi),
     "smollm3": Architecture("smollm3", "SmolLM3ForCausalLM", read_smollm3, interleaved=Q_AND_K),
+    "qwen2moe": Architecture("qwen2_moe", "Qwen2MoeForCausalLM", read_qwen2_moe),
+    "qwen3moe": Architecture("qwen3_moe", "Qwen3MoeForCausalLM", read_qwen3_moe),
+    "olmoe": Architecture("olmoe", "OlmoeForCausalLM", read_olmoe),
+    "granitemoe": Architecture("granitemoe", "GraniteMoeForCausalLM", read_granitemoe, interleaved=Q_AND_K),
+    "gpt-oss": Architecture("gpt_oss", "GptOssForCausalLM", read_gpt_oss),
+    "exaone4": Architecture("exaone4", "Exaone4ForCausalLM", read_exaone4),
+    "hunyuan-dense": Architecture("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
     "gpt2": Architecture("gpt2", "GPT2LMHeadModel", read_gpt2),
     "gptneox": Architecture("gpt_neox", "GPTNeoXForCausalLM", read_gpt_neox),
 }

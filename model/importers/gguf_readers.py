@@ -14,8 +14,11 @@ Config = dict[str, Any]
 
 
 def read_llama(f: Fields, config: Config) -> Config:
-    """Mistral's files name this architecture too; theirs may have a window."""
+    """Mistral's files name this architecture too; theirs may have a window, and Mixtral's have experts."""
     window = f.get("attention.sliding_window")
+    if f.integer("expert_count", 0):
+        named = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}
+        return {**without(config, "attention_bias", "mlp_bias"), **named, **experts(f), "sliding_window": window}
     if not window:
         return config
     return {**config, "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
@@ -23,6 +26,58 @@ def read_llama(f: Fields, config: Config) -> Config:
 
 def read_qwen2(f: Fields, config: Config) -> Config:  # noqa: ARG001  (all readers take both)
     return without(config, "attention_bias")  # which it always has
+
+
+def experts(f: Fields, count: str = "num_local_experts") -> Config:
+    """How many experts there are, and how many of them a token takes."""
+    return {count: f.integer("expert_count"), "num_experts_per_tok": f.integer("expert_used_count")}
+
+
+def read_qwen2_moe(f: Fields, config: Config) -> Config:
+    """llama.cpp does not scale the probabilities of those chosen to 1, as in all its files."""
+    return {
+        **without(config, "mlp_bias", "attention_bias"),
+        **experts(f, "num_experts"),
+        "qkv_bias": config["attention_bias"],
+        "moe_intermediate_size": f.integer("expert_feed_forward_length"),
+        "shared_expert_intermediate_size": f.integer("expert_shared_feed_forward_length"),
+        "norm_topk_prob": False,
+    }
+
+
+def read_qwen3_moe(f: Fields, config: Config) -> Config:
+    """Here it does."""
+    size = f.integer("expert_feed_forward_length")
+    return {**config, **experts(f, "num_experts"), "moe_intermediate_size": size, "norm_topk_prob": True}
+
+
+def read_olmoe(f: Fields, config: Config) -> Config:
+    size = f.integer("expert_feed_forward_length", config["intermediate_size"])
+    return {**config, **experts(f, "num_experts"), "intermediate_size": size, "norm_topk_prob": False}
+
+
+def read_granitemoe(f: Fields, config: Config) -> Config:
+    return {**without(read_granite(f, config), "mlp_bias"), **experts(f)}
+
+
+def read_gpt_oss(f: Fields, config: Config) -> Config:
+    """Where its scaling begins and ends is not rounded to whole pairs, as llama.cpp does."""
+    scaling = config["rope_scaling"]
+    return {
+        **without(config, "mlp_bias", "rope_scaling"),
+        **experts(f),
+        "intermediate_size": f.integer("expert_feed_forward_length", config["intermediate_size"]),
+        "sliding_window": f.integer("attention.sliding_window"),
+        "layer_types": layer_types(f, config["num_hidden_layers"], 2),
+        "rope_scaling": {"rope_type": "default"} if scaling is None else {**scaling, "truncate": False},
+    }
+
+
+def read_exaone4(f: Fields, config: Config) -> Config:
+    """Without a window all layers are alike; with one, each fourth sees everything and does not rotate."""
+    window, count = f.get("attention.sliding_window") or None, config["num_hidden_layers"]
+    types = layer_types(f, count, 4) if window else ["full_attention"] * count
+    return {**without(config, "attention_bias", "mlp_bias"), "sliding_window": window, "layer_types": types}
 
 
 def read_smollm3(f: Fields, config: Config) -> Config:

@@ -67,7 +67,7 @@ def library() -> Any:
 
 
 def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[str, Weight]:
-    """Every weight of the model, each in a tensor of the right shape. Raises GGUFError.
+    """Every weight of the model in the blueprint's order, each in a tensor of the right shape. Raises GGUFError.
 
     Sizes are checked before anything is made of them: an absurd number must not take time or memory.
     """
@@ -104,7 +104,7 @@ def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[
     for what, examples in (("wrong shape", wrong), ("missing", missing)):
         if examples:
             raise GGUFError(f"the tensors do not fit config.json; {what}: {first_few(examples)}")
-    return weights
+    return {name: weights[name] for name in shapes}
 
 
 def row_order(tensor: GGUFTensor, shape: Shape, kind: Architecture, config: ModelConfig) -> Indices | None:
