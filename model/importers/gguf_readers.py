@@ -34,7 +34,7 @@ def experts(f: Fields, count: str = "num_local_experts") -> Config:
 
 
 def read_qwen2_moe(f: Fields, config: Config) -> Config:
-    """llama.cpp does not scale the probabilities of those chosen to 1, as in all its files."""
+    """The probabilities of the chosen experts are not scaled to add up to 1; files do not say so, llama.cpp does."""
     return {
         **without(config, "mlp_bias", "attention_bias"),
         **experts(f, "num_experts"),
@@ -46,7 +46,7 @@ def read_qwen2_moe(f: Fields, config: Config) -> Config:
 
 
 def read_qwen3_moe(f: Fields, config: Config) -> Config:
-    """Here it does."""
+    """The probabilities of the chosen experts are scaled to add up to 1, likewise."""
     size = f.integer("expert_feed_forward_length")
     return {**config, **experts(f, "num_experts"), "moe_intermediate_size": size, "norm_topk_prob": True}
 
