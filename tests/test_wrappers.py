@@ -233,3 +233,19 @@ def test_two_tensors_for_one_weight_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_known_text_is_refused_by_name(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig.from_hf(raw)
+
+
+@pytest.mark.parametrize(
+    ("family", "pieces"),
+    [
+        ("gemma4_text", ("embeddings of each layer", "heads of another size in some layers")),
+        ("gemma3n_text", ("layers that share keys and values", "several residual streams", "residuals of low rank")),
+    ],
+)
+def test_a_family_that_is_not_built_is_refused_by_what_it_has(family: str, pieces: tuple[str, ...]) -> None:
+    from transformers import AutoConfig  # noqa: PLC0415  (takes seconds)
+
+    raw = json.loads(AutoConfig.for_model(family).to_json_string(use_diff=False))
+    with pytest.raises(ConfigError) as refused:
+        ModelConfig.from_hf(raw)
+    assert all(piece in str(refused.value) for piece in pieces)

@@ -19,6 +19,11 @@ PIECES: Mapping[str, tuple[str, ...]] = {
     "an encoder": ("is_encoder_decoder", "encoder_layers"),
     "layers that share keys and values": ("num_kv_shared_layers",),
     "embeddings of each layer": ("hidden_size_per_layer_input",),
+    "heads of another size in some layers": ("global_head_dim", "num_global_key_value_heads", "per_layer_config"),
+    "keys that are values as well": ("attention_k_eq_v",),
+    "several residual streams": ("altup_num_inputs",),
+    "residuals of low rank": ("laurel_rank",),
+    "sparse activations": ("activation_sparsity_pattern",),
     "code of its own": ("auto_map",),
 }
 BUILT_LAYERS = ("full_attention", "sliding_attention", "attention", "conv")
@@ -35,5 +40,7 @@ def missing_pieces(raw: Mapping[str, Any]) -> list[str]:
 
 
 def is_set(value: Any) -> bool:
-    """Whether a field asks for something: one expert is none."""
+    """Whether a field asks for something: one expert is none; a list does where an item does."""
+    if isinstance(value, list | tuple):
+        return any(value)
     return value is True or (bool(value) and value != 1)
