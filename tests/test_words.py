@@ -84,10 +84,12 @@ def test_processors_that_add_products_in_one_instruction_get_the_same_bits(kind:
 
 @pytest.mark.parametrize("kind", list(LEVELS))
 def test_a_small_group_beside_a_great_one_keeps_its_digits(kind: str) -> None:
-    """Each group has a step of its own: 3 is no less exact beside a thousand million."""
+    """Each 64 numbers beside int8, and each 32 beside int4, have a step of their own: 3 is no less exact beside a
+    thousand million."""
     low, high = LEVELS[kind]
-    weights = np.full((16, 2 * GROUP), low)
-    weights[:, ::3], weights[:, 1], weights[:, 33] = high, 0, 5
-    columns = np.zeros((1, 2 * GROUP), np.int64)
-    columns[0, 1], columns[0, 33] = 10**9, 3
+    size = 64 if kind == "int8" else GROUP
+    weights = np.full((16, 2 * size), low)
+    weights[:, ::3], weights[:, 1], weights[:, size + 1] = high, 0, 5
+    columns = np.zeros((1, 2 * size), np.int64)
+    columns[0, 1], columns[0, size + 1] = 10**9, 3
     np.testing.assert_allclose(products(kind, weights, columns), columns @ weights.T, rtol=1e-6)

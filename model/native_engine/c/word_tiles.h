@@ -61,15 +61,13 @@ INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part,
                 offsets = load_float16(panel->offsets + halves);
             }
             UNROLL for (int c = 0; c < columns; c++) {
-                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * (kind == INT8 ? factors : factors * splat(group[c]->step));
+                totals[c][v] += floats(acc[c][v][0] + acc[c][v][1]) * (factors * splat(group[c]->step));
                 if (kind == INT4) totals[c][v] += offsets * splat(group[c]->sum);
             }
         }
     }
-    UNROLL for (int c = 0; c < columns; c++) {
-        vec step = splat(kind == INT8 ? ((const WordGroup *)(x + c * bytes))->step : 1);
-        UNROLL for (int v = 0; v < TILE_VECTORS; v++) sums[v * stride + c] = kind == INT8 ? totals[c][v] * step : totals[c][v];
-    }
+    UNROLL for (int c = 0; c < columns; c++)
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) sums[v * stride + c] = totals[c][v];
 }
 
 #define WORD_TILE(kind, columns)                                                                                       \

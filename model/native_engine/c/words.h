@@ -1,7 +1,7 @@
 // Columns as words of 16 bits, and their products with panels of int8 and int4: sums of two products of words are one
-// instruction of every x86 processor. Numbers are counted in steps, x = step * q: those of a column for int8, so that sums
-// go over a whole STEP, those of a group for int4. Sums over these are exact and are added in their order, so every bit is
-// the same for one column or many, on any thread.
+// instruction of every x86 processor. The numbers of each STEP of int8, or group of int4, are counted in a step of their
+// own, x = step * q. Sums over these are exact and are added in their order, so every bit is the same for one column or
+// many, on any thread.
 #pragma once
 #include "panels.h"
 
@@ -63,16 +63,19 @@ INLINE void to_word_group(const float *x, float step, WordGroup *out) {
 
 // The column x (size,) as `out`, WORD_BYTES of memory, for products with rows of this kind.
 NOINLINE void to_words(int kind, const float *x, long size, WordGroup *out) {
-    const Range empty = {splat(0), splat(0)};
+    const int together = kind == INT8 ? STEP / GROUP : 1;  // groups that share a step
     long whole = size / GROUP, groups = STEPS_OF(size) * STEP / GROUP;
     float ends[2][GROUP] = {{0}};  // the last numbers, and zeros behind them
     memcpy(ends[0], x + whole * GROUP, (size - whole * GROUP) * sizeof *x);
-    Range range = range_of(empty, ends[0]);
-    for (long g = 0; g < whole; g++) range = range_of(range, x + g * GROUP);
-    float step = word_step(range);
-    for (long g = 0; g < groups; g++) {
-        const float *from = g < whole ? x + g * GROUP : ends[g > whole];
-        to_word_group(from, kind == INT8 ? step : word_step(range_of(empty, from)), out + g);
+    for (long first = 0; first < groups; first += together) {
+        const float *from[STEP / GROUP];
+        Range range = {splat(0), splat(0)};
+        for (long g = 0; g < together; g++) {
+            from[g] = first + g < whole ? x + (first + g) * GROUP : ends[first + g > whole];
+            range = range_of(range, from[g]);
+        }
+        float step = word_step(range);
+        for (long g = 0; g < together; g++) to_word_group(from[g], step, out + first + g);
     }
 }
 
