@@ -70,15 +70,6 @@ EMULATE_WIDENING(emulate_widen_int8, int8_t, __m128i)
 EMULATE_WIDENING(emulate_widen_uint8, uint8_t, __m128i)
 EMULATE_WIDENING(emulate_widen_uint16, uint16_t, __m256i)
 
-EMULATE __m128i emulate_low_bytes(__m512i numbers) {
-    Emulated in = {numbers};
-    uint8_t parts[16];
-    __m128i out;
-    EMULATED_LANES(16, parts[i] = (uint8_t)in.bits[i])
-    memcpy(&out, parts, sizeof out);
-    return out;
-}
-
 EMULATE __m512 emulate_from_halves(__m256i from) {
     uint16_t halves[16];
     Emulated out;
@@ -90,26 +81,6 @@ EMULATE __m512 emulate_from_halves(__m256i from) {
         out.bits[i] |= (uint32_t)(halves[i] & 0x8000) << 16;
     }
     return out.floats;
-}
-
-EMULATE __m512i emulate_rounding(__m512 values) {
-    Emulated in = {.floats = values}, out;
-    EMULATED_LANES(16, out.numbers[i] = _mm_cvtss_si32(_mm_set_ss(in.values[i])))
-    return out.whole;
-}
-
-EMULATE float emulate_greatest(__m512 values) {
-    Emulated in = {.floats = values};
-    float most = in.values[0];
-    EMULATED_LANES(16, most = in.values[i] > most ? in.values[i] : most)
-    return most;
-}
-
-EMULATE int32_t emulate_sum(__m512i numbers) {
-    Emulated in = {numbers};
-    uint32_t sum = 0;
-    EMULATED_LANES(16, sum += in.bits[i])
-    return (int32_t)sum;
 }
 
 EMULATE int emulate_any(__m512i a, __m512i b) {
@@ -125,15 +96,10 @@ EMULATE int emulate_any(__m512i a, __m512i b) {
 #define _mm512_set1_epi32 emulate_same_number
 #define _mm512_set1_epi8 emulate_same_byte
 #define _mm512_and_si512(a, b) ((a) & (b))
-#define _mm512_xor_si512(a, b) ((a) ^ (b))
 #define _mm512_srli_epi16 emulate_word_shift
 #define _mm512_dpbusd_epi32 emulate_products
 #define _mm512_cvtepi8_epi32 emulate_widen_int8
 #define _mm512_cvtepu8_epi32 emulate_widen_uint8
 #define _mm512_cvtepu16_epi32 emulate_widen_uint16
-#define _mm512_cvtepi32_epi8 emulate_low_bytes
 #define _mm512_cvtph_ps emulate_from_halves
-#define _mm512_cvtps_epi32 emulate_rounding
-#define _mm512_reduce_max_ps emulate_greatest
-#define _mm512_reduce_add_epi32 emulate_sum
 #define _mm512_test_epi64_mask emulate_any

@@ -58,6 +58,7 @@ def emulating(*names: str) -> tuple[str, ...]:
 AVX2 = ("-march=x86-64-v3",) if "avx2" in processor_flags(describe_processor()) else ()
 WORDS = AVX2
 BYTES = (*AVX2, *emulating("bytes"))
+HALF_BYTES = (*AVX2, *emulating("avxvnni"))  # of 256 bits
 TILES = (*AVX2, *emulating("bytes", "tiles"))
 # The same instructions, for a processor whose compiler would rather not fuse products and sums in a chain.
 UNFUSED = ("-march=znver3",) if AVX2 else ()

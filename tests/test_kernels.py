@@ -11,7 +11,19 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_parts import BYTES, TILES, UNFUSED, WORDS, Bench, emulating, float_weight, kept_as, products_of, rounding
+from native_parts import (
+    BYTES,
+    HALF_BYTES,
+    TILES,
+    UNFUSED,
+    WORDS,
+    Bench,
+    emulating,
+    float_weight,
+    kept_as,
+    products_of,
+    rounding,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_parts import as_tensor
@@ -32,7 +44,12 @@ PATHS = [
     *(pytest.param(kind, (), id=kind) for kind in KINDS),
     *(
         pytest.param(kind, flags, id=f"{kind} in {name}")
-        for name, flags in (("words", WORDS), ("emulated bytes", BYTES), ("emulated tiles", TILES))
+        for name, flags in (
+            ("words", WORDS),
+            ("emulated bytes", BYTES),
+            ("emulated bytes of 256 bits", HALF_BYTES),
+            ("emulated tiles", TILES),
+        )
         for kind in ("int8", "int4")
         if X86
     ),
@@ -101,9 +118,11 @@ def test_a_sum_is_the_same_bits_in_any_company(
     ("kind", "count"), [("int8", 3), ("int8", 8), ("int8", 17), ("int8", 40), ("int4", 8), ("int4", 17), ("int4", 40)]
 )
 @pytest.mark.parametrize("columns", [64, 70, 576])
-def test_with_tiles_of_bytes_and_without_the_bits_are_the_same(kind: str, count: int, columns: int) -> None:
+def test_with_tiles_of_bytes_and_without_in_vectors_of_any_width_the_bits_are_the_same(
+    kind: str, count: int, columns: int
+) -> None:
     """Each in emulation, and on the processor where it has them."""
-    ways = {"bytes": [BYTES], "tiles": [TILES]}
+    ways = {"bytes": [BYTES, HALF_BYTES], "tiles": [TILES]}
     if products_of() != "words":
         ways["bytes"].append(("-mno-amx-int8",))
         ways["tiles"].append(emulating("tiles"))

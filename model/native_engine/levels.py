@@ -27,8 +27,9 @@ def read_levels(architecture: str, table: Path = LEVELS) -> list[Level]:
     for line in table.read_text().splitlines():
         fields = [field.strip() for field in line.split("|")]
         if fields[0] == architecture.replace("arm64", "aarch64"):
-            below = levels[-1].needs if levels else frozenset()
-            levels.append(Level(fields[1], tuple(fields[2].split()), below | {*fields[3].split()}))
+            needs_of = {level.name: level.needs for level in levels}
+            needs = (needs_of.get(need, frozenset({need})) for need in fields[3].split())
+            levels.append(Level(fields[1], tuple(fields[2].split()), frozenset().union(*needs)))
     return levels
 
 

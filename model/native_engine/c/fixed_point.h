@@ -1,14 +1,9 @@
-// Columns in fixed point, for machines that multiply bytes (AVX-512 VNNI) where rows are int8 or int4.
+// Columns in fixed point, for machines that multiply bytes where rows are int8 or int4.
 // A column becomes whole numbers of 16 bits, x = step * q, in two planes of bytes: q = 256 high + low. Sums over a step of
 // int8 or a group of int4 are exact.
 #pragma once
+#include "byte_products.h"
 #include "panels.h"
-
-#if defined(__AVX512VNNI__)
-#define BYTE_PRODUCTS 1
-#else
-#define BYTE_PRODUCTS 0
-#endif
 
 #define PLANES 2
 #define GREATEST_FIXED 32639  // of |q|, so that both bytes are signed ones
@@ -20,6 +15,8 @@ typedef struct {  // a column; behind it STEP bytes of each plane, step by step,
 
 #if BYTE_PRODUCTS
 
+typedef int8_t lane_bytes __attribute__((vector_size(LANES)));
+
 // The bytes of a plane from element k on, as far as the end of k's step.
 INLINE const char *plane_at(const Fixed *x, int plane, long k) {
     return (const char *)(x + 1) + (k / STEP * PLANES + plane) * STEP + k % STEP;
@@ -28,21 +25,21 @@ INLINE const char *plane_at(const Fixed *x, int plane, long k) {
 // The sum of q over each group.
 INLINE float *group_sums(const Fixed *x, long size) { return (float *)((char *)(x + 1) + STEPS_OF(size) * STEP * PLANES); }
 
-// What sums over each step begin with: -128 times that of q, where 128 is added to every weight.
+// What sums over each step begin with: minus that of q, times what is added to every weight.
 INLINE int32_t *starts(const Fixed *x, long size) {
     return (int32_t *)(group_sums(x, size) + STEPS_OF(size) * STEP / GROUP);
 }
 
 // What a column's numbers are counted in. Numbers that are not finite make it, and so every sum, none.
 INLINE float step_of(vec greatest, vec poison) {
-    float step = _mm512_reduce_max_ps((__m512)greatest) / GREATEST_FIXED;
+    float step = lane_max(greatest) / GREATEST_FIXED;
     return (step > LEAST_STEP ? step : LEAST_STEP) + lane_sum(poison);
 }
 
 INLINE ivec q_of(const float *x, float inverse) {
     vec value = load(x) * inverse;
     ivec in_range = (ivec)((ivec)value & 0x7fffffff) < (ivec)splat(2 * GREATEST_FIXED);  // not in a column that is not finite
-    return (ivec)_mm512_cvtps_epi32((__m512)value) & in_range;
+    return ((ivec)(value + ROUND) - (ivec)splat(ROUND)) & in_range;
 }
 
 // Whole numbers as bytes of the planes: low, high.
@@ -75,12 +72,16 @@ NOINLINE void to_fixed(const float *x, long size, Fixed *out) {
             ivec q = q_of(from + i, inverse), parts[PLANES];
             total += q;
             split_into_bytes(q, parts);
-            UNROLL for (int p = 0; p < PLANES; p++)
-                _mm_storeu_si128((__m128i *)plane_at(out, p, g * GROUP + i), _mm512_cvtepi32_epi8((__m512i)parts[p]));
+            UNROLL for (int p = 0; p < PLANES; p++) {
+                lane_bytes narrow = __builtin_convertvector(parts[p], lane_bytes);
+                memcpy((char *)plane_at(out, p, g * GROUP + i), &narrow, sizeof narrow);
+            }
         }
-        totals[g] = _mm512_reduce_add_epi32((__m512i)total);
+        int32_t sum = 0;
+        UNROLL for (int i = 0; i < LANES; i++) sum += total[i];
+        totals[g] = sum;
     }
-    for (long s = 0; s < STEPS_OF(size); s++) begins[s] = -128 * (int32_t)(totals[2 * s] + totals[2 * s + 1]);
+    for (long s = 0; s < STEPS_OF(size); s++) begins[s] = -WEIGHT_OFFSET * (int32_t)(totals[2 * s] + totals[2 * s + 1]);
 }
 
 #endif

@@ -14,6 +14,7 @@
 #define PANEL_COLUMNS 16               // columns that a panel is read for
 #define FACTORS_AHEAD 512              // bytes of them that are fetched before they are needed
 #define LEAST_STEP 0x1p-100f           // in which the numbers of a column are counted
+#define ROUND 12582912.0f              // 1.5 * 2**23: added to a number, its lowest bits are the nearest whole number
 
 typedef struct {
     const char *values, *scales, *offsets;  // int4: scales and offsets float16 (groups, PANEL)

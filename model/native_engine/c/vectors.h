@@ -5,6 +5,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -102,6 +104,12 @@ INLINE vec load_bfloat16(const void *from) { return (vec)(widen_uint16(from) << 
 INLINE vec load_float16(const void *from) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(from)); }
 #elif defined(__AVX2__) && defined(__F16C__)
 INLINE vec load_float16(const void *from) { return (vec)_mm256_cvtph_ps(_mm_loadu_si128(from)); }
+#elif defined(__aarch64__)
+INLINE vec load_float16(const void *from) {
+    float16x4_t halves;
+    memcpy(&halves, from, sizeof halves);
+    return (vec)vcvt_f32_f16(halves);
+}
 #else
 INLINE vec load_float16(const void *from) {  // finite numbers: the exponent is moved by a product, which is exact
     ivec bits = widen_uint16(from);

@@ -6,7 +6,6 @@
 #include "panels.h"
 
 #define GREATEST_WORD 32767  // STEP products with a byte fit an int32
-#define ROUND 12582912.0f    // 1.5 * 2**23: added to a number, its lowest bits are the nearest whole number
 #define TILE_VECTORS (PANEL_VECTORS < 2 ? PANEL_VECTORS : 2)  // of rows in a register tile
 #define TILE_COLUMNS 4
 
