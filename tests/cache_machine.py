@@ -23,6 +23,7 @@ class CacheMachine(RuleBasedStateMachine):
     limit: ClassVar[int]
     most_new: ClassVar[int]
     most_ids: ClassVar[int]
+    has_snapshots: ClassVar[bool] = False  # so that a row may go back further than it was asked to
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class CacheMachine(RuleBasedStateMachine):
         row, length = self.draw_cut(data)
         before, usage = len(self.rows[row]), self.cache.usage(row)
         kept = self.cache.truncate(row, length)
-        assert kept in (0, length)
+        assert kept in (0, length) or (self.has_snapshots and kept < length)
         if self.goes_back(before - length, usage.length - usage.evicted):
             assert kept == length
         self.rows[row] = self.rows[row][:kept]

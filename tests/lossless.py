@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import native_parts
 import tiny
 
-from tokenglass.model.config.layer_kinds import Convolution, LayerKind
+from tokenglass.model.config.layer_kinds import Convolution, DeltaNet, LayerKind
 from tokenglass.model.config.mixture import Mixture
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
@@ -44,7 +44,7 @@ from tokenglass.model.text.tokenizer import Tokenizer
 from tokenglass.model.torch_engine.engine import TorchEngine
 
 END = 0
-KINDS = ("torch", "native", "window", "experts", "convolution", "native convolution")
+KINDS = ("torch", "native", "window", "experts", "convolution", "native convolution", "delta", "native delta")
 LETTERS = tuple('abcdeĠ"{}[]:,0123tru.')
 LONGER = ("ab", "bc", "abc", "Ġa", "Ġab", '":', '{"', '["', "tr", "ue", "true", "Ġ0", ",Ġ", '"}', "aa", "ca", "12")
 SIZE = 1 + len(LETTERS) + len(LONGER)
@@ -94,7 +94,7 @@ def tokenizer() -> Tokenizer:
 @functools.cache
 def engine(kind: str, seed: int = 1) -> Engine:
     """A random model; `window` has layers that let go of what is far behind, `experts` a mixture of them, and
-    `convolution` and its `native` one a layer without attention."""
+    `convolution` and `delta` a layer without attention, torch's or native."""
     config = replace(tiny.CONFIG, vocab_size=SIZE + 1, max_positions=96, mask_token_id=MASK)
     first, second = config.layers
     if kind == "window":
@@ -104,12 +104,14 @@ def engine(kind: str, seed: int = 1) -> Engine:
         config = replace(config, layers=(first, replace(second, has_experts=True)), mixture=mixture)
     if "convolution" in kind:
         config = replace(config, layers=(LayerKind(None, convolution=Convolution(3, bias=True)), second))
+    if "delta" in kind:
+        config = replace(config, layers=(LayerKind(None, delta=DeltaNet(1, 2, 8, 8, taps=3)), second))
     torch.manual_seed(seed)
     model = tiny.Transformer(config).eval().requires_grad_(False)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.4 if weight.ndim > 1 else 1.0)
     local = TorchEngine(model, torch.device("cpu"), torch.float32)
-    if kind not in ("native", "experts", "native convolution"):
+    if kind not in ("native", "experts", "native convolution", "native delta"):
         return local
     native = native_parts.try_build(model)
     return local if isinstance(native, str) else native

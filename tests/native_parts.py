@@ -36,8 +36,8 @@ from tokenglass.model.native_engine.structures import (
     PassRow,
     Sizes,
 )
+from tokenglass.model.torch_engine.modules import Norm as NormModule
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear
-from tokenglass.model.torch_engine.transformer import Norm as NormModule
 from tokenglass.model.torch_engine.transformer import Transformer
 
 FLAGS = "TOKENGLASS_TEST_FLAGS"  # of the compiler: how the sanitizers come in

@@ -60,6 +60,12 @@ LONGROPE = {
 PHI3 = {"num_attention_heads": 2, "hidden_size": 16, "original_max_position_embeddings": BORDER}  # heads of 8
 SLIDE_LAST = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+DELTA = {
+    **dict.fromkeys(("linear_num_key_heads", "linear_conv_kernel_dim"), 2),
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+}
 SLIDING_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -206,6 +212,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": (
         "lfm2",
         {**SIZES, "layer_types": ["full_attention", "conv", "full_attention"], "block_multiple_of": 8},
+    ),
+    "qwen3_5_text": (
+        "qwen3_5_text",
+        {**SIZES, **DELTA, "head_dim": 16, "initializer_range": 0.15, "tie_word_embeddings": False}
+        | {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     ),
     "apertus": ("apertus", {**SIZES, "attention_bias": True}),
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),

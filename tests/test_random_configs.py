@@ -36,8 +36,9 @@ EPS = {
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
     *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
+    "qwen3_5_text",
 )
-PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm")
+PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", "qwen3_5_text")
 BOTH = ("attention_bias", "mlp_bias")
 SWITCHES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama", "smollm3", "granite", "arcee"), BOTH),
@@ -50,6 +51,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "ernie4_5": ("use_bias",),
     "starcoder2": ("use_bias",),
     "lfm2": ("conv_bias", "block_auto_adjust_ff_dim"),
+    "qwen3_5_text": ("attention_bias",),
 }
 EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -72,7 +74,7 @@ def random_options(family: str, chance: random.Random) -> Options:
         "num_hidden_layers": chance.randint(1, 4),
         "num_attention_heads": heads,
         "max_position_embeddings": POSITIONS,
-        "initializer_range": 0.3,
+        "initializer_range": 0.15 if family == "qwen3_5_text" else 0.3,
         "pad_token_id": None,
         "tie_word_embeddings": chance.random() < 0.5,
     }
@@ -116,7 +118,7 @@ def random_options(family: str, chance: random.Random) -> Options:
 
 
 def random_activation(family: str, chance: random.Random) -> Options:
-    if family == "lfm2":  # always silu
+    if family in ("lfm2", "qwen3_5_text"):  # always silu
         return {}
     act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
     acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
@@ -172,6 +174,14 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             kinds = [common, {**common, **typed}]
         case "nanochat":
             kinds = [cap]
+        case "qwen3_5_text":
+            keys, values = chance.choice((1, 2)), chance.choice((2, 4))
+            heads = {"linear_num_key_heads": keys, "linear_num_value_heads": values}
+            dims = {"linear_key_head_dim": chance.choice((8, 20)), "linear_value_head_dim": chance.choice((8, 12))}
+            common = {**heads, **dims, "linear_conv_kernel_dim": chance.choice((2, 4))}
+            types = [chance.choice(("linear_attention", "full_attention")) for _ in range(layers)]
+            types[chance.randrange(layers)] = "full_attention"
+            kinds = [{**common, "layer_types": types}, {**common, "full_attention_interval": 1}]
         case "lfm2":
             taps = {"conv_L_cache": chance.choice((1, 2, 3, 7)), "block_multiple_of": 8}
             types = [chance.choice(("conv", "full_attention")) for _ in range(layers)]

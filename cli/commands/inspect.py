@@ -110,8 +110,8 @@ def packed(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 
 def layer_kinds(config: ModelConfig) -> list[dict[str, Any]]:
-    """How many layers there are of each kind: their rope (null: no rotary positions), sliding window and taps of a
-    convolution, if any."""
+    """How many layers there are of each kind: their rope (null: no rotary positions), sliding window, matrices of a
+    recurrence and taps of a convolution, if any."""
     return [
         {
             "layers": number,
@@ -119,6 +119,7 @@ def layer_kinds(config: ModelConfig) -> list[dict[str, Any]]:
             "rope_type": kind.rope.kind if kind.rope is not None else None,
             "rope_theta": kind.rope.theta if kind.rope is not None else None,
             "rotary_dim": kind.rope.dim if kind.rope is not None else 0,
+            "matrices": None if kind.delta is None else kind.delta.value_heads,
             "taps": None if kind.convolution is None else kind.convolution.taps,
         }
         for kind, number in Counter(config.layers).items()
@@ -150,6 +151,8 @@ def kind_in_words(kind: dict[str, Any], learned: bool) -> str:
     """One kind of layer, as in "5 of them: rotary (base 10,000), window of 512"."""
     if kind["taps"]:
         return f"{kind['layers']} with a convolution of {kind['taps']} positions"
+    if kind["matrices"]:
+        return f"{kind['layers']} with a recurrence of {kind['matrices']} matrices"
     plain = "learned positions" if learned else "no positions"
     scaling = "" if kind["rope_type"] in ("default", None) else f", {kind['rope_type']} scaling"
     rope = f"rotary (base {kind['rope_theta']:,.10g}{scaling})" if kind["rope_type"] else plain

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Literal
 
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.layer_kinds import Convolution, LayerKind, QueryGrowth
+from tokenglass.model.config.layer_kinds import Convolution, DeltaNet, LayerKind, QueryGrowth
 from tokenglass.model.config.mixture import ClampedSwiGlu
 from tokenglass.model.config.rope_config import Rope
 
@@ -126,6 +126,7 @@ class Attention:
     rotate_first: bool  # then normalise
     growth: QueryGrowth | None  # of queries, with the position
     sinks: Sinks | None
+    gate: Projection | None  # whose sigmoid the output's inputs are multiplied by
 
     @property
     def group_size(self) -> int:
@@ -135,7 +136,7 @@ class Attention:
     @property
     def inputs(self) -> tuple[Projection, ...]:
         """The matrices that read the same x, side by side."""
-        return self.query, self.key, self.value
+        return self.query, self.key, self.value, *(() if self.gate is None else (self.gate,))
 
     @property
     def parts(self) -> tuple[Projection | Normalisation | Sinks, ...]:
@@ -179,6 +180,49 @@ class ShortConvolution:
     @property
     def parts(self) -> tuple[Projection | Kernel, ...]:
         return (*self.inputs, self.kernel, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """How fast each head forgets (heads,): e^(-e^A_log ln(1 + e^(x + dt_bias)))."""
+
+    name: str
+    heads: int
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {f"{self.name}.{part}": (self.heads,) for part in ("A_log", "dt_bias")}
+
+
+@dataclass(frozen=True, slots=True)
+class GatedDeltaNet:
+    """A mixer that folds the text into a matrix for each value head (Yang et al. 2024, arXiv 2412.06464).
+
+    S = decay S + k (beta (v - (decay S)^T k))^T, and S^T q is what it gives, normalised, times silu(gate(x)). Queries,
+    keys and values are convolved with those before them, then go through silu; queries and keys have length 1.
+    """
+
+    mixed: Projection  # queries, keys and values, one below the other
+    gate: Projection
+    strength: Projection  # (value heads, hidden), whose sigmoid is beta
+    decay: Projection  # (value heads, hidden)
+    rates: Decay
+    kernel: Kernel
+    norm: Normalisation
+    output: Projection
+    sizes: DeltaNet
+
+    @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return self.mixed, self.gate
+
+    @property
+    def parts(self) -> tuple[Projection | Decay | Kernel | Normalisation, ...]:
+        return (*self.inputs, self.strength, self.decay, self.rates, self.kernel, self.norm, self.output)
+
+
+Mixer = Attention | ShortConvolution | GatedDeltaNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +280,14 @@ class Experts:
         return (*self.routers, *(part for each in self.feed_forwards for part in each.parts))
 
 
-Part = Projection | Table | Normalisation | Xielu | Sinks | Kernel  # all that has weights
+Part = Projection | Table | Normalisation | Xielu | Sinks | Kernel | Decay  # all that has weights
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """x + after_mixer(mixer(before_mixer(x))), then the same with the MLP; `parallel`: both read the same x."""
 
-    mixer: Attention | ShortConvolution
+    mixer: Mixer
     mlp: FeedForward | Experts
     before_mixer: Normalisation | None
     after_mixer: Normalisation | Scaling | None
@@ -377,10 +421,27 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
     )
 
 
-def _mixer(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention | ShortConvolution:
+def _mixer(config: ModelConfig, kind: LayerKind, prefix: str) -> Mixer:
+    if kind.delta is not None:
+        return _delta_net(config, kind.delta, f"{prefix}linear_attn.")
     if kind.convolution is None:
         return _attention(config, kind, f"{prefix}self_attn.")
     return _short_convolution(config.hidden_size, kind.convolution, f"{prefix}conv.")
+
+
+def _delta_net(config: ModelConfig, sizes: DeltaNet, prefix: str) -> GatedDeltaNet:
+    hidden, value = config.hidden_size, sizes.value_heads * sizes.value_dim
+    return GatedDeltaNet(
+        mixed=Projection(f"{prefix}in_proj_qkv", sizes.channels, hidden),
+        gate=Projection(f"{prefix}in_proj_z", value, hidden),
+        strength=Projection(f"{prefix}in_proj_b", sizes.value_heads, hidden, exact=True),
+        decay=Projection(f"{prefix}in_proj_a", sizes.value_heads, hidden, exact=True),
+        rates=Decay(prefix.removesuffix("."), sizes.value_heads),
+        kernel=Kernel(f"{prefix}conv1d", sizes.channels, sizes.taps, bias=False),
+        norm=Normalisation(f"{prefix}norm", sizes.value_dim, "rms", config.norm_eps),
+        output=Projection(f"{prefix}out_proj", hidden, value),
+        sizes=sizes,
+    )
 
 
 def _short_convolution(hidden: int, kind: Convolution, prefix: str) -> ShortConvolution:
@@ -415,6 +476,7 @@ def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
         rotate_first=config.rotate_first,
         growth=config.query_growth,
         sinks=Sinks(f"{prefix}sinks", config.num_heads) if config.sinks else None,
+        gate=Projection(f"{prefix}gate_proj", query, hidden, config.qkv_bias) if config.output_gate else None,
     )
 
 

@@ -186,6 +186,10 @@ LFM2 = Layout(
     },
     outer={"model.norm": "model.embedding_norm"},
 )
+QWEN3_5 = Layout(
+    modules={"self_attn.q_proj": ("self_attn.q_proj", "self_attn.gate_proj")},
+    interleaved=frozenset({"self_attn.q_proj"}),
+)
 NANOCHAT = Layout(modules={"mlp.fc1": ("mlp.up_proj",), "mlp.fc2": ("mlp.down_proj",)}, rotary="swapped")
 EXPERT = "mlp.experts.*"  # * stands for a number
 STACKED = {
@@ -224,6 +228,7 @@ LAYOUTS = {
     "gpt_neox": GPT_NEOX,
     "glm4": GLM4,
     "lfm2": LFM2,
+    "qwen3_5_text": QWEN3_5,
     "apertus": APERTUS,
     "hunyuan_v1_dense": HUNYUAN,
     "nanochat": NANOCHAT,

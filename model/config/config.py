@@ -12,7 +12,7 @@ from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
-from tokenglass.model.config.layer_states import CONVOLUTION_INPUTS, LayerState
+from tokenglass.model.config.layer_states import CONVOLUTION_INPUTS, LayerState, RecurrentState
 from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
 from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
@@ -63,6 +63,7 @@ class ModelConfig:
     mlp_bias: bool = False
     gated_mlp: bool = True
     swiglu: ClampedSwiGlu | None = None  # in place of the activation
+    output_gate: bool = False  # what attention gives, times the sigmoid of another projection
     sinks: bool = False  # attention may look at nothing, as far as each head has learned
     mixture: Mixture | None = None  # of experts, in the layers that have some
     head_bias: bool = False
@@ -163,12 +164,17 @@ class ModelConfig:
         return next((kind.window for kind in self.layers if kind.window is not None), None)
 
     @property
-    def layer_states(self) -> tuple[LayerState, ...]:
-        """What each layer keeps of a position: keys and values, or what its convolution takes in."""
-        attends = (LayerState(2, self.num_kv_heads, self.head_dim, kind.window) for kind in self.layers)
-        convolves = LayerState(1, self.num_heads, self.hidden_size // self.num_heads, name=CONVOLUTION_INPUTS)
-        pairs = zip(self.layers, attends, strict=True)
-        return tuple(state if kind.convolution is None else convolves for kind, state in pairs)
+    def layer_states(self) -> tuple[LayerState | RecurrentState, ...]:
+        """What each layer keeps, by its kind of mixer."""
+        return tuple(self._state_of(kind) for kind in self.layers)
+
+    def _state_of(self, kind: LayerKind) -> LayerState | RecurrentState:
+        """Of each position keys and values, or what a convolution takes in; or of the whole text its matrices."""
+        if kind.delta is not None:
+            return RecurrentState(kind.delta.state_size)
+        if kind.convolution is not None:
+            return LayerState(1, self.num_heads, self.hidden_size // self.num_heads, name=CONVOLUTION_INPUTS)
+        return LayerState(2, self.num_kv_heads, self.head_dim, kind.window)
 
     def cache_bytes_per_token(self, dtype: str) -> int:
         """Bytes of a cache of float32, bfloat16, float16 or int8 that one position takes, held by every layer."""
@@ -177,7 +183,8 @@ class ModelConfig:
     def cache_bytes(self, length: int, dtype: str) -> int:
         """Bytes of cache for `length` positions: sliding-window layers hold their window and slack at most."""
         return sum(
-            state.bytes_per_token(dtype) * (length if state.window is None else min(length, state.window + 2 * SLACK))
+            state.fixed_bytes
+            + state.bytes_per_token(dtype) * (length if state.window is None else min(length, state.window + 2 * SLACK))
             for state in self.layer_states
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tokenglass.model.config.delta_kin import read_qwen3_5
 from tokenglass.model.config.experts_kin import (
     read_gpt_oss,
     read_granitemoe,
@@ -75,6 +76,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "nanochat": read_nanochat,
     "starcoder2": read_starcoder2,
     "stablelm": read_stablelm,
+    "qwen3_5_text": read_qwen3_5,
     "lfm2": read_lfm2,
     "mixtral": read_mixtral,
     "qwen2_moe": read_qwen2_moe,

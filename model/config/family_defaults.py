@@ -54,6 +54,17 @@ DEFAULTS: dict[str, Defaults] = {
         "num_key_value_heads": 8,
         "sliding_window": 4096,
     },
+    "qwen3_5_text": {
+        **defaults(248320, 4096, 12288, 32, 16, 32768),
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "partial_rotary_factor": 0.25,
+        "linear_conv_kernel_dim": 4,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+    },
     "lfm2": {
         **defaults(65536, 2560, 12288, 32, 32, 128_000),
         "num_key_value_heads": 8,

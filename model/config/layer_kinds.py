@@ -12,6 +12,7 @@ from tokenglass.model.errors import ConfigError
 
 MAX_LAYERS = 1024
 MAX_TAPS = 128  # of a convolution
+MAX_DELTA = 4096  # heads of linear attention, and numbers of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,39 @@ class Convolution:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaNet:
+    """The sizes of a Gated DeltaNet in the place of attention: each of the key heads serves as many value heads."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    taps: int  # positions that the convolution before it mixes
+
+    def __post_init__(self) -> None:
+        sizes = (self.key_heads, self.value_heads, self.key_dim, self.value_dim, self.taps)
+        if not all(1 <= size <= MAX_DELTA for size in sizes) or self.taps > MAX_TAPS:
+            raise ConfigError(
+                f"config.json: {self.key_heads} and {self.value_heads} heads of {self.key_dim} and {self.value_dim} "
+                f"with a convolution of {self.taps} are no sizes of linear attention"
+            )
+        if self.value_heads % self.key_heads:
+            raise ConfigError(
+                f"config.json: {self.value_heads} value heads cannot be shared by {self.key_heads} key heads"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Numbers that are convolved: queries, keys and values of all heads."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that are left behind: the last inputs of the convolution, and a matrix for each value head."""
+        return (self.taps - 1) * self.channels + self.value_heads * self.key_dim * self.value_dim
+
+
+@dataclass(frozen=True, slots=True)
 class LayerKind:
     """What differs from layer to layer: the rope (None: no positions), the window (None: everything before), whether
     the feed-forward is a mixture of experts, and what mixes positions where it is not attention."""
@@ -51,6 +85,7 @@ class LayerKind:
     window: int | None = None  # positions a query may see, its own included
     has_experts: bool = False
     convolution: Convolution | None = None
+    delta: DeltaNet | None = None
 
 
 def with_layers(

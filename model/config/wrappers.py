@@ -35,6 +35,7 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "qwen2_vl": Wrapper("qwen2_vl_text", media=QWEN_MEDIA),
     "qwen2_5_vl": Wrapper("qwen2_5_vl_text", media=QWEN_MEDIA),
     "qwen3_vl": Wrapper("qwen3_vl_text", media=QWEN_MEDIA),
+    "qwen3_5": Wrapper("qwen3_5_text", media=(248056, 248057)),
 }
 MEDIA_KEYS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 OUTER = ("eos_token_id", "bos_token_id", "pad_token_id", "dtype", "torch_dtype")

@@ -10,7 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_states import RecurrentState
 from tokenglass.model.engine.keys_values import Array, Cut, KeysValues, LayerGroup, Storage, layer_groups, layer_places
+from tokenglass.model.engine.recurrent import Recurrent
 from tokenglass.model.errors import PromptError
 from tokenglass.model.records.steps import CacheUsage, StateUsage
 
@@ -38,6 +40,16 @@ class CacheTail:
         return sum(int(cut.array.nbytes) for cut in self.cuts)
 
 
+State = KeysValues | Recurrent
+
+
+def new_state(group: LayerGroup, cache: KVCache) -> State:
+    """An empty state of the kind that these layers have."""
+    if isinstance(group.state, RecurrentState):
+        return Recurrent(group.state, len(group.layers), cache.storage)
+    return KeysValues(group.state, len(group.layers), cache.limit, cache.storage)
+
+
 class CacheRow:
     """One sequence: the ids of its positions, and `states`, what each group of layers keeps of them.
 
@@ -49,7 +61,7 @@ class CacheRow:
         self.planned_length = planned_length
         self.limit = cache.limit
         self._places = cache.places
-        self.states: list[KeysValues] = [KeysValues(group, cache.limit, cache.storage) for group in cache.groups]
+        self.states: list[State] = [new_state(group, cache) for group in cache.groups]
 
     @property
     def length(self) -> int:
@@ -67,7 +79,18 @@ class CacheRow:
     def vectors(self, layer: int) -> tuple[Array, int]:
         """What a layer keeps (arrays, heads, slots, vector), and the position in its slot 0."""
         group, place = self._places[layer]
-        return self.states[group].layer(place), self.states[group].start
+        state = self.states[group]
+        assert isinstance(state, KeysValues), "a layer without vectors"
+        return state.layer(place), state.start
+
+    def recurrent(self, layer: int) -> tuple[Array | None, Array]:
+        """Of a recurrent layer the state behind the row (size,), None where it is empty, and where a pass writes the
+        next."""
+        group, place = self._places[layer]
+        state = self.states[group]
+        assert isinstance(state, Recurrent), "a layer without a recurrent state"
+        assert state.next is not None, "reserve first"
+        return None if state.current is None else state.current[place], state.next[place]
 
     def layer(self, layer: int) -> tuple[Array, Array, int]:
         """Keys and values of a layer with attention, each (kv_heads, slots, vector), and the position of slot 0."""
@@ -81,12 +104,19 @@ class CacheRow:
     def advance(self, token_ids: Sequence[int], block: int) -> None:
         spoilt = block if block > 1 else 0
         self.token_ids.extend([*token_ids[: len(token_ids) - spoilt], *[NO_TOKEN] * spoilt])
+        for state in self.states:
+            state.advance(self.length)
+
+    def reach(self, length: int) -> int:
+        """The last position up to `length` to which all states can go back."""
+        while (least := min(state.reach(length) for state in self.states)) < length:
+            length = least
+        return length
 
     def truncate(self, length: int) -> int:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a row of {self.length} positions to {length}")
-        if not all(state.keeps(length) for state in self.states):
-            length = 0
+        length = self.reach(length)
         for state in self.states:
             state.truncate(length)
         del self.token_ids[length:]
@@ -115,9 +145,9 @@ class CacheRow:
         return sum(state.nbytes_of_copy(self.length) for state in self.states)
 
     def prefix(self, length: int, planned_length: int) -> CacheRow:
-        """Another row that holds the first `length` positions, with room for some more; none of them where a sliding
-        window has let go of what the next one needs."""
-        length = length if all(state.keeps(length) for state in self.states) else 0
+        """Another row that holds the first `length` positions, with room for some more; fewer, or none, where a state
+        cannot go back so far."""
+        length = self.reach(length)
         twin = copy(self)
         twin.planned_length = planned_length
         twin.token_ids = self.token_ids[:length]
@@ -130,7 +160,7 @@ class CacheRow:
         used: dict[str, int] = {}
         for state in self.states:
             per_token += state.bytes_per_token
-            used[state.name] = used.get(state.name, 0) + state.bytes_per_token * (length - state.start)
+            used[state.name] = used.get(state.name, 0) + state.nbytes_used(length)
             held += state.nbytes
             allocated, start = max(allocated, state.slots), max(start, state.start)
         kinds = tuple(StateUsage(name, nbytes) for name, nbytes in used.items()) if len(used) > 1 else None
@@ -222,8 +252,8 @@ class KVCache:
     def truncate(self, row: int, length: int) -> int:
         """Forget the positions of `row` from `length` on; the length that is left. Storage stays.
 
-        That is 0 where a sliding-window layer has let go of what the position `length` needs: then the row is empty,
-        and its prefix is to be computed again.
+        That is less where a recurrent layer has no snapshot there, and 0 where a sliding-window layer has let go of
+        what the position `length` needs: the rest of the prefix is to be computed again.
         """
         return self.rows[row].truncate(length)
 

@@ -102,12 +102,11 @@ def read_tail(path: Path, header: Header, cache: KVCache, vocab_size: int, row: 
         raise damaged(path, "it has other groups of layers than the model")
     found = {info.name: info for info in header.tensors}
     for group, (state, start) in enumerate(zip(states, starts, strict=True)):
-        layers, heads, _, head_dim = state.array.shape
         info = found.get(name_of(group))
-        code = CODES[cache.to_numpy(state.array).dtype]
+        code = CODES[cache.to_numpy(state.blank).dtype]
         if not 0 <= start < len(token_ids) or (start and state.window is None):
             raise damaged(path, "positions are missing")
-        if info is None or (info.dtype, info.shape) != (code, (layers, heads, len(token_ids) - start, head_dim)):
+        if info is None or (info.dtype, info.shape) != (code, state.cut_shape(len(token_ids) - start)):
             raise damaged(path, f"{name_of(group)} has not the shape that its positions take")
     try:
         arrays = dict(read_arrays(header.tensors, [name_of(group) for group in range(len(states))]))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokenglass.model.config.config import SLACK, ModelConfig
-from tokenglass.model.config.layer_states import LayerState
+from tokenglass.model.config.layer_states import LayerState, RecurrentState
 
 FIRST_ALLOCATION = 64  # positions
 
@@ -27,6 +27,7 @@ class Storage:
     zeros: Callable[[tuple[int, ...]], Array]
     more: int = 0
     chunk: int | None = None
+    floats: Callable[[tuple[int, ...]], Array] = lambda shape: np.zeros(shape, np.float32)  # what has to be exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,12 @@ class LayerGroup:
     """The layers that keep the same of the same positions: of all of them, or of the last ones and some slack."""
 
     layers: tuple[int, ...]
-    state: LayerState
+    state: LayerState | RecurrentState
 
 
 def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
     """The layers by what they keep, in the order in which the first of each stands."""
-    layers: dict[LayerState, list[int]] = {}
+    layers: dict[LayerState | RecurrentState, list[int]] = {}
     for layer, state in enumerate(config.layer_states):
         layers.setdefault(state, []).append(layer)
     return tuple(LayerGroup(tuple(those), state) for state, those in layers.items())
@@ -80,12 +81,11 @@ class KeysValues:
     that others read: they are never written again, and a row that goes back behind them goes on in a new array.
     """
 
-    def __init__(self, group: LayerGroup, limit: int, storage: Storage):
-        state = group.state
+    def __init__(self, state: LayerState, layers: int, limit: int, storage: Storage):
         self.name, self.window = state.name, state.window
         self.start = self.frozen = 0
         self.shared: tuple[Cut, ...] = ()
-        self.array = storage.zeros((state.arrays * len(group.layers), state.heads, 0, state.size + storage.more))
+        self.array = storage.zeros((state.arrays * layers, state.heads, 0, state.size + storage.more))
         self._arrays = state.arrays
         layers, heads, _, vector = self.array.shape
         self.bytes_per_token = int(layers * heads * vector * self.array.itemsize)
@@ -127,9 +127,26 @@ class KeysValues:
         first, *others = (piece.array[begin:end] for piece in self.pieces)
         return np.concatenate((first, *others), axis=2) if others else first
 
-    def keeps(self, length: int) -> bool:
-        """Whether everything is there that the position `length` needs."""
-        return self.window is None or self.start <= max(0, length - self.window + 1)
+    @property
+    def blank(self) -> Array:
+        """An array like those that are cut off."""
+        return self.array
+
+    def nbytes_used(self, length: int) -> int:
+        return self.bytes_per_token * (length - self.start)
+
+    def cut_shape(self, count: int) -> tuple[int, ...]:
+        """Of what is cut off with so many positions."""
+        layers, heads, _, vector = self.array.shape
+        return layers, heads, count, vector
+
+    def advance(self, length: int) -> None:
+        """A pass has written up to `length`: nothing is to be done."""
+
+    def reach(self, length: int) -> int:
+        """The last position up to `length` to which the row can go back: there, or 0 where what that one needs is
+        gone."""
+        return length if self.window is None or self.start <= max(0, length - self.window + 1) else 0
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on. Storage stays, but for what is shared and has them."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import SLACK, ModelConfig
+from tokenglass.model.config.layer_states import RecurrentState
 from tokenglass.model.engine.keys_values import growth, layer_groups
+from tokenglass.model.engine.recurrent import MOST_SNAPSHOTS
 from tokenglass.model.errors import EngineError
 
 MIB = 2**20
@@ -40,6 +42,9 @@ def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
     """
     held = replaced = 0
     for group in layer_groups(config):
+        if isinstance(group.state, RecurrentState):
+            held += group.state.fixed_bytes * len(group.layers) * (MOST_SNAPSHOTS + 2)
+            continue
         window = group.state.window
         most = config.max_positions if window is None else min(config.max_positions, window + 2 * SLACK)
         size = group.state.bytes_per_token(dtype) * len(group.layers)

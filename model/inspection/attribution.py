@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from tokenglass.model.inspection.fork import ForkView, Recording, blocks, taps_of
 from tokenglass.model.inspection.records import Component
-from tokenglass.model.torch_engine.transformer import Attention, Block, Norm, Scale, ShortConvolution, Transformer
+from tokenglass.model.torch_engine.modules import Norm
+from tokenglass.model.torch_engine.transformer import Attention, Block, Scale, ShortConvolution, Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
             name, (carried, weight) = "attention", attention_terms(mixer, block, layer, recording, view, direction)
             weights.append(weight)
         else:
+            assert isinstance(mixer, ShortConvolution), "nothing else keeps positions apart"
             name, carried = "convolution", convolution_terms(mixer, block, layer, recording, view, direction)
         by_position.append(carried)
         components.append(Component(f"{name} {layer + 1}", "attention", layer + 1, carried.sum().item()))
@@ -139,6 +141,7 @@ def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor
     if isinstance(mixer, Attention):
         mixing, output = "attention", mixer.o_proj
     else:
+        assert isinstance(mixer, ShortConvolution), "nothing else keeps positions apart"
         mixing, output = "convolution", mixer.out_proj
         if mixer.conv.bias is not None:
             by_channel = gated_direction(mixer, block, layer, recording, direction)

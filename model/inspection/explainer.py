@@ -9,7 +9,7 @@ import torch
 
 from tokenglass.model.decoding.ending import end_always
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.inspection.reading import Reading, flow_rows
+from tokenglass.model.inspection.reading import Reading, check_keeps_positions, flow_rows
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.records.steps import Finish, Record, Step, Totals
 from tokenglass.model.torch_engine.engine import TorchEngine, build_transformer, check_whole
@@ -17,7 +17,9 @@ from tokenglass.model.torch_engine.transformer import Transformer
 
 
 def modules_of(engine: TorchEngine | NativeEngine) -> Transformer:
-    """The weights as torch modules, to look into. Raises ParameterError where other processes hold parts of them."""
+    """The weights as torch modules, to look into. Raises ParameterError where other processes hold parts of them, and
+    where layers keep no positions."""
+    check_keeps_positions(engine.model.config if isinstance(engine, TorchEngine) else engine.config)
     if isinstance(engine, NativeEngine):
         return build_transformer(engine.config, engine.weights)
     check_whole(engine)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import check_ids
 from tokenglass.model.errors import EngineError, ParameterError, PromptError
@@ -45,6 +46,7 @@ class Reading:
         if engine.device.type == "mps":
             raise EngineError("flow sums in float64, which mps does not have; use --device cpu")
         check_whole(engine)
+        check_keeps_positions(engine.model.config)
         self.engine = engine
         self.token_ids = tuple(token_ids)
         self.piece = piece
@@ -71,6 +73,12 @@ class Reading:
         hidden = range(position - 1)
         with torch.inference_mode():
             return flow_of(self.engine.model, self.cache, 0, before, chosen, self.piece, lambda _: hidden, total=total)
+
+
+def check_keeps_positions(config: ModelConfig) -> None:
+    """Raises ParameterError for layers that fold all positions into one state, where none can be hidden."""
+    if any(kind.delta for kind in config.layers):
+        raise ParameterError("flow does not look into Gated DeltaNet layers, which keep no positions apart")
 
 
 def flow_of(

@@ -14,9 +14,9 @@ from tokenglass.model.checkpoint.blueprint import Blueprint, Experts
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
 from tokenglass.model.config.layer_states import SCALE_BYTES
 from tokenglass.model.config.mixture import Mixture
-from tokenglass.model.engine.cache import KVCache
+from tokenglass.model.engine.cache import KVCache, State
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
-from tokenglass.model.engine.keys_values import Cut, Storage
+from tokenglass.model.engine.keys_values import Cut, KeysValues, Storage
 from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
@@ -214,6 +214,13 @@ def described_piece(piece: Cut) -> Piece:
     return Piece(piece.array.ctypes.data, head // max(1, slot), piece.start)
 
 
+def pieces_of(state: State) -> list[Piece]:
+    """What a row has of the layers that keep the same, as program.h has it."""
+    if isinstance(state, KeysValues):
+        return [described_piece(piece) for piece in state.pieces]
+    return [Piece(None if array is None else array.ctypes.data) for array in (state.current, state.next)]
+
+
 def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> ctypes.Array[PassRow]:
     """The rows of a pass as the kernels read them."""
     described = (PassRow * len(rows.counts))()
@@ -222,9 +229,12 @@ def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> cty
         to.first, to.count = first, rows.counts[number]
         to.outputs, to.block = rows.outputs[number], rows.blocks[number]
         to.length, to.tables = row.length, table.addresses
+        counts = (c_int64 * len(row.states))()
         pieces = (POINTER(Piece) * len(row.states))()  # filled before it is assigned, so that its arrays live as long
         for place, state in enumerate(row.states):
-            pieces[place] = cast((Piece * len(state.pieces))(*map(described_piece, state.pieces)), POINTER(Piece))
-        to.pieces, to.piece_counts = pieces, (c_int64 * len(pieces))(*[len(state.pieces) for state in row.states])
+            described_pieces = pieces_of(state)
+            pieces[place] = cast((Piece * len(described_pieces))(*described_pieces), POINTER(Piece))
+            counts[place] = len(described_pieces)
+        to.pieces, to.piece_counts = pieces, counts
         first += to.count
     return described

@@ -140,22 +140,42 @@ class Program(Operations):
             target += len(matrices)
         if isinstance(spec, blueprint.ShortConvolution):
             yield self._convolve(spec.kernel, state, place)
+        elif isinstance(spec, blueprint.GatedDeltaNet):
+            rates = self._projection(spec.strength), self._projection(spec.decay)
+            yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *rates, norm=self._norm(layer.before_mixer))
+            yield self._recur(spec, state, place)
         else:
             yield from self._attend(spec, state, place)
+            if spec.gate is not None:
+                yield Operation(kind=Code.OPEN)
         yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
 
     def _convolve(self, spec: blueprint.Kernel, state: int, place: int) -> Operation:
-        weight, bias = (self._weights.get(f"{spec.name}.{part}") for part in ("weight", "bias"))
-        assert isinstance(weight, np.ndarray), "kernels are never quantised"
-        assert bias is None or isinstance(bias, np.ndarray)
+        bias = self._floats(f"{spec.name}.bias") if spec.bias else None
+        kernel = self._floats(f"{spec.name}.weight")[:, 0].T
+        fields = {"taps": spec.taps, "kernel": self.keep(kernel), "kernel_bias": self.keep(bias)}
+        return Operation(kind=Code.CONVOLVE, state=state, layer=place, **fields)
+
+    def _recur(self, spec: blueprint.GatedDeltaNet, state: int, place: int) -> Operation:
+        sizes, rates = spec.sizes, (self._floats(name) for name in spec.rates.shapes)
         return Operation(
-            kind=Code.CONVOLVE,
+            kind=Code.RECUR,
             state=state,
             layer=place,
-            taps=spec.taps,
-            kernel=self.keep(to_float32(weight)[:, 0].T),
-            kernel_bias=self.keep(None if bias is None else to_float32(bias)),
+            key_heads=sizes.key_heads,
+            value_heads=sizes.value_heads,
+            key_dim=sizes.key_dim,
+            value_dim=sizes.value_dim,
+            taps=sizes.taps,
+            kernel=self.keep(self._floats(f"{spec.kernel.name}.weight")[:, 0].T),
+            rates=self.keep(np.concatenate([*rates])),
+            norm=self._norm(spec.norm),
         )
+
+    def _floats(self, name: str) -> NDArray[np.float32]:
+        weight = self._weights[name]
+        assert isinstance(weight, np.ndarray), "only matrices are quantised"
+        return to_float32(weight)
 
     def _attend(self, spec: blueprint.Attention, state: int, place: int) -> Iterator[Operation]:
         operation = Operation(
@@ -223,9 +243,7 @@ class Program(Operations):
     def _sinks(self, spec: blueprint.Sinks | None) -> int | None:
         if spec is None:
             return None
-        sinks = self._weights[spec.name]
-        assert isinstance(sinks, np.ndarray), "they are never quantised"
-        return self.keep(to_float32(sinks))
+        return self.keep(self._floats(spec.name))
 
     def _learned(self, spec: blueprint.Xielu | None) -> dict[str, float]:
         """The factors of an activation's two sides, in float32."""

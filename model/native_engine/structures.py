@@ -8,10 +8,12 @@ from enum import IntEnum
 
 Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
 Normed = IntEnum("Normed", "NONE RMS LAYER SCALE", start=0)
-Code = IntEnum("Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE CONVOLVE", start=0)
+Code = IntEnum(
+    "Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE CONVOLVE RECUR OPEN", start=0
+)
 Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU RELU_SQUARED XIELU CLAMPED_SWIGLU", start=0)
 Buffer = IntEnum(
-    "Buffer", "HIDDEN READY QUERY KEY VALUE MIXED GATE UP ADDED ROUTED SHARED INNER INNER_UP OUTER", start=0
+    "Buffer", "HIDDEN READY QUERY KEY VALUE OPENING MIXED GATE UP ADDED ROUTED SHARED INNER INNER_UP OUTER", start=0
 )
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
 
@@ -34,11 +36,24 @@ class Operation(ctypes.Structure):
         *((name, c_int64) for name in ("kind", "source", "target", "experts", "parts", "gated", "activation", "add")),
         *(
             (name, c_int64)
-            for name in ("state", "layer", "rope", "window", "rotate_first", "taps", "chosen", "renormalise")
+            for name in (
+                "state",
+                "layer",
+                "rope",
+                "window",
+                "rotate_first",
+                "taps",
+                "key_heads",
+                "value_heads",
+                "key_dim",
+                "value_dim",
+                "chosen",
+                "renormalise",
+            )
         ),
         *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below")),
         *((name, Norm) for name in ("norm", "other_norm")),
-        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias")),
+        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias", "rates")),
         ("matrices", POINTER(Matrix)),
     )
 

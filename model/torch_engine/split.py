@@ -25,8 +25,9 @@ from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import ParameterError
+from tokenglass.model.torch_engine.modules import Norm
 from tokenglass.model.torch_engine.storage import as_tensor
-from tokenglass.model.torch_engine.transformer import Norm, Transformer
+from tokenglass.model.torch_engine.transformer import Transformer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -47,8 +48,9 @@ class Split:
         for layer in blueprint.layers:
             if isinstance(layer.mlp, Experts):
                 raise ParameterError("a mixture of experts is not split over several processes; use one")
-            if isinstance(layer.mixer, ShortConvolution):
-                raise ParameterError("short convolutions are not split over several processes; use one")
+            if not isinstance(layer.mixer, Attention):
+                kind = "short convolutions" if isinstance(layer.mixer, ShortConvolution) else "Gated DeltaNet layers"
+                raise ParameterError(f"{kind} are not split over several processes; use one")
             last = {layer.mixer.output.name, layer.mlp.down.name}
             projections = (part for part in layer.parts if isinstance(part, Projection))
             self.modules |= {part.name: ROWS if part.name in last else COLUMNS for part in projections}

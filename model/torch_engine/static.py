@@ -10,7 +10,9 @@ from tokenglass.model.checkpoint import blueprint
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.engine.engine import Rows
+from tokenglass.model.engine.keys_values import KeysValues
 from tokenglass.model.torch_engine.attention import Sight, attend
+from tokenglass.model.torch_engine.modules import Norm
 from tokenglass.model.torch_engine.rope import Frequencies
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import (
@@ -18,7 +20,6 @@ from tokenglass.model.torch_engine.transformer import (
     Attention,
     Block,
     Decoder,
-    Norm,
     PassView,
     Scale,
     Transformer,
@@ -61,11 +62,16 @@ class StaticSteps:
         return self._step.logits(held, token_id, by_graph=False)
 
 
+def arrays_of(row: CacheRow) -> list[Tensor]:
+    """The storage of keys and values: no other state is in a model whose steps are static."""
+    return [state.array for state in row.states if isinstance(state, KeysValues)]
+
+
 class StaticStep:
     """One step over a row's storage as it is now."""
 
     def __init__(self, model: Transformer, row: CacheRow, device: torch.device):
-        self.arrays: list[Tensor] = [state.array for state in row.states]
+        self.arrays = arrays_of(row)
         self.places = [row.place(layer) for layer in range(len(model.model.layers))]
         self.planned_length = row.planned_length
         self.frequencies: dict[Rope, Frequencies] = {}
@@ -78,7 +84,7 @@ class StaticStep:
 
     def is_of(self, row: CacheRow) -> bool:
         """Whether the row's storage is where it was."""
-        same = all(state.array is array for state, array in zip(row.states, self.arrays, strict=True))
+        same = all(now is array for now, array in zip(arrays_of(row), self.arrays, strict=True))
         return same and row.planned_length == self.planned_length
 
     def logits(self, row: CacheRow, token_id: int, *, by_graph: bool) -> Tensor:

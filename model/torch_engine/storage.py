@@ -28,11 +28,14 @@ class TensorCache(KVCache):
         device: torch.device,
         planned_length: int | None = None,
     ):
-        def zeros(shape: tuple[int, ...]) -> Tensor:
+        def zeros(shape: tuple[int, ...], dtype: torch.dtype = dtype) -> Tensor:
             with torch.inference_mode(False):  # what is made within can be written to outside of a pass too
                 return torch.zeros(shape, dtype=dtype, device=device)
 
-        storage = Storage(zeros)
+        def floats(shape: tuple[int, ...]) -> Tensor:
+            return zeros(shape, torch.float32)
+
+        storage = Storage(zeros, floats=floats)
         super().__init__(config, rows=rows, limit=limit, storage=storage, planned_length=planned_length)
         self.device = device
 

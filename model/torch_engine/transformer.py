@@ -15,6 +15,8 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.torch_engine.attention import Sight, attend, sight
+from tokenglass.model.torch_engine.delta import GatedDeltaNet
+from tokenglass.model.torch_engine.modules import Norm, linear
 from tokenglass.model.torch_engine.rope import rotary_cosines, rotate
 from tokenglass.model.torch_engine.storage import TensorCache, write, write_inputs
 
@@ -25,29 +27,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
-
-
-class Norm(nn.Module):
-    """Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467), computed in float32, or LayerNorm
-    (Ba et al. 2016, arXiv 1607.06450)."""
-
-    def __init__(self, spec: blueprint.Normalisation):
-        super().__init__()
-        self.kind, self.eps, self.size = spec.kind, spec.eps, spec.size
-        neutral = torch.zeros(self.size) if self.kind == "rms_plus_one" else torch.ones(self.size)
-        self.weight = nn.Parameter(neutral) if spec.weight else None
-        self.bias = nn.Parameter(torch.zeros(self.size)) if spec.bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (self.size,)
-        if self.kind == "layer":
-            return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
-        if self.weight is None:
-            return F.rms_norm(x.float(), shape, eps=self.eps).to(x.dtype)
-        if self.kind == "rms":
-            return self.weight * F.rms_norm(x.float(), shape, eps=self.eps).to(x.dtype)
-        weight = self.weight.float() + (self.kind == "rms_plus_one")
-        return F.rms_norm(x.float(), shape, weight, self.eps).to(x.dtype)
 
 
 class Scale(nn.Module):
@@ -74,10 +53,6 @@ class Xielu(nn.Module):
         return torch.where(x > 0, above, below) + 0.5 * x
 
 
-def linear(spec: blueprint.Projection) -> nn.Linear:
-    return nn.Linear(spec.in_features, spec.out_features, bias=spec.bias)
-
-
 def embedding(spec: blueprint.Table) -> nn.Embedding:
     """To be filled: nn.Embedding's own random numbers, drawn without memory, import torch's compiler."""
     return nn.Embedding(spec.rows, spec.size, _weight=torch.zeros(spec.rows, spec.size))
@@ -92,13 +67,16 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = linear(spec.query), linear(spec.key), linear(spec.value)
         self.o_proj = linear(spec.output)
         self.sinks = None if spec.sinks is None else nn.Parameter(torch.zeros(spec.sinks.heads))
+        if spec.gate is not None:
+            self.gate_proj = linear(spec.gate)
         if spec.query_norm is not None and spec.key_norm is not None:
             self.q_norm, self.k_norm = Norm(spec.query_norm), Norm(spec.key_norm)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
         mixed = view.attend(layer, self.spec, query, key, value, self.sinks)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        return self.o_proj(mixed if self.spec.gate is None else mixed * torch.sigmoid(self.gate_proj(x)))
 
     def queries(self, x: Tensor, view: PassView) -> Tensor:
         """What is compared with keys, (batch, heads, length, head_dim), of x (batch, length, hidden)."""
@@ -221,6 +199,8 @@ class Block(nn.Module):
         self.parallel = spec.parallel
         if isinstance(spec.mixer, blueprint.ShortConvolution):
             self.conv = ShortConvolution(spec.mixer)
+        elif isinstance(spec.mixer, blueprint.GatedDeltaNet):
+            self.linear_attn = GatedDeltaNet(spec.mixer)
         else:
             self.self_attn = Attention(spec.mixer)
         self.mlp: MLP | Experts = Experts(spec.mlp) if isinstance(spec.mlp, blueprint.Experts) else MLP(spec.mlp)
@@ -236,8 +216,10 @@ class Block(nn.Module):
             self.names.append(name)
 
     @property
-    def mixer(self) -> Attention | ShortConvolution:
-        return self.conv if hasattr(self, "conv") else self.self_attn
+    def mixer(self) -> Attention | ShortConvolution | GatedDeltaNet:
+        name = next(name for name in ("self_attn", "conv", "linear_attn") if hasattr(self, name))
+        mixer: Attention | ShortConvolution | GatedDeltaNet = getattr(self, name)
+        return mixer
 
     @property
     def before_mixer(self) -> nn.Module:
@@ -392,6 +374,10 @@ class PassView:
             inputs = inputs.masked_fill(self.hide[:, : inputs.shape[1], None], 0)
         return convolve(inputs, 0, conv)
 
+    def recur(self, layer: int, inputs: Sequence[Tensor], mixer: GatedDeltaNet) -> Tensor:  # noqa: ARG002
+        """What a recurrence makes of its inputs, each (batch, length, ...)."""
+        return mixer.fold(inputs, None)[0]
+
 
 class RowsView(PassView):
     """A pass that goes on with the rows of a cache: their new positions lie side by side as one sequence, and only
@@ -432,6 +418,10 @@ class RowsView(PassView):
         of_rows = zip(self.parts, torch.split(inputs, self.counts, 1), strict=True)
         return torch.cat([part.convolve(layer, new, conv) for part, new in of_rows], 1)
 
+    def recur(self, layer: int, inputs: Sequence[Tensor], mixer: GatedDeltaNet) -> Tensor:
+        of_rows = zip(self.parts, *(torch.split(each, self.counts, 1) for each in inputs), strict=True)
+        return torch.cat([part.recur(layer, new, mixer) for part, *new in of_rows], 1)
+
 
 class RowPart:
     """The new positions of one row in a pass."""
@@ -463,6 +453,13 @@ class RowPart:
         """Store the inputs (1, count, channels), and convolve them with those before them."""
         before = min(self.row.length, conv.kernel_size[0] - 1)
         return convolve(write_inputs(self.row, layer, inputs, before), before, conv)
+
+    def recur(self, layer: int, inputs: Sequence[Tensor], mixer: GatedDeltaNet) -> Tensor:
+        """Go on from the row's state, and store the next."""
+        state, target = self.row.recurrent(layer)
+        mixed, after = mixer.fold(inputs, None if state is None else state[None])
+        target.copy_(after[0])
+        return mixed
 
 
 def convolve(inputs: Tensor, before: int, conv: nn.Conv1d) -> Tensor:

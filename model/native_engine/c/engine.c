@@ -11,7 +11,10 @@
 //   VALUE   kv_heads * head_dim  MULTIPLY                        the same
 //   MIXED   heads * head_dim     ATTEND: weighted sums of values MULTIPLY by the mixer's output matrix
 //                                CONVOLVE
-//           (these four are as wide as HIDDEN where the model has convolutions)
+//                                RECUR
+//   OPENING heads * head_dim     MULTIPLY, attention's gate      OPEN, which multiplies MIXED by its sigmoid
+//           (QUERY to MIXED are as wide as HIDDEN where the model has convolutions, and for RECUR as wide as queries,
+//           keys and values side by side: QUERY has these, KEY its gate, ROUTED and SHARED strengths and decays)
 //   GATE    intermediate         MULTIPLY: the activation,       MULTIPLY by the MLP's last matrix
 //                                times UP where it is gated
 //   UP      intermediate         MULTIPLY, the task that gates   the same task
@@ -48,6 +51,8 @@
 //   MULTIPLY_PAIRS multiply_pairs  rows of the experts that are taken, with up to PAIRS_PER_BATCH of their pairs |
 //   COMBINE    combine           columns |
 //   CONVOLVE   convolve          rows times heads |
+//   RECUR      recur             rows times value heads, and one more for each row |
+//   OPEN       open_gate         columns |
 //   TAP        tap               columns, to pass->hidden |  Left out where nobody asks for hidden states.
 #include "attend.h"
 #include "convolve.h"
@@ -56,6 +61,7 @@
 #include "project.h"
 #include "quantise.h"
 #include "read.h"
+#include "recur.h"
 
 static void run_program(Member *self, void *argument) {
     Engine *e = argument;
@@ -70,6 +76,8 @@ static void run_program(Member *self, void *argument) {
             case MULTIPLY_PAIRS: multiply_pairs(e, self, op); break;
             case COMBINE: combine(e, self, op); break;
             case CONVOLVE: convolve(e, self, op); break;
+            case RECUR: recur(e, self, op); break;
+            case OPEN: open_gate(e, self, op); break;
         }
 }
 
@@ -161,10 +169,21 @@ static bool find_states(Engine *e) {
     return true;
 }
 
-static bool has_convolutions(const Engine *e) {
+static long widest_mixer(const Engine *e) {  // of those that are not attention
+    long most = 0;
+    for (long i = 0; i < e->count; i++) {
+        const Operation *op = e->operations + i;
+        if (op->kind == CONVOLVE) most = max(most, e->sizes.hidden);
+        if (op->kind == RECUR) most = max(most, delta_sizes(op).channels);
+    }
+    return most;
+}
+
+static long most_value_heads(const Engine *e) {
+    long most = 0;
     for (long i = 0; i < e->count; i++)
-        if (e->operations[i].kind == CONVOLVE) return true;
-    return false;
+        if (e->operations[i].kind == RECUR) most = max(most, e->operations[i].value_heads);
+    return most;
 }
 
 static long widest(const Engine *e) {  // numbers of a column that is multiplied
@@ -181,7 +200,7 @@ static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory
     size_t columns = e->sizes.slots ? PAIRS_PER_BATCH : UNSHARED_COLUMNS;
     size_t multiplying = (columns + 1) * e->widths[READY] + ROWS_PER_TASK_MANY_COLUMNS * widest(e);
     size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
-    return (max(multiplying, attending) + 64) * sizeof(float);
+    return (max(max(multiplying, attending), 4 * widest_mixer(e)) + 64) * sizeof(float);
 }
 
 void tokenglass_free(Engine *e) {
@@ -211,12 +230,12 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     }
     e->sizes = *sizes;
     e->tiled = tiles_allowed();
-    long channels = has_convolutions(e) ? sizes->hidden : 0;
+    long channels = widest_mixer(e), rates = most_value_heads(e);
     long query = max(sizes->heads * sizes->head_dim, channels), key = max(sizes->kv_heads * sizes->head_dim, channels);
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
-                            [QUERY] = query, [KEY] = key, [VALUE] = key, [MIXED] = query,
+                            [QUERY] = query, [KEY] = key, [VALUE] = key, [OPENING] = query, [MIXED] = query,
                             [GATE] = sizes->intermediate, [UP] = sizes->intermediate,
-                            [ROUTED] = sizes->experts, [SHARED] = 1, [INNER] = sizes->inner,
+                            [ROUTED] = max(sizes->experts, rates), [SHARED] = max(1, rates), [INNER] = sizes->inner,
                             [INNER_UP] = sizes->inner, [OUTER] = sizes->hidden};
     long fixed = max(FIXED_BYTES(widest(e)), WORD_BYTES(widest(e)));
     widths[READY] = max(sizes->hidden, fixed / (long)sizeof(float));

@@ -5,10 +5,10 @@
 
 enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cache are kept
 enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
-enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE, CONVOLVE };
+enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE, CONVOLVE, RECUR, OPEN };
 enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU, CLAMPED_SWIGLU };
 // Per column, which is one position of one row; from INNER on, per pair of a column and one of its experts.
-enum { HIDDEN, READY, QUERY, KEY, VALUE, MIXED, GATE, UP, ADDED, ROUTED, SHARED, INNER, INNER_UP, OUTER, BUFFERS };
+enum { HIDDEN, READY, QUERY, KEY, VALUE, OPENING, MIXED, GATE, UP, ADDED, ROUTED, SHARED, INNER, INNER_UP, OUTER, BUFFERS };
 
 typedef struct {
     int64_t kind, rows, columns;
@@ -32,14 +32,16 @@ typedef struct {
     int64_t state, layer;  // of layers that keep the same, and which it is of them; TAP and CHOOSE: which it is of its kind
     int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
-    int64_t taps;            // CONVOLVE: positions that are mixed
+    int64_t taps;            // CONVOLVE and RECUR: positions that are mixed
+    int64_t key_heads, value_heads, key_dim, value_dim;  // RECUR
     int64_t chosen, renormalise;  // CHOOSE: experts of a column, whose weights add up to 1
     double scale, softcap;        // softcap 0: none
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
     double above, below;          // XIELU: factors above and below 0; CLAMPED_SWIGLU: limit and alpha
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
     const float *sinks;      // ATTEND: a logit for each query head, or null
-    const float *kernel, *kernel_bias;  // CONVOLVE: (taps, hidden), and (hidden,) or null
+    const float *kernel, *kernel_bias;  // CONVOLVE: (taps, hidden), and (hidden,) or null; RECUR: (taps, channels)
+    const float *rates;      // RECUR: A_log and dt_bias, each (value_heads,)
     const Matrix *matrices;  // (parts,); MULTIPLY_PAIRS: (experts, parts)
 } Operation;
 
@@ -49,7 +51,8 @@ typedef struct {
 } Sizes;
 
 typedef struct {  // what a row has of the layers that keep the same: of attention keys and values
-    void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them; of convolutions (layers, heads, slots)
+    void *memory;   // (layers, 2, kv_heads, slots) vectors, as cached.h has them; of convolutions (layers, heads, slots); of
+                    // recurrences (layers, size) of float32 in two pieces: the state before the pass, or null, and after
     int64_t slots;  // of which slot 0 is position `start`
     int64_t start;
 } Piece;

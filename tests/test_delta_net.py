@@ -1,0 +1,219 @@
+"""Gated DeltaNet in the place of attention: what it leaves behind, how a row goes back, and what is refused.
+
+Logits, bits and texts of such families are tested with those of all others (test_families.py, test_kernels_engine.py,
+test_random_configs.py, test_lossless.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shell
+import tiny
+import torch
+from cache_machine import CacheMachine
+from closeness import assert_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_parts import native
+from test_families import CASES, DELTA, SIZES, random_ids, save
+from torch_parts import as_tensor, load_engine
+
+from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import DeltaNet, LayerKind
+from tokenglass.model.config.layer_states import RecurrentState
+from tokenglass.model.decoding.path_cache import PathCache
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.engine.engine import Engine
+from tokenglass.model.engine.keys_values import Storage
+from tokenglass.model.engine.recurrent import MOST_SNAPSHOTS, Recurrent
+from tokenglass.model.errors import ConfigError, ParameterError
+from tokenglass.model.loading import load_model
+from tokenglass.model.torch_engine.engine import TorchEngine
+from tokenglass.model.torch_engine.split import Split
+
+MIXED = (LayerKind(None, delta=DeltaNet(1, 2, 8, 12, taps=3)), tiny.CONFIG.layers[0])
+MODEL = tiny.random_transformer(replace(tiny.CONFIG, layers=MIXED))
+
+
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
+    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+class Rows(CacheMachine):
+    model, limit, most_new, most_ids = MODEL, 64, 4, 40
+    has_snapshots = True
+
+    def goes_back(self, count: int, _held: int) -> bool:
+        return count == 0
+
+
+TestRows = Rows.TestCase
+TestRows.settings = settings(max_examples=60, stateful_step_count=20)
+
+
+@given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=60))
+def test_a_row_goes_back_to_its_last_passes_exactly_and_elsewhere_not_much_too_far(counts: list[int]) -> None:
+    state, ends = Recurrent(RecurrentState(3), 2, Storage(torch.zeros)), [0]
+    for count in counts:
+        state.reserve(ends[-1], count)
+        ends.append(ends[-1] + count)
+        state.advance(ends[-1])
+    assert len(state.snapshots) <= MOST_SNAPSHOTS
+    assert state.reach(ends[-1]) == ends[-1]
+    assert state.reach(ends[-2]) == ends[-2]
+    for back in (4, 16, 64, 256):
+        if len(counts) > 1 and max(counts) <= back < ends[-1]:
+            assert ends[-1] - state.reach(ends[-1] - back) <= 8 * back
+
+
+def test_a_copy_shares_what_was_and_both_go_on_by_themselves() -> None:
+    engines: list[Engine] = [TorchEngine(MODEL, torch.device("cpu"), torch.float32), native(MODEL)]
+    for engine in engines:
+        ids, ways = [1, 2, 3, 4, 5], ([6, 7, 8], [9, 10, 11])
+        cache = engine.new_cache()
+        engine.forward([ids], cache)
+        cache.select([0, 0])
+        first, second = cache.rows[0].states[0], cache.rows[1].states[0]
+        assert isinstance(first, Recurrent)
+        assert isinstance(second, Recurrent)
+        assert first.current is second.current
+        for step in range(3):
+            logits = engine.forward([[way[step]] for way in ways], cache)
+        for way, told in zip(ways, logits, strict=True):
+            assert_close(as_tensor(told), as_tensor(engine.forward([[*ids, *way]], None)[0]))
+
+
+@settings(max_examples=15)
+@given(walk=st.lists(st.integers(0, 30), min_size=2, max_size=12), chunk=st.integers(1, 9))
+def test_branches_have_the_logits_of_their_whole_texts(walk: list[int], chunk: int) -> None:
+    """Each step of the walk goes on from a place that was there before, or from the root, by a few tokens."""
+    engine, prompt = TorchEngine(MODEL, torch.device("cpu"), torch.float32), (1, 2, 3, 4, 5, 6, 7)
+    branches: PathCache[Node] = PathCache(engine, Request(prompt, 1, max_new_tokens=60, prefill_chunk=chunk))
+    paths: list[tuple[Node, ...]] = [()]
+    for step in walk:
+        begin = paths[step % len(paths)]
+        path = (*begin[: len(begin) - step % 3], *(Node(8 + (step + k) % 50) for k in range(step % 4)))
+        paths.append(path)
+        *_, logits = branches.follow(path)
+        whole = [*prompt, *(node.token_id for node in path)]
+        assert_close(as_tensor(logits), as_tensor(engine.forward([whole], None)[0])[0])
+
+
+@dataclass(eq=False)
+class Node:
+    """A token at its place in a tree."""
+
+    token_id: int
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("delta")
+    save(made, *CASES["qwen3_5_text"])
+    tiny.byte_level_tokenizer().save(str(made / "tokenizer.json"))
+    return made
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_the_cache_tells_the_kinds_of_state_apart(folder: Path, backend: Any) -> None:
+    loaded = load_model(folder, dtype="float32", device="cpu", backend=backend)
+    cache = loaded.engine.new_cache()
+    loaded.engine.forward([[1, 2, 3, 4, 5]], cache)
+    usage = cache.usage()
+    channels = 2 * 2 * 8 + 4 * 12
+    recurrent = 2 * 4 * (channels + 4 * 8 * 12)  # layers, bytes, an input of the convolution and the matrices
+    assert usage.states is not None
+    assert {state.name: state.nbytes_used for state in usage.states} == {
+        "recurrent states": recurrent,
+        "keys and values": 5 * usage.bytes_per_token,
+    }
+    assert usage.nbytes_used == recurrent + 5 * usage.bytes_per_token
+    assert usage.nbytes_held >= usage.nbytes_used
+
+
+def test_a_prompt_goes_on_from_a_saved_cache(folder: Path, tmp_path: Path) -> None:
+    for backend in ("native", "torch"):
+        path = str(tmp_path / backend)
+        common = ("-m", str(folder), "-n", "8", "--temperature", "0", "--backend", backend, "--dtype", "float32")
+        alone = shell.generate(*common, "The fox and the hen")
+        first = shell.generate(*common, "The fox", "--save-cache", path)
+        again = shell.generate(*common, "The fox and the hen", "--load-cache", path)
+        assert first.returncode == again.returncode == 0, again.stderr
+        assert again.stdout == alone.stdout
+
+
+def test_it_is_stored_in_fewer_bits_and_read_again(folder: Path, tmp_path: Path) -> None:
+    done = shell.tokenglass("quantize", str(folder), str(tmp_path / "made"), "--format", "int4", "--json")
+    assert done.returncode == 0, done.stderr
+    one, other = (
+        shell.generate("-m", str(source), "The fox", "-n", "12", "--temperature", "0", *options)
+        for source, options in ((tmp_path / "made", ()), (folder, ("--quantize", "int4")))
+    )
+    assert one.returncode == 0, one.stderr
+    assert one.stdout == other.stdout
+
+
+def test_inspect_names_the_layers(folder: Path) -> None:
+    facts = json.loads(shell.tokenglass("inspect", str(folder), "--json").stdout)
+    assert [(kind["layers"], kind["matrices"]) for kind in facts["layer_kinds"]] == [(2, 4), (1, None)]
+    assert b"a recurrence of 4 matrices" in b" ".join(shell.tokenglass("inspect", str(folder)).stdout.split())
+
+
+def test_the_text_part_of_its_wrapper_runs(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415  (takes seconds)
+
+    _, text = CASES["qwen3_5_text"]
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen3_5", text_config=text, vision_config=vision, image_token_id=1, video_token_id=2)
+    reference = AutoModelForImageTextToText.from_config(config).eval()
+    reference.save_pretrained(tmp_path)
+    engine = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")
+    ids = random_ids(30).clamp(min=5)  # none that stands for an image
+    with torch.inference_mode():
+        expected = reference(input_ids=ids).logits
+    assert_close(as_tensor(engine.forward(ids.tolist(), None, last=None)), expected)
+
+
+def test_flow_and_several_processes_are_refused_in_one_line(folder: Path) -> None:
+    done = shell.tokenglass("flow", "-m", str(folder), "The fox and the hen")
+    assert done.returncode == 2
+    assert b"flow does not look into Gated DeltaNet layers" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    with pytest.raises(ParameterError, match="Gated DeltaNet layers are not split over several processes; use one"):
+        Split(Blueprint.of(Checkpoint.open(folder).config), 0, 2)
+
+
+QWEN = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"linear_num_key_heads": 3}, "4 value heads cannot be shared by 3 key heads"),
+        ({"linear_key_head_dim": 0}, "are no sizes of linear attention"),
+        ({"linear_conv_kernel_dim": 10**9}, "are no sizes of linear attention"),
+        ({"linear_value_head_dim": "wide"}, "linear_value_head_dim"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"layer_types": ["mamba", "full_attention", "mamba"]}, "layer_types names 'mamba'"),
+        ({"full_attention_interval": 0}, "a pattern of 0 layers"),
+        ({"model_type": "qwen3_next"}, "it has linear attention"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_name(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        ModelConfig.from_hf({**QWEN, **changes})
+    assert "\n" not in str(caught.value)
