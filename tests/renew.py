@@ -1,7 +1,7 @@
 """Renew everything in this repository that shows what tale writes, after its weights have changed.
 
     python tests/renew.py                 # the picture, and the samples in the card
-    python tests/renew.py --tables        # and the tables of `compare` and `tests/peers/structure.py` in the README
+    python tests/renew.py --tables        # and the README's tables: families, `compare`, `tests/peers/structure.py`
 
 No other test holds a text of tale: the rest compare it with an oracle. The tables take minutes on an idle machine, and
 want smollm2 (`tokenglass pull smollm2`). The card's numbers come from the recipe:
@@ -39,7 +39,12 @@ def main() -> None:
     picture.main()
     write_samples(bundled_folder(), load_model(bundled_folder(), dtype="float32", device="cpu"))
     if options.tables:
-        for heading, rows_of in (("| | tokens per pass |", compare_rows), ("| simple structure |", structure_rows)):
+        tables = {
+            "| family |": family_rows,
+            "| | tokens per pass |": compare_rows,
+            "| simple structure |": structure_rows,
+        }
+        for heading, rows_of in tables.items():
             if heading in README.read_text():
                 README.write_text(replace_table(README.read_text(), heading, rows_of()))
 
@@ -52,6 +57,10 @@ def replace_table(text: str, heading: str, rows: str) -> str:
     if count != 1:
         raise ValueError(f"{count} tables begin with {heading!r}; there should be one")
     return renewed
+
+
+def family_rows() -> str:
+    return run("python", str(ROOT / "tests/test_random_configs.py"), "20")
 
 
 def compare_rows() -> str:

@@ -1,6 +1,6 @@
 """Random configurations of every family, saved by transformers, give transformers' logits.
 
-`python tests/test_random_configs.py 100` tries that many of each family.
+`python tests/test_random_configs.py 100` tries that many of each family, and prints the rows of the README's table.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import json
 import random
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_families import older, save
+from torch import Tensor
 from torch_parts import as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -221,11 +223,24 @@ AMPLIFYING = ("granitemoe", "gpt_oss", "granite", "glm4", "ministral3", "seed_os
 20 of granitemoe come to 1.8e-4, where transformers' own in float32 are 1.6e-4 from those in float64."""
 
 
-def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Options]:
-    """Between our logits and transformers', relative to the largest, for a random configuration; and that.
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Of an engine with transformers, in one pass and in chunks through a cache."""
 
-    Of both engines, in one pass and in chunks through a cache.
-    """
+    difference: float  # the greatest between two logits, relative to the greatest logit
+    same: int  # positions whose most probable token is the same
+    positions: int
+
+    def plus(self, other: Agreement) -> Agreement:
+        greatest = max(self.difference, other.difference)
+        return Agreement(greatest, self.same + other.same, self.positions + other.positions)
+
+
+NONE_YET = Agreement(0.0, 0, 0)
+
+
+def compare_with_transformers(family: str, seed: int, folder: Path) -> tuple[Agreement, Agreement, Options]:
+    """The native engine and the torch engine, in float32, for a random configuration; and that."""
     chance = random.Random(f"{family} {seed}")
     options = random_options(family, chance)
     reference = save(folder, family, options)
@@ -237,28 +252,39 @@ def largest_difference(family: str, seed: int, folder: Path) -> tuple[float, Opt
         expected = reference(ids).logits
     checkpoint = Checkpoint.open(folder)
     read = finish(read_weights(checkpoint, dtype="float32"))
-    engines: list[Engine] = [load_engine(checkpoint, dtype="float32", device="cpu")]
-    engines.append(NativeEngine(read.blueprint, read.weights, load_library(), "float32", 1))
-    difference = 0.0
-    for engine in engines:
-        cache = engine.new_cache(2, planned_length=LENGTH)
-        chunks = [as_tensor(engine.forward(chunk.tolist(), cache, last=None)) for chunk in ids.split(CHUNK, dim=1)]
-        for actual in (torch.cat(chunks, dim=1), as_tensor(engine.forward(ids.tolist(), None, last=None))):
-            difference = max(difference, float((actual - expected).abs().max()))
-    return difference / max(10.0, float(expected.abs().max())), options
+    native = NativeEngine(read.blueprint, read.weights, load_library(), "float32", 1)
+    reference_engine = load_engine(checkpoint, dtype="float32", device="cpu")
+    return agreement(native, ids, expected), agreement(reference_engine, ids, expected), options
+
+
+def agreement(engine: Engine, ids: Tensor, expected: Tensor) -> Agreement:
+    cache = engine.new_cache(2, planned_length=LENGTH)
+    chunks = [as_tensor(engine.forward(chunk.tolist(), cache, last=None)) for chunk in ids.split(CHUNK, dim=1)]
+    ways = (torch.cat(chunks, dim=1), as_tensor(engine.forward(ids.tolist(), None, last=None)))
+    difference = max(float((actual - expected).abs().max()) for actual in ways)
+    same = sum(int((actual.argmax(-1) == expected.argmax(-1)).sum()) for actual in ways)
+    return Agreement(difference / max(10.0, float(expected.abs().max())), same, len(ways) * ids.numel())
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("family", ALONE)
 def test_logits_equal_those_of_transformers(family: str, seed: int, tmp_path: Path) -> None:
-    difference, options = largest_difference(family, seed, tmp_path)
-    assert difference < (3e-5 if family in AMPLIFYING else 1e-5), options
+    native, in_torch, options = compare_with_transformers(family, seed, tmp_path)
+    assert max(native.difference, in_torch.difference) < (3e-5 if family in AMPLIFYING else 1e-5), options
+
+
+def table_row(family: str, configurations: int) -> str:
+    """What so many configurations give, as a row of the README's table."""
+    sums = (NONE_YET, NONE_YET)
+    for number in range(configurations):
+        with tempfile.TemporaryDirectory() as folder:
+            *both, _ = compare_with_transformers(family, number, Path(folder))
+        sums = (sums[0].plus(both[0]), sums[1].plus(both[1]))
+    differences = " | ".join(f"{each.difference:.1e}" for each in sums)
+    same, positions = (sum(getattr(each, name) for each in sums) for name in ("same", "positions"))
+    return f"| {family} | {differences} | {same:,} of {positions:,} |"
 
 
 if __name__ == "__main__":
     for name in ALONE:
-        found = []
-        for number in range(int(sys.argv[1])):
-            with tempfile.TemporaryDirectory() as made:
-                found.append(largest_difference(name, number, Path(made))[0])
-        print(f"{name}: {len(found)} configurations, largest difference {max(found):.1e}")
+        print(table_row(name, int(sys.argv[1])), flush=True)
