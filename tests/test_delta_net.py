@@ -24,6 +24,7 @@ from native_parts import native
 from test_families import CASES, DELTA, SIZES, random_ids, save
 from torch_parts import as_tensor, load_engine
 
+from tokenglass.cli.run.many import room
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.config import ModelConfig
@@ -33,6 +34,7 @@ from tokenglass.model.decoding.path_cache import PathCache
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.engine import Engine
 from tokenglass.model.engine.keys_values import Storage
+from tokenglass.model.engine.memory import snapshot_bytes
 from tokenglass.model.engine.recurrent import MOST_SNAPSHOTS, Recurrent
 from tokenglass.model.errors import ConfigError, ParameterError
 from tokenglass.model.loading import load_model
@@ -142,6 +144,24 @@ def test_the_cache_tells_the_kinds_of_state_apart(folder: Path, backend: Any) ->
     }
     assert usage.nbytes_used == recurrent + 5 * usage.bytes_per_token
     assert usage.nbytes_held >= usage.nbytes_used
+
+
+def test_many_texts_leave_room_for_the_snapshots_of_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_model(folder, dtype="float32", device="cpu", backend="native")
+    config = loaded.checkpoint.config
+    positions = 100 * config.cache_bytes_per_token("float32")
+    monkeypatch.setattr(room, "free_memory", lambda _: room.SHARE * (5 * snapshot_bytes(config) + positions))
+    assert room.free_positions(loaded, slots=5) == 100
+    assert room.free_positions(loaded, slots=None) == 0
+
+
+def test_each_of_many_texts_is_what_it_is_alone(folder: Path) -> None:
+    common = ("-m", str(folder), "-n", "8", "--temperature", "0", "--dtype", "float32")
+    prompts = ["The fox", "The fox and", "A hen"]
+    done = shell.generate(*common, "--each-line", stdin="\n".join(prompts).encode())
+    assert done.returncode == 0, done.stderr
+    texts = [json.loads(line)["text"] for line in done.stdout.splitlines()]
+    assert texts == [shell.generate(*common, prompt).stdout.decode().removesuffix("\n") for prompt in prompts]
 
 
 def test_a_prompt_goes_on_from_a_saved_cache(folder: Path, tmp_path: Path) -> None:

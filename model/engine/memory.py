@@ -40,10 +40,9 @@ def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
     The groups of layers of one row get new storage in turn, and the old is there until it is
     copied. A row that is freed is gone before another is copied.
     """
-    held = replaced = 0
+    held, replaced = snapshot_bytes(config), 0
     for group in layer_groups(config):
         if isinstance(group.state, RecurrentState):
-            held += group.state.fixed_bytes * len(group.layers) * (MOST_SNAPSHOTS + 2)
             continue
         window = group.state.window
         most = config.max_positions if window is None else min(config.max_positions, window + 2 * SLACK)
@@ -52,6 +51,11 @@ def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
         held += size * final
         replaced = max(replaced, size * (final if window is not None and length > most else before))
     return rows * held + replaced
+
+
+def snapshot_bytes(config: ModelConfig) -> int:
+    """Bytes of a row's recurrent states, however long it is: its snapshots, and two more while it goes on."""
+    return (MOST_SNAPSHOTS + 2) * sum(state.fixed_bytes for state in config.layer_states)
 
 
 def count_rows(room: int, length: int, limit: int, most: int) -> int:

@@ -42,7 +42,7 @@ def open_local(
     opened = session.open_model(model, opening)
     requests = LocalRequests(opened, prompt, control, sampling, model, top or 0)
     loaded = session.load(opened, least_caches(opened, control, slots), opening)
-    room = free_positions(loaded)
+    room = free_positions(loaded, slots)
     return LocalMany(loaded, requests, slots or count_slots(loaded, control, room), room, model.prefill_chunk)
 
 

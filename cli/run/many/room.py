@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.model.engine.memory import Caches, count_rows
+from tokenglass.model.engine.memory import Caches, count_rows, snapshot_bytes
 from tokenglass.model.loaded_model import LoadedModel, OpenedModel
 from tokenglass.model.loading import free_memory
 
@@ -22,10 +22,14 @@ def least_caches(opened: OpenedModel, control: ControlOptions, slots: int | None
     return Caches(typical_length(opened, control), slots or 1)
 
 
-def free_positions(loaded: LoadedModel) -> int | None:
-    """Positions that all caches together may have; None where the free memory is not known."""
-    free = free_memory(loaded.device)
-    return None if free is None else free // SHARE // loaded.checkpoint.config.cache_bytes_per_token(loaded.cache_dtype)
+def free_positions(loaded: LoadedModel, slots: int | None) -> int | None:
+    """Positions that all caches together may have, beside what each has however long it is; None where the free memory
+    is not known."""
+    free, config = free_memory(loaded.device), loaded.checkpoint.config
+    if free is None:
+        return None
+    room = free // SHARE - (slots or MOST_SLOTS) * snapshot_bytes(config)
+    return max(0, room) // max(1, config.cache_bytes_per_token(loaded.cache_dtype))
 
 
 def count_slots(loaded: LoadedModel, control: ControlOptions, room: int | None) -> int:
