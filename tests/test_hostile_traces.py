@@ -34,6 +34,7 @@ from tokenglass.model.records.steps import (
     Finish,
     Phase,
     Reason,
+    StateUsage,
     Status,
     Step,
     Totals,
@@ -74,7 +75,8 @@ choices = st.builds(
     st.lists(candidates, max_size=3).map(tuple),
     st.sampled_from(get_args(Status)),
 )
-caches = st.builds(CacheUsage, *[NUMBER] * len(dataclasses.fields(CacheUsage)))
+states = st.lists(st.builds(StateUsage, TEXT, NUMBER), max_size=3).map(tuple)
+caches = st.builds(CacheUsage, *[NUMBER] * (len(dataclasses.fields(CacheUsage)) - 1), st.none() | states)
 flow_rows = st.dictionaries(
     st.sampled_from(["token", "piece", "kind", "value", "name"]) | TEXT, FLOAT | TEXT | st.none(), max_size=3
 )

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from tokenglass.cli.text import nbytes
-from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, label_fields
+from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, curve, gauge, label_fields, one_line
 from tokenglass.model.records.steps import CacheUsage, Totals
 
 FULL = Style(color="magenta")
@@ -47,7 +47,8 @@ class CacheBar(Widget):
             ],
         ]
         if usage.states:
-            fields.append([Segment(", ".join(f"{nbytes(state.nbytes_used)} {state.name}" for state in usage.states))])
+            kinds = (f"{nbytes(state.nbytes_used)} {one_line(state.name, glyphs)}" for state in usage.states)
+            fields.append([Segment(", ".join(kinds))])
         if usage.evicted:
             fields.append([Segment(f"{usage.evicted:,} evicted")])
         if width >= 100:
