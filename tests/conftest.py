@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from hypothesis import settings
 
 from tokenglass.model.errors import KernelsError
@@ -46,6 +47,15 @@ def saved_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return Tokenizer(tiny.byte_level_tokenizer())
+
+
+@pytest.fixture
+def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
+    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

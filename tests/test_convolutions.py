@@ -7,7 +7,6 @@ test_random_configs.py, test_lossless.py, test_inspection.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 import shell
 import tiny
-import torch
 from cache_machine import CacheMachine
 from hypothesis import settings
 from rich.segment import Segment
@@ -36,13 +34,7 @@ from tokenglass.model.torch_engine.split import Split
 MIXED = (LayerKind(None, convolution=Convolution(4, bias=True)), tiny.CONFIG.layers[0])
 
 
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
-    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 
 
 class Rows(CacheMachine):

@@ -7,7 +7,6 @@ test_random_configs.py, test_lossless.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,13 +44,7 @@ MIXED = (LayerKind(None, delta=DeltaNet(1, 2, 8, 12, taps=3)), tiny.CONFIG.layer
 MODEL = tiny.random_transformer(replace(tiny.CONFIG, layers=MIXED))
 
 
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
-    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 
 
 class Rows(CacheMachine):

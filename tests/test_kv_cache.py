@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import tiny
 import torch
@@ -20,13 +18,7 @@ MODEL = tiny.random_transformer()
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Torch fills new memory with NaN in this mode, so that reading a slot nobody wrote shows. Growth begins early."""
-    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 
 
 def new_cache(rows: int = 1, limit: int = 64, dtype: torch.dtype = torch.float32) -> TensorCache:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -27,13 +26,12 @@ MIXED = tiny.random_transformer(replace(tiny.CONFIG, layers=(SLIDING, FULL, SLID
 ALL = tiny.random_transformer(replace(tiny.CONFIG, layers=(SLIDING, SLIDING)))
 
 
+pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
+
+
 @pytest.fixture(autouse=True)
-def small_and_unwritten_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("tokenglass.model.engine.keys_values.FIRST_ALLOCATION", 4)
+def little_slack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenglass.model.engine.keys_values.SLACK", SLACK)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def new_cache(model: torch.nn.Module = MIXED, rows: int = 1, limit: int = 200) -> TensorCache:
