@@ -73,16 +73,6 @@ def test_the_greatest_numbers_and_weights_fit_their_sums(
 
 
 @pytest.mark.parametrize("kind", list(LEVELS))
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 21])
-def test_processors_that_add_products_in_one_instruction_get_the_same_bits(kind: str, count: int) -> None:
-    """AVX-VNNI, where the processor has it, and without."""
-    module = kept_as(kind, nn.Linear(70, 37).requires_grad_(False))
-    x, bench = torch.randn(count, 70, generator=torch.Generator().manual_seed(1)), Bench()
-    fused, apart = (bench.run(x, bench.head(module), flags=(*WORDS, *more)) for more in ((), ("-DFUSED_TILES=0",)))
-    assert torch.equal(fused, apart)
-
-
-@pytest.mark.parametrize("kind", list(LEVELS))
 def test_a_small_group_beside_a_great_one_keeps_its_digits(kind: str) -> None:
     """Each 64 numbers beside int8, and each 32 beside int4, have a step of their own: 3 is no less exact beside a
     thousand million."""

@@ -1,7 +1,7 @@
 // Products of matrices with columns of activations, in float32 or in fixed point: rows in, sums, scales and biases out.
 #pragma once
 #include "tiles.h"
-#include "words.h"
+#include "word_tiles.h"
 
 #define ROWS_PER_TASK 16               // of a matrix: whole vectors, so that tasks share none
 #define ROWS_PER_TASK_MANY_COLUMNS 48  // the same where columns are many, and rows are read many times

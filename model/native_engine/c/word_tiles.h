@@ -1,11 +1,13 @@
-// Register tiles of words: the products of a few columns with a panel's rows. words.h includes this once for each way
-// to add products; WAY(name) is a name of that way.
+// Register tiles of words: the products of a few columns with a panel's rows.
+#pragma once
+#include "words.h"
+
+#define TILE_VECTORS (PANEL_VECTORS < 2 ? PANEL_VECTORS : 2)  // of rows in a register tile
+#define TILE_COLUMNS 4
 
 // In each lane the sum and two products: of its words with the two of `pair`.
-INLINE ivec WAY(add_products)(ivec sum, words lanes, int32_t pair) {
-#if FUSED
-    return (ivec)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)lanes, _mm256_set1_epi32(pair));
-#elif LANES == 16 && defined(__AVX512BW__)
+INLINE ivec add_products(ivec sum, words lanes, int32_t pair) {
+#if LANES == 16 && defined(__AVX512BW__)
     return sum + (ivec)_mm512_madd_epi16((__m512i)lanes, _mm512_set1_epi32(pair));
 #elif LANES == 8
     return sum + (ivec)_mm256_madd_epi16((__m256i)lanes, _mm256_set1_epi32(pair));
@@ -18,8 +20,8 @@ INLINE ivec WAY(add_products)(ivec sum, words lanes, int32_t pair) {
 
 // sums[v * stride + c]: those of part `part` + v of a panel's rows with column c, but for the rows' scales of int8. Sums of
 // whole numbers go over a STEP of int8, over a GROUP of int4.
-INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part, const char *x, long bytes, long size,
-                           vec *sums, long stride) {
+INLINE void word_tile(int kind, int columns, const Panel *panel, long part, const char *x, long bytes, long size,
+                      vec *sums, long stride) {
     const int units = kind == INT8 ? GROUP / 4 : GROUP / 8, places = kind == INT8 ? 2 : 4;
     const int groups = kind == INT8 ? STEP / GROUP : 1;  // in a sum
     const int chains = columns <= 2 ? 2 : 1;  // of sums, which do not wait for each other
@@ -44,7 +46,7 @@ INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part,
                         int32_t pair = pair_of(kind, group[c] + g, u, p);
                         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
                             ivec *sum = &acc[c][v][p % chains];
-                            *sum = WAY(add_products)(*sum, weights[v], pair);
+                            *sum = add_products(*sum, weights[v], pair);
                             COMPUTE_NOW(*sum);
                         }
                     }
@@ -71,9 +73,9 @@ INLINE void WAY(word_tile)(int kind, int columns, const Panel *panel, long part,
 }
 
 #define WORD_TILE(kind, columns)                                                                                       \
-    NOINLINE void WAY(word_tile_##kind##_##columns)(const Panel *panel, long part, const char *x, long bytes,          \
-                                                    long size, vec *sums, long stride) {                               \
-        WAY(word_tile)(kind, columns, panel, part, x, bytes, size, sums, stride);                                      \
+    NOINLINE void word_tile_##kind##_##columns(const Panel *panel, long part, const char *x, long bytes,               \
+                                               long size, vec *sums, long stride) {                                    \
+        word_tile(kind, columns, panel, part, x, bytes, size, sums, stride);                                           \
     }
 #define WORD_TILES(kind) WORD_TILE(kind, 1) WORD_TILE(kind, 2) WORD_TILE(kind, 3) WORD_TILE(kind, 4)
 WORD_TILES(INT8)
@@ -81,11 +83,12 @@ WORD_TILES(INT4)
 
 #define WORD_CASE(kind, count)                                                                                         \
     case count:                                                                                                        \
-        WAY(word_tile_##kind##_##count)(panel, part, x + c * bytes, bytes, size, sums + part * columns + c, columns);  \
+        word_tile_##kind##_##count(panel, part, x + c * bytes, bytes, size, sums + part * columns + c, columns);       \
         break;
 #define WORD_CASES(kind) WORD_CASE(kind, 1) WORD_CASE(kind, 2) WORD_CASE(kind, 3) WORD_CASE(kind, 4)
 
-static void WAY(tiled_dots)(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
+// sums[part * columns + c]: those of part `part` of a panel's rows with column c, of columns `bytes` apart.
+static void word_dots(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
     for (long c = 0; c < columns; c += TILE_COLUMNS)
         for (long part = 0; part < PANEL_VECTORS; part += TILE_VECTORS) {
             long count = min(TILE_COLUMNS, columns - c);
@@ -93,8 +96,3 @@ static void WAY(tiled_dots)(int kind, const Panel *panel, long columns, const ch
             else switch (count) { WORD_CASES(INT4) }
         }
 }
-
-#undef WORD_TILE
-#undef WORD_TILES
-#undef WORD_CASE
-#undef WORD_CASES

@@ -1,18 +1,11 @@
-// Columns as words of 16 bits, and their products with panels of int8 and int4: sums of two products of words are one
-// instruction of every x86 processor. The numbers of each STEP of int8, or group of int4, are counted in a step of their
-// own, x = step * q. Sums over these are exact and are added in their order, so every bit is the same for one column or
-// many, on any thread.
+// Columns as words of 16 bits, and panels of int8 and int4 as words: sums of two products of words are one instruction
+// of every x86 processor. The numbers of each STEP of int8, or group of int4, are counted in a step of their own,
+// x = step * q. Sums over these are exact and are added in their order, so every bit is the same for one column or many,
+// on any thread.
 #pragma once
 #include "panels.h"
 
 #define GREATEST_WORD 32767  // STEP products with a byte fit an int32
-#define TILE_VECTORS (PANEL_VECTORS < 2 ? PANEL_VECTORS : 2)  // of rows in a register tile
-#define TILE_COLUMNS 4
-
-// Whether tiles are compiled for processors with AVX-VNNI too, which add products of words to a sum in one instruction.
-#ifndef FUSED_TILES
-#define FUSED_TILES (LANES == 8 && __GNUC__ >= 11)
-#endif
 
 typedef int16_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t uwords __attribute__((vector_size(4 * LANES)));
@@ -92,32 +85,4 @@ INLINE int32_t pair_of(int kind, const WordGroup *group, int unit, int place) {
     int four = kind == INT8 ? unit : unit + place % 2 * (GROUP / 8), half = kind == INT8 ? place : place / 2;
     memcpy(&pair, group->q + 4 * four + 2 * half, sizeof pair);
     return pair;
-}
-
-#define WAY(name) name
-#define FUSED 0
-#include "word_tiles.h"
-#undef WAY
-#undef FUSED
-
-#if FUSED_TILES
-#pragma GCC push_options
-#pragma GCC target("avxvnni")
-#define WAY(name) fused_##name
-#define FUSED 1
-#include "word_tiles.h"
-#undef WAY
-#undef FUSED
-#pragma GCC pop_options
-#endif
-
-// sums[part * columns + c]: those of part `part` of a panel's rows with column c, of columns `bytes` apart.
-static void word_dots(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
-#if FUSED_TILES
-    if (__builtin_cpu_supports("avxvnni")) {
-        fused_tiled_dots(kind, panel, columns, x, bytes, size, sums);
-        return;
-    }
-#endif
-    tiled_dots(kind, panel, columns, x, bytes, size, sums);
 }
