@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 PAIRS = tuple[tuple[str, float], ...]  # an object in JSON, absent where empty
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what is not valid UTF-8 becomes
 BYTES_AS_SUCH = "bytes"  # the field beside a piece that is not valid UTF-8
 Encode = Callable[[Any], Any]
 
@@ -63,7 +64,7 @@ def optional_fields(kind: Any) -> set[str]:
 @functools.cache
 def encoder(kind: Any) -> Encode:
     """The function that gives the fields of such a record as a dict, compiled from one line for each."""
-    names: dict[str, Any] = {"text_of": text_of, "stray_bytes": stray_bytes}
+    names: dict[str, Any] = {"stray_bytes": stray_bytes}
     always, beside = [], []
     for name, hint in field_types(kind).items():
         value = f"record.{name}"
@@ -74,7 +75,8 @@ def encoder(kind: Any) -> Encode:
         else:
             always.append(f"{name!r}: {expression(hint, value, names)}")
         if hint is bytes:
-            beside.append(f"if stray_bytes({value}): content[{BYTES_AS_SUCH!r}] = stray_bytes({value})")
+            strange = f"{REPLACEMENT!r} in content[{name!r}]"
+            beside.append(f"if {strange} and (stray := stray_bytes({value})): content[{BYTES_AS_SUCH!r}] = stray")
     lines = [f"content = {{{', '.join(always)}}}", *beside, "return content"]
     exec("def encode(record):\n" + "".join(f"    {line}\n" for line in lines), names)
     encode: Encode = names["encode"]
@@ -86,7 +88,7 @@ def expression(hint: Any, value: str, names: dict[str, Any]) -> str:
     records."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is bytes:
-        return f"text_of({value})"
+        return f"{value}.decode('utf-8', 'replace')"
     if origin in (types.UnionType, typing.Union) and len(arguments) == 2 and types.NoneType in arguments:
         (kind,) = (kind for kind in arguments if kind is not types.NoneType)
         inner = expression(kind, value, names)
@@ -100,12 +102,6 @@ def expression(hint: Any, value: str, names: dict[str, Any]) -> str:
     return value
 
 
-@functools.lru_cache(maxsize=2**14)
-def text_of(piece: bytes) -> str:
-    return piece.decode("utf-8", "replace")
-
-
-@functools.lru_cache(maxsize=2**14)
 def stray_bytes(piece: bytes) -> list[int] | None:
     """All bytes of a piece that its text does not tell."""
-    return None if text_of(piece).encode() == piece else list(piece)
+    return None if piece.decode("utf-8", "replace").encode() == piece else list(piece)

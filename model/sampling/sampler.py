@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -145,24 +146,16 @@ class Sampler:
 
     def _candidates(self, raw: Raw, scores: Scores, shown: Ints, *, has_probs: bool) -> tuple[Candidate, ...]:
         token_ids = shown.tolist()
+        cuts, moves = provenance(scores.changes, shown)
+        probs: Iterable[float | None] = repeat(None)
+        if has_probs and self.is_greedy:
+            best = int(scores.token_ids[0])
+            probs = [float(token_id == best) for token_id in token_ids]
+            cuts = [None if token_id == best else cut or GREEDY for token_id, cut in zip(token_ids, cuts, strict=True)]
+        elif has_probs:
+            probs = final_probs(scores, shown)
         logprobs = raw.logprobs(shown).tolist()
-        told = provenance(scores.changes, shown)
-        if not has_probs:
-            return tuple(
-                [
-                    Candidate(i, self.piece(i), logprob, None, cut, moved)
-                    for i, logprob, (cut, moved) in zip(token_ids, logprobs, told, strict=True)
-                ]
-            )
-        is_greedy = self.is_greedy
-        probs = [float(i == scores.token_ids[0]) for i in token_ids] if is_greedy else final_probs(scores, shown)
-        last_cut = GREEDY if is_greedy else None
-        return tuple(
-            [
-                Candidate(i, self.piece(i), logprob, prob, None if prob else cut or last_cut, moved)
-                for i, logprob, prob, (cut, moved) in zip(token_ids, logprobs, probs, told, strict=True)
-            ]
-        )
+        return tuple(map(Candidate, token_ids, map(self.piece, token_ids), logprobs, probs, cuts, moves))
 
 
 def likeliest(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -216,22 +209,19 @@ def final_probs(scores: Scores, shown: Ints) -> list[float]:
     return ((shown[:, None] == scores.token_ids) * scores.probs).sum(1).tolist()
 
 
-Told = tuple[str | None, tuple[tuple[str, float], ...]]
-
-
-def provenance(changes: Sequence[Change], shown: Ints) -> list[Told]:
-    """For each of these tokens what cut it, and what moved it by how much before that."""
-    cut: list[str | None] = [None] * len(shown)
-    moved: list[tuple[tuple[str, float], ...]] = [()] * len(shown)
+def provenance(changes: Sequence[Change], shown: Ints) -> tuple[list[str | None], list[tuple[tuple[str, float], ...]]]:
+    """What cut each of these tokens, and what moved it by how much before that."""
+    cuts: list[str | None] = [None] * len(shown)
+    moves: list[tuple[tuple[str, float], ...]] = [()] * len(shown)
     for change in changes:
         amounts = change.of(shown)
         if not any(amounts):
             continue
         for place, amount in enumerate(amounts):
-            if not amount or cut[place] is not None:
+            if not amount or cuts[place] is not None:
                 continue
             if amount == -math.inf:
-                cut[place] = change.name
+                cuts[place] = change.name
             else:
-                moved[place] += ((change.name, amount),)
-    return list(zip(cut, moved, strict=True))
+                moves[place] += ((change.name, amount),)
+    return cuts, moves

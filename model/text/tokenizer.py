@@ -130,9 +130,10 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> bytes:
         """The bytes that one token stands for; the name of a special token; b"" for an id without a token."""
-        if token_id not in self._pieces:
-            self._pieces[token_id] = self._spell(token_id, self.backend.id_to_token(token_id))
-        return self._pieces[token_id]
+        piece = self._pieces.get(token_id)
+        if piece is None:
+            piece = self._pieces[token_id] = self._spell(token_id, self.backend.id_to_token(token_id))
+        return piece
 
     @cached_property
     def _names(self) -> list[str | None]:

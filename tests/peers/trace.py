@@ -6,12 +6,14 @@ python tests/peers/trace.py [MODEL] [--quantize int8] [--gz]
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from tokenglass.cli.__main__ import ALLOCATIONS
 from tokenglass.model import load
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
@@ -19,7 +21,7 @@ from tokenglass.model.decoding.request import Request
 from tokenglass.model.runs.run import describe_run
 from tokenglass.model.runs.trace_writer import TraceWriter, watch
 
-TURNS, TOKENS, TOP, KEPT = 9, 256, 5, 20
+TURNS, TOKENS, TOP, KEPT = 31, 128, 5, 20
 
 
 def main() -> None:
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--gz", action="store_true")
     options = parser.parse_args()
+    gc.set_threshold(ALLOCATIONS)  # as the program does
     loaded = load(options.model, quantize=options.quantize)
     prompt_ids = tuple(loaded.tokenizer.encode("Once upon a time there was a fox"))
     request = Request(prompt_ids, 1, max_new_tokens=TOKENS, ignore_eos=True, top=TOP)
