@@ -16,7 +16,7 @@ import torch
 from torch_parts import as_tensor
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.passes import PassOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.run.request import build_request
 from tokenglass.model.decoding.autoregressive import decode
@@ -80,7 +80,7 @@ def their_tokens(folder: Path, **options: Any) -> list[int]:
 def ask(loaded: LoadedModel, sampling: SamplingOptions = GREEDY, chat: bool = False, **control: Any) -> Request:
     """What the command line asks for with these options."""
     prompt_ids = loaded.tokenizer.encode(PROMPT)
-    return build_request(loaded, prompt_ids, ControlOptions(**control), sampling, ModelOptions(), 5, chat=chat)
+    return build_request(loaded, prompt_ids, ControlOptions(**control), sampling, PassOptions(), 5, chat=chat)
 
 
 def our_tokens(folder: Path, **control: Any) -> tuple[list[int], Finish]:

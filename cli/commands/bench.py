@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenglass.cli import options
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import Device, NamedModelOptions
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
@@ -26,15 +29,15 @@ Quick = Annotated[bool, typer.Option("--quick", help="Fewer contexts, fewer rows
 NARROW = 44  # columns under which only the rates are told
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOnCPU(NamedModelOptions):
+    device: Device = field(default=Device.cpu, init=False)
+
+
+@flat
 def bench(
-    model: options.ModelArgument = None,
-    lora: options.Lora = None,
+    model: ModelOnCPU,
     quick: Quick = False,
-    quantize: options.QuantizeOption = options.Quantize.none,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    backend: options.BackendOption = options.Backend.auto,
-    threads: options.Threads = None,
-    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
@@ -49,10 +52,7 @@ def bench(
         from tokenglass.model.engine.memory import Caches
         from tokenglass.model.measuring.bench import Plan, measure, peak_memory
 
-        chosen = options.ModelOptions(
-            model, dtype, options.Device.cpu, quantize, backend, threads, cache_dtype, lora=lora
-        )
-        opened = session.open_model(chosen, first)
+        opened = session.open_model(model, first)
         plan = (Plan((128, 512), (1, 4), runs=3) if quick else Plan()).within(opened.limit)
         loaded = session.load(opened, Caches(max(plan.contexts) + plan.tokens), first)
     readings: list[Reading] = []

@@ -9,6 +9,7 @@ from tokenglass.cli.options.common import Debug
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ServedModelOptions
+from tokenglass.cli.options.passes import PassOptions
 from tokenglass.cli.options.prompt import System
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.trace import TraceOptions
@@ -42,6 +43,7 @@ def chat(
     view: ChatViewOptions,
     trace: TraceOptions,
     model: ServedModelOptions,
+    passes: PassOptions,
     system: System = None,
     debug: Debug = False,
 ) -> None:
@@ -56,6 +58,7 @@ def chat(
         from tokenglass.cli.run import session
         from tokenglass.cli.run.chat import Chat
         from tokenglass.cli.run.chat_commands import COMMANDS
+        from tokenglass.cli.run.chat_model import ChatOptions
         from tokenglass.cli.run.lines import LineReader
         from tokenglass.cli.run.prepared import is_served
         from tokenglass.cli.terminal.interrupts import ChatInterrupts
@@ -64,15 +67,16 @@ def chat(
         name = session.settle_view(view)
         keeper = Keeper(trace, view.top)
         messages = () if system is None else (Message("system", system),)
+        options = ChatOptions(messages, control, sampling, view, model, passes, keeper)
         chat_model: ChatModel
         if is_served(model):
             from tokenglass.cli.run.served_chat import open_served_chat
 
-            chat_model, settings = open_served_chat(messages, control, sampling, model, keeper, view, first)
+            chat_model, settings = open_served_chat(options, first)
         else:
             from tokenglass.cli.run.local_chat import open_local_chat
 
-            chat_model, settings = open_local_chat(messages, control, sampling, model, keeper, view.top, first)
+            chat_model, settings = open_local_chat(options, first)
     lines = LineReader([command.name for command in COMMANDS])
     with keeper, ChatInterrupts().handle() as interrupts:
         chat = Chat(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,22 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenglass.cli.options.common import Debug, Json
-from tokenglass.cli.options.model import (
-    Backend,
-    BackendOption,
-    CacheDtype,
-    CacheDtypeOption,
-    Device,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Lora,
-    ModelArgument,
-    ModelOptions,
-    Quantize,
-    QuantizeOption,
-    Threads,
-)
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import Backend, CacheDtype, Dtype, NamedModelOptions, Quantize
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
@@ -40,15 +27,9 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
+@flat
 def check(
-    model: ModelArgument = None,
-    lora: Lora = None,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = Device.auto,
-    quantize: QuantizeOption = Quantize.none,
-    backend: BackendOption = Backend.auto,
-    threads: Threads = None,
-    cache_dtype: CacheDtypeOption = CacheDtype.auto,
+    model: NamedModelOptions,
     as_json: Json = False,
     color: Color = ColorWhen.auto,
     debug: Debug = False,
@@ -63,8 +44,7 @@ def check(
         from tokenglass.model.inspection.check import LENGTH, Probe, against_exact, probe_ids, try_all
 
         caches = Caches(3 * LENGTH)
-        chosen = ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype, lora=lora)
-        opened = session.open_model(chosen, first)
+        opened = session.open_model(model, first)
         loaded = session.load(opened, caches, first)
         ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
         probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
@@ -76,8 +56,7 @@ def check(
         if (kinds, loaded.backend) != (("float32",), "torch"):
             logits, name = probe.whole(ids), f"{kept} on {loaded.backend}"
             del probe, loaded  # two models need not fit in memory at once
-            options = ModelOptions(model, Dtype.float32, device, Quantize.none, Backend.torch, threads, lora=lora)
-            exact = session.load(session.open_model(options, first), caches, first)
+            exact = session.load(session.open_model(exactly(model), first), caches, first)
             reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
             base = "float32" if exact.quantize == "none" else f"{exact.quantize}, as it is stored,"
             findings += against_exact(reference, logits, exact.tokenizer, name, f"{base} on torch", kinds)
@@ -87,6 +66,13 @@ def check(
         show(findings, title, make_console(sys.stdout, color=color.value))
     if any(finding.passed is False for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def exactly(model: NamedModelOptions) -> NamedModelOptions:
+    """The same model in float32 on torch, which all else is measured by."""
+    return replace(
+        model, dtype=Dtype.float32, quantize=Quantize.none, backend=Backend.torch, cache_dtype=CacheDtype.auto
+    )
 
 
 def show(findings: list[Finding], title: str, console: Console) -> None:

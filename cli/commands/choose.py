@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenglass.cli import options
+from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import is_terminal
@@ -18,6 +19,7 @@ Chat = Annotated[
 ]
 
 
+@flat
 def choose(
     answers: options.Answers = None,
     prompt: options.PromptText = None,
@@ -32,15 +34,8 @@ def choose(
     as_json: options.Json = False,
     jsonl: options.QuestionLines = False,
     systemone: options.TypedDecisions = False,
-    model: options.ModelOrServer = None,
-    lora: options.Lora = None,
-    remote_model: options.RemoteModel = None,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    device: options.DeviceOption = options.Device.auto,
-    quantize: options.QuantizeOption = options.Quantize.none,
-    backend: options.BackendOption = options.Backend.auto,
-    threads: options.Threads = None,
-    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
+    *,
+    model: ServedModelOptions,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
@@ -67,18 +62,7 @@ def choose(
         from tokenglass.cli.run.question import Manner, read_prompt_or_messages
         from tokenglass.cli.views import choose as views
 
-        chosen = ServedModelOptions(
-            model,
-            dtype,
-            device,
-            quantize,
-            backend,
-            threads,
-            cache_dtype=cache_dtype,
-            lora=lora,
-            remote_model=remote_model,
-        )
-        asking, chooser = open_asking(chosen, source, first, Manner(chat, system, rotate, prior), decides=systemone)
+        asking, chooser = open_asking(model, source, first, Manner(chat, system, rotate, prior), decides=systemone)
         lines = number_lines(open_lines(prompt_file)) if jsonl else iter(())
         if source is not None and not systemone:
             first.show("reading the prompt and the answers")

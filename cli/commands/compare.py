@@ -10,6 +10,8 @@ import typer
 
 from tokenglass.cli import options
 from tokenglass.cli.options.completion import model_names
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.opening import opening
@@ -42,6 +44,7 @@ Tokens = Annotated[int, typer.Option("-n", "--max-new-tokens", min=1, help="Toke
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How often every text is timed.")]
 
 
+@flat
 def compare(
     prompts: Prompts = None,
     modes: ModeNames = None,
@@ -54,14 +57,8 @@ def compare(
     block_size: options.BlockSize = 16,
     draft_model: options.DraftModel = None,
     draft_length: options.DraftLength = 8,
-    model: options.ModelName = None,
-    lora: options.Lora = None,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    device: options.DeviceOption = options.Device.auto,
-    quantize: options.QuantizeOption = options.Quantize.none,
-    backend: options.BackendOption = options.Backend.auto,
-    threads: options.Threads = None,
-    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
+    *,
+    model: ModelOptions,
     as_json: options.Json = False,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
@@ -74,15 +71,13 @@ def compare(
 
     texts = tuple(read_prompt([part], None, keep_newline=False) for part in prompts) if prompts else None
     with opening() as first:
-        from tokenglass.cli.options.model import ModelOptions
         from tokenglass.cli.progress import watch_steps
         from tokenglass.cli.run import session
         from tokenglass.cli.run.request import sampling_parameters
         from tokenglass.cli.widgets.comparison import show
         from tokenglass.model.engine.memory import Caches
 
-        chosen = ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype, lora=lora)
-        opened = session.open_model(chosen, first)
+        opened = session.open_model(model, first)
         longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
         given = {"temperature": temperature, "top_p": top_p}
         settings = {name: value for name, value in given.items() if value is not None}
@@ -137,7 +132,6 @@ def find_scorer(name: str | None, loaded: LoadedModel) -> LoadedModel:
 
 def load(name: str, loaded: LoadedModel) -> LoadedModel:
     """The model of that name which may be the one that is there. Raises TokenglassError."""
-    from tokenglass.cli.options.model import ModelOptions
     from tokenglass.cli.run import session
     from tokenglass.model.engine.memory import Caches
 

@@ -9,7 +9,8 @@ import typer
 
 from tokenglass.cli import options
 from tokenglass.cli.options.groups import flat
-from tokenglass.cli.options.model import PANEL, ModelOptions
+from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.two_models import FirstModelOptions, SecondModelOptions, two_models
 from tokenglass.cli.options.what_if import TwoSettings
 from tokenglass.cli.terminal.opening import Opening, opening
 from tokenglass.model.errors import ParameterError
@@ -22,31 +23,6 @@ Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help="Two traces; or one text for two models, - is stdin.")
 ]
 Worst = Annotated[int, typer.Option("--worst", min=0, max=1000, help="How many of the tokens that differ most.")]
-Lora = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="DIR[=SCALE]",
-        help="A LoRA adapter of the second model; repeat for more. The first is without.",
-        rich_help_panel=PANEL,
-    ),
-]
-Against = Annotated[
-    str | None,
-    typer.Option("--against", metavar="MODEL", help="The second model; else the same.", rich_help_panel=PANEL),
-]
-AgainstDtype = Annotated[
-    options.Dtype, typer.Option("--against-dtype", help="Of the second model.", rich_help_panel=PANEL)
-]
-AgainstQuantize = Annotated[
-    options.Quantize, typer.Option("--against-quantize", help="Of the second model.", rich_help_panel=PANEL)
-]
-AgainstBackend = Annotated[
-    options.Backend, typer.Option("--against-backend", help="Of the second model.", rich_help_panel=PANEL)
-]
-AgainstCacheDtype = Annotated[
-    options.CacheDtype, typer.Option("--against-cache-dtype", help="Of the second model.", rich_help_panel=PANEL)
-]
 
 
 @flat
@@ -55,19 +31,9 @@ def diff(
     settings: TwoSettings,
     worst: Worst = 10,
     as_json: options.Json = False,
-    model: options.ModelOrServer = None,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    device: options.DeviceOption = options.Device.auto,
-    quantize: options.QuantizeOption = options.Quantize.none,
-    backend: options.BackendOption = options.Backend.auto,
-    threads: options.Threads = None,
-    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
-    lora: Lora = None,
-    against: Against = None,
-    against_dtype: AgainstDtype = options.Dtype.auto,
-    against_quantize: AgainstQuantize = options.Quantize.none,
-    against_backend: AgainstBackend = options.Backend.auto,
-    against_cache_dtype: AgainstCacheDtype = options.CacheDtype.auto,
+    *,
+    model: FirstModelOptions,
+    against: SecondModelOptions,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
@@ -81,15 +47,7 @@ def diff(
     """
     if len(files) > 2:
         raise ParameterError("diff compares two traces, or one text under two models")
-    first = ModelOptions(model, dtype, device, quantize, backend, threads, cache_dtype)
-    second = ModelOptions(
-        *(against or model, against_dtype, device, against_quantize),
-        *(against_backend, threads, against_cache_dtype),
-    )
-    if lora:
-        second = replace(
-            first if second == ModelOptions(first.model, device=device, threads=threads) else second, lora=lora
-        )
+    first, second = two_models(model, against)
     if settings.are_given and (len(files) == 2 or first != second):
         raise ParameterError("settings of the samplers are compared on one text in one model; leave the others out")
     if len(files) == 1 and first == second and len(set(settings.both)) == 1:
@@ -99,28 +57,28 @@ def diff(
         )
     with opening() as screen:
         screen.show("reading")
-        if lora and first.model is None:
+        if second.lora and first.model is None:
             from tokenglass.cli.run.adapters import base_folder, open_adapters
 
-            base = str(base_folder(None, open_adapters(lora), screen))
+            base = str(base_folder(None, open_adapters(second.lora), screen))
             first, second = replace(first, model=base), replace(second, model=second.model or base)
         from tokenglass.cli.views.diff import show
         from tokenglass.model.sources.server.address import is_address
 
         if len(files) == 2:
-            found = two_traces(*files)
+            found = of_two_traces(*files)
         elif settings.are_given:
-            found = two_settings(files[0], first, settings.both, screen)
+            found = under_two_settings(files[0], first, settings.both, screen)
         elif is_address(first.model) or is_address(second.model):
             from tokenglass.cli.run.served_diff import compare_served
 
             found = compare_served(files[0], first, second, screen)
         else:
-            found = two_models(files[0], first, second, screen)
+            found = in_two_models(files[0], first, second, screen)
     show(found, count=worst, as_json=as_json, color=color.value)
 
 
-def two_traces(first: str, second: str) -> Diff:
+def of_two_traces(first: str, second: str) -> Diff:
     """Raises TraceError, ParameterError for runs of other prompts."""
     from tokenglass.cli.run.rescore import column_of, read_text
     from tokenglass.cli.views.diff import Diff
@@ -132,7 +90,7 @@ def two_traces(first: str, second: str) -> Diff:
     return Diff((column_of(run), column_of(other_run)), (one, other), list(compare_texts(one, other)))
 
 
-def two_models(file: str, first: ModelOptions, second: ModelOptions, screen: Opening) -> Diff:
+def in_two_models(file: str, first: ModelOptions, second: ModelOptions, screen: Opening) -> Diff:
     """Raises TokenglassError."""
     from tokenglass.cli.run import session
     from tokenglass.cli.run.rescore import column_of_model
@@ -157,7 +115,7 @@ def two_models(file: str, first: ModelOptions, second: ModelOptions, screen: Ope
     return Diff((column_of_model(one), column_of_model(other)), texts, found)
 
 
-def two_settings(
+def under_two_settings(
     file: str, model: ModelOptions, settings: tuple[SamplingParameters, SamplingParameters], screen: Opening
 ) -> Diff:
     """The final distributions that two settings of the samplers leave on one text. Raises TokenglassError."""

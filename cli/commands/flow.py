@@ -5,24 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenglass.cli.options.common import Debug
-from tokenglass.cli.options.model import (
-    Backend,
-    Device,
-    DeviceOption,
-    Dtype,
-    Lora,
-    ModelName,
-    ModelOptions,
-    Quantize,
-    QuantizeOption,
-    Threads,
-)
+from tokenglass.cli.options.groups import flat
+from tokenglass.cli.options.model import PANEL as MODEL
+from tokenglass.cli.options.model import Backend, CacheDtype, Dtype, ModelOptions
 from tokenglass.cli.options.prompt import KeepNewline, PromptFile
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import say, write_json
@@ -36,7 +28,7 @@ if TYPE_CHECKING:
     from tokenglass.model.loaded_model import LoadedModel
     from tokenglass.model.records.steps import Choice
 
-WHICH, SHOWN, MODEL = "Which token", "What is shown", "Model"
+WHICH, SHOWN = "Which token", "What is shown"
 Text = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT", help="Text to look into; parts are joined by newlines, - is stdin."),
@@ -87,6 +79,16 @@ FlowDtype = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInTorch(ModelOptions):
+    """The kernels have nothing to look into."""
+
+    dtype: FlowDtype = Dtype.float32
+    backend: Backend = field(default=Backend.torch, init=False)
+    cache_dtype: CacheDtype = field(default=CacheDtype.auto, init=False)
+
+
+@flat
 def flow(
     text: Text = None,
     max_new_tokens: NewTokens = 0,
@@ -102,12 +104,8 @@ def flow(
     color: Color = ColorWhen.auto,
     prompt_file: PromptFile = None,
     keep_newline: KeepNewline = False,
-    model: ModelName = None,
-    lora: Lora = None,
-    dtype: FlowDtype = Dtype.float32,
-    quantize: QuantizeOption = Quantize.none,
-    device: DeviceOption = Device.auto,
-    threads: Threads = None,
+    *,
+    model: ModelInTorch,
     debug: Debug = False,
 ) -> None:
     """Show what made a token: which earlier tokens, and which layers.
@@ -133,10 +131,7 @@ def flow(
         from tokenglass.model.engine.memory import Caches
         from tokenglass.model.records.codec import to_dict
 
-        options = ModelOptions(  # kernels: nothing to look into
-            model, dtype, device, quantize, Backend.torch, threads, lora=lora
-        )
-        opened = session.open_model(options, first)
+        opened = session.open_model(model, first)
         loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens), first)
         first.show(f"writing {max_new_tokens:,} tokens" if max_new_tokens else "looking into the text")
         reading, request, choices = read(loaded, content, max_new_tokens, seed, temperature)

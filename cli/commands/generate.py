@@ -14,6 +14,7 @@ from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.many import ManyOptions
 from tokenglass.cli.options.mode import ModeOptions
 from tokenglass.cli.options.model import ServedModelOptions
+from tokenglass.cli.options.passes import PassOptions
 from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
@@ -38,6 +39,7 @@ def generate(
     view: ViewOptions,
     trace: TraceOptions,
     model: ServedModelOptions,
+    passes: PassOptions,
     cache_options: CacheOptions,
     debug: Debug = False,
     version: Version = False,
@@ -57,7 +59,10 @@ def generate(
         print_version()
         return
     if many.is_on:
-        answer_lines(prompt, many, control, sampling, view, model)
+        from tokenglass.cli.run.many.options import ManyRunOptions
+        from tokenglass.cli.run.many.run import generate_many
+
+        generate_many(ManyRunOptions(many, prompt, control, sampling, view, model, passes))
         return
     from tokenglass.cli.run.prompt import read_prompt
 
@@ -70,7 +75,7 @@ def generate(
         from tokenglass.cli.views.view import Setting, make_view
 
         name, keeper, interrupt = settle_view(view), Keeper(trace, view.top), Interrupt()
-        options = RunOptions(prompt, control, sampling, search, mode, view, name, model, cache_options, keeper)
+        options = RunOptions(prompt, control, sampling, search, mode, view, name, model, passes, cache_options, keeper)
         prepared = prepare(text, options, first)
         run, records = keeper.keep(prepared.run, prepared.records(interrupt))
         setting = Setting(view, interrupt, search, echo=prompt.echo, explainer=prepared.explainer, log=prepared.log)
@@ -84,20 +89,6 @@ def generate(
     if finish.reason == "interrupt":
         raise typer.Exit(interrupt.exit_code)
     prepared.check()
-
-
-def answer_lines(
-    prompt: PromptOptions,
-    many: ManyOptions,
-    control: ControlOptions,
-    sampling: SamplingOptions,
-    view: ViewOptions,
-    model: ServedModelOptions,
-) -> None:
-    """Many prompts instead of one."""
-    from tokenglass.cli.run.many.run import generate_many
-
-    generate_many(prompt, control, sampling, view, model, many)
 
 
 def say_end(run: Run, finish: Finish, view: ViewOptions, name: ViewName, *, is_new: bool) -> None:

@@ -15,6 +15,7 @@ from tokenglass.cli.options.common import Debug
 from tokenglass.cli.options.control import ControlOptions, TextOptions
 from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.passes import PassOptions
 from tokenglass.cli.options.prompt import (
     Chat,
     KeepNewline,
@@ -72,6 +73,7 @@ def pick(
     prompt: PickPromptOptions,
     sampling: SamplingOptions,
     model: ModelOptions,
+    passes: PassOptions,
     text_options: TextOptions,
     trace: TraceOptions,
     negative: Negative = None,
@@ -89,7 +91,7 @@ def pick(
     printed when you quit. It needs a terminal, and a POSIX system.
     """
     check_terminal()
-    if model.no_cache:
+    if passes.no_cache:
         raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
     check_files(save, load, kept, (prompt, sampling, text_options, negative, guidance))
     from tokenglass.cli.run.prompt import read_prompt
@@ -120,11 +122,11 @@ def pick(
         if saved is None:
             control = ControlOptions(**asdict(text_options))
             prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
-            request = build_request(opened, prompt_ids, control, sampling, model, candidates, chat=prompt.chat)
+            request = build_request(opened, prompt_ids, control, sampling, passes, candidates, chat=prompt.chat)
             request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
         else:
             check_tree(saved, opened)
-            request = replace(saved.run.request, top=candidates, prefill_chunk=model.prefill_chunk)
+            request = replace(saved.run.request, top=candidates, prefill_chunk=passes.prefill_chunk)
         if request.constraint is not None:
             request.constraint.check()
         loaded = session.load(opened, plan_caches(request, opened), first)

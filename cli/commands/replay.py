@@ -201,7 +201,7 @@ def compare(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions)
         from tokenglass.cli.run.rescore import rescored
         from tokenglass.cli.views.diff import show
 
-        found = rescored(trace, ModelOptions(other.rescore, other.dtype, quantize=other.quantize), screen)
+        found = rescored(trace, ModelOptions(other.rescore, dtype=other.dtype, quantize=other.quantize), screen)
     show(found, count=WORST, as_json=chosen.jsonl or chosen.view is ViewName.jsonl, color=chosen.color.value)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenglass.cli import options
+from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.run.texts import read_texts
 from tokenglass.cli.say import say
@@ -43,6 +44,7 @@ OpenAI = Annotated[
 ]
 
 
+@flat
 def score(
     files: Files = None,
     window: WindowSize = None,
@@ -53,15 +55,8 @@ def score(
     jsonl: Jsonl = False,
     openai: OpenAI = False,
     keep_newline: options.KeepNewline = False,
-    model: options.ModelOrServer = None,
-    lora: options.Lora = None,
-    remote_model: options.RemoteModel = None,
-    dtype: options.DtypeOption = options.Dtype.auto,
-    device: options.DeviceOption = options.Device.auto,
-    quantize: options.QuantizeOption = options.Quantize.none,
-    backend: options.BackendOption = options.Backend.auto,
-    threads: options.Threads = None,
-    cache_dtype: options.CacheDtypeOption = options.CacheDtype.auto,
+    *,
+    model: ServedModelOptions,
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
@@ -82,19 +77,8 @@ def score(
 
         on_screen = len(texts) == 1 and not (as_json or jsonl or openai) and is_drawn(color)
         shown = (5 if openai else int(on_screen)) if top is None else top
-        chosen = ServedModelOptions(
-            model,
-            dtype,
-            device,
-            quantize,
-            backend,
-            threads,
-            cache_dtype=cache_dtype,
-            lora=lora,
-            remote_model=remote_model,
-        )
-        score_with = score_there if is_address(model) else score_here
-        scoring = score_with(chosen, texts, window, stride, shown, first)
+        score_with = score_there if is_address(model.model) else score_here
+        scoring = score_with(model, texts, window, stride, shown, first)
     if openai:
         views.write_openai(scoring)
     elif jsonl:

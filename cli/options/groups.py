@@ -29,7 +29,7 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
         if is_dataclass(hint):
             groups[parameter.name] = hint
             types = get_type_hints(hint, include_extras=True)
-            for each in fields(hint):
+            for each in options_in(hint):
                 named = options_of(each, types[each.name])
                 parameters += [option(name, *about) for name, about in named.items()]
         else:
@@ -38,7 +38,7 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         grouped = {
-            name: group(**{each.name: value_of(each, given) for each in fields(group)})
+            name: group(**{each.name: value_of(each, given) for each in options_in(group)})
             for name, group in groups.items()
         }
         command(**grouped, **given)
@@ -46,6 +46,11 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def options_in(group: Any) -> list[Field[Any]]:
+    """The fields of a group that are options; one with init=False is fixed, and is none."""
+    return [each for each in fields(group) if each.init]
 
 
 def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

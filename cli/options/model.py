@@ -126,12 +126,6 @@ Lora = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Recompute every position at every step.", rich_help_panel=PANEL)
-]
-PrefillChunk = Annotated[
-    int, typer.Option("--prefill-chunk", min=1, help="Prompt positions per pass.", rich_help_panel=PANEL)
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +133,25 @@ class ModelOptions:
     """None: the bundled model; as many threads as there are cores."""
 
     model: ModelName = None
+    lora: Lora = None
     dtype: DtypeOption = Dtype.auto
     device: DeviceOption = Device.auto
     quantize: QuantizeOption = Quantize.none
     backend: BackendOption = Backend.auto
     threads: Threads = None
     cache_dtype: CacheDtypeOption = CacheDtype.auto
-    no_cache: NoCache = False
-    prefill_chunk: PrefillChunk = 256
-    lora: Lora = None
+
+    @property
+    def are_given(self) -> bool:
+        """Whether more is said than which model."""
+        return self != type(self)(self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModelOptions(ModelOptions):
+    """Where the model is what the command is about: an argument."""
+
+    model: ModelArgument = None
 
 
 @dataclass(frozen=True, slots=True)

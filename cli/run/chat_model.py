@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.control import ControlOptions
@@ -15,7 +15,25 @@ from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
+    from tokenglass.cli.options.model import ServedModelOptions
+    from tokenglass.cli.options.passes import PassOptions
+    from tokenglass.cli.options.view import ViewOptions
+    from tokenglass.cli.run.trace import Keeper
     from tokenglass.model.inspection.reading import Reading
+    from tokenglass.model.text.chat import Message
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """All that `chat` is asked, by group, and the messages that it begins with."""
+
+    messages: tuple[Message, ...]
+    control: ControlOptions
+    sampling: SamplingOptions
+    view: ViewOptions
+    model: ServedModelOptions
+    passes: PassOptions
+    keeper: Keeper
 
 
 class ChatModel(ABC):

@@ -50,13 +50,13 @@ class LocalRun(PreparedRun):
 
 def prepare_local(text: str, options: RunOptions, opening: Opening) -> LocalRun:
     """Raises TokenglassError; what cannot be run is found before the weights are loaded."""
-    search, view, model = options.search, options.view, options.model
+    search, view, passes = options.search, options.view, options.passes
     is_single = not search.is_several
-    cache_files = CacheFiles(options.cache, is_single=is_single, use_cache=not model.no_cache)
-    opened = session.open_model(model, opening)
+    cache_files = CacheFiles(options.cache, is_single=is_single, use_cache=not passes.no_cache)
+    opened = session.open_model(options.model, opening)
     draft = session.open_draft(options.mode, opened)
     request = options.keeper.widen(
-        read_request(opened, text, options.prompt, options.control, options.sampling, search, view, model)
+        read_request(opened, text, options.prompt, options.control, options.sampling, search, view, passes)
     )
     mode = session.mode_settings(options.mode)
     check_run(opened, request, mode, search, has_flow=view.flow)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tokenglass.cli.options.control import ControlOptions
     from tokenglass.cli.options.mode import ModeOptions
     from tokenglass.cli.options.model import ServedModelOptions
+    from tokenglass.cli.options.passes import PassOptions
     from tokenglass.cli.options.prompt import PromptOptions
     from tokenglass.cli.options.sampling import SamplingOptions
     from tokenglass.cli.options.search import SearchOptions
@@ -40,6 +41,7 @@ class RunOptions:
     view: ViewOptions
     view_name: ViewName
     model: ServedModelOptions
+    passes: PassOptions
     cache: CacheOptions
     keeper: Keeper
 

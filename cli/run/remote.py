@@ -34,6 +34,7 @@ HONOURED = {  # options of `generate` that every server can do, or that are abou
     "mode": set[str](),
     "view": {"view", "jsonl", "candidates", "panel", "color_by", "speed", "pause", "stats", "quiet", "color"},
     "model": {"model", "remote_model"},
+    "passes": set[str](),
     "cache": set[str](),
 }
 

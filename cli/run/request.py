@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.options.passes import PassOptions
 from tokenglass.cli.options.prompt import PromptOptions, Side
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.search import SearchOptions
@@ -35,13 +35,13 @@ def read_request(
     sampling: SamplingOptions,
     search: SearchOptions,
     view: ViewOptions,
-    model: ModelOptions,
+    passes: PassOptions,
 ) -> Request:
     """All that the options of `generate` ask for. Raises ParameterError, PromptError, TemplateError."""
     from tokenglass.cli.run.several import check_several
 
     prompt_ids = fit(opened, encode(opened, text, prompt), control, prompt.truncate)
-    request = build_request(opened, prompt_ids, control, sampling, model, view.top, chat=prompt.chat)
+    request = build_request(opened, prompt_ids, control, sampling, passes, view.top, chat=prompt.chat)
     request = add_negative(request, opened, prompt, search)
     if prompt.heal:
         request = heal_prompt(request, opened.tokenizer)
@@ -53,7 +53,7 @@ def build_request(
     prompt_ids: tuple[int, ...],
     control: ControlOptions,
     sampling: SamplingOptions,
-    model: ModelOptions,
+    passes: PassOptions,
     top: int,
     *,
     chat: bool = False,
@@ -80,8 +80,8 @@ def build_request(
         constraint=read_constraint(control),
         eos_token_ids=opened.turn_end_ids if chat else opened.eos_token_ids,
         top=top,
-        prefill_chunk=model.prefill_chunk,
-        use_cache=not model.no_cache,
+        prefill_chunk=passes.prefill_chunk,
+        use_cache=not passes.no_cache,
     )
 
 

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.cli.options.model import ServedModelOptions
 from tokenglass.cli.options.sampling import SamplingOptions
-from tokenglass.cli.options.view import ViewOptions
-from tokenglass.cli.run.chat_model import ChatModel
+from tokenglass.cli.run.chat_model import ChatModel, ChatOptions
 from tokenglass.cli.run.remote import HONOURED, build_request, open_server, refuse_others, tell_limit
-from tokenglass.cli.run.trace import Keeper
 from tokenglass.cli.terminal.opening import Opening
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError
@@ -59,19 +56,11 @@ class ServedChat(ChatModel):
         raise ParameterError("/flow looks into a model that is here; a server does not report its hidden states")
 
 
-def open_served_chat(
-    messages: tuple[Message, ...],
-    control: ControlOptions,
-    sampling: SamplingOptions,
-    model: ServedModelOptions,
-    keeper: Keeper,
-    view: ViewOptions,
-    opening: Opening,
-) -> tuple[ServedChat, Request]:
+def open_served_chat(options: ChatOptions, opening: Opening) -> tuple[ServedChat, Request]:
     """A chat with the server that -m names, and what is asked of every turn. Raises TokenglassError."""
-    for name, group in (("control", control), ("view", view), ("model", model)):
-        refuse_others(group, HONOURED[name])
-    chat = ServedChat(server := open_server(model, opening), messages, view.top)
-    settings = keeper.widen(chat.settings(control, sampling))
-    tell_limit(server, (), settings.top, view)
+    for name in ("control", "view", "model", "passes"):
+        refuse_others(getattr(options, name), HONOURED[name])
+    chat = ServedChat(server := open_server(options.model, opening), options.messages, options.view.top)
+    settings = options.keeper.widen(chat.settings(options.control, options.sampling))
+    tell_limit(server, (), settings.top, options.view)
     return chat, settings

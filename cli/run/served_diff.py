@@ -31,7 +31,7 @@ def score(model: ModelOptions, texts: list[tuple[str, str]], opening: Opening) -
     """The text as one of the two finds it."""
     if not is_address(model.model):
         return score_here(model, texts, None, None, TOP, opening)
-    if model != ModelOptions(model.model):
+    if model.are_given:
         raise ParameterError("--dtype, --quantize and the like are not for a server; it has its own")
     return score_there(ServedModelOptions(model.model), texts, None, None, TOP, opening)
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.cli.options.model import ModelOptions
-from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.run import session
 from tokenglass.cli.run.json_prompt import Prompt
+from tokenglass.cli.run.many.options import ManyRunOptions
 from tokenglass.cli.run.many.prompt_line import PromptLine
 from tokenglass.cli.run.many.requests import Requests
 from tokenglass.cli.run.many.room import count_slots, free_positions, least_caches
@@ -29,45 +28,30 @@ from tokenglass.model.records.steps import Record
 from tokenglass.model.text.chat import ChatTemplate, Message
 
 
-def open_local(
-    prompt: PromptOptions,
-    control: ControlOptions,
-    sampling: SamplingOptions,
-    model: ModelOptions,
-    top: int | None,
-    slots: int | None,
-    opening: Opening,
-) -> LocalMany:
+def open_local(options: ManyRunOptions, opening: Opening) -> LocalMany:
     """The model that -m names, in memory. Raises TokenglassError."""
-    opened = session.open_model(model, opening)
-    requests = LocalRequests(opened, prompt, control, sampling, model, top or 0)
+    control, slots, chunk = options.control, options.many.slots, options.passes.prefill_chunk
+    opened = session.open_model(options.model, opening)
+    requests = LocalRequests(opened, options)
     loaded = session.load(opened, least_caches(opened, control, slots), opening)
     room = free_positions(loaded, slots)
-    return LocalMany(loaded, requests, slots or count_slots(loaded, control, room), room, model.prefill_chunk)
+    return LocalMany(loaded, requests, slots or count_slots(loaded, control, room), room, chunk)
 
 
 class LocalRequests(Requests):
     """Requests in the tokens of a model that is here."""
 
-    def __init__(
-        self,
-        opened: OpenedModel,
-        prompt: PromptOptions,
-        control: ControlOptions,
-        sampling: SamplingOptions,
-        model: ModelOptions,
-        top: int,
-    ):
+    def __init__(self, opened: OpenedModel, options: ManyRunOptions):
         """Raises ParameterError."""
         self._opened = opened
-        self._model = model
-        self._top = top
+        self._passes = options.passes
+        self._top = options.view.candidates or 0
         self._template: ChatTemplate | None = None
-        super().__init__(prompt, control, sampling)
+        super().__init__(options.prompt, options.control, options.sampling)
 
     def build(self, control: ControlOptions, sampling: SamplingOptions, *, chat: bool, notes: bool = False) -> Request:
-        opened, model, top = self._opened, self._model, self._top
-        request = build_request(opened, (0,), control, sampling, model, top, chat=chat, notes=notes)
+        opened, passes, top = self._opened, self._passes, self._top
+        request = build_request(opened, (0,), control, sampling, passes, top, chat=chat, notes=notes)
         if request.constraint is not None:
             request.constraint.check()
         return request

@@ -10,14 +10,12 @@ from typing import Any
 import typer
 
 from tokenglass.cli.exit_codes import ERROR
-from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.many import ManyOptions
-from tokenglass.cli.options.model import ServedModelOptions
-from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.run import session
 from tokenglass.cli.run.many.answers import Answers
+from tokenglass.cli.run.many.options import ManyRunOptions
 from tokenglass.cli.run.many.prompt_line import read_json_line, read_text_line
 from tokenglass.cli.run.many.prompts import Ids, LinePrompts
 from tokenglass.cli.run.many.read_ahead import ReadAhead
@@ -39,22 +37,16 @@ from tokenglass.model.runs.in_order import InOrder
 from tokenglass.model.runs.run import versions
 
 
-def generate_many(
-    prompt: PromptOptions,
-    control: ControlOptions,
-    sampling: SamplingOptions,
-    view: ViewOptions,
-    model: ServedModelOptions,
-    many: ManyOptions,
-) -> None:
+def generate_many(options: ManyRunOptions) -> None:
     """Answer the lines of stdin or of a file. Raises TokenglassError, and Exit where not all could be answered."""
+    many, sampling, view = options.many, options.sampling, options.view
     check_options(many, view)
     source = open_lines(None if many.each_line or str(many.prompts) == STDIN else many.prompts)
     total = count_lines(source)
     file = None if many.output is None else AnswerFile(expand_home(str(many.output)))
     with nullcontext() if file is None else closing(file):
         with opening() as first:
-            texts = open_source(prompt, control, sampling, view, model, many.slots, first)
+            texts = open_source(options, first)
         origin = origin_of(texts, sampling, view, file)
         if file is not None:
             file.check(origin)
@@ -89,23 +81,15 @@ def generate_many(
         raise typer.Exit(ERROR)
 
 
-def open_source(
-    prompt: PromptOptions,
-    control: ControlOptions,
-    sampling: SamplingOptions,
-    view: ViewOptions,
-    model: ServedModelOptions,
-    slots: int | None,
-    opening: Opening,
-) -> ManySource[Any]:
+def open_source(options: ManyRunOptions, opening: Opening) -> ManySource[Any]:
     """The model that is meant, here or behind a server. Raises TokenglassError."""
-    if is_served(model):
+    if is_served(options.model):
         from tokenglass.cli.run.many.served import open_served
 
-        return open_served(prompt, control, sampling, view, model, slots, opening)
+        return open_served(options, opening)
     from tokenglass.cli.run.many.local import open_local
 
-    return open_local(prompt, control, sampling, model, view.candidates, slots, opening)
+    return open_local(options, opening)
 
 
 def check_options(many: ManyOptions, view: ViewOptions) -> None:

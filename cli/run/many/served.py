@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenglass.cli.options.control import ControlOptions
-from tokenglass.cli.options.model import ServedModelOptions
-from tokenglass.cli.options.prompt import PromptOptions
 from tokenglass.cli.options.sampling import SamplingOptions
-from tokenglass.cli.options.view import ViewOptions
 from tokenglass.cli.run.json_prompt import Prompt
+from tokenglass.cli.run.many.options import ManyRunOptions
 from tokenglass.cli.run.many.prompt_line import PromptLine
 from tokenglass.cli.run.many.requests import Requests
 from tokenglass.cli.run.remote import HONOURED, build_request, open_server, refuse_others, tell_limit, with_system
@@ -26,36 +24,26 @@ from tokenglass.model.sources.server.probe import Server
 from tokenglass.model.sources.server.source import PromptSource
 
 
-def open_served(
-    prompt: PromptOptions,
-    control: ControlOptions,
-    sampling: SamplingOptions,
-    view: ViewOptions,
-    model: ServedModelOptions,
-    slots: int | None,
-    opening: Opening,
-) -> ServedMany:
+def open_served(options: ManyRunOptions, opening: Opening) -> ServedMany:
     """The server that -m names. Raises TokenglassError."""
-    for name, group in (("prompt", prompt), ("control", control), ("view", view), ("model", model)):
-        refuse_others(group, HONOURED[name])
-    server = open_server(model, opening)
+    for name in ("prompt", "control", "view", "model", "passes"):
+        refuse_others(getattr(options, name), HONOURED[name])
+    server, view = open_server(options.model, opening), options.view
     if view.candidates is not None:
-        tell_limit(server, () if prompt.chat else "", view.candidates, view)
-    requests = ServedRequests(server, prompt, control, sampling, view.candidates or 0)
-    return ServedMany(server, requests, slots or server.count_slots(), has_choices=view.candidates is not None)
+        tell_limit(server, () if options.prompt.chat else "", view.candidates, view)
+    slots = options.many.slots or server.count_slots()
+    return ServedMany(server, ServedRequests(server, options), slots, has_choices=view.candidates is not None)
 
 
 class ServedRequests(Requests):
     """Requests to a server, whose prompts are read when their turn comes."""
 
-    def __init__(
-        self, server: Server, prompt: PromptOptions, control: ControlOptions, sampling: SamplingOptions, top: int
-    ):
+    def __init__(self, server: Server, options: ManyRunOptions):
         """Raises ParameterError."""
         self._server = server
-        self._top = top
+        self._top = options.view.candidates or 0
         self.most_seed = server.api.most_seed
-        super().__init__(prompt, control, sampling)
+        super().__init__(options.prompt, options.control, options.sampling)
 
     def build(self, control: ControlOptions, sampling: SamplingOptions, **_: bool) -> Request:
         refuse_others(control, HONOURED["control"])
