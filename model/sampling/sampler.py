@@ -89,11 +89,12 @@ class Sampler:
         is_constrained = any(mask.allowed is not None for mask in scores.context.masks)
         if is_constrained:
             shown = np.concatenate((shown, self._possible_beside(raw, scores, shown)))
+        token_ids = shown.tolist()
+        if token_id not in token_ids:
+            token_ids.append(token_id)
+            shown = np.array(token_ids)
         candidates = self._candidates(raw, scores, shown, has_probs=has_probs)
-        chosen = next((candidate for candidate in candidates if candidate.token_id == token_id), None)
-        if chosen is None:
-            (chosen,) = self._candidates(raw, scores, np.array([token_id]), has_probs=has_probs)
-            candidates += (chosen,)
+        chosen = candidates[token_ids.index(token_id)]
         if is_constrained:
             candidates = tuple([replace(candidate, rank=raw.rank(candidate.token_id)) for candidate in candidates])
         place = (raw.head.token_ids == token_id).nonzero()[0]
@@ -201,12 +202,14 @@ def inverse_cdf(token_ids: Ints, probs: Floats, draws: float | Floats) -> Ints:
 
 def final_probs(scores: Scores, shown: Ints) -> list[float]:
     """The final probability of each of these tokens."""
-    count = min(len(shown), len(scores.token_ids))
-    if (count == len(shown) or scores.is_complete) and np.array_equal(scores.token_ids[:count], shown[:count]):
+    head, count = scores.token_ids, min(len(shown), len(scores.token_ids))
+    if (count == len(shown) or scores.is_complete) and np.array_equal(head[:count], shown[:count]):
         return (scores.weights[:count] / scores.mass).tolist() + [0.0] * (len(shown) - count)
-    if not scores.is_complete:
-        return (np.exp(scores.whole[shown] - scores.peak) / scores.mass).tolist()
-    return ((shown[:, None] == scores.token_ids) * scores.probs).sum(1).tolist()
+    places = (shown[:, None] == head).argmax(1)
+    is_there = head[places] == shown
+    if scores.is_complete or is_there.all():
+        return np.where(is_there, scores.weights[places] / scores.mass, 0.0).tolist()
+    return (np.exp(scores.whole[shown] - scores.peak) / scores.mass).tolist()
 
 
 def provenance(changes: Sequence[Change], shown: Ints) -> tuple[list[str | None], list[tuple[tuple[str, float], ...]]]:

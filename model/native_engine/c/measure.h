@@ -32,6 +32,14 @@ INLINE bool any_of(lvec lanes) {
 #endif
 }
 
+INLINE dvec widen_floats(fvec x) {
+#if LANES == 8 && defined(__AVX2__)  // the compiler would take several instructions
+    return (dvec)_mm256_cvtps_pd((__m128)x);
+#else
+    return __builtin_convertvector(x, dvec);
+#endif
+}
+
 // DOUBLES numbers, or as many as there are and minus infinity.
 INLINE dvec load_doubles(const float *from, long left) {
     float last[DOUBLES];
@@ -39,7 +47,7 @@ INLINE dvec load_doubles(const float *from, long left) {
         for (int d = 0; d < DOUBLES; d++) last[d] = d < left ? from[d] : -INFINITY;
         from = last;
     }
-    return __builtin_convertvector(*(const fvec_anywhere *)from, dvec);
+    return widen_floats(*(const fvec_anywhere *)from);
 }
 
 // e**x for x <= 0 within a unit in the last place, 0 below LEAST. (Cody and Waite's reduction, Taylor's series.)
@@ -49,19 +57,12 @@ INLINE dvec exp_of_double(dvec x) {
     dvec shifted = x * 1.4426950408889634 + 0x1.8p52;  // the whole number is in the low bits
     dvec octaves = shifted - 0x1.8p52;
     dvec rest = x - octaves * 0x1.62e42fee00000p-1 - octaves * 0x1.a39ef35793c76p-33;
-    dvec sum = rest * (1.0 / 6227020800) + 1.0 / 479001600;
-    sum = sum * rest + 1.0 / 39916800;
-    sum = sum * rest + 1.0 / 3628800;
-    sum = sum * rest + 1.0 / 362880;
-    sum = sum * rest + 1.0 / 40320;
-    sum = sum * rest + 1.0 / 5040;
-    sum = sum * rest + 1.0 / 720;
-    sum = sum * rest + 1.0 / 120;
-    sum = sum * rest + 1.0 / 24;
-    sum = sum * rest + 1.0 / 6;
-    sum = sum * rest + 0.5;
-    sum = sum * rest + 1.0;
-    sum = sum * rest + 1.0;
+    // Not by Horner's scheme, whose every product waits for the one before it, but in pairs (Estrin 1960).
+    dvec square = rest * rest, fourth = square * square;
+    dvec low = (rest * (1.0 / 120) + 1.0 / 24) * square + (rest * (1.0 / 6) + 0.5);
+    dvec middle = (rest * (1.0 / 362880) + 1.0 / 40320) * square + (rest * (1.0 / 5040) + 1.0 / 720);
+    dvec high = (rest * (1.0 / 6227020800) + 1.0 / 479001600) * square + (rest * (1.0 / 39916800) + 1.0 / 3628800);
+    dvec sum = ((high * fourth + middle) * fourth + low) * square + rest + 1.0;
     dvec power = (dvec)(((lvec)shifted + 1023) << 52);
     return (dvec)((lvec)(sum * power) & in_range);
 }
