@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
-from test_families import CASES, save
+from families import CASES, save
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.loaded_model import LoadedModel
@@ -23,5 +22,4 @@ def load_pair(name: str, folder: Path) -> tuple[Any, LoadedModel]:
         reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     else:
         reference = save(folder, *CASES[name])
-        tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
     return reference, load_model(folder, backend="auto", dtype="float32")

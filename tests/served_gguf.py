@@ -6,7 +6,8 @@ from pathlib import Path
 
 import safetensors.torch
 import tiny
-from tiny_gguf import TYPES, byte_level_metadata, write_gguf
+from gguf_metadata import byte_level_metadata
+from tiny_gguf import TYPES, write_gguf
 
 CONTEXT = 8192
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"

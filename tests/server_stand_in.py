@@ -54,6 +54,11 @@ def json_reply(value: Any, **more: Any) -> Reply:
     return Reply(json.dumps(value).encode(), **more)
 
 
+def cut_short(*lines: bytes, **more: bool) -> Reply:
+    """A token, and then something else."""
+    return Reply([b'data: {"choices": [{"index": 0, "text": " fox"}]}\n', *lines], **more)
+
+
 def events(chunks: list[Json], **more: Any) -> Reply:
     return Reply(
         [*(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks), b"data: [DONE]\n\n"], EVENTS, **more

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from test_families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
+from families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
 from torch_parts import ReadEngine, as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_families import CASES, save
+from families import CASES, save
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.config.layer_kinds import LayerKind
@@ -112,7 +112,6 @@ def tale() -> LoadedModel:
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = tmp_path_factory.mktemp(request.param)
     save(folder, *CASES[request.param])
-    tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
     return load_model(folder, backend="native", dtype="float32")
 
 

@@ -1,8 +1,4 @@
-"""Gated DeltaNet in the place of attention: what it leaves behind, how a row goes back, and what is refused.
-
-Logits, bits and texts of such families are tested with those of all others (test_families.py, test_kernels_engine.py,
-test_random_configs.py, test_lossless.py).
-"""
+"""Gated DeltaNet in the place of attention: what it leaves behind, and how a row goes back; see test_mixers.py."""
 
 from __future__ import annotations
 
@@ -17,16 +13,14 @@ import tiny
 import torch
 from cache_machine import CacheMachine
 from closeness import assert_close
+from families import CASES, random_ids, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import native
-from test_families import CASES, DELTA, SIZES, random_ids, save
 from torch_parts import as_tensor, load_engine
 
 from tokenglass.cli.run.many import room
-from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
-from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import DeltaNet, LayerKind
 from tokenglass.model.config.layer_states import RecurrentState
 from tokenglass.model.decoding.path_cache import PathCache
@@ -35,10 +29,8 @@ from tokenglass.model.engine.engine import Engine
 from tokenglass.model.engine.keys_values import Storage
 from tokenglass.model.engine.memory import snapshot_bytes
 from tokenglass.model.engine.recurrent import MOST_SNAPSHOTS, Recurrent
-from tokenglass.model.errors import ConfigError, ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.engine import TorchEngine
-from tokenglass.model.torch_engine.split import Split
 
 MIXED = (LayerKind(None, delta=DeltaNet(1, 2, 8, 12, taps=3)), tiny.CONFIG.layers[0])
 MODEL = tiny.random_transformer(replace(tiny.CONFIG, layers=MIXED))
@@ -87,8 +79,8 @@ def test_a_copy_shares_what_was_and_both_go_on_by_themselves() -> None:
         assert first.current is second.current
         for step in range(3):
             logits = engine.forward([[way[step]] for way in ways], cache)
-        for way, told in zip(ways, logits, strict=True):
-            assert_close(as_tensor(told), as_tensor(engine.forward([[*ids, *way]], None)[0]))
+        for way, row in zip(ways, logits, strict=True):
+            assert_close(as_tensor(row), as_tensor(engine.forward([[*ids, *way]], None)[0]))
 
 
 @settings(max_examples=15)
@@ -116,10 +108,9 @@ class Node:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("delta")
-    save(made, *CASES["qwen3_5_text"])
-    tiny.byte_level_tokenizer().save(str(made / "tokenizer.json"))
-    return made
+    path = tmp_path_factory.mktemp("delta")
+    save(path, *CASES["qwen3_5_text"])
+    return path
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
@@ -157,34 +148,6 @@ def test_each_of_many_texts_is_what_it_is_alone(folder: Path) -> None:
     assert texts == [shell.generate(*common, prompt).stdout.decode().removesuffix("\n") for prompt in prompts]
 
 
-def test_a_prompt_goes_on_from_a_saved_cache(folder: Path, tmp_path: Path) -> None:
-    for backend in ("native", "torch"):
-        path = str(tmp_path / backend)
-        common = ("-m", str(folder), "-n", "8", "--temperature", "0", "--backend", backend, "--dtype", "float32")
-        alone = shell.generate(*common, "The fox and the hen")
-        first = shell.generate(*common, "The fox", "--save-cache", path)
-        again = shell.generate(*common, "The fox and the hen", "--load-cache", path)
-        assert first.returncode == again.returncode == 0, again.stderr
-        assert again.stdout == alone.stdout
-
-
-def test_it_is_stored_in_fewer_bits_and_read_again(folder: Path, tmp_path: Path) -> None:
-    done = shell.tokenglass("quantize", str(folder), str(tmp_path / "made"), "--format", "int4", "--json")
-    assert done.returncode == 0, done.stderr
-    one, other = (
-        shell.generate("-m", str(source), "The fox", "-n", "12", "--temperature", "0", *options)
-        for source, options in ((tmp_path / "made", ()), (folder, ("--quantize", "int4")))
-    )
-    assert one.returncode == 0, one.stderr
-    assert one.stdout == other.stdout
-
-
-def test_inspect_names_the_layers(folder: Path) -> None:
-    facts = json.loads(shell.tokenglass("inspect", str(folder), "--json").stdout)
-    assert [(kind["layers"], kind["matrices"]) for kind in facts["layer_kinds"]] == [(2, 4), (1, None)]
-    assert b"a recurrence of 4 matrices" in b" ".join(shell.tokenglass("inspect", str(folder)).stdout.split())
-
-
 def test_the_text_part_of_its_wrapper_runs(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415  (takes seconds)
 
@@ -201,32 +164,8 @@ def test_the_text_part_of_its_wrapper_runs(tmp_path: Path) -> None:
     assert_close(as_tensor(engine.forward(ids.tolist(), None, last=None)), expected)
 
 
-def test_flow_and_several_processes_are_refused_in_one_line(folder: Path) -> None:
+def test_flow_refuses_it_in_one_line(folder: Path) -> None:
     done = shell.tokenglass("flow", "-m", str(folder), "The fox and the hen")
     assert done.returncode == 2
     assert b"flow does not look into Gated DeltaNet layers" in done.stderr
     assert done.stderr.count(b"\n") == 1
-    with pytest.raises(ParameterError, match="Gated DeltaNet layers are not split over several processes; use one"):
-        Split(Blueprint.of(Checkpoint.open(folder).config), 0, 2)
-
-
-QWEN = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"linear_num_key_heads": 3}, "4 value heads cannot be shared by 3 key heads"),
-        ({"linear_key_head_dim": 0}, "are no sizes of linear attention"),
-        ({"linear_conv_kernel_dim": 10**9}, "are no sizes of linear attention"),
-        ({"linear_value_head_dim": "wide"}, "linear_value_head_dim"),
-        ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"layer_types": ["mamba", "full_attention", "mamba"]}, "layer_types names 'mamba'"),
-        ({"full_attention_interval": 0}, "a pattern of 0 layers"),
-        ({"model_type": "qwen3_next"}, "it has linear attention"),
-    ],
-)
-def test_what_cannot_be_run_is_refused_by_name(changes: dict[str, Any], why: str) -> None:
-    with pytest.raises(ConfigError, match=why) as caught:
-        ModelConfig.from_hf({**QWEN, **changes})
-    assert "\n" not in str(caught.value)

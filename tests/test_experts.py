@@ -13,10 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import shell
-import tiny
 import torch
+from families import EXPERTS, SIZES, random_ids, save
 from safetensors.torch import load_file, save_file
-from test_families import EXPERTS, SIZES, random_ids, save
 from test_lora import adapter, low_rank
 from torch_parts import load_engine
 
@@ -38,7 +37,6 @@ SHARED = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("experts")
     save(made, "qwen2_moe", SHARED)
-    tiny.byte_level_tokenizer().save(str(made / "tokenizer.json"))
     return made
 
 

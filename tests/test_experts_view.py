@@ -11,12 +11,11 @@ from typing import Any
 import jsonschema
 import pytest
 import shell
-import tiny
 import torch
+from families import EXPERTS, SIZES, save
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_families import EXPERTS, SIZES, save
 
 from tokenglass.cli.widgets.experts import ExpertsPanel
 from tokenglass.model.records.steps import LayerExperts
@@ -30,7 +29,6 @@ PROMPT, NUMBER = "The fox said hello", 6
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("experts")
     save(made, "qwen2_moe", OPTIONS)
-    tiny.byte_level_tokenizer().save(str(made / "tokenizer.json"))
     return made
 
 

@@ -16,11 +16,12 @@ import tiny
 import torch
 import transformers
 from closeness import assert_close
+from gguf_metadata import byte_level_metadata, sentencepiece_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from shell import assert_one_line_error, generate, tokenglass
-from tiny_gguf import TYPES, byte_level_metadata, interleave, random_blocks, sentencepiece_metadata, write_gguf
+from tiny_gguf import TYPES, interleave, random_blocks, write_gguf
 from torch_parts import as_tensor
 
 from tokenglass.model.errors import GGUFError, TokenglassError

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from closeness import assert_close
+from families import random_ids, save
+from gguf_metadata import byte_level_metadata
 from safetensors.torch import load_file
-from test_families import random_ids, save
-from tiny_gguf import TYPES, byte_level_metadata, write_gguf
+from tiny_gguf import TYPES, write_gguf
 from torch_parts import as_tensor
 
 from tokenglass.model.errors import GGUFError

@@ -12,8 +12,8 @@ import gguf
 import numpy as np
 import pytest
 import tiny
+from families import save
 from shell import assert_one_line_error, generate, tokenglass
-from test_families import save
 from test_gguf_families import CASES
 from tiny_gguf import TYPES, random_blocks, write_gguf
 

@@ -11,7 +11,8 @@ import gguf
 import numpy as np
 import pytest
 import tiny
-from tiny_gguf import TYPES, byte_level_metadata, write_gguf
+from gguf_metadata import byte_level_metadata
+from tiny_gguf import TYPES, write_gguf
 
 from tokenglass.model.errors import GGUFError, TokenglassError
 from tokenglass.model.importers.gguf import import_gguf

@@ -10,9 +10,9 @@ import pytest
 import tiny
 import torch
 from closeness import assert_close, near
+from families import CASES, Pair, random_ids, save
 from hypothesis import given
 from hypothesis import strategies as st
-from test_families import CASES, Pair, random_ids, save
 from torch import Tensor
 from torch_parts import as_tensor, load_engine
 

@@ -14,10 +14,10 @@ import pytest
 import tiny
 import torch
 from closeness import assert_close
+from families import BORDER, CASES, LIMIT, WINDOW, random_ids, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import float_weight, native
-from test_families import BORDER, CASES, LIMIT, WINDOW, random_ids, save
 from torch import Tensor, nn
 from torch_parts import as_tensor, load_engine, quantize_model
 

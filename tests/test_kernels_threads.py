@@ -17,8 +17,8 @@ import native_parts
 import pytest
 import tiny
 import torch
+from families import random_ids
 from native_parts import FLAGS, native, sanitizer_runtime
-from test_families import random_ids
 from torch_parts import as_tensor
 
 from tokenglass.model.config.config import ModelConfig

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_families import save
+from families import save
+from gguf_metadata import byte_level_metadata, sentencepiece_metadata
 from test_gguf_families import CASES
-from tiny_gguf import BLOCKS, TYPES, byte_level_metadata, sentencepiece_metadata, write_gguf
+from tiny_gguf import BLOCKS, TYPES, write_gguf
 from unicode_lines import unicode_lines
 
 from tokenglass.model.checkpoint.folder import Checkpoint

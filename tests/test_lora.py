@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import shell
-import tiny
 import torch
 from closeness import assert_close
+from families import save
 from safetensors.torch import save_file
-from test_families import save
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint.adapter import Adapter
@@ -35,9 +34,7 @@ Tensors = dict[str, Tensor]
 
 def base(folder: Path, family: str = "llama", options: dict[str, Any] | None = None) -> Any:
     """Write a random model with a tokenizer, as transformers does; that model."""
-    model = save(folder, family, LLAMA if options is None else options)
-    tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
-    return model
+    return save(folder, family, LLAMA if options is None else options)
 
 
 def adapter(folder: Path, tensors: Tensors, **config: Any) -> Adapter:

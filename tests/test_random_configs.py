@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_families import older, save
+from families import older, save
 from torch import Tensor
 from torch_parts import as_tensor, load_engine
 

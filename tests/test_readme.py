@@ -12,10 +12,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from families import EXPERTS, SIZES, save
 from responses import CHAT
 from shell import ENVIRONMENT, bash, generate
 from test_chat import CHATML, chat_checkpoint
-from test_families import EXPERTS, SIZES, save
 from test_lora import adapter, low_rank
 from tiny import byte_level_tokenizer
 

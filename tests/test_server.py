@@ -4,50 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 import responses
 from responses import LOGPROBS, TEXT
-from server_stand_in import LINES, SERVERS, Reply, StandIn, events, json_reply, models, ndjson, serve
+from served_records import RAW, choices_of, records_of
+from server_stand_in import SERVERS, Reply, cut_short, events, json_reply, models, serve
 from shell import assert_one_line_error, generate, tokenglass
 
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.errors import ParameterError, ServerError
+from tokenglass.model.errors import ParameterError
 from tokenglass.model.importers.responses import ReportedToken, num_asked_for
-from tokenglass.model.records.steps import Choice, Finish, Record, Step
+from tokenglass.model.records.steps import Finish, Step
 from tokenglass.model.runs.schema import trace_schema
-from tokenglass.model.runs.trace import from_line, to_line
+from tokenglass.model.runs.trace import from_line
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sources.server.address import Address
-from tokenglass.model.sources.server.client import Client, find_key
-from tokenglass.model.sources.server.lines import split_lines
-from tokenglass.model.sources.server.pieces import Pieces
-from tokenglass.model.sources.server.probe import probe
-from tokenglass.model.sources.server.source import ServerSource
+from tokenglass.model.sources.server.client import find_key
 
 SCHEMA = jsonschema.Draft202012Validator(trace_schema())
-RAW = SamplingParameters(temperature=1.0, top_p=1.0)
-
-
-def asked(stand_in: StandIn, request: Request | None = None, prompt: Any = "The quick brown") -> list[Record]:
-    """What the source of a stand-in gives."""
-    client = Client(Address.parse(stand_in.address))
-    try:
-        source = ServerSource(probe(client), prompt)
-        request = request or Request((-1,), 1, RAW, max_new_tokens=10)
-        return list(source.records(request, threading.Event()))
-    finally:
-        client.close()
-
-
-def choices_of(records: list[Record]) -> list[Choice]:
-    return [choice for record in records if isinstance(record, Step) for choice in record.choices]
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
@@ -120,7 +97,7 @@ def test_a_server_is_asked_in_its_own_names() -> None:
 
 def test_ids_that_vllm_tells_are_kept() -> None:
     with serve(SERVERS["vllm"]()) as stand_in:
-        records = asked(stand_in, Request((785, 38835), 1, RAW, max_new_tokens=10))
+        records = records_of(stand_in, Request((785, 38835), 1, RAW, max_new_tokens=10))
         finish = records[-1]
         assert isinstance(finish, Finish)
         assert (finish.reason, finish.totals.prefill_tokens) == ("stop", 5), "a string stopped it; the usage counts"
@@ -136,7 +113,7 @@ def test_numbers_after_the_temperature_are_never_called_raw() -> None:
     scaled = SamplingParameters(temperature=0.5, top_p=1.0)
     with serve(SERVERS["sglang"]()) as stand_in:
         for sampling, has_final in ((scaled, True), (scaled.replace(top_p=0.9), False)):
-            records = asked(stand_in, Request((-1,), 1, sampling, max_new_tokens=10))
+            records = records_of(stand_in, Request((-1,), 1, sampling, max_new_tokens=10))
             for choice, (logprob, _) in zip(choices_of(records), LOGPROBS, strict=True):
                 assert choice.logprob is choice.rank is None
                 assert choice.prob == (pytest.approx(math.exp(logprob)) if has_final else None)
@@ -148,7 +125,7 @@ def test_a_server_without_log_probabilities_still_gives_its_text() -> None:
              responses.COMPLETION_STREAM]  # fmt: skip
     for completions in (events(plain), [json_reply({"detail": "logprobs: unknown"}, status=422), events(plain)]):
         with serve(SERVERS["openai"](**{"/v1/completions": completions})) as stand_in:
-            records = asked(stand_in)
+            records = records_of(stand_in)
             assert "".join(record.text for record in records) == TEXT
             assert all(choice.logprob is None for choice in choices_of(records))
             assert isinstance(records[-1], Finish)
@@ -259,129 +236,10 @@ def test_other_commands_say_that_they_need_the_model_here() -> None:
         assert_one_line_error(tokenglass(*arguments, *command[1:]), 2, "server")
 
 
-BUSY = Reply(status=503, headers={"Retry-After": "0"})
-
-
-def test_a_busy_server_is_asked_again_before_the_first_token() -> None:
-    with serve(SERVERS["openai"](**{"/v1/completions": [BUSY, BUSY, events(responses.COMPLETION_STREAM)]})) as stand_in:
-        assert choices_of(asked(stand_in))
-        assert [path for path, _ in stand_in.asked].count("/v1/completions") == 3
-    with (
-        serve(SERVERS["openai"](**{"/v1/completions": BUSY})) as stand_in,
-        pytest.raises(ServerError, match="HTTP 503"),
-    ):
-        asked(stand_in)
-    wait = Reply(status=429, headers={"Retry-After": "3600"})
-    with serve(SERVERS["openai"](**{"/v1/completions": wait})) as stand_in, pytest.raises(ServerError, match="3,600 s"):
-        asked(stand_in)
-
-
-def test_retry_after_is_waited_for() -> None:
-    busy = Reply(status=429, headers={"Retry-After": "1"})
-    with serve(SERVERS["openai"](**{"/v1/completions": [busy, events(responses.COMPLETION_STREAM)]})) as stand_in:
-        begun = time.monotonic()
-        assert choices_of(asked(stand_in))
-        assert time.monotonic() - begun >= 1
-
-
-def cut_short(*lines: bytes, **more: bool) -> Reply:
-    """A token, and then something else."""
-    return Reply([b'data: {"choices": [{"index": 0, "text": " fox"}]}\n', *lines], **more)
-
-
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
-        (events(responses.COMPLETION_STREAM[:2], breaks=True), "broke off"),
-        (cut_short(), "before the text had ended"),
-        (cut_short(b'data: {"error": {"message": "out of \\u001b[1mmemory"}}\n'), "out of \\x1b[1mmemory"),
-        (cut_short(b"data: hello\n"), "cannot be read"),
-        (cut_short(b'data: {"choices": 5}\n'), "expected a list"),
-        (cut_short(b"data: [1]\n"), "expected a JSON object"),
-        (cut_short(b"\xff\n"), "not UTF-8"),
-        (cut_short(b"data: " + b"[" * 9999 + b"\n"), "cannot be read"),
-        (cut_short(b": ping\n" * 500, endless=True), "without a token"),
-    ],
-    ids=["cut", "ends early", "error", "no JSON", "wrong type", "a list", "no UTF-8", "nested", "endless"],
-)
-def test_what_came_is_kept_and_one_line_says_why_it_ended(reply: Reply, words: str, tmp_path: Path) -> None:
-    trace = tmp_path / "run.jsonl"
-    with serve(SERVERS["openai"](**{"/v1/completions": reply})) as stand_in:
-        done = generate("-m", stand_in.address, "x", "--quiet", "--trace", str(trace))
-        assert done.returncode == 1
-        assert done.stdout == b" fox"
-        (line,) = done.stderr.decode().splitlines()
-        assert words in line
-        assert stand_in.address.removeprefix("http://") in line
-    *_, finish = [from_line(line) for line in trace.read_text().splitlines()]
-    assert (finish.reason, finish.whole_text) == ("error", " fox")
-    assert tokenglass("replay", str(trace)).stdout == b" fox"
-
-
-def test_an_endless_text_is_ended_at_its_length() -> None:
-    token = responses.completion_chunk(text=" fox", logprobs=responses.column(0))
-    with serve(SERVERS["openai"](**{"/v1/completions": events([token], endless=True)})) as stand_in:
-        stand_in.replies["/v1/completions"].body.pop()  # type: ignore[union-attr]  # [DONE]
-        records = asked(stand_in, Request((-1,), 1, RAW, max_new_tokens=4))
-        assert [record.text for record in records] == [" fox"] * 4 + [""]
-        assert isinstance(records[-1], Finish)
-        assert records[-1].reason == "length"
-        assert stand_in.closed.wait(10), "the request is closed"
-
-
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
-        (Reply(status=302, headers={"Location": "file:///etc/passwd"}), "redirect"),
-        (Reply(status=404), "no /v1/models"),
-        (Reply(b"<html>hello</html>", "text/html"), "not valid JSON"),
-        (Reply(b"x", headers={"Content-Encoding": "gzip"}), "compressed"),
-        (json_reply({"object": "list", "data": []}), "--remote-model"),
-        (json_reply({"error": "model \x1b]0;evil\x07 is broken"}, status=500), "\\x1b"),
-    ],
-    ids=["redirect", "no server", "html", "compressed", "no model", "control characters"],
-)
-def test_what_is_no_server_is_one_line(reply: Reply, words: str) -> None:
-    with serve({"/v1/models": reply}) as stand_in:
-        code = 2 if words == "--remote-model" else 1
-        assert_one_line_error(generate("-m", stand_in.address, "x"), code, words)
-
-
-def test_nobody_there_is_one_line() -> None:
-    assert_one_line_error(generate("-m", "http://127.0.0.1:9", "x"), 1, "127.0.0.1:9", "cannot be reached")
-
-
 def test_without_httpx_one_line_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "httpx.py").write_text("raise ImportError")
     done = generate("-m", "http://127.0.0.1:9", "x", PYTHONPATH=str(tmp_path))
     assert_one_line_error(done, 1, 'pip install "tokenglass[server]"')
-
-
-def test_lines_are_cut_at_newlines_and_bounded() -> None:
-    assert list(split_lines([b"a\r\nb", b"c\n\n", "dé".encode()], "host")) == ["a", "bc", "", "dé"]
-    with pytest.raises(ServerError, match="a line of more than"):
-        list(split_lines(iter([b"x" * 600_000] * 4), "host", most=2**20))
-
-
-def test_text_is_paired_with_the_tokens_that_made_it() -> None:
-    fox, half, rest, end = (ReportedToken(piece) for piece in (b" fox", b"\xc3", b"\xa9", b"</s>"))
-    pieces = Pieces()
-    assert list(pieces.pair((fox, half), " fox")) == [(fox, ""), (half, " fox")]
-    assert list(pieces.pair((rest, fox), "é fox")) == [(rest, "é"), (fox, " fox")]
-    assert list(pieces.pair((end,), "")) == [(end, "")]
-    pieces = Pieces()
-    assert list(pieces.pair((fox,), "é fox")) == [(ReportedToken("é".encode()), "é"), (fox, " fox")], "untold"
-    assert list(pieces.pair((), "more")) == [(ReportedToken(b"more"), "more")]
-    assert list(pieces.pair((), "")) == []
-
-
-def test_a_stream_of_json_lines_may_come_in_any_parts() -> None:
-    content = b"".join(f"{json.dumps(chunk)}\n".encode() for chunk in responses.OLLAMA_STREAM)
-    parts = [content[at : at + 7] for at in range(0, len(content), 7)]
-    with serve(SERVERS["ollama"](**{"/api/generate": Reply(parts, LINES)})) as stand_in:
-        whole = asked(stand_in)
-        stand_in.replies["/api/generate"] = ndjson(responses.OLLAMA_STREAM)
-        assert choices_of(whole) == choices_of(asked(stand_in))
 
 
 def echo(ids: list[int]) -> Reply:
@@ -453,42 +311,3 @@ def test_a_token_of_vllm_s_chat_that_took_the_place_of_a_candidate_has_no_rank()
         done = generate("-m", stand_in.address, "--chat", "Hello", "--jsonl", "--top", "3")
     steps = [json.loads(line) for line in done.stdout.splitlines()[1:-1]]
     assert [[choice["rank"] for choice in step["choices"]] for step in steps] == [[None], [1]]
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_mutated_streams_are_records_or_one_clear_line(name: str) -> None:
-    """Wrong types, missing fields and odd numbers anywhere: whatever has come is ended by a Finish."""
-    chance = random.Random(7)
-    values: tuple[Any, ...] = (None, "", "x", -1, 10**400, 1e308, True, [], {}, [[]], float("nan"), "\x1b[2J")
-
-    def mutate(value: Any) -> Any:
-        if chance.random() < 0.04:
-            return chance.choice(values)
-        if isinstance(value, dict):
-            return {key: mutate(each) for key, each in value.items() if chance.random() > 0.02}
-        return [mutate(each) for each in value] if isinstance(value, list) else value
-
-    stream, path, kind = {
-        "openai": (responses.COMPLETION_STREAM, "/v1/completions", events),
-        "vllm": (responses.VLLM_STREAM, "/v1/completions", events),
-        "sglang": (responses.COMPLETION_STREAM, "/v1/completions", events),
-        "ollama": (responses.OLLAMA_STREAM, "/api/generate", ndjson),
-    }[name]
-    with serve(SERVERS[name]()) as stand_in:
-        client = Client(Address.parse(stand_in.address))
-        source = ServerSource(probe(client), "x")
-        said: list[str] = []
-        for _ in range(100):
-            stand_in.replies[path] = kind([mutate(chunk) for chunk in stream])
-            records: list[Record] = []
-            try:
-                for record in source.records(Request((-1,), 1, RAW, max_new_tokens=10), threading.Event()):
-                    records.append(record)
-            except ServerError as error:
-                said.append(str(error))
-            assert isinstance(records[-1], Finish)
-            for record in records:
-                assert to_line(from_line(to_line(record))) == to_line(record)
-        client.close()
-    assert 0 < len(said) < 100
-    assert all(words.isprintable() for words in said)

@@ -17,7 +17,7 @@ import shell
 import tiny
 import torch
 from closeness import assert_close
-from test_families import CASES, save
+from families import CASES, save
 
 from tokenglass.model.engine.processes import Processes
 from tokenglass.model.errors import ParameterError
@@ -48,7 +48,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in FAMILIES:
         folder = tmp_path_factory.mktemp("split")
         save(folder, *CASES[name])
-        tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
         made[name] = folder
     for program in ((sys.executable,), TORCHRUN):
         done = run(*program, RANKS, "logits", *made.values())

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import CASES, random_ids, save
 from numpy.testing import assert_allclose
-from test_families import CASES, random_ids, save
 from torch_parts import load_engine, quantize_model
 
 from tokenglass.model.checkpoint.folder import Checkpoint

@@ -11,8 +11,8 @@ import safetensors.torch
 import tiny
 import torch
 from closeness import assert_close
+from families import random_ids
 from shell import assert_one_line_error, generate, tokenglass
-from test_families import random_ids
 from test_lora import adapter, hook, low_rank
 from torch_parts import as_tensor
 

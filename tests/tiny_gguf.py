@@ -9,12 +9,11 @@ from typing import Any
 
 import gguf
 import numpy as np
-import tiny
 import torch
+from gguf_metadata import byte_level_metadata, own_metadata
 from safetensors.torch import load_file
 
 TYPES = gguf.GGMLQuantizationType
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -81,25 +80,6 @@ ARCHITECTURES = {
 }
 ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
 ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense"}
-KEY_AND_VALUE = ("attention.key_length", "attention.value_length")
-EPSILONS = {
-    "layer_norm_eps": "attention.layer_norm_epsilon",
-    "norm_epsilon": "attention.layer_norm_epsilon",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-}
-NUMBERS = {
-    "logit_scale": "logit_scale",
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "final_logit_softcapping": "final_logit_softcapping",
-    "embedding_multiplier": "embedding_scale",
-    "residual_multiplier": "residual_scale",
-    "attention_multiplier": "attention.scale",
-    "logits_scaling": "logit_scale",
-    "num_experts": "expert_count",
-    "num_local_experts": "expert_count",
-    "num_experts_per_tok": "expert_used_count",
-    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
-}
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
 BLOCKS = {
@@ -176,35 +156,35 @@ def write_gguf(
 
 def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
     """The matrices and biases of experts, those of all in one tensor, and routers that are named by themselves."""
-    found: dict[str, torch.Tensor | list[torch.Tensor]] = {}
+    stacked: dict[str, torch.Tensor | list[torch.Tensor]] = {}
     mixtral = {"w1": "gate", "w3": "up", "w2": "down"}
     for name, tensor in tensors.items():
         layer = re.match(r"model\.layers\.(\d+)\.", name)
         block = f"blk.{layer[1]}." if layer else ""
         if one := re.search(r"experts\.\d+\.(\w+)\.weight$", name):
             part = mixtral.get(one[1], one[1].removesuffix("_proj"))
-            found.setdefault(f"{block}ffn_{part}_exps.weight", []).append(
+            stacked.setdefault(f"{block}ffn_{part}_exps.weight", []).append(
                 (int(name.split("experts.")[1].split(".")[0]), tensor)
             )
         elif family == "gpt_oss" and "mlp.experts" in name:
             kind = "bias" if name.endswith("_bias") else "weight"
             turned = tensor if kind == "bias" else tensor.swapaxes(1, 2)
             parts = {"gate": turned[:, ::2], "up": turned[:, 1::2]} if "gate_up" in name else {"down": turned}
-            found |= {f"{block}ffn_{part}_exps.{kind}": rows.contiguous() for part, rows in parts.items()}
+            stacked |= {f"{block}ffn_{part}_exps.{kind}": rows.contiguous() for part, rows in parts.items()}
         elif name.endswith("self_attn.sinks"):
-            found[f"{block}attn_sinks.weight"] = tensor
+            stacked[f"{block}attn_sinks.weight"] = tensor
         elif name.endswith("input_linear.weight"):
             gates, ups = tensor.chunk(2, dim=1)
-            found |= {f"{block}ffn_gate_exps.weight": gates, f"{block}ffn_up_exps.weight": ups}
+            stacked |= {f"{block}ffn_gate_exps.weight": gates, f"{block}ffn_up_exps.weight": ups}
         elif name.endswith("output_linear.weight"):
-            found[f"{block}ffn_down_exps.weight"] = tensor
+            stacked[f"{block}ffn_down_exps.weight"] = tensor
         elif name.endswith(("block_sparse_moe.gate.weight", "router.layer.weight")):
-            found[f"{block}ffn_gate_inp.weight"] = tensor
+            stacked[f"{block}ffn_gate_inp.weight"] = tensor
     return {
         name: torch.stack([rows for _, rows in sorted(value, key=lambda pair: pair[0])])
         if isinstance(value, list)
         else value
-        for name, value in found.items()
+        for name, value in stacked.items()
     }
 
 
@@ -242,68 +222,6 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
             return tensor
 
 
-def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
-    """The architecture's keys, as the converter writes them."""
-    if config["model_type"] == "gpt2":
-        return {
-            "block_count": config["n_layer"],
-            "context_length": config["n_positions"],
-            "embedding_length": config["n_embd"],
-            "feed_forward_length": config["n_inner"] or 4 * config["n_embd"],
-            "attention.head_count": config["n_head"],
-            "attention.layer_norm_epsilon": config["layer_norm_epsilon"],
-        }
-    heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    ropes = config.get("rope_parameters") or {}
-    rope = ropes.get("full_attention", ropes)
-    dim = int(head_dim * rope.get("partial_rotary_factor", 1.0))
-    window = config.get("sliding_window")
-    return {
-        "block_count": config["num_hidden_layers"],
-        "context_length": config["max_position_embeddings"],
-        "embedding_length": config["hidden_size"],
-        "feed_forward_length": config["intermediate_size"],
-        "attention.head_count": heads,
-        "attention.head_count_kv": kv_heads,
-        "rope.freq_base": rope["rope_theta"],
-        **({"rope.dimension_count": dim} if dim != head_dim or config["model_type"] == "phi3" else {}),
-        **({} if head_dim * heads == config["hidden_size"] else dict.fromkeys(KEY_AND_VALUE, head_dim)),
-        **({"rope.freq_base_swa": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}),
-        **expert_metadata(config),
-        **(
-            {"attention.sliding_window": window}
-            if window and config["model_type"] not in ("qwen2", "qwen2_moe")
-            else {}
-        ),
-        **{new: config[old] for old, new in EPSILONS.items() if old in config},
-        **{key: config[key] for key in ("use_parallel_residual",) if key in config},
-        **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},
-        **rope_metadata(rope),
-    }
-
-
-def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
-    """The size of an expert, where it is not feed_forward_length."""
-    sizes = {"qwen2_moe": "moe_intermediate_size", "qwen3_moe": "moe_intermediate_size", "gpt_oss": "intermediate_size"}
-    size = sizes.get(config["model_type"])
-    return {"expert_feed_forward_length": config[size]} if size else {}
-
-
-def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:
-    trained = {"rope.scaling.original_context_length": rope.get("original_max_position_embeddings")}
-    match rope["rope_type"]:
-        case "linear":
-            return {"rope.scaling.type": "linear", "rope.scaling.factor": rope["factor"]}
-        case "yarn":
-            return {"rope.scaling.type": "yarn", "rope.scaling.factor": rope["factor"], **trained}
-        case "longrope":
-            return {"rope.scaling.attn_factor": rope["attention_factor"], **trained}
-        case _:
-            return {}
-
-
 def interleave(rows: torch.Tensor, heads: int | None) -> torch.Tensor:
     """Rows of q and k in the order of llama.cpp's rotation: the two halves of a head woven together."""
     if heads is None:
@@ -326,37 +244,6 @@ def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
             writer.add_string(key, value)
         case _:
             writer.add_array(key, list(value))
-
-
-def byte_level_metadata(pre: str = "gpt-2", **roles: Any) -> dict[str, Any]:
-    """The tokenizer of tiny.py as a GGUF file lists it, with an end-of-turn token."""
-    content = json.loads(tiny.byte_level_tokenizer().to_str())
-    special = {token["content"] for token in content["added_tokens"]}
-    tokens = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
-    return tokenizer_metadata("gpt2", tokens, [CONTROL if t in special else NORMAL for t in tokens], roles) | {
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.merges": tuple(merges),
-    }
-
-
-def sentencepiece_metadata(**roles: Any) -> dict[str, Any]:
-    """A SentencePiece vocabulary: scores fall with the id, a token per byte."""
-    vocab = json.loads(tiny.byte_fallback_tokenizer().to_str())["model"]["vocab"]
-    tokens = sorted(vocab, key=vocab.get)
-    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * (len(tokens) - 259)]
-    roles = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, **roles}
-    scores = [float(-token_id) if token_id >= 259 else 0.0 for token_id in range(len(tokens))]
-    return tokenizer_metadata("llama", tokens, types, roles) | {"tokenizer.ggml.scores": tuple(scores)}
-
-
-def tokenizer_metadata(kind: str, tokens: list[str], types: list[int], roles: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "tokenizer.ggml.model": kind,
-        "tokenizer.ggml.tokens": tuple(tokens),
-        "tokenizer.ggml.token_type": tuple(types),
-        **{f"tokenizer.ggml.{role}": value for role, value in roles.items()},
-    }
 
 
 def random_blocks(kind: Any, rows: int, length: int) -> np.ndarray:

@@ -32,8 +32,9 @@ import safetensors.torch
 import tiny
 import torch
 import transformers
-from test_families import CASES
-from tiny_gguf import byte_level_metadata, sentencepiece_metadata, write_gguf
+from families import CASES
+from gguf_metadata import byte_level_metadata, sentencepiece_metadata
+from tiny_gguf import write_gguf
 
 from tokenglass.cli.commands.inspect import describe
 from tokenglass.model.checkpoint.folder import Checkpoint

@@ -23,7 +23,7 @@ from tokenglass.model.torch_engine.storage import as_tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
-from test_families import save
+from families import save
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**SIZES, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": None}

@@ -1,0 +1,122 @@
+"""The metadata of a GGUF file, as llama.cpp's converter writes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import tiny
+
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # kinds of tokens
+KEY_AND_VALUE = ("attention.key_length", "attention.value_length")
+EPSILONS = {
+    "layer_norm_eps": "attention.layer_norm_epsilon",
+    "norm_epsilon": "attention.layer_norm_epsilon",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+NUMBERS = {
+    "logit_scale": "logit_scale",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+    "logits_scaling": "logit_scale",
+    "num_experts": "expert_count",
+    "num_local_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+}
+
+
+def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """The architecture's keys, as the converter writes them."""
+    if config["model_type"] == "gpt2":
+        return {
+            "block_count": config["n_layer"],
+            "context_length": config["n_positions"],
+            "embedding_length": config["n_embd"],
+            "feed_forward_length": config["n_inner"] or 4 * config["n_embd"],
+            "attention.head_count": config["n_head"],
+            "attention.layer_norm_epsilon": config["layer_norm_epsilon"],
+        }
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    ropes = config.get("rope_parameters") or {}
+    rope = ropes.get("full_attention", ropes)
+    dim = int(head_dim * rope.get("partial_rotary_factor", 1.0))
+    window = config.get("sliding_window")
+    return {
+        "block_count": config["num_hidden_layers"],
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "rope.freq_base": rope["rope_theta"],
+        **({"rope.dimension_count": dim} if dim != head_dim or config["model_type"] == "phi3" else {}),
+        **({} if head_dim * heads == config["hidden_size"] else dict.fromkeys(KEY_AND_VALUE, head_dim)),
+        **({"rope.freq_base_swa": ropes["sliding_attention"]["rope_theta"]} if "sliding_attention" in ropes else {}),
+        **expert_metadata(config),
+        **(
+            {"attention.sliding_window": window}
+            if window and config["model_type"] not in ("qwen2", "qwen2_moe")
+            else {}
+        ),
+        **{new: config[old] for old, new in EPSILONS.items() if old in config},
+        **{key: config[key] for key in ("use_parallel_residual",) if key in config},
+        **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},
+        **rope_metadata(rope),
+    }
+
+
+def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """The size of an expert, where it is not feed_forward_length."""
+    sizes = {"qwen2_moe": "moe_intermediate_size", "qwen3_moe": "moe_intermediate_size", "gpt_oss": "intermediate_size"}
+    size = sizes.get(config["model_type"])
+    return {"expert_feed_forward_length": config[size]} if size else {}
+
+
+def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:
+    trained = {"rope.scaling.original_context_length": rope.get("original_max_position_embeddings")}
+    match rope["rope_type"]:
+        case "linear":
+            return {"rope.scaling.type": "linear", "rope.scaling.factor": rope["factor"]}
+        case "yarn":
+            return {"rope.scaling.type": "yarn", "rope.scaling.factor": rope["factor"], **trained}
+        case "longrope":
+            return {"rope.scaling.attn_factor": rope["attention_factor"], **trained}
+        case _:
+            return {}
+
+
+def byte_level_metadata(pre: str = "gpt-2", **roles: Any) -> dict[str, Any]:
+    """The tokenizer of tiny.py as a GGUF file lists it, with an end-of-turn token."""
+    content = json.loads(tiny.byte_level_tokenizer().to_str())
+    special = {token["content"] for token in content["added_tokens"]}
+    tokens = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
+    return tokenizer_metadata("gpt2", tokens, [CONTROL if t in special else NORMAL for t in tokens], roles) | {
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.merges": tuple(merges),
+    }
+
+
+def sentencepiece_metadata(**roles: Any) -> dict[str, Any]:
+    """A SentencePiece vocabulary: scores fall with the id, a token per byte."""
+    vocab = json.loads(tiny.byte_fallback_tokenizer().to_str())["model"]["vocab"]
+    tokens = sorted(vocab, key=vocab.get)
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * (len(tokens) - 259)]
+    roles = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, **roles}
+    scores = [float(-token_id) if token_id >= 259 else 0.0 for token_id in range(len(tokens))]
+    return tokenizer_metadata("llama", tokens, types, roles) | {"tokenizer.ggml.scores": tuple(scores)}
+
+
+def tokenizer_metadata(kind: str, tokens: list[str], types: list[int], roles: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "tokenizer.ggml.model": kind,
+        "tokenizer.ggml.tokens": tuple(tokens),
+        "tokenizer.ggml.token_type": tuple(types),
+        **{f"tokenizer.ggml.{role}": value for role, value in roles.items()},
+    }
