@@ -13,6 +13,7 @@ EPSILONS = {
     "layer_norm_eps": "attention.layer_norm_epsilon",
     "norm_epsilon": "attention.layer_norm_epsilon",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "norm_eps": "attention.layer_norm_rms_epsilon",
 }
 NUMBERS = {
     "logit_scale": "logit_scale",
@@ -22,6 +23,7 @@ NUMBERS = {
     "residual_multiplier": "residual_scale",
     "attention_multiplier": "attention.scale",
     "logits_scaling": "logit_scale",
+    "conv_L_cache": "shortconv.l_cache",
     "num_experts": "expert_count",
     "num_local_experts": "expert_count",
     "num_experts_per_tok": "expert_used_count",
@@ -51,9 +53,9 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
         "block_count": config["num_hidden_layers"],
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],
-        "feed_forward_length": config["intermediate_size"],
+        "feed_forward_length": feed_forward_size(config),
         "attention.head_count": heads,
-        "attention.head_count_kv": kv_heads,
+        "attention.head_count_kv": heads_of_layers(config, kv_heads),
         "rope.freq_base": rope["rope_theta"],
         **({"rope.dimension_count": dim} if dim != head_dim or config["model_type"] == "phi3" else {}),
         **({} if head_dim * heads == config["hidden_size"] else dict.fromkeys(KEY_AND_VALUE, head_dim)),
@@ -71,6 +73,22 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def feed_forward_size(config: dict[str, Any]) -> int:
+    """Of lfm2 two thirds of what its config says, rounded up."""
+    size = int(config["intermediate_size"])
+    if config["model_type"] != "lfm2":
+        return size
+    multiple = int(config["block_multiple_of"])
+    return -(-int(2 * size / 3) // multiple) * multiple
+
+
+def heads_of_layers(config: dict[str, Any], heads: int) -> int | tuple[int, ...]:
+    """Of lfm2 a number for each layer, 0 where it has a convolution."""
+    if config["model_type"] != "lfm2":
+        return heads
+    return tuple(heads if name == "full_attention" else 0 for name in config["layer_types"])
+
+
 def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
     """The size of an expert, where it is not feed_forward_length."""
     sizes = {"qwen2_moe": "moe_intermediate_size", "qwen3_moe": "moe_intermediate_size", "gpt_oss": "intermediate_size"}
@@ -84,7 +102,11 @@ def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:
         case "linear":
             return {"rope.scaling.type": "linear", "rope.scaling.factor": rope["factor"]}
         case "yarn":
-            return {"rope.scaling.type": "yarn", "rope.scaling.factor": rope["factor"], **trained}
+            growth = {
+                "rope.scaling.yarn_log_multiplier": rope.get("mscale_all_dim"),
+                "attention.temperature_scale": rope.get("llama_4_scaling_beta"),
+            }
+            return {"rope.scaling.type": "yarn", "rope.scaling.factor": rope["factor"], **trained, **growth}
         case "longrope":
             return {"rope.scaling.attn_factor": rope["attention_factor"], **trained}
         case _:

@@ -11,11 +11,11 @@ import torch
 from closeness import assert_close
 from families import random_ids, save
 from gguf_metadata import byte_level_metadata
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_gguf import TYPES, write_gguf
 from torch_parts import as_tensor
 
-from tokenglass.model.errors import GGUFError
+from tokenglass.model.errors import CheckpointError, ConfigError, GGUFError
 from tokenglass.model.importers.gguf import import_gguf
 from tokenglass.model.loading import load_model
 
@@ -51,6 +51,14 @@ LONGROPE = {
     "partial_rotary_factor": 0.75,
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+MINISTRAL3_ROPE = {
+    "original_max_position_embeddings": 32,
+    "llama_4_scaling_beta": 0.3,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 GPT_OSS = {**SIZES, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 20}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -105,6 +113,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "exaone4": ("exaone4", {**SIZES, "sliding_window": None, "layer_types": ["full_attention"] * 4}),
     "exaone4, windows": ("exaone4", {**SIZES, "sliding_window": 20, "sliding_window_pattern": 4}),
     "hunyuan_v1_dense": ("hunyuan_v1_dense", {**SIZES, "head_dim": 16}),
+    "ministral3": (
+        "ministral3",
+        {**SIZES, "head_dim": 16, "sliding_window": None, "rope_parameters": {**YARN, **MINISTRAL3_ROPE}},
+    ),
+    "apertus": ("apertus", {**SIZES, "rope_parameters": PLAIN_ROPE}),
+    "lfm2": (
+        "lfm2",
+        {**SIZES, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 8},
+    ),
     "gpt2": (
         "gpt2",
         {"vocab_size": VOCAB, "n_positions": 256, "n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.1},
@@ -177,6 +194,39 @@ def test_experts_in_mxfp4_become_bfloat16_which_holds_them_exactly(tmp_path: Pat
     for name in found:
         assert found[name].dtype == (torch.bfloat16 if name in experts else torch.float32)
         assert torch.equal(found[name].float(), expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("xielu.beta", [0.5, 0.5, 0.7, 0.5], "xielu.beta is .* expected 0.5 in every layer"),
+        ("xielu.beta", None, "xielu.beta is None; expected 0.5"),
+        ("xielu.eps", [0.1] * 4, "xielu.eps is .* expected -1e-06"),
+        ("xielu.alpha_p", [0.5], "xielu.alpha_p is .* expected a number for each of 4 layers"),
+        ("xielu.alpha_n", [1, 2, 3, 4], "xielu.alpha_n holds 1; expected numbers"),
+    ],
+)
+def test_an_activation_that_is_another_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
+    _, path = write("apertus", tmp_path, **{key.replace(".", "__"): value})
+    with pytest.raises((GGUFError, ConfigError), match=words):
+        imported(path)
+
+
+def test_a_checkpoint_whose_activation_is_another_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, *CASES["apertus"])
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.2.mlp.act_fn.beta"] += 0.25
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"model.layers.2.mlp.act_fn.beta is not 0.5; it would change the numbers"
+    ):
+        load_model(tmp_path, device="cpu", backend="native")
+
+
+def test_a_layer_without_attention_is_refused_where_the_family_has_none(tmp_path: Path) -> None:
+    _, path = write("qwen3", tmp_path, qwen3__attention__head_count_kv=(2, 0, 2, 2))
+    with pytest.raises(GGUFError, match=r"layers_without_attention \(False, True, False, False\) is not supported"):
+        imported(path)
 
 
 def test_the_window_of_every_layer_may_be_listed(tmp_path: Path) -> None:

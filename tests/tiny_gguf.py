@@ -33,6 +33,18 @@ NAMES = {
     # hunyuan
     "self_attn.query_layernorm": "attn_q_norm",
     "self_attn.key_layernorm": "attn_k_norm",
+    # apertus
+    "attention_layernorm": "attn_norm",
+    "feedforward_layernorm": "ffn_norm",
+    # lfm2
+    "model.embedding_norm": "token_embd_norm",
+    "operator_norm": "attn_norm",
+    "ffn_norm": "ffn_norm",
+    "self_attn.q_layernorm": "attn_q_norm",
+    "self_attn.k_layernorm": "attn_k_norm",
+    "self_attn.out_proj": "attn_output",
+    **{f"conv.{part}": f"shortconv.{part}" for part in ("in_proj", "conv", "out_proj")},
+    **{f"feed_forward.{old}": f"ffn_{new}" for old, new in (("w1", "gate"), ("w3", "up"), ("w2", "down"))},
     # phi3
     "self_attn.qkv_proj": "attn_qkv",
     "mlp.gate_up_proj": "ffn_up",
@@ -79,7 +91,7 @@ ARCHITECTURES = {
     "mixtral": "llama",
 }
 ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
-ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense"}
+ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3"}
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
 BLOCKS = {
@@ -114,6 +126,7 @@ def write_gguf(
     metadata = {
         **{f"{name}.{key}": value for key, value in own_metadata(config).items()},
         **(byte_level_metadata() if tokenizer is None else tokenizer),
+        **xielu_metadata(checkpoint),
         **{key.replace("__", "."): value for key, value in more.items()},
     }
     writer = gguf.GGUFWriter(path, name, split_max_tensors=tensors_per_file)
@@ -129,6 +142,8 @@ def write_gguf(
         writer.add_tensor(stored, matrices, raw_dtype=kind)
     for tensor_name, tensor in tensors.items():
         if "experts." in tensor_name or "block_sparse_moe" in tensor_name or tensor_name.endswith("sinks"):
+            continue
+        if ".act_fn." in tensor_name:  # metadata
             continue
         stored = stored_name(tensor_name, family)
         if stored is None:
@@ -152,6 +167,19 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"), default=path)
+
+
+def xielu_metadata(checkpoint: Path) -> dict[str, Any]:
+    """What the activations of Apertus have learned: no tensors, but a number for each layer."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    layers = sum(name.endswith(".act_fn.alpha_p") for name in tensors)
+    if not layers:
+        return {}
+    alphas = {
+        f"xielu.{side}": [float(tensors[f"model.layers.{layer}.mlp.act_fn.{side}"]) for layer in range(layers)]
+        for side in ("alpha_p", "alpha_n")
+    }
+    return {**alphas, "xielu.beta": [0.5] * layers, "xielu.eps": [-1e-6] * layers}
 
 
 def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
@@ -208,11 +236,13 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
     """What the converter makes of a tensor's values."""
     part = stored.split(".")[-2]
     match config["model_type"]:
-        case "llama" | "mistral" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee":
+        case "llama" | "mistral" | "ministral3" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee":
             heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
             return interleave(tensor, heads.get(part))
         case "gemma" | "gemma2" | "gemma3_text" if part.endswith("norm"):
             return tensor.float() + 1
+        case "lfm2" if tensor.dim() == 3:
+            return tensor.squeeze(1)
         case "gpt2" if tensor.dim() == 2 and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
             return tensor.T.contiguous()
         case "gpt_neox" if part == "attn_qkv":  # head by head; the file has all queries first

@@ -93,6 +93,11 @@ class Xielu:
     def shapes(self) -> dict[str, Shape]:
         return {f"{self.name}.{side}": (1,) for side in ("alpha_p", "alpha_n")}
 
+    @property
+    def constants(self) -> dict[str, float]:
+        """The 1/2, and the least distance from 0, below which rounding would take over; files may hold them."""
+        return {f"{self.name}.beta": 0.5, f"{self.name}.eps": -1e-6}
+
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
@@ -367,6 +372,13 @@ class Blueprint:
             for part in self.parts()
             if (isinstance(part, Table) and part.name != POSITIONS) or (isinstance(part, Projection) and not part.exact)
         )
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Numbers that files may hold beside the weights, and that are the same in every model."""
+        return {
+            name: value for part in self.parts() if isinstance(part, Xielu) for name, value in part.constants.items()
+        }
 
     @property
     def head_weight(self) -> str:

@@ -46,6 +46,8 @@ class Stored:
 
     @property
     def shape(self) -> Shape:
+        if self.is_one:
+            return next(iter(self.parts.values()))
         first, *rest = zip(*self.parts.values(), strict=True)
         shape = (sum(first), *(sizes[0] for sizes in rest))
         if self.experts:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tokenglass.model.checkpoint.adapting import Change
-from tokenglass.model.checkpoint.arrays import Array, cast, read_arrays, to_float32
+from tokenglass.model.checkpoint.arrays import STORED, Array, cast, read_arrays, to_float32
 from tokenglass.model.checkpoint.blueprint import ENDS, HEAD, Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.formats.coded import CodedMatrix
@@ -109,11 +109,21 @@ def plan_reading(checkpoint: Checkpoint) -> ReadingPlan:
         if not present.isdisjoint(ends):  # one of the two is enough
             layout = {name: stored for name, stored in layout.items() if name in present or name not in ends}
     checkpoint.audit({name: stored.shape for name, stored in layout.items() if name not in packed})
-    notes.append(checkpoint.unread(layout.keys() | of_packed))
+    check_constants(checkpoint, blueprint.constants)
+    notes.append(checkpoint.unread(layout.keys() | of_packed | blueprint.constants.keys()))
     if blueprint.tied and present.issuperset(ends) and len(ends) > 1 and differ(checkpoint, ends):
         notes.append("config.json ties the head to the embedding, but the weights hold two; both are used")
         blueprint = untied
     return ReadingPlan(blueprint, layout, changes, twins, tuple(note for note in notes if note is not None))
+
+
+def check_constants(checkpoint: Checkpoint, constants: Mapping[str, float]) -> None:
+    """Raises CheckpointError where the files hold another number; bfloat16 may have rounded it."""
+    stored = [info for info in checkpoint.tensors if info.name in constants and info.dtype in STORED]
+    for name, array in read_arrays(stored, constants):
+        value = constants[name]
+        if not np.allclose(to_float32(array), value, rtol=0.01, atol=0):
+            raise CheckpointError(f"{name} is not {value}; it would change the numbers, and is not supported")
 
 
 def differ(checkpoint: Checkpoint, names: Collection[str]) -> bool:

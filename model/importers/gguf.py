@@ -18,7 +18,7 @@ from tokenglass.model.importers.gguf_architectures import architecture
 from tokenglass.model.importers.gguf_config import config_of
 from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
-from tokenglass.model.importers.gguf_weights import read_table, weights_of
+from tokenglass.model.importers.gguf_weights import constants_of, read_table, weights_of
 from tokenglass.model.importers.gguf_writing import Kept, Numbers, write
 from tokenglass.model.progress import Progress, finish
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def fill(folder: Path, file: GGUFFile, dtype: str, keep: bool) -> Generator[Prog
     if isinstance(tokens, tuple) and len(tokens) > config.vocab_size:
         raise GGUFError(f"{len(tokens):,} tokens are more than the {config.vocab_size:,} rows of token_embd.weight")
     kept = Kept(config, weights, dtype) if keep else None
-    content = kept if kept is not None and kept.names else Numbers(config, weights, dtype)
+    content = kept if kept is not None and kept.names else Numbers(config, {**weights, **constants_of(config)}, dtype)
     tokenizer, tokenizer_config = tokenizer_of(file.metadata)
     ends = end_ids(file.metadata)
     tokenizer.save(str(folder / "tokenizer.json"))

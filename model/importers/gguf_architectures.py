@@ -14,6 +14,7 @@ from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
 from tokenglass.model.importers.gguf_readers import (
     Config,
+    read_apertus,
     read_arcee,
     read_cohere2,
     read_ernie4_5,
@@ -27,7 +28,9 @@ from tokenglass.model.importers.gguf_readers import (
     read_gpt_oss,
     read_granite,
     read_granitemoe,
+    read_lfm2,
     read_llama,
+    read_ministral3,
     read_olmo2,
     read_olmoe,
     read_phi,
@@ -41,7 +44,7 @@ from tokenglass.model.importers.gguf_readers import (
     read_starcoder2,
 )
 
-BLOCK = re.compile(r"blk\.(\d{1,4})\.(\w+)\.(weight|bias)")
+BLOCK = re.compile(r"blk\.(\d{1,4})\.([\w.]+)\.(weight|bias)")
 OUTSIDE = {
     "token_embd": "model.embed_tokens",
     "position_embd": "model.embed_positions",
@@ -78,6 +81,13 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 STACKED = "_exps"
 FUSED_UP = {"ffn_up": ("mlp.gate_proj", "mlp.up_proj")}
 GEMMA_PARTS = {"ffn_norm": ("pre_feedforward_layernorm",)}
+LFM2_PARTS = {
+    "shortconv.in_proj": ("conv.before_proj", "conv.after_proj", "conv.middle_proj"),
+    "shortconv.conv": ("conv.conv",),
+    "shortconv.out_proj": ("conv.out_proj",),
+}
+LFM2_ENDS = {"token_embd_norm": "model.norm"}  # in spite of its name
+XIELU = {f"xielu.{side}": f"mlp.act_fn.{side}" for side in ("alpha_p", "alpha_n")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +98,17 @@ class Architecture:
     model_class: str  # transformers' own
     read: Callable[[Fields, Config], Config] = lambda _, config: config
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # where they differ from PARTS
+    outside: Mapping[str, str] = field(default_factory=dict)  # where they differ from OUTSIDE
+    numbers: Mapping[str, str] = field(default_factory=dict)  # weights of a layer that are metadata, by their keys
     interleaved: frozenset[str] = frozenset()  # rotary pairs of these parts lie side by side, not in halves
     norm_offset: float = 0.0  # that the converter added to the weights of norms
 
     def weights(self, stored: str, experts: int) -> tuple[str, ...] | None:
         """The blueprint's weights in a tensor, one below the other; None where no architecture has it."""
         stem, _, kind = stored.rpartition(".")
-        if stem in OUTSIDE and kind in ("weight", "bias"):
-            return (f"{OUTSIDE[stem]}.{kind}",)
+        outside = {**OUTSIDE, **self.outside}
+        if stem in outside and kind in ("weight", "bias"):
+            return (f"{outside[stem]}.{kind}",)
         match = BLOCK.fullmatch(stored)
         parts = {**PARTS, **self.parts}.get(match[2]) if match else None
         if match is None or parts is None:
@@ -131,7 +144,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "olmo2": Architecture("olmo2", "Olmo2ForCausalLM", read_olmo2),
     "cohere2": Architecture("cohere2", "Cohere2ForCausalLM", read_cohere2, interleaved=Q_AND_K),
     "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", read_ernie4_5, interleaved=Q_AND_K),
-    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}, Q_AND_K),
+    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}, interleaved=Q_AND_K),
     "starcoder2": Architecture("starcoder2", "Starcoder2ForCausalLM", read_starcoder2),
     "stablelm": Architecture("stablelm", "StableLmForCausalLM", read_stablelm),
     "phi2": Architecture("phi", "PhiForCausalLM", read_phi),
@@ -141,6 +154,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "olmoe": Architecture("olmoe", "OlmoeForCausalLM", read_olmoe),
     "granitemoe": Architecture("granitemoe", "GraniteMoeForCausalLM", read_granitemoe, interleaved=Q_AND_K),
     "gpt-oss": Architecture("gpt_oss", "GptOssForCausalLM", read_gpt_oss),
+    "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", read_ministral3, interleaved=Q_AND_K),
+    "apertus": Architecture("apertus", "ApertusForCausalLM", read_apertus, numbers=XIELU),
+    "lfm2": Architecture("lfm2", "Lfm2ForCausalLM", read_lfm2, LFM2_PARTS, outside=LFM2_ENDS),
     "exaone4": Architecture("exaone4", "Exaone4ForCausalLM", read_exaone4),
     "hunyuan-dense": Architecture("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
     "gpt2": Architecture("gpt2", "GPT2LMHeadModel", read_gpt2),

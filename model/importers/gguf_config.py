@@ -18,7 +18,8 @@ from tokenglass.model.importers.gguf_architectures import (
 )
 from tokenglass.model.importers.gguf_file import GGUFFile
 
-PER_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
+KEY_VALUE_HEADS = "attention.head_count_kv"  # 0 in a layer without attention
+PER_LAYER = ("feed_forward_length", "attention.head_count", KEY_VALUE_HEADS)
 # keys that change nothing, or change nothing while they hold this
 NEUTRAL = {
     **dict.fromkeys(("rope.scaling.finetuned", "vocab_size", "attention.causal")),
@@ -59,8 +60,12 @@ def config_of(file: GGUFFile, dtype: str, read_table: ReadTable) -> dict[str, An
 
 def own_values(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The architecture's own keys: a number per layer is one number where all are alike, and a float32 the decimal
-    that it was meant to be."""
-    own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    that it was meant to be. `layers_without_attention` are those that have no heads."""
+    own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith((prefix, "xielu."))}
+    heads = own.get(KEY_VALUE_HEADS)
+    if isinstance(heads, tuple) and 0 in heads:
+        own[KEY_VALUE_HEADS] = tuple(count for count in heads if count)
+        own["layers_without_attention"] = tuple(count == 0 for count in heads)
     for key in PER_LAYER:
         values = own.get(key)
         if isinstance(values, tuple) and len(set(values)) == 1:
@@ -83,7 +88,7 @@ def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
         "intermediate_size": f.integer("feed_forward_length"),
         "num_hidden_layers": f.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": f.integer("attention.head_count_kv", heads),
+        "num_key_value_heads": f.integer(KEY_VALUE_HEADS, heads),
         "head_dim": head_dim,
         "max_position_embeddings": f.integer("context_length", 2048),
         **({} if layer_norm else {"rms_norm_eps": f.number("attention.layer_norm_rms_epsilon")}),

@@ -80,6 +80,46 @@ def read_exaone4(f: Fields, config: Config) -> Config:
     return {**without(config, "attention_bias", "mlp_bias"), "sliding_window": window, "layer_types": types}
 
 
+def read_ministral3(f: Fields, config: Config) -> Config:
+    """Queries grow with the position behind the trained ones; YaRN's own sharpening is divided by another."""
+    sharper = f.number("rope.scaling.yarn_log_multiplier", 0.0)
+    rope = {
+        "rope_type": "default",
+        **(config["rope_scaling"] or {}),
+        "rope_theta": config["rope_theta"],
+        **({"mscale": 1.0, "mscale_all_dim": sharper} if sharper else {}),
+        "llama_4_scaling_beta": f.number("attention.temperature_scale", 0.0),
+    }
+    kept = without(config, "attention_bias", "mlp_bias", "rope_scaling", "rope_theta")
+    return {**kept, "rope_parameters": rope, "sliding_window": None}
+
+
+def read_apertus(f: Fields, config: Config) -> Config:
+    """Two numbers of its activation are weights, which weights_of reads; the others are the same in all models."""
+    for key in ("xielu.alpha_p", "xielu.alpha_n"):
+        f.get(key)
+    for key, usual in (("xielu.beta", 0.5), ("xielu.eps", -1e-6)):
+        values = f.get(key)
+        for value in values if isinstance(values, tuple) else (values,):
+            if not isinstance(value, float) or abs(value - usual) > abs(usual) / 1000:
+                raise f.wrong(key, f"{usual} in every layer")
+    rope = {"rope_type": "default", **(config["rope_scaling"] or {}), "rope_theta": config["rope_theta"]}
+    kept = without(config, "mlp_bias", "rope_scaling", "rope_theta")
+    return {**kept, "hidden_act": "xielu", "rope_parameters": rope}
+
+
+def read_lfm2(f: Fields, config: Config) -> Config:
+    """Layers without heads have a short convolution. The feed-forward's size is that of the matrices."""
+    none = f.get("layers_without_attention") or (False,) * config["num_hidden_layers"]
+    return {
+        **without(config, "attention_bias", "mlp_bias", "hidden_act", "rms_norm_eps"),
+        "norm_eps": config["rms_norm_eps"],
+        "block_auto_adjust_ff_dim": False,
+        "conv_L_cache": f.integer("shortconv.l_cache"),
+        "layer_types": ["conv" if without_attention else "full_attention" for without_attention in none],
+    }
+
+
 def read_smollm3(f: Fields, config: Config) -> Config:
     return {**read_llama(f, config), "no_rope_layer_interval": 4}
 

@@ -13,7 +13,7 @@ from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import Blueprint, Shape
 from tokenglass.model.checkpoint.layouts import Indices, order_of_heads
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.fields import first_few, shown_name
+from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import GGUFError, first_line
 from tokenglass.model.importers.gguf_architectures import TABLES, Architecture
 from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
@@ -57,6 +57,23 @@ class Weight:
         return np.concatenate([*self.chunks()])
 
 
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number that stands in the metadata, or in no file."""
+
+    name: str
+    value: float
+    shape: Shape = (1,)
+
+    type = "F32"
+
+    def chunks(self) -> Iterator[Array]:
+        yield self.values()
+
+    def values(self) -> Array:
+        return np.full(self.shape, self.value, np.float32)
+
+
 def library() -> Any:
     """The gguf library. Raises GGUFError where it is not installed."""
     try:
@@ -66,7 +83,7 @@ def library() -> Any:
     return gguf
 
 
-def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[str, Weight]:
+def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[str, Weight | Number]:
     """Every weight of the model in the blueprint's order, each in a tensor of the right shape. Raises GGUFError.
 
     Sizes are checked before anything is made of them: an absurd number must not take time or memory.
@@ -78,7 +95,7 @@ def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[
     if count > max((tensor.shape[0] for tensor in file.tensors), default=0):
         raise GGUFError(f"{count:,} experts, but no tensor has as many rows")
     shapes = Blueprint.of(config).shapes
-    weights: dict[str, Weight] = {}
+    weights: dict[str, Weight | Number] = {number.name: number for number in numbers_of(file, kind, config)}
     unknown, wrong = [], []
     for tensor in file.tensors:
         if tensor.name in TABLES:
@@ -105,6 +122,23 @@ def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[
         if examples:
             raise GGUFError(f"the tensors do not fit config.json; {what}: {first_few(examples)}")
     return {name: weights[name] for name in shapes}
+
+
+def numbers_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> Iterator[Number]:
+    """The weights of every layer that are metadata. Raises GGUFError."""
+    for key, part in kind.numbers.items():
+        values = file.metadata.get(key)
+        if not (isinstance(values, tuple) and len(values) == config.num_layers):
+            raise GGUFError(f"{key} is {quote(values)}; expected a number for each of {config.num_layers} layers")
+        for layer, value in enumerate(values):
+            if not isinstance(value, float):
+                raise GGUFError(f"{key} holds {quote(value)}; expected numbers")
+            yield Number(f"model.layers.{layer}.{part}", value)
+
+
+def constants_of(config: ModelConfig) -> dict[str, Number]:
+    """What a checkpoint of transformers' has beside its weights."""
+    return {name: Number(name, value, ()) for name, value in Blueprint.of(config).constants.items()}
 
 
 def row_order(tensor: GGUFTensor, shape: Shape, kind: Architecture, config: ModelConfig) -> Indices | None:

@@ -23,7 +23,7 @@ from tokenglass.model.checkpoint.quantised_layout import Quantisation, stored_pa
 from tokenglass.model.checkpoint.writer import header_of
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import GGUFError
-from tokenglass.model.importers.gguf_weights import Weight
+from tokenglass.model.importers.gguf_weights import Number, Weight
 from tokenglass.model.progress import Progress
 
 EXACT = {"F16": "float16", "BF16": "bfloat16", "MXFP4": "bfloat16"}  # dtypes that hold these types, else float32
@@ -38,7 +38,7 @@ class Numbers:
     """
 
     config: ModelConfig
-    weights: Mapping[str, Weight]
+    weights: Mapping[str, Weight | Number]
     dtype: str = "auto"
 
     @property
@@ -84,7 +84,7 @@ class Kept:
     rest is float32, or bfloat16 where the file has that or `dtype` says so."""
 
     config: ModelConfig
-    weights: Mapping[str, Weight]
+    weights: Mapping[str, Weight | Number]
     dtype: str = "auto"
 
     main_dtype = "float32"  # in which it is computed
@@ -111,7 +111,7 @@ class Kept:
         ]
         return sorted(parts, key=lambda part: -min(STORED[code].itemsize for code, _ in part[1].values()))
 
-    def code_of(self, weight: Weight) -> str:
+    def code_of(self, weight: Weight | Number) -> str:
         """safetensors' dtype of a matrix that is not kept."""
         exact = "bfloat16" if EXACT.get(weight.type) == "bfloat16" else "float32"
         return CODES[DTYPES[exact if self.dtype == "auto" else self.dtype]]
@@ -146,8 +146,9 @@ class Kept:
         return "; ".join((f"{kept} ({'; '.join(types)})" if types else kept, *others))
 
 
-def coded(weight: Weight) -> CodedMatrix:
+def coded(weight: Weight | Number) -> CodedMatrix:
     """A matrix whose type int4 may hold."""
+    assert isinstance(weight, Weight), "a number is no matrix"
     return READERS[weight.type](weight.blocks)
 
 
