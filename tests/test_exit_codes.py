@@ -42,9 +42,13 @@ def test_a_text_that_was_cut_off_before_it_fits_is_3_and_one_line() -> None:
     assert done.stderr == b"the text ended before fitting --regex; try a larger -n than 5\n"
 
 
-@pytest.mark.parametrize(("regex", "n"), [("[0-9]+", "5"), ("[0-9]{3}", "9")], ids=["could go on", "came to its end"])
-def test_a_text_that_fits_where_it_ends_is_0(regex: str, n: str) -> None:
-    done = generate("Age:", "--regex", regex, "-n", n, *SEEDED)
+@pytest.mark.parametrize(
+    ("regex", "n", "options"),
+    [("[0-9]+", "5", ()), ("[0-9]{3}", "9", ()), ("[0-9]{3}", "9", ("--ignore-eos",))],
+    ids=["could go on", "came to its end", "came to its end, and none may be drawn"],
+)
+def test_a_text_that_fits_where_it_ends_is_0(regex: str, n: str, options: tuple[str, ...]) -> None:
+    done = generate("Age:", "--regex", regex, "-n", n, *options, *SEEDED)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(regex.encode(), done.stdout)
     assert done.stderr == b""

@@ -16,8 +16,9 @@ from families import EXPERTS, SIZES, save
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from terminal import Terminal
 
-from tokenglass.cli.widgets.experts import ExpertsPanel
+from tokenglass.cli.widgets.experts import ExpertsPanel, SharedExperts
 from tokenglass.model.records.steps import LayerExperts
 from tokenglass.model.runs.schema import trace_schema
 
@@ -51,28 +52,59 @@ def lines(folder: Path, *options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in told.stdout.decode().splitlines()]
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--backend", "torch"), ("--prefill-chunk", "2"), ("--no-cache",), ("--quantize", "none")], ids=str
-)
-def test_experts_are_those_of_transformers_routers(folder: Path, options: tuple[str, ...]) -> None:
+WAYS = {
+    "one by one": (),
+    "in chunks": ("--prefill-chunk", "2"),
+    "without a cache": ("--no-cache",),
+    "guided": ("--negative", "The cat", "--guidance", "1.5"),
+    "samples": ("--num-samples", "3", "--temperature", "2"),
+    "beams": ("--beams", "3"),
+    "guided beams": ("--beams", "2", "--negative", "The cat", "--guidance", "1.5"),
+    "speculative": ("--mode", "speculative", "--draft-length", "3"),
+    "jacobi": ("--mode", "jacobi", "--block-size", "4"),
+    "constrained": ("--regex", "[ab]{2}fox[a-z ]{1,4}", "-n", "16"),
+    "with forks": ("--forks", "2"),
+}
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("way", WAYS)
+def test_experts_are_those_of_transformers_routers(folder: Path, way: str, backend: str) -> None:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
 
-    run, *steps, finish = lines(folder, "--experts", *options)
-    choices = [choice for step in steps for choice in step["choices"]]
-    assert len(choices) == NUMBER
-    ids = [*run["request"]["prompt_ids"], *(choice["token_id"] for choice in choices)]
+    run, *records = lines(folder, "--experts", "--backend", backend, *WAYS[way])
+    for line in (run, *records):
+        jsonschema.validate(line, trace_schema())
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    texts = {0: list(run["request"]["prompt_ids"])}
+    count = 0
+    for step in (record for record in records if record["record"] == "step"):
+        ids = texts.setdefault(step["sequence"], [])
+        if step["parent"] is not None and step["choices"]:  # it went on as well, perhaps before this one
+            ids[:] = texts[step["parent"]][: step["choices"][0]["position"]]
+        for choice in step["choices"]:
+            if choice["status"] in ("rejected", "guessed"):
+                assert "experts" not in choice
+                continue
+            assert choice["position"] == len(ids)
+            if choice["logprob"] is None:  # nothing was chosen: a constraint leaves one token
+                assert "experts" not in choice
+            else:
+                check_route(choice["experts"], model, ids)
+                count += 1
+            ids.append(choice["token_id"])
+    assert count >= 4
+
+
+def check_route(experts: list[dict[str, Any]], model: Any, ids: list[int]) -> None:
+    """That these are what the last of the ids takes, by transformers' routers."""
     with torch.inference_mode():
         routers = model(torch.tensor([ids]), output_router_logits=True).router_logits
-    assert len(routers) == 2
-    for choice in choices:
-        assert [layer["layer"] for layer in choice["experts"]] == [0, 2]
-        for layer, router in zip(choice["experts"], routers, strict=True):
-            probs, taken = router[choice["position"] - 1].softmax(-1).topk(2)
-            assert layer["experts"] == taken.tolist()
-            assert layer["probs"] == pytest.approx(probs.tolist(), rel=1e-4)
-    for line in (run, *steps, finish):
-        jsonschema.validate(line, trace_schema())
+    assert [layer["layer"] for layer in experts] == [0, 2]
+    for layer, router in zip(experts, routers, strict=True):
+        probs, taken = router[-1].softmax(-1).topk(2)
+        assert layer["experts"] == taken.tolist()
+        assert layer["probs"] == pytest.approx(probs.tolist(), rel=1e-4)
 
 
 def test_watching_changes_no_token_and_without_it_nothing_is_kept(folder: Path) -> None:
@@ -96,9 +128,9 @@ def test_a_trace_keeps_them_for_the_page(folder: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_watched_is_refused_by_name(folder: Path) -> None:
     shell.assert_one_line_error(shell.generate(PROMPT, "--experts"), 2, "tale has no mixture of experts")
-    for options in (("--num-samples", "2"), ("--beams", "2"), ("--mode", "speculative"), ("--mode", "jacobi")):
-        done = shell.generate("-m", str(folder), PROMPT, "--experts", *options)
-        shell.assert_one_line_error(done, 2, "--experts watches one text")
+    shell.assert_one_line_error(
+        shell.tokenglass("chat", "-m", "tale", "--experts"), 2, "tale has no mixture of experts"
+    )
     done = shell.generate("-m", "http://localhost:1", PROMPT, "--experts")
     shell.assert_one_line_error(done, 2, "--experts is not for a server")
 
@@ -142,3 +174,21 @@ def test_the_panel_fits_whatever_a_trace_holds(
 ) -> None:
     for line in frame(ExpertsPanel(experts, before), width=width).splitlines():
         assert len(line) <= width
+
+
+def test_several_texts_say_how_many_experts_they_took_together() -> None:
+    shown = frame(SharedExperts([layers_of((3, 1), (0, 5)), layers_of((1, 2), (0, 5))]), width=100)
+    assert "2.5 in each of 2 layers for all texts together" in shown
+    assert "60.0 % of them for more than one" in shown
+    assert frame(SharedExperts([]), width=100).strip() == ""
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("options", ["", "--panel slim", "--num-samples 2", "--beams 2"])
+def test_every_live_view_has_a_line_of_experts(folder: Path, options: str, columns: int) -> None:
+    run = f"{shell.SCRIPTS}/generate -m {folder} '{PROMPT}' -n 4 --ignore-eos --experts --speed max {options}"
+    terminal = Terminal(program=run, columns=columns)
+    assert terminal.finish() == 0, terminal.shown()
+    ends = "in each of 2" if columns > 40 else " in each of "
+    assert any(line.strip().startswith("experts") and ends in line for line in terminal.lines()), terminal.shown()
+    assert all(len(line) <= columns for line in terminal.lines())

@@ -52,8 +52,8 @@ def chat(
     Only what is new is computed at each turn. /help at the prompt names the commands: retry, undo, settings, files.
     Without -m, the chat model that is here answers. Ctrl-C stops an answer, Ctrl-D ends.
     """
-    if view.flow or view.stages or view.experts:
-        raise ParameterError("--flow, --experts and --stages look into one answer; use generate --chat")
+    if view.flow or view.stages:
+        raise ParameterError("--flow and --stages look into one answer; use generate --chat")
     with opening() as first:
         from tokenglass.cli.run import session
         from tokenglass.cli.run.chat import Chat

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tokenglass.model.errors import TokenglassError
 from tokenglass.model.records.steps import Finish, Record
 
 if TYPE_CHECKING:
@@ -45,15 +44,11 @@ class FitWatch:
             yield record
 
     def _fits(self, tokens: dict[int, int], finish: Finish) -> bool:
-        if finish.reason == "constraint" or finish.score is not None:  # a beam's tokens are in the steps of others
+        if finish.score is not None:  # a beam's tokens are in the steps of others
             return False
         engine, request = self._loaded.engine, self._request
         assert request.constraint is not None
         state = request.constraint.begin(self._loaded.tokenizer, request.eos_token_ids, engine.vocab_size)
         for position in sorted(tokens):
             state.advance(tokens[position])
-        try:
-            allowed = state.mask().allowed
-        except TokenglassError:
-            return False
-        return allowed is not None and bool(allowed[min(request.eos_token_ids)])
+        return state.fits

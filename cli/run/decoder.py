@@ -30,12 +30,10 @@ def check_run(
         request.constraint.check()
 
 
-def check_experts(opened: OpenedModel, request: Request, mode: ModeSettings, search: SearchOptions) -> None:
-    """Raises ParameterError where no experts can be watched."""
+def check_experts(opened: OpenedModel) -> None:
+    """Raises ParameterError where there are no experts to watch."""
     if opened.checkpoint.config.mixture is None:
         raise ParameterError(f"--experts: {opened.name} has no mixture of experts; leave it out")
-    if search.beams > 1 or search.num_samples > 1 or mode.name != AUTOREGRESSIVE or request.negative_ids:
-        raise ParameterError("--experts watches one text, one token at a time; leave out the other mode or --negative")
 
 
 def new_explainer(loaded: LoadedModel, request: Request, cache: KVCache | None = None) -> tuple[KVCache, Explainer]:

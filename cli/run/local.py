@@ -61,7 +61,7 @@ def prepare_local(text: str, options: RunOptions, opening: Opening) -> LocalRun:
     mode = session.mode_settings(options.mode)
     check_run(opened, request, mode, search, has_flow=view.flow)
     if view.experts:
-        check_experts(opened, request, mode, search)
+        check_experts(opened)
     check_forks(search.forks, request, is_single=is_single)
     caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams, 1 + 2 * search.forks))
     loaded, draft_model = session.load_with_draft(opened, draft, caches, opening)
@@ -80,9 +80,7 @@ def prepare_local(text: str, options: RunOptions, opening: Opening) -> LocalRun:
     forks, fit = watch_forks(loaded, request, cache, search.forks), fit_watch(loaded, request)
     watchers: list[Watcher] = [watcher for watcher in (fit, forks) if watcher is not None]
     if view.experts:
-        from tokenglass.model.inspection.experts import ExpertWatch
-
-        watchers.insert(0, ExpertWatch(loaded.engine))
+        loaded.engine.watches_experts = True
     if explainer is not None and options.is_kept:  # each step, and not only those that are drawn
         watchers.append(explainer)
         explainer = None

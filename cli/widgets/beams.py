@@ -10,12 +10,14 @@ from rich.style import Style
 
 from tokenglass.cli.terminal.wrapping import READABLE
 from tokenglass.cli.text import plural
+from tokenglass.cli.widgets.experts import SharedExperts
 from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
 from tokenglass.cli.widgets.texts import State, Text, Texts
 from tokenglass.cli.widgets.widget import BOLD, DIM, PLAIN, Glyphs, Row, Widget, cell, crop, label_fields, one_line
 
 STYLES: dict[State, Style] = {"running": PLAIN, "ended": BOLD, "pruned": Style(dim=True, strike=True)}
 SCORED = 60  # columns, from which on a beam's score has one of its own
+LINES_FOR_EXPERTS = 7
 TOKENS = 120  # whose text is looked at for the end of a row
 
 
@@ -40,6 +42,8 @@ class SeveralPanel(Widget):
             above = Rule(self.title(), note(run.model, run.seed)).rows(width, glyphs)
             above += self.heading(width, glyphs) if self.height >= 9 else []
             below = self.cost(width, glyphs)[:1]
+            if self.height >= LINES_FOR_EXPERTS:
+                below = [*SharedExperts(self.texts.experts).rows(width, glyphs)[:1], *below]
         if self.height >= 7 and self.keys is not None:
             below += self.keys.rows(width, glyphs)
         room = self.height - len(above) - len(below)

@@ -1,8 +1,10 @@
-"""The experts of a choice in the live panel: how sure the routers were, and which experts came first."""
+"""The experts of a choice in the live panel: how sure the routers were, and which experts came first; and those that
+several texts took together."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +54,27 @@ class ExpertsPanel(Widget):
         known = [layer for layer in self.experts if layer.layer in earlier]
         again = [expert in earlier[layer.layer] for layer in known for expert in layer.experts]
         return sum(again) / len(again) if again else None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedExperts(Widget):
+    """How many experts several texts took together in a pass: each is read once, however many texts take it."""
+
+    texts: Sequence[Sequence[LayerExperts]]
+
+    def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
+        takers = Counter(
+            (layer.layer, expert) for text in self.texts for layer in text for expert in set(layer.experts)
+        )
+        if not takers:
+            return []
+        layers = len({layer for layer, _ in takers})
+        several = sum(count > 1 for count in takers.values()) / len(takers)
+        fields: list[Row] = [
+            [Segment(f"{len(takers) / layers:,.1f} in each of {plural(layers, 'layer')} for all texts together")],
+            [Segment(percent(several, glyphs), BOLD), Segment(" of them for more than one")],
+        ]
+        return label_fields("experts", fields, width, glyphs, gap=2)
 
 
 def share(prob: float) -> float:

@@ -134,7 +134,8 @@ class Panel(Widget):
         words += [f"{progress.totals.decode_rate:,.0f} tok/s"] if progress.totals.decode_rate else []
         piece = [Segment(visible_piece(choice.piece, ascii_only=glyphs.ascii_only), CHOSEN + BOLD)]
         fields = [piece, *([Segment(word)] for word in words)]
-        return [*label_fields(f"token {progress.totals.new_tokens:,}", fields, width, glyphs)[:2], *closing]
+        rows = label_fields(f"token {progress.totals.new_tokens:,}", fields, width, glyphs)[:2]
+        return [*rows, *self.experts(width, glyphs, 0)[:1], *closing]
 
     def cache_in_words(self) -> str:
         usage = self.progress.cache
@@ -178,9 +179,8 @@ class Panel(Widget):
                 rows += block.rows(width, glyphs)
         if progress.flow and detail >= 2:
             rows += FlowPanel(progress.flow).rows(width, glyphs)
-        if detail >= 2 and choice is not None and choice.experts:
-            before = progress.before.experts if progress.before is not None else None
-            rows += ExpertsPanel(choice.experts, before or (), limit=detail // 3).rows(width, glyphs)
+        if detail >= 2:
+            rows += self.experts(width, glyphs, detail // 3)
         if detail >= 2 and choice is not None:
             cache = CacheBar(progress.cache, progress.history, progress.totals, detail >= 7, not progress.run.is_remote)
             rows += cache.rows(width, glyphs)
@@ -189,6 +189,14 @@ class Panel(Widget):
         if detail >= 2:
             rows += self.legend(width, glyphs)
         return rows + self.closing(width, glyphs)
+
+    def experts(self, width: int, glyphs: Glyphs, limit: int) -> list[Row]:
+        """Those of the chosen token, where they were watched; at most `limit` rows of single layers."""
+        choice, before = self.progress.choice, self.progress.before
+        if choice is None or not choice.experts:
+            return []
+        earlier = before.experts if before is not None else None
+        return ExpertsPanel(choice.experts, earlier or (), limit).rows(width, glyphs)
 
     def legend(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.color_by == "none" or self.ramp is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tokenglass.model.decoding.run_totals import RunTotals
-from tokenglass.model.records.steps import Choice, Finish, Record, Step
+from tokenglass.model.records.steps import Choice, Finish, LayerExperts, Record, Step
 from tokenglass.model.runs.run import Run
 
 State = Literal["running", "ended", "pruned"]
@@ -60,6 +60,12 @@ class Texts:
     def new_tokens(self) -> int:
         """Of the longest text."""
         return max((len(text.choices) for text in self._texts.values()), default=0)
+
+    @property
+    def experts(self) -> list[Sequence[LayerExperts]]:
+        """What each text of the newest pass took for its last token, where that was watched."""
+        newest = [text.choices[-1] for text in self._texts.values() if text.choices and text.forward == self._forward]
+        return [choice.experts for choice in newest if choice.experts]
 
     @property
     def is_pass_whole(self) -> bool:

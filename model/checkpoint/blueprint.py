@@ -390,12 +390,16 @@ class Blueprint:
         return frozenset((f"{POSITIONS}.weight", *(() if self.tied else (f"{EMBEDDING}.weight",))))
 
     @cached_property
+    def mixtures(self) -> dict[int, Experts]:
+        """The layers that have experts, by their numbers."""
+        return {number: layer.mlp for number, layer in enumerate(self.layers) if isinstance(layer.mlp, Experts)}
+
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Which share of some weights a step reads: those of experts, of which it takes a few."""
-        mixtures = (layer.mlp for layer in self.layers if isinstance(layer.mlp, Experts))
         return {
             name: mixture.chosen / len(mixture.experts)
-            for mixture in mixtures
+            for mixture in self.mixtures.values()
             for expert in mixture.experts
             for part in expert.parts
             for name in part.shapes

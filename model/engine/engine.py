@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.errors import PromptError
 from tokenglass.model.sampling.raw import Measure, MeasureEach, MeasureRows
+from tokenglass.model.sampling.routed_logits import Routes, route_logits
 
 Ids = Sequence[Sequence[int]] | NDArray[np.int64]  # new ids of each row, which has its own number of them
 Logits = NDArray[np.float32]  # (positions, vocab) of a row
@@ -89,10 +90,18 @@ class Rows:
         """The ids of all rows (positions,), one row behind the other."""
         return np.array(list(chain.from_iterable(self.token_ids)), np.int64)
 
-    def split(self, logits: Logits) -> list[Logits]:
-        """Each row's part of the logits (outputs of all rows, vocab)."""
-        ends = accumulate(self.outputs)
-        return [logits[end - count : end] for end, count in zip(ends, self.outputs, strict=True)]
+    @property
+    def output_columns(self) -> list[int]:
+        """The positions, among those of all rows, that have their logits computed."""
+        ends = zip(accumulate(self.counts), self.outputs, strict=True)
+        return [column for end, count in ends for column in range(end - count, end)]
+
+    def split(self, logits: Logits, routes: Sequence[Routes] | None = None) -> list[Logits]:
+        """Each row's part of the logits (outputs of all rows, vocab), with the routes of as many where there are."""
+        parts = [slice(end - count, end) for end, count in zip(accumulate(self.outputs), self.outputs, strict=True)]
+        if routes is None:
+            return [logits[part] for part in parts]
+        return [route_logits(logits[part], routes[part]) for part in parts]
 
 
 def per_row(number: PerRow, rows: int) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import BFLOAT16
-from tokenglass.model.checkpoint.blueprint import Blueprint, Experts
+from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
 from tokenglass.model.config.layer_states import SCALE_BYTES
 from tokenglass.model.config.mixture import Mixture
@@ -24,8 +24,8 @@ from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure, MeasureEach, MeasureRows
 from tokenglass.model.native_engine.program import Program
 from tokenglass.model.native_engine.structures import CHUNK, Kind, Pass, PassRow, Piece, Sizes
-from tokenglass.model.records.steps import LayerExperts
 from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.sampling.routed_logits import routes_of
 
 FIRST_TABLE = 256  # positions
 MOST_TABLES = 16  # that are kept: dynamic ropes have one per planned length
@@ -66,8 +66,7 @@ class NativeEngine:
             config.vocab_size,
             *mixture_sizes(config.mixture),
         )
-        self.watches_experts = False
-        self._routes: tuple[NDArray[np.int64], Floats] | None = None  # of the last pass, where they are watched
+        self.watches_experts = False  # whether logits are to say which experts their positions took
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
         self.measure_rows = MeasureRows(library)
@@ -122,14 +121,6 @@ class NativeEngine:
         hidden = np.empty((self.config.num_layers + 1, sum(rows.counts), self.config.hidden_size), np.float32)
         return self._pass(rows, cache, planned_length, hidden), hidden
 
-    def last_experts(self) -> tuple[LayerExperts, ...]:
-        """What the last position of the last pass took, where `watches_experts` was set before it."""
-        if self._routes is None:
-            return ()
-        layers = [index for index, layer in enumerate(self.blueprint.layers) if isinstance(layer.mlp, Experts)]
-        taken, probs = (part[:, -1].tolist() for part in self._routes)
-        return tuple(LayerExperts(layer, tuple(taken[i]), tuple(probs[i])) for i, layer in enumerate(layers))
-
     def read(self, block: NDArray[np.uint8]) -> None:
         """Only read the memory of a block, as a pass reads its weights: what the machine allows."""
         self.machine.read(block.ctypes.data, block.nbytes, self.threads)
@@ -145,6 +136,7 @@ class NativeEngine:
         logits = np.empty((sum(rows.outputs), self.vocab_size), np.float32)
         tables = self._tables_of(cache, rows.counts)
         ids = rows.flat_ids()
+        routes = self._new_routes(len(ids))
         task = Pass(
             ids.ctypes.data,
             len(ids),
@@ -154,20 +146,22 @@ class NativeEngine:
             self._dims,
             logits.ctypes.data,
             None if hidden is None else hidden.ctypes.data,
-            *self._new_routes(len(ids)),
+            *([None, None] if routes is None else [part.ctypes.data for part in routes]),
         )
         if len(ids):
             self.machine.run(task, self.threads)
         cache.advance(rows.token_ids, rows.blocks)
-        return rows.split(logits)
+        if routes is None:
+            return rows.split(logits)
+        return rows.split(logits, routes_of(list(self.blueprint.mixtures), rows.output_columns, *routes))
 
-    def _new_routes(self, columns: int) -> tuple[int | None, int | None]:
-        """Where the pass writes the experts that each position takes, and their probabilities."""
+    def _new_routes(self, columns: int) -> tuple[NDArray[np.int64], Floats] | None:
+        """Where the pass writes the experts that each position takes, and their probabilities, both (layers with
+        experts, columns, chosen); None where nobody watches."""
         if not self.watches_experts or self.config.mixture is None:
-            return None, None
-        shape = (sum(kind.has_experts for kind in self.config.layers), columns, self.config.mixture.chosen)
-        taken, probs = self._routes = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        return taken.ctypes.data, probs.ctypes.data
+            return None
+        shape = (len(self.blueprint.mixtures), columns, self.config.mixture.chosen)
+        return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
 
     def _tables_of(self, cache: KVCache, counts: Sequence[int]) -> list[RotaryTables]:
         """Those of each row; rows of one planned length share them."""

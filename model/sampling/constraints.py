@@ -105,6 +105,11 @@ class ConstraintState:
         self._outside = 0  # tokens behind those that fit: the end token, or what somebody else put there
         self._allowed: NDArray[np.bool_] | None = None  # what `mask` said last, while it is true
 
+    @property
+    def fits(self) -> bool:
+        """Whether the text may end here."""
+        return not self._outside and not self._matcher.is_error() and bool(self._matcher.is_accepting())
+
     def mask(self) -> Mask:
         """What may come next, `allowed` (size,); an end token exactly where the text fits as it is.
 

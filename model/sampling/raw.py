@@ -148,7 +148,7 @@ def as_array(logits: Any) -> Logits:
     """
     if hasattr(logits, "detach"):
         logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy(force=True)
-    return np.asarray(logits)
+    return np.asanyarray(logits)
 
 
 Measure = Callable[[Logits, int], Raw]  # what `Raw.of` does: an engine may have a faster way

@@ -18,6 +18,7 @@ from tokenglass.model.sampling.head import HEAD, in_order
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.provenance import Change, Floats, Ints
 from tokenglass.model.sampling.raw import Measure, Raw, as_array
+from tokenglass.model.sampling.routed_logits import experts_of
 from tokenglass.model.sampling.scores import Scores
 
 Keep = Callable[[Choice, Raw, Context], None]
@@ -109,6 +110,7 @@ class Sampler:
             draw=draw,
             candidates=candidates,
             status=status,
+            experts=experts_of(raw.logits),
         )
 
     def distribution(self, logits: Any, context: Context) -> Distribution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
-from tokenglass.model.records.steps import LayerExperts
 from tokenglass.model.sampling.raw import Raw, measure_later, measure_rows
+from tokenglass.model.sampling.routed_logits import Routes, routes_of
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.static import StaticSteps, is_static, single_step
 from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
@@ -30,7 +31,7 @@ class TorchEngine:
     """A transformer in this process."""
 
     processes = 1  # that hold the model
-    watches_experts = False  # they are kept anyway
+    watches_experts = False  # whether logits are to say which experts their positions took
     measure = staticmethod(Raw.of)
     measure_each = staticmethod(measure_later)
     measure_rows = staticmethod(measure_rows)
@@ -89,9 +90,12 @@ class TorchEngine:
             raise EngineError(f"{self.device} is out of memory; try a shorter prompt or --device cpu") from None
 
     def _pass(self, rows: Rows, cache: TensorCache | None, planned_length: int | None) -> list[Logits]:
-        ids = rows.token_ids
+        ids, routes = rows.token_ids, self._new_routes()
         if cache is None:
-            parts = [self._alone(*part, planned_length) for part in zip(ids, rows.outputs, rows.blocks, strict=True)]
+            parts = []
+            for own, outputs, block in zip(ids, rows.outputs, rows.blocks, strict=True):
+                parts.append(self._alone(own, outputs, block, planned_length))
+                self._add_routes(routes, range(len(own) - outputs, len(own)))
         elif self.steps is not None and (row := single_step(rows)) is not None:
             cache.reserve(rows.counts)
             logits = self.steps.logits(cache, row, ids[row][0])
@@ -100,9 +104,10 @@ class TorchEngine:
         elif any(rows.counts):
             hidden = torch.split(self.model.go_on(ids, cache, rows.blocks), rows.counts)
             parts = [part[len(part) - count :] for part, count in zip(hidden, rows.outputs, strict=True)]
+            self._add_routes(routes, rows.output_columns)
         else:
             return [np.zeros((0, self.vocab_size), np.float32) for _ in ids]
-        return rows.split(self.model.logits(torch.cat(parts)).float().cpu().numpy())
+        return rows.split(self.model.logits(torch.cat(parts)).float().cpu().numpy(), routes)
 
     def _alone(self, token_ids: list[int], outputs: int, block: int, planned_length: int | None) -> Tensor:
         """Hidden states (outputs, hidden) of one row, without a cache."""
@@ -110,14 +115,17 @@ class TorchEngine:
         hidden: Tensor = self.model.model(ids, PassView(ids, planned_length, block))[0]
         return hidden[len(hidden) - outputs :]
 
-    def last_experts(self) -> tuple[LayerExperts, ...]:
-        """What the last position of the last pass took."""
-        found: list[LayerExperts] = []
-        for layer, block in enumerate(self.model.model.layers):
-            if isinstance(block.mlp, Experts) and block.mlp.taken is not None:
-                experts, probs = block.mlp.taken
-                found.append(LayerExperts(layer, tuple(experts[-1].tolist()), tuple(probs[-1].tolist())))
-        return tuple(found)
+    def _new_routes(self) -> list[Routes] | None:
+        """Room for what the positions of a pass take; None where nobody watches."""
+        return [] if self.watches_experts and self.model.blueprint.mixtures else None
+
+    def _add_routes(self, routes: list[Routes] | None, columns: Sequence[int]) -> None:
+        """Those of some positions that the modules computed last."""
+        if routes is not None:
+            mixtures = [block.mlp for block in self.model.model.layers if isinstance(block.mlp, Experts)]
+            taken, probs = zip(*(mixture.taken for mixture in mixtures if mixture.taken is not None), strict=True)
+            layers = list(self.model.blueprint.mixtures)
+            routes += routes_of(layers, list(columns), torch.stack(taken), torch.stack(probs))
 
     def read(self, block: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """Only read memory, with torch's threads."""
