@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from tokenglass.cli.run.many import room
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.config.layer_kinds import DeltaNet, LayerKind
 from tokenglass.model.config.layer_states import RecurrentState
-from tokenglass.model.decoding.path_cache import PathCache
-from tokenglass.model.decoding.request import Request
 from tokenglass.model.engine.engine import Engine
 from tokenglass.model.engine.keys_values import Storage
 from tokenglass.model.engine.memory import snapshot_bytes
@@ -81,29 +79,6 @@ def test_a_copy_shares_what_was_and_both_go_on_by_themselves() -> None:
             logits = engine.forward([[way[step]] for way in ways], cache)
         for way, row in zip(ways, logits, strict=True):
             assert_close(as_tensor(row), as_tensor(engine.forward([[*ids, *way]], None)[0]))
-
-
-@settings(max_examples=15)
-@given(walk=st.lists(st.integers(0, 30), min_size=2, max_size=12), chunk=st.integers(1, 9))
-def test_branches_have_the_logits_of_their_whole_texts(walk: list[int], chunk: int) -> None:
-    """Each step of the walk goes on from a place that was there before, or from the root, by a few tokens."""
-    engine, prompt = TorchEngine(MODEL, torch.device("cpu"), torch.float32), (1, 2, 3, 4, 5, 6, 7)
-    branches: PathCache[Node] = PathCache(engine, Request(prompt, 1, max_new_tokens=60, prefill_chunk=chunk))
-    paths: list[tuple[Node, ...]] = [()]
-    for step in walk:
-        begin = paths[step % len(paths)]
-        path = (*begin[: len(begin) - step % 3], *(Node(8 + (step + k) % 50) for k in range(step % 4)))
-        paths.append(path)
-        *_, logits = branches.follow(path)
-        whole = [*prompt, *(node.token_id for node in path)]
-        assert_close(as_tensor(logits), as_tensor(engine.forward([whole], None)[0])[0])
-
-
-@dataclass(eq=False)
-class Node:
-    """A token at its place in a tree."""
-
-    token_id: int
 
 
 @pytest.fixture(scope="module")
