@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from families import BASE, CASES, GPT2, SIZES, YARN, close, random_ids, save
+from families import BASE, CASES, GPT2, NEOX, SIZES, SLIDING_TYPES, YARN, close, random_ids, save
 from torch_parts import ReadEngine, as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -99,6 +99,13 @@ def test_tables_that_old_files_hold_are_left_aside(family: str, name: str, shape
     assert agrees(tmp_path).notes == ()
 
 
+OPTIONS = {
+    "gpt2": GPT2,
+    "gpt_neox": NEOX,
+    "hunyuan_v1_dense": {**SIZES, "head_dim": 12},
+    "cohere2": {**SIZES, "logit_scale": 1.0},
+}
+GROWTH = {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 16}
 IGNORED = [
     ("llama", {"sliding_window": 8}, "sliding_window 8"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
@@ -121,6 +128,16 @@ IGNORED = [
     ),
     ("gemma3_text", {"rope_parameters": {"rope_theta": 50.0, "rope_type": "default"}}, "rope_theta 50.0"),
     ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling and rope_parameters differ"),
+    ("apertus", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling and rope_parameters differ"),
+    (
+        "ministral3",
+        {"rope_scaling": {"type": "linear", "factor": 2.0, **GROWTH}},
+        "rope_scaling and rope_parameters differ",
+    ),
+    ("hunyuan_v1_dense", {"mlp_bias": True}, "mlp_bias True"),
+    ("exaone4", {"attention_bias": True}, "attention_bias True"),
+    ("seed_oss", {"sliding_window": 9}, "sliding_window 9"),
+    ("cohere2", {"use_qk_norm": True}, "use_qk_norm True"),
 ]
 
 
@@ -128,8 +145,7 @@ IGNORED = [
 def test_a_field_that_transformers_does_not_follow_is_noted(
     family: str, changes: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
-    options = GPT2 if family == "gpt2" else SIZES
-    save(tmp_path, family, options)
+    save(tmp_path, family, OPTIONS.get(family, SIZES))
     tiny.edit_json(tmp_path / "config.json", **changes)
     agrees(tmp_path)
     (note,) = Checkpoint.open(tmp_path).config.notes
@@ -137,6 +153,8 @@ def test_a_field_that_transformers_does_not_follow_is_noted(
     assert len(note) < 300
 
 
+GRANITE = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
+OLD_ALPHA = {"type": "dynamic", "factor": 1.0, "alpha": 50.0, "beta_fast": 32, "beta_slow": 1}  # Hunyuan's
 READ = [
     ("llama", {"head_dim": None, "num_key_value_heads": 2}),
     ("llama", {"rope_parameters": {"rope_type": "linear", "type": "dynamic", "factor": 2.0, "rope_theta": 5000.0}}),
@@ -162,15 +180,33 @@ READ = [
         },
     ),
     ("phi3", {"original_max_position_embeddings": 256, "partial_rotary_factor": 0.5, "rope_parameters": None}),
+    ("exaone4", {"sliding_window": 9, "sliding_window_pattern": "LLLG", "layer_types": SLIDING_TYPES}),
+    ("exaone4", {"sliding_window": 9, "layer_types": None, "sliding_window_pattern": 2}),
+    ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 3, "sliding_window_pattern": None}),
+    ("cohere2", {"sliding_window": 9, "layer_types": None, "sliding_window_pattern": 2}),
+    ("cohere2", {"sliding_window": 9, "layer_types": SLIDING_TYPES, "sliding_window_pattern": None}),
+    ("apertus", {"rope_parameters": None}),
+    ("apertus", {"rope_parameters": None, "rope_scaling": None, "rope_theta": 700.0}),
+    ("apertus", {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 700.0}),
+    ("ministral3", {"rope_parameters": None}),
+    ("ministral3", {"rope_parameters": None, "rope_scaling": {**YARN, "llama_4_scaling_beta": 0.3}}),
+    ("ministral3", {"sliding_window": 9, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.0}}),
+    ("glm4", {"rope_parameters": None, "rope_theta": 700.0}),
+    ("glm4", {"rope_parameters": None, "rope_theta": 700.0, "partial_rotary_factor": 0.25}),
+    ("stablelm", {"rope_parameters": None, "rope_theta": 700.0, "partial_rotary_factor": 0.5}),
+    ("hunyuan_v1_dense", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": OLD_ALPHA}),
+    ("hunyuan_v1_dense", {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0, "alpha": 50.0}}),
+    ("nanochat", {"rope_parameters": None, "rope_theta": 700.0, "final_logit_softcapping": None}),
+    ("seed_oss", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": None}),
+    ("ernie4_5", {"rope_parameters": None, "use_bias": None}),
+    ("arcee", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": {"type": "linear", "factor": 2.0}}),
+    ("granite", {"rope_parameters": None, "rope_theta": 700.0, "attention_multiplier": 0.4, "logits_scaling": 2}),
 ]
 
 
 @pytest.mark.parametrize(("family", "changes"), READ, ids=[f"{r[0]}: {', '.join(r[1])}" for r in READ])
 def test_a_spelling_means_what_it_means_to_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    options = GPT2 if family == "gpt2" else SIZES
-    if family == "gpt_neox":
-        options = {key: value for key, value in options.items() if key != "num_key_value_heads"}
-    save(tmp_path, family, options)
+    save(tmp_path, family, OPTIONS.get(family, SIZES))
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     agrees(tmp_path)
@@ -207,6 +243,37 @@ def test_a_file_that_leaves_everything_out_has_the_defaults_of_transformers(fami
     theirs_rope = getattr(theirs, "rope_parameters", None) or {}
     expected = theirs_rope if "full_attention" in theirs_rope else {"all": theirs_rope} if theirs_rope else {}
     assert thetas == {rope["rope_theta"] for rope in expected.values()}
+
+
+REFUSED = [
+    ("exaone4", {"sliding_window": 9, "sliding_window_pattern": "LLLG"}, "sliding_window_pattern is 'LLLG'"),
+    ("exaone4", {"sliding_window": None, "layer_types": ["sliding_attention"] * 32}, "there is no sliding_window"),
+    ("cohere2", {"sliding_window": None}, "there is no sliding_window"),
+    ("cohere2", {"logit_scale": -0.5}, "logit_scale is -0.5; expected a positive number"),
+    ("cohere2", {"logit_scale": None}, "logit_scale is None"),
+    *(("granite", {key: 0.0}, "expected a positive number") for key in GRANITE),
+    *(("granite", {key: None}, f"{key} is None; expected a number") for key in GRANITE),
+    ("granite", {"residual_multiplier": -0.5}, "expected a positive number"),
+    ("stablelm", {"qk_layernorm": True}, "qk_layernorm True is not supported for stablelm"),
+    ("hunyuan_v1_dense", {"rope_scaling": {"type": "ntk", "alpha": 50.0}}, "rope_type 'ntk' is not supported"),
+    ("ministral3", {"rope_scaling": {**YARN, "llama_4_scaling_beta": -0.1}}, "llama_4_scaling_beta -0.1"),
+    ("apertus", {"hidden_act": "silu2"}, "hidden_act 'silu2' is not supported"),
+    ("nanochat", {"final_logit_softcapping": 0.0}, "logit_softcap is 0.0; expected a positive number"),
+    ("glm4", {"partial_rotary_factor": 1.5}, "partial_rotary_factor 1.5 is not supported"),
+    ("ernie4_5", {"use_bias": "yes"}, "use_bias is 'yes'; expected true or false"),
+    ("seed_oss", {"attention_out_bias": 1}, "attention_out_bias is 1; expected true or false"),
+    ("arcee", {"rope_scaling": {"type": "linear"}}, "factor"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "words"), REFUSED, ids=str)
+def test_a_field_that_would_change_the_numbers_is_refused_by_name(
+    family: str, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        ModelConfig.from_hf({"model_type": family, **changes})
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 NUMBERS = [

@@ -42,7 +42,7 @@ def read_gpt_oss(f: Fields) -> Switches:
     """Every other layer has a window, from the first on. Activations are fixed, whatever hidden_act says."""
     windows = windows_by_type(f, [layer % 2 == 1 for layer in range(num_layers(f))])
     if not (f.part("rope_parameters").raw or f.part("rope_scaling").raw):
-        f = Fields({**f.raw, "rope_parameters": GPT_OSS_ROPE}, f.where, f.notes)
+        f = f.replace({"rope_parameters": GPT_OSS_ROPE})
     switches = {**read_llama(f), **with_layers(f, windows=windows)}
     return {
         **switches,
@@ -62,7 +62,7 @@ def read_qwen2_moe(f: Fields) -> Switches:
         windows = windows_by_type(f, [layer % 2 == 1 or layer >= most for layer in range(count)])
     else:
         f.get("sliding_window")  # 0, as transformers writes it
-        windows = qwen_windows(Fields({**f.raw, "sliding_window": None}, f.where, f.notes))
+        windows = qwen_windows(f.replace({"sliding_window": None}))
     switches = {**sizes(f), "qkv_bias": f.boolean("qkv_bias", True), **with_layers(f, windows=windows)}
     mixture = read_mixture(
         f,

@@ -97,8 +97,13 @@ class Fields:
 
     def rename(self, names: Mapping[str, str]) -> Fields:
         """The same fields where some have a second name, which wins."""
-        raw = {**self.raw, **{own: self.raw[other] for other, own in names.items() if other in self.raw}}
-        return Fields(raw, self.where, self.notes)
+        return self.replace({own: self.raw[other] for other, own in names.items() if other in self.raw})
+
+    def replace(self, values: Mapping[str, Any]) -> Fields:
+        """The same fields but for these; what they are asked counts as asked here."""
+        fields = Fields({**self.raw, **values}, self.where, self.notes)
+        fields.asked = self.asked
+        return fields
 
     def items(self, key: str, length: int, *, or_more: bool = False) -> tuple[Any, ...] | None:
         """A list with one item per layer or per pair of dimensions, or the first items of a longer one."""

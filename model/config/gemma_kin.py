@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tokenglass.model.config.fields import Fields
-from tokenglass.model.config.layer_kinds import alternating, num_layers, ropes_by_type, windows_by_type, with_layers
+from tokenglass.model.config.layer_kinds import (
+    alternating,
+    full_by_pattern,
+    num_layers,
+    ropes_by_type,
+    windows_by_type,
+    with_layers,
+)
 from tokenglass.model.config.sizes import Switches, sizes
 
 
@@ -23,7 +30,7 @@ def read_gemma2(f: Fields) -> Switches:
 
 
 def read_gemma3(f: Fields) -> Switches:
-    windows = windows_by_type(f, alternating(num_layers(f), f.integer("sliding_window_pattern", 6)))
+    windows = windows_by_type(f, full_by_pattern(f, 6))
     theta, local = f.number("rope_theta", 1e6), f.number("rope_local_base_freq", 1e4)
     layers = ropes_by_type(f, windows, f.integer("head_dim"), theta, local)
     return {**later_gemma(f), "qk_norm": "head", **layers}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,8 +95,7 @@ def with_layers(
     count, most = num_layers(f), f.integer("max_position_embeddings")
     num_heads = f.integer("num_attention_heads")
     scaling, newer = f.part("rope_scaling"), f.part("rope_parameters")
-    if scaling.raw and newer.raw and scaling.raw != newer.raw:
-        f.notes.append("config.json: rope_scaling and rope_parameters differ; rope_scaling counts, as in transformers")
+    note_difference(f, scaling.raw, newer.raw)
     trained = f.get("original_max_position_embeddings")
     rope = read_rope(
         scaling if scaling.raw else newer,
@@ -112,6 +111,12 @@ def with_layers(
         most = max(most, int(most * rope.scaling.factor))
     kinds = tuple(LayerKind(rope, within(size, most)) for size in (windows or [None] * count))
     return {"layers": kinds, "max_positions": most}
+
+
+def note_difference(f: Fields, scaling: Mapping[str, Any], newer: Mapping[str, Any]) -> None:
+    """Note that a file says two things about its rope."""
+    if scaling and newer and scaling != newer:
+        f.notes.append("config.json: rope_scaling and rope_parameters differ; rope_scaling counts, as in transformers")
 
 
 def ropes_by_type(
@@ -177,6 +182,13 @@ def qwen_windows(f: Fields, slides: Sequence[bool] | None = None) -> list[int | 
     if "sliding_attention" in (f.items("layer_types", count) or ()):
         raise ConfigError("config.json: layer_types names sliding_attention, but use_sliding_window is off")
     return [None] * count
+
+
+def full_by_pattern(f: Fields, every: int) -> list[bool]:
+    """Which layers are full by sliding_window_pattern, at which nobody looks where there are layer_types."""
+    if f.get("layer_types") is not None:
+        return [True] * num_layers(f)
+    return alternating(num_layers(f), f.integer("sliding_window_pattern", every))
 
 
 def windows_by_type(f: Fields, full: Sequence[bool]) -> list[int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.layer_kinds import (
     LayerKind,
-    alternating,
+    full_by_pattern,
     num_layers,
     rope_where_windowed,
     window,
@@ -97,7 +97,7 @@ def read_stablelm(f: Fields) -> Switches:
 
 def read_cohere2(f: Fields) -> Switches:
     """Only the layers with a window have positions."""
-    windows = windows_by_type(f, alternating(num_layers(f), f.integer("sliding_window_pattern", 4)))
+    windows = windows_by_type(f, full_by_pattern(f, 4))
     switches = with_layers(f, windows=windows)
     bias = f.boolean("attention_bias")
     return {

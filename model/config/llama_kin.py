@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.layer_kinds import (
     LayerKind,
     QueryGrowth,
     alternating,
+    note_difference,
     num_layers,
     qwen_windows,
     window,
@@ -100,8 +104,7 @@ def read_hunyuan(f: Fields) -> Switches:
     bias = {"qkv_bias": f.boolean("attention_bias"), "o_bias": f.boolean("attention_bias")}
     if alpha > 0 and rope_type(scaling) == "dynamic" and dim > 2:
         theta = scaling.number("rope_theta", f.number("rope_theta")) * alpha ** (dim / (dim - 2))
-        plain = {"rope_theta": theta, "rope_scaling": None, "rope_parameters": None}
-        f = Fields({**f.raw, **plain}, f.where, f.notes)
+        f = f.replace({"rope_theta": theta, "rope_scaling": None, "rope_parameters": None})
     return {**sizes(f), **bias, "qk_norm": "head", "rotate_first": True, **with_layers(f)}
 
 
@@ -120,17 +123,27 @@ MINISTRAL3_ROPE = {  # of a file that names none
 
 def read_ministral3(f: Fields) -> Switches:
     """Queries grow with the position behind the trained ones, as in Llama 4."""
-    named = [part for part in (f.part("rope_parameters"), f.part("rope_scaling")) if part.raw]
-    rope = named[0] if named else Fields(MINISTRAL3_ROPE, f.where, f.notes)
+    rope = name_rope(f, MINISTRAL3_ROPE).part("rope_parameters")
     beta, trained = rope.number("llama_4_scaling_beta", 0.0), rope.integer("original_max_position_embeddings", 0)
     own = ("llama_4_scaling_beta", "max_position_embeddings")
     plain = {key: value for key, value in rope.raw.items() if key not in own}
-    f = Fields({**f.raw, "rope_parameters": plain, "rope_scaling": None}, f.where, f.notes)
+    f = f.replace({"rope_parameters": plain, "rope_scaling": None})
     growth = QueryGrowth(beta, trained) if beta else None
     return {**read_mistral(f), "query_growth": growth}
 
 
+APERTUS_ROPE = {  # likewise
+    "rope_type": "llama3",
+    "rope_theta": 1.2e7,
+    "factor": 8.0,
+    "original_max_position_embeddings": 8192,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+
+
 def read_apertus(f: Fields) -> Switches:
+    f = name_rope(f, APERTUS_ROPE)
     bias = f.boolean("attention_bias")
     return {
         **sizes(f),
@@ -156,6 +169,13 @@ def read_nanochat(f: Fields) -> Switches:
         "logit_softcap": f.number_or_none("final_logit_softcapping"),
         **with_layers(f),
     }
+
+
+def name_rope(f: Fields, unnamed: Mapping[str, Any]) -> Fields:
+    """The fields with one rope, by the newer name: rope_scaling where the file has both, `unnamed` where none."""
+    scaling, newer = f.part("rope_scaling").raw, f.part("rope_parameters").raw
+    note_difference(f, scaling, newer)
+    return f.replace({"rope_scaling": None, "rope_parameters": scaling or newer or unnamed})
 
 
 def nonzero(f: Fields, key: str) -> float:

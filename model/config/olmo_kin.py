@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.layer_kinds import (
     alternating,
+    full_by_pattern,
     num_layers,
     rope_where_windowed,
     ropes_by_type,
@@ -27,10 +28,8 @@ def read_olmo3(f: Fields) -> Switches:
 
 def read_exaone4(f: Fields) -> Switches:
     """With windows, the layers without one have no positions."""
-    count = num_layers(f)
     sliding = window(f) is not None
-    every = f.integer("sliding_window_pattern", 4)
-    windows = windows_by_type(f, alternating(count, every) if sliding else [True] * count)
+    windows = windows_by_type(f, full_by_pattern(f, 4) if sliding else [True] * num_layers(f))
     switches = with_layers(f, windows=windows)
     if sliding:
         switches["layers"] = rope_where_windowed(switches["layers"], windows)
