@@ -25,7 +25,7 @@ import native_parts
 import tiny
 
 from tokenglass.model.config.layer_kinds import Convolution, DeltaNet, LayerKind
-from tokenglass.model.config.mixture import Mixture
+from tokenglass.model.config.mixture import ClampedSwiGlu, Mixture
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.drafts import ModelDrafter, NgramDrafter, ParallelDrafter
 from tokenglass.model.decoding.healing import heal
@@ -44,7 +44,8 @@ from tokenglass.model.text.tokenizer import Tokenizer
 from tokenglass.model.torch_engine.engine import TorchEngine
 
 END = 0
-KINDS = ("torch", "native", "window", "experts", "convolution", "native convolution", "delta", "native delta")
+LAYERS = ("experts", "clamped experts", "convolution", "delta")
+KINDS = ("torch", "native", "window", *LAYERS, *(f"native {kind}" for kind in LAYERS))
 LETTERS = tuple('abcdeĠ"{}[]:,0123tru.')
 LONGER = ("ab", "bc", "abc", "Ġa", "Ġab", '":', '{"', '["', "tr", "ue", "true", "Ġ0", ",Ġ", '"}', "aa", "ca", "12")
 SIZE = 1 + len(LETTERS) + len(LONGER)
@@ -93,15 +94,19 @@ def tokenizer() -> Tokenizer:
 
 @functools.cache
 def engine(kind: str, seed: int = 1) -> Engine:
-    """A random model; `window` has layers that let go of what is far behind, `experts` a mixture of them, and
-    `convolution` and `delta` a layer without attention, torch's or native."""
+    """A random model; `window` has layers that let go of what is far behind, `experts` a mixture of them,
+    `clamped experts` one as in gpt-oss, and `convolution` and `delta` a layer without attention, torch's or native."""
     config = replace(tiny.CONFIG, vocab_size=SIZE + 1, max_positions=96, mask_token_id=MASK)
     first, second = config.layers
     if kind == "window":
         config = replace(config, layers=(replace(first, window=6), second))
-    if kind == "experts":
+    if kind.endswith("experts"):
         mixture = Mixture(count=6, chosen=2, size=24, renormalise=True, shared_size=16)
         config = replace(config, layers=(first, replace(second, has_experts=True)), mixture=mixture)
+    if kind.endswith("clamped experts"):
+        mixture = replace(mixture, shared_size=None, router_bias=True)
+        swiglu = ClampedSwiGlu(1.702, 0.7)
+        config = replace(config, mixture=mixture, swiglu=swiglu, sinks=True, mlp_bias=True)
     if "convolution" in kind:
         config = replace(config, layers=(LayerKind(None, convolution=Convolution(3, bias=True)), second))
     if "delta" in kind:
@@ -111,7 +116,7 @@ def engine(kind: str, seed: int = 1) -> Engine:
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.4 if weight.ndim > 1 else 1.0)
     local = TorchEngine(model, torch.device("cpu"), torch.float32)
-    if kind not in ("native", "experts", "native convolution", "native delta"):
+    if not kind.startswith("native"):
         return local
     native = native_parts.try_build(model)
     return local if isinstance(native, str) else native
