@@ -1,7 +1,8 @@
 """Renew everything in this repository that shows what tale writes, after its weights have changed.
 
     python tests/renew.py                 # the picture, and the samples in the card
-    python tests/renew.py --tables        # and the README's tables: families, `compare`, `tests/peers/structure.py`
+    python tests/renew.py --tables        # and the README's tables: families, formats, `compare`,
+                                          # `tests/peers/structure.py`
 
 No other test holds a text of tale: the rest compare it with an oracle. The tables take minutes on an idle machine, and
 want smollm2 (`tokenglass pull smollm2`). The card's numbers come from the recipe:
@@ -41,6 +42,7 @@ def main() -> None:
     if options.tables:
         tables = {
             "| family |": family_rows,
+            "| format |": format_rows,
             "| | tokens per pass |": compare_rows,
             "| simple structure |": structure_rows,
         }
@@ -61,6 +63,10 @@ def replace_table(text: str, heading: str, rows: str) -> str:
 
 def family_rows() -> str:
     return run("python", str(ROOT / "tests/test_random_configs.py"), "20")
+
+
+def format_rows() -> str:
+    return run("python", str(ROOT / "tests/format_rows.py"))
 
 
 def compare_rows() -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from format_rows import GGUF_TYPES, KEPT, METHODS, gguf_file, measure, release, table_row
+from releases import RELEASES
 from renew import COLUMNS, README, cell, replace_table
+from tiny_gguf import TYPES
 
 from tokenglass.cli.widgets.comparison_columns import COLUMNS as MEASURED
 from tokenglass.model.checkpoint.store import bundled_folder
@@ -41,6 +45,21 @@ def test_the_readme_has_the_table_and_compare_measures_its_columns() -> None:
     assert cell("bits_per_byte", {"value": 1.154, "low": 1.06, "high": 1.242}) == "1.15 (1.06 to 1.24)"
     assert [cell(name, {"value": 0.5}) for name in ("tokens_per_pass", "task_errors")] == ["0.50", "50.0%"]
     assert cell("task_errors", None) == ""
+
+
+def test_the_readme_has_a_row_for_every_quantised_format() -> None:
+    (table,) = re.findall(r"^\| format \|.*\n(?:\|.*\n)+", README.read_text(), flags=re.MULTILINE)
+    released = {METHODS[name if name in METHODS else name.partition(",")[0]][0] for name in RELEASES}
+    types = {f"GGUF, {kind.name}" for kind in GGUF_TYPES} | {f"GGUF, {kind.name} kept as int4" for kind in KEPT}
+    assert {row.split(" | ")[0].removeprefix("| ") for row in table.splitlines()[2:]} == released | types
+
+
+def test_a_row_of_formats_says_what_is_exact_and_what_is_not() -> None:
+    exact = table_row("NVFP4", "its library", [release("nvfp4")])
+    assert exact.startswith("| NVFP4 | 1 | its library | to the bit | ")
+    assert exact.endswith(" of 384 |")
+    weights, *_ = measure(gguf_file(TYPES.Q4_K, keep=True))
+    assert 0 < weights < 2**-10, "scales are rounded to float16"
 
 
 def test_the_samples_are_renewed_and_the_rest_of_the_card_is_kept(
