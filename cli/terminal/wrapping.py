@@ -15,6 +15,7 @@ from tokenglass.cli.terminal.terminal import visible
 Row = list[Segment]
 
 READABLE = 100  # columns: longer lines are hard to read
+WIDEST = 140  # columns of tables that are drawn: beyond, an eye loses its row
 MARGIN, ROOMY = 4, 48  # cells right of what is redrawn; columns from which on there is room for them
 TAB = 8
 BLANKS = " \t"
@@ -26,6 +27,11 @@ def width_to_draw(width: int) -> int:
     """Cells that what is redrawn may take: rows that end short of the edge stay whole while a window is dragged
     narrower, where a terminal that wraps anew would push what does not fit into its scrollback."""
     return width - MARGIN if width >= ROOMY else width
+
+
+def width_of_tables(width: int) -> int:
+    """Cells that tables over a whole screen may take."""
+    return min(width, WIDEST)
 
 
 def width_to_read(width: int) -> int:

@@ -11,9 +11,10 @@ from rich.segment import Segment
 from tokenglass.cli.terminal.console import size
 from tokenglass.cli.terminal.screen import Screen
 from tokenglass.cli.terminal.session import POLL, Key, Session
+from tokenglass.cli.terminal.wrapping import width_of_tables
 from tokenglass.cli.widgets.flow_grid import FlowGrid
 from tokenglass.cli.widgets.flow_layers import FlowLayers
-from tokenglass.cli.widgets.flow_page import WIDEST, FlowHead, styles_of
+from tokenglass.cli.widgets.flow_page import FlowHead, styles_of
 from tokenglass.cli.widgets.flow_parts import FlowParts
 from tokenglass.cli.widgets.influence import InfluenceLegend, InfluenceText
 from tokenglass.cli.widgets.widget import BOLD, DIM, Glyphs, Row, crop, glyphs_of
@@ -85,7 +86,7 @@ class Walk(Session):
             self._flows[self._position], self._table, self._explains, self._view.last, styles_of(self._view.console)
         )
         with self.frame():
-            self._screen.draw(page.rows(min(width, WIDEST), height, glyphs_of(self._view.console.options)), None)
+            self._screen.draw(page.rows(width_of_tables(width), height, glyphs_of(self._view.console.options)), None)
 
 
 @dataclass(frozen=True, slots=True)

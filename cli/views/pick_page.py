@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from tokenglass.cli.terminal.terminal import MIN_HEIGHT, MIN_WIDTH, visible
+from tokenglass.cli.terminal.wrapping import width_of_tables
 from tokenglass.cli.text import nbytes, plural
 from tokenglass.cli.views.line_editor import LineEditor
 from tokenglass.cli.widgets.lines import PrefillBar, Rule, note
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tokenglass.model.decoding.branches import Branches, Node
 
 Cursor = tuple[int, int]  # column, row
-WIDEST = 140
 TYPED = Style(underline=True, bold=True)
 AT_CURSOR = Style(reverse=True)
 TYPING = {
@@ -113,7 +113,7 @@ class Page:
             return [*table[: height - 1], *KeyLine((("any key", "goes back"),)).rows(width, glyphs)], None
         if self.tree is not None:
             return self.tree_rows(self.tree, width, height, glyphs), None
-        below = self.below(min(width, WIDEST), height - max(2, height // 3), glyphs)
+        below = self.below(width_of_tables(width), height - max(2, height // 3), glyphs)
         text = self.text_rows(width, height - len(below), glyphs, console)
         cursor = (min(width - 1, sum(segment.cell_length for segment in text[-1])), len(text) - 1)
         text += [[] for _ in range(height - len(below) - len(text))]
@@ -211,7 +211,7 @@ class Page:
         cache = self.branches.cache
         sizes = f"cache {nbytes(cache.nbytes - cache.nbytes_of_tails)} + branches {nbytes(cache.nbytes_of_tails)}"
         rule = Rule("the tree of branches", sizes).rows(width, glyphs)
-        table = TreeTable(tree.branches, tree.highlighted, height - 3).rows(min(width, WIDEST), glyphs)
+        table = TreeTable(tree.branches, tree.highlighted, height - 3).rows(width_of_tables(width), glyphs)
         rows = [*rule, *table]
         return [*rows, *([] for _ in range(height - 1 - len(rows))), *KeyLine(TREE).rows(width, glyphs)]
 

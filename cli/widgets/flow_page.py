@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from tokenglass.cli.terminal.wrapping import width_of_tables
 from tokenglass.cli.widgets.flow_grid import FlowGrid
 from tokenglass.cli.widgets.flow_layers import FlowLayers
 from tokenglass.cli.widgets.flow_parts import FlowParts
@@ -15,8 +16,6 @@ from tokenglass.cli.widgets.lines import Rule
 from tokenglass.cli.widgets.prose import prose, quote_token
 from tokenglass.cli.widgets.widget import Glyphs, Row, Widget, crop, percent
 from tokenglass.model.inspection.records import Flow, PositionFlow
-
-WIDEST = 140
 
 
 def styles_of(console: Console) -> str:
@@ -67,7 +66,7 @@ class FlowPage(Widget):
     lines: int = 20
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        width, flow = min(width, WIDEST), self.flow
+        width, flow = width_of_tables(width), self.flow
         parts: list[Widget] = [
             FlowHead(flow),
             InfluenceText(flow, self.styles, self.lines),
