@@ -109,7 +109,7 @@ def json_bytes(text: str, *, terminal: bool) -> bytes:
     pattern = SURROGATES
     if terminal:
         pattern = NOT_ASCII if is_ascii(sys.stdout, os.environ) else UNSAFE
-    return pattern.sub(lambda found: _escaped(found[0]), text).encode()
+    return pattern.sub(lambda match: _escaped(match[0]), text).encode()
 
 
 def _escaped(char: str) -> str:

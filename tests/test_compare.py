@@ -111,7 +111,7 @@ def test_a_name_that_is_no_mode_is_refused(loaded: LoadedModel) -> None:
 def test_runs_are_interleaved_and_their_median_counts(loaded: LoadedModel) -> None:
     modes = [Variants(loaded).find(name) for name in ("autoregressive", "jacobi")]
     requests = [request_of(loaded, 3, seed=seed) for seed in (1, 2)]
-    counts = [[len(found) for runs in every for found in runs.found] for every in interleave(modes, requests, 2)]
+    counts = [[len(found) for runs in every for found in runs.by_request] for every in interleave(modes, requests, 2)]
     assert counts[:5] == [[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [2, 1, 1, 1]]
     assert len(counts) == 8
     one = time_run(modes[0], requests[0])

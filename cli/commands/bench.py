@@ -68,14 +68,14 @@ def bench(
 
 def describe(loaded: LoadedModel, readings: list[Reading], tokens: int, peak: int | None) -> dict[str, Any]:
     """The facts, by the names that JSON uses. Rates are tokens per second of all rows together."""
-    found: dict[str, list[dict[str, Any]]] = {"prefill": [], "decode": [], "batch": []}
+    rates: dict[str, list[dict[str, Any]]] = {"prefill": [], "decode": [], "batch": []}
     for reading in readings[1:]:
         fact: dict[str, Any] = {"context": reading.context, "rows": reading.rows, **in_numbers(reading.rate, "tokens")}
         if reading.first_token is not None:
             fact |= {"seconds_to_first_token": reading.first_token.median}
         else:
             fact |= {"bytes_per_step": reading.nbytes, "share_of_limit": reading.share}
-        found[reading.kind].append(fact)
+        rates[reading.kind].append(fact)
     return {
         "model": loaded.name,
         "parameters": loaded.checkpoint.num_parameters,
@@ -86,7 +86,7 @@ def describe(loaded: LoadedModel, readings: list[Reading], tokens: int, peak: in
         "tokens_per_run": tokens,
         "runs": len(readings[1].rate.values),
         "bandwidth": in_numbers(readings[0].rate, "bytes"),
-        **found,
+        **rates,
         "peak_memory_nbytes": peak,
     }
 

@@ -49,12 +49,12 @@ def check(
         ids = probe_ids(loaded.tokenizer, loaded.engine.limit)
         probe = Probe(loaded.engine, loaded.tokenizer, ids, loaded.dtype)
         kinds = tuple(dict.fromkeys((loaded.weights_in, loaded.cache_dtype)))
-        kept = ", cache in ".join(kinds)
-        title = f"{loaded.name}, {kept}, {loaded.backend}, {len(ids)} tokens"
+        dtypes = ", cache in ".join(kinds)
+        title = f"{loaded.name}, {dtypes}, {loaded.backend}, {len(ids)} tokens"
         first.show("trying what must always hold")
         findings = list(try_all(probe))
         if (kinds, loaded.backend) != (("float32",), "torch"):
-            logits, name = probe.whole(ids), f"{kept} on {loaded.backend}"
+            logits, name = probe.whole(ids), f"{dtypes} on {loaded.backend}"
             del probe, loaded  # two models need not fit in memory at once
             exact = session.load(session.open_model(exactly(model), first), caches, first)
             reference = Probe(exact.engine, exact.tokenizer, ids, "float32").whole(ids)
@@ -86,17 +86,17 @@ def show(findings: list[Finding], title: str, console: Console) -> None:
     if not narrow:
         table.add_column("", style="dim", overflow="fold")
     ascii_only = console.options.ascii_only
-    for told in findings:
-        note = visible(told.note, ascii_only=ascii_only)
-        claim = Text(told.claim)
+    for finding in findings:
+        note = visible(finding.note, ascii_only=ascii_only)
+        claim = Text(finding.claim)
         if narrow and note:
             claim.append(f"\n{note}", "dim")
-        measured = "not tried" if told.value is None else f"{number(told.value)} {told.unit}"
-        allowed = "" if told.tolerance is None else number(told.tolerance)
-        table.add_row(verdict(told.passed), claim, measured, allowed, *([] if narrow else [note]))
+        measured = "not tried" if finding.value is None else f"{number(finding.value)} {finding.unit}"
+        allowed = "" if finding.tolerance is None else number(finding.tolerance)
+        table.add_row(verdict(finding.passed), claim, measured, allowed, *([] if narrow else [note]))
     console.print(Text(title, "bold"))
     console.print(table)
-    failed = sum(told.passed is False for told in findings)
+    failed = sum(finding.passed is False for finding in findings)
     console.print(Text("everything holds" if not failed else f"{failed} of {len(findings)} do not hold", "bold"))
 
 

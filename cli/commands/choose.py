@@ -46,14 +46,14 @@ def choose(
     from tokenglass.cli.run.prompt import read_source, utf8_argument
     from tokenglass.model.errors import ParameterError
 
-    given = [utf8_argument(answer) for answer in answers or []]
+    texts = [utf8_argument(answer) for answer in answers or []]
     if as_json + jsonl + systemone > 1:
         raise ParameterError("--json, --jsonl and --systemone exclude each other; give one of them")
-    if expect is not None and (jsonl or systemone or expect not in given):
+    if expect is not None and (jsonl or systemone or expect not in texts):
         raise ParameterError("--expect takes one of the answers that are given as arguments")
     if jsonl and prompt is not None:
         raise ParameterError("--jsonl reads its prompts from --prompt-file or stdin; leave --prompt out")
-    if systemone and (given or rotate):
+    if systemone and (texts or rotate):
         raise ParameterError("--systemone takes its answers from the request: no ANSWER, and no --rotate")
     source = None if jsonl else read_source(prompt, prompt_file, keep_newline=keep_newline)
     with opening(source or "") as first:
@@ -66,19 +66,19 @@ def choose(
         lines = number_lines(open_lines(prompt_file)) if jsonl else iter(())
         if source is not None and not systemone:
             first.show("reading the prompt and the answers")
-            found = asking.ask(chooser, read_prompt_or_messages(source, chat=chat and prompt is None), given)
+            choosing = asking.ask(chooser, read_prompt_or_messages(source, chat=chat and prompt is None), texts)
     if source is None:
-        if not views.answer_lines(lines, asking, chooser, given, by_mean=by is options.By.mean):
+        if not views.answer_lines(lines, asking, chooser, texts, by_mean=by is options.By.mean):
             raise typer.Exit(UNEXPECTED)
         return
     if systemone:
         views.answer_request(source, asking, chooser)
         return
-    best = found.ranking(by is options.By.mean)[0].text
+    best = choosing.ranking(by is options.By.mean)[0].text
     if as_json:
-        views.write_facts(found, asking.name, by_mean=by is options.By.mean)
+        views.write_facts(choosing, asking.name, by_mean=by is options.By.mean)
     elif is_terminal(sys.stdout) or color is options.ColorWhen.always:
-        views.show(found, by_mean=by is options.By.mean, color=color.value)
+        views.show(choosing, by_mean=by is options.By.mean, color=color.value)
     else:
         views.write_best(best)
     if expect is not None and best != expect:

@@ -79,8 +79,8 @@ def compare(
 
         opened = session.open_model(model, first)
         longest = max((len(opened.tokenizer.encode(text)) for text in texts or ()), default=0)
-        given = {"temperature": temperature, "top_p": top_p}
-        settings = {name: value for name, value in given.items() if value is not None}
+        values = {"temperature": temperature, "top_p": top_p}
+        settings = {name: value for name, value in values.items() if value is not None}
         sampling = sampling_parameters(opened, options.SamplingOptions(settings))
         loaded = session.load(opened, Caches(longest + max_new_tokens), first)
         from tokenglass.model.measuring.comparison.comparison import Comparison, Plan
@@ -107,14 +107,14 @@ def compare(
         show(facts, make_console(sys.stdout, color=color.value))
 
 
-def names_of(given: str | None, *, has_draft: bool) -> list[str]:
+def names_of(names: str | None, *, has_draft: bool) -> list[str]:
     """The modes to try, the autoregressive one first: the others are measured by it. Raises ParameterError."""
     from tokenglass.model.decoding.modes import AUTOREGRESSIVE
     from tokenglass.model.measuring.comparison.modes import NAMES
 
-    if given is None:
+    if names is None:
         return [name for name in NAMES if has_draft or name != "speculative-model"]
-    return list(dict.fromkeys([AUTOREGRESSIVE, *(name.strip() for name in given.split(",") if name.strip())]))
+    return list(dict.fromkeys([AUTOREGRESSIVE, *(name.strip() for name in names.split(",") if name.strip())]))
 
 
 def find_scorer(name: str | None, loaded: LoadedModel) -> LoadedModel:

@@ -66,16 +66,16 @@ def diff(
         from tokenglass.model.sources.server.address import is_address
 
         if len(files) == 2:
-            found = of_two_traces(*files)
+            difference = of_two_traces(*files)
         elif settings.are_given:
-            found = under_two_settings(files[0], first, settings.both, screen)
+            difference = under_two_settings(files[0], first, settings.both, screen)
         elif is_address(first.model) or is_address(second.model):
             from tokenglass.cli.run.served_diff import compare_served
 
-            found = compare_served(files[0], first, second, screen)
+            difference = compare_served(files[0], first, second, screen)
         else:
-            found = in_two_models(files[0], first, second, screen)
-    show(found, count=worst, as_json=as_json, color=color.value)
+            difference = in_two_models(files[0], first, second, screen)
+    show(difference, count=worst, as_json=as_json, color=color.value)
 
 
 def of_two_traces(first: str, second: str) -> Diff:
@@ -106,13 +106,13 @@ def in_two_models(file: str, first: ModelOptions, second: ModelOptions, screen: 
         raise ParameterError(
             f"{opened[0].name} and {opened[1].name} have other tokenizers; their tokens do not compare"
         )
-    given = GivenText.encode(opened[0].tokenizer, text)
-    caches = Caches(min(len(given.token_ids), opened[0].limit), beside=LOGITS)
+    content = GivenText.encode(opened[0].tokenizer, text)
+    caches = Caches(min(len(content.token_ids), opened[0].limit), beside=LOGITS)
     one, other = (session.load(each, caches, screen) for each in opened)
     screen.show("comparing")
-    found = list(compare_models(one.engine, other.engine, one.tokenizer, given.token_ids))
-    texts = ([each.first for each in found], [each.second for each in found])
-    return Diff((column_of_model(one), column_of_model(other)), texts, found)
+    pairs = list(compare_models(one.engine, other.engine, one.tokenizer, content.token_ids))
+    texts = ([each.first for each in pairs], [each.second for each in pairs])
+    return Diff((column_of_model(one), column_of_model(other)), texts, pairs)
 
 
 def under_two_settings(
@@ -128,10 +128,10 @@ def under_two_settings(
 
     ((_, text),) = read_texts([file], keep_newline=False)
     opened = session.open_model(model, screen)
-    given = GivenText.encode(opened.tokenizer, text)
-    loaded = session.load(opened, Caches(min(len(given.token_ids), opened.limit), beside=LOGITS), screen)
+    content = GivenText.encode(opened.tokenizer, text)
+    loaded = session.load(opened, Caches(min(len(content.token_ids), opened.limit), beside=LOGITS), screen)
     screen.show("comparing")
-    found = list(compare_settings(loaded.engine, loaded.tokenizer, given.token_ids, settings))
+    pairs = list(compare_settings(loaded.engine, loaded.tokenizer, content.token_ids, settings))
     first, second = (", ".join(summary.settings(each)) for each in settings)
-    texts = ([each.first for each in found], [each.second for each in found])
-    return Diff((first, second), texts, found, is_final=True)
+    texts = ([each.first for each in pairs], [each.second for each in pairs])
+    return Diff((first, second), texts, pairs, is_final=True)

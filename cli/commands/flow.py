@@ -154,14 +154,14 @@ def flow(
         elif not jsonl:
             first.show("recomputing the text without each token" if total else "looking into the text")
             with patience(total and not first.is_shown):
-                found = look(position)
+                picture = look(position)
     if jsonl:
         for each in range(last if request is None else len(request.prompt_ids), last + 1) if at is None else [at]:
             write_json({"record": "flow", **to_dict(look(each))})
     elif svg is not None:
         from tokenglass.cli.views.flow_picture import flow_picture
 
-        svg.write_text(flow_picture(found, limit=rows), encoding="utf-8")
+        svg.write_text(flow_picture(picture, limit=rows), encoding="utf-8")
         say(f"wrote {svg}")
     elif html is not None:
         page.write()
@@ -174,7 +174,7 @@ def flow(
         from tokenglass.cli.widgets.flow_page import FlowPage, styles_of
 
         console = make_console(sys.stdout, color=color.value)
-        console.print(FlowPage(found, styles_of(console), rows))
+        console.print(FlowPage(picture, styles_of(console), rows))
 
 
 def read(

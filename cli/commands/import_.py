@@ -34,5 +34,5 @@ def import_(
 
     if keep and dtype is options.Dtype.float16:
         raise ParameterError("--dtype float16 is not for --keep: beside int4 the rest is float32 or bfloat16")
-    kept = watch_store(import_gguf(file, folder, dtype=dtype.value, keep=keep))
-    say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}" + (f"; {kept}" if kept else ""))
+    note = watch_store(import_gguf(file, folder, dtype=dtype.value, keep=keep))
+    say(f"imported {file.name} to {folder}, {nbytes(size_of(folder))}" + (f"; {note}" if note else ""))

@@ -73,9 +73,9 @@ def listing() -> list[dict[str, Any]]:
         row(store.BUNDLED, "bundled", store.size_of(tale), False, "Apache-2.0", str(tale), "trained by this project")
     ]
     for state, folder in (("pulled", store.models_folder()), ("imported", store.imports_folder())):
-        for kept in store.kept_models(folder):
-            origin, chat = kept.origin, has_template(kept.folder)
-            rows.append(row(kept.name, state, kept.nbytes, chat, origin.licence, str(kept.folder), origin.source))
+        for model in store.kept_models(folder):
+            origin, chat = model.origin, has_template(model.folder)
+            rows.append(row(model.name, state, model.nbytes, chat, origin.licence, str(model.folder), origin.source))
     here = {entry["name"] for entry in rows}
     for name, entry in read_catalog().items():
         if name not in here:

@@ -80,7 +80,7 @@ def pick(
     guidance: Guidance = 1.0,
     save: Save = None,
     load: Load = None,
-    kept: From = None,
+    source: From = None,
     candidates: Candidates = 10,
     color: Color = ColorWhen.auto,
     debug: Debug = False,
@@ -93,21 +93,21 @@ def pick(
     check_terminal()
     if passes.no_cache:
         raise ParameterError("pick keeps its branches in the cache; leave out --no-cache")
-    check_files(save, load, kept, (prompt, sampling, text_options, negative, guidance))
+    check_files(save, load, source, (prompt, sampling, text_options, negative, guidance))
     from tokenglass.cli.run.prompt import read_prompt
 
-    given = PromptOptions(
+    options = PromptOptions(
         prompt.prompt,
         prompt.prompt_option,
         chat=prompt.chat,
         system=prompt.system,
         prefill_response=prompt.prefill_response,
     )
-    saved = saved_tree(load, kept)
+    saved = saved_tree(load, source)
     if saved is not None:
         text = saved.run.prompt
     else:
-        text = read_prompt(given.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
+        text = read_prompt(options.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
     keeper = Keeper(trace, candidates)
     with opening(text) as first:
         from tokenglass.cli.run import session
@@ -121,9 +121,9 @@ def pick(
         opened = session.open_model(model, first)
         if saved is None:
             control = ControlOptions(**asdict(text_options))
-            prompt_ids = fit(opened, encode(opened, text, given), control, prompt.truncate)
+            prompt_ids = fit(opened, encode(opened, text, options), control, prompt.truncate)
             request = build_request(opened, prompt_ids, control, sampling, passes, candidates, chat=prompt.chat)
-            request = add_negative(request, opened, given, SearchOptions(negative=negative, guidance=guidance))
+            request = add_negative(request, opened, options, SearchOptions(negative=negative, guidance=guidance))
         else:
             check_tree(saved, opened)
             request = replace(saved.run.request, top=candidates, prefill_chunk=passes.prefill_chunk)
@@ -133,7 +133,7 @@ def pick(
         from tokenglass.cli.views.pick import PickView
         from tokenglass.cli.views.picking import Picking
 
-        planting = Planting(loaded, keeper.widen(request), given, candidates)
+        planting = Planting(loaded, keeper.widen(request), options, candidates)
         branches, run = planting.plant(text)
         trail = saved.restore(branches) if saved is not None else ()
         picking = Picking(
@@ -154,26 +154,26 @@ def pick(
             raise typer.Exit(interrupt.exit_code)
 
 
-def saved_tree(load: Path | None, kept: Path | None) -> SavedTree | None:
+def saved_tree(load: Path | None, source: Path | None) -> SavedTree | None:
     """The tree to go on with, where a file of one or a trace is named. Raises TraceError."""
     if load is not None:
         from tokenglass.model.runs.branch_file import read_tree
 
         return read_tree(expand_home(str(load)))
-    if kept is not None:
+    if source is not None:
         from tokenglass.model.runs.trace_tree import tree_of_trace
 
-        return tree_of_trace(expand_home(str(kept)))
+        return tree_of_trace(expand_home(str(source)))
     return None
 
 
-def check_files(save: Path | None, load: Path | None, kept: Path | None, options: Sequence[object]) -> None:
+def check_files(save: Path | None, load: Path | None, source: Path | None, options: Sequence[object]) -> None:
     """Raises ParameterError for a file that is there already, and for options that a saved tree has itself."""
     if save is not None and save.exists():
         raise ParameterError(f"--save {save}: is there already; give another name")
-    if load is not None and kept is not None:
+    if load is not None and source is not None:
         raise ParameterError("--load and --from exclude each other; give one of them")
-    name = "--load" if load is not None else "--from" if kept is not None else None
+    name = "--load" if load is not None else "--from" if source is not None else None
     if name is not None and tuple(options) != (PickPromptOptions(), SamplingOptions(), TextOptions(), None, 1.0):
         raise ParameterError(f"{name} brings its own prompt and settings; leave the others out")
 

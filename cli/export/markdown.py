@@ -52,7 +52,7 @@ def row(values: tuple[str, ...]) -> str:
 
 def code(text: str) -> str:
     """One line as a code span; what could end it, or the cell around it, is spelt out."""
-    spelt = SPECIAL.sub(lambda found: spelt_out(found[0]), " ".join(text.split()))
+    spelt = SPECIAL.sub(lambda match: spelt_out(match[0]), " ".join(text.split()))
     return f"`{spelt}`" if spelt else ""
 
 

@@ -23,15 +23,15 @@ WIDTH = 88  # columns
 def picture(runs: Runs) -> str:
     """SVG of every text. The same trace gives the same picture."""
     console = drawing_console(WIDTH)
-    kept = [(run, list(records)) for run, records in runs]
-    texts = list(kept_texts(kept))
+    contents = [(run, list(records)) for run, records in runs]
+    texts = list(kept_texts(contents))
     for text in texts:
         if len(texts) > 1:
             console.print(Segments([Segment(text.title, BOLD), Segment.line()]))
         for line in Segment.split_lines([Segment(visible(text.run.prompt), DIM), *segments_of(text)]):
             for row in wrap(line, WIDTH):
                 console.print(Segments([*on_screen(row), Segment.line()]), end="")
-    panel = last_panel(*kept[0]) if len(texts) == 1 else None
+    panel = last_panel(*contents[0]) if len(texts) == 1 else None
     console.print(Legend("probability", TRUE_COLORS) if panel is None else panel)
     return svg_of(console, title="tokenglass", unique_id="run")
 

@@ -35,8 +35,8 @@ class Command(PlainCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
         if "mode" in ctx.params and not ctx.resilient_parsing:
-            given = {name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
-            if idle := idle_option(given, ctx.params):
+            names = {name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+            if idle := idle_option(names, ctx.params):
                 name, need = idle
                 flag = next(max(option.opts, key=len) for option in self.params if option.name == name)
                 ctx.fail(f"{flag} has no effect here; it needs {need}")

@@ -22,5 +22,5 @@ def sampler_names(incomplete: str) -> list[str]:
     from tokenglass.model.sampling.parameters import SAMPLERS
 
     before, comma, last = incomplete.rpartition(",")
-    given = before.split(",")
-    return [f"{before}{comma}{name}" for name in SAMPLERS if name.startswith(last) and name not in given]
+    names = before.split(",")
+    return [f"{before}{comma}{name}" for name in SAMPLERS if name.startswith(last) and name not in names]

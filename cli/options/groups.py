@@ -36,12 +36,12 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(option(parameter.name, hint, parameter.default))
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
+    def run(**values: Any) -> None:
         grouped = {
-            name: group(**{each.name: value_of(each, given) for each in options_in(group)})
+            name: group(**{each.name: value_of(each, values) for each in options_in(group)})
             for name, group in groups.items()
         }
-        command(**grouped, **given)
+        command(**grouped, **values)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -60,10 +60,10 @@ RULES = (
 )
 
 
-def idle_option(given: set[str], values: Values) -> tuple[str, str] | None:
+def idle_option(names: set[str], values: Values) -> tuple[str, str] | None:
     """The first parameter that was given and does nothing, and what it needs."""
     for rule in RULES:
-        idle = [name for name in rule.options if name in given]
+        idle = [name for name in rule.options if name in names]
         if idle and not rule.is_met(values):
             return idle[0], rule.need
     return None

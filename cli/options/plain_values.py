@@ -57,18 +57,18 @@ class Kind:
     least: float | None = None
     most: float | None = None
 
-    def value(self, given: Any) -> Any:
+    def value(self, argument: Any) -> Any:
         """One value of the command line, or a default. Raises ValueError where it is not plain."""
         if self.type is None:
             raise ValueError
-        if type(given) is self.type and self.type is not str:
-            return given
-        if not isinstance(given, str):
+        if type(argument) is self.type and self.type is not str:
+            return argument
+        if not isinstance(argument, str):
             raise ValueError
-        given.encode()  # what is no Unicode raises UnicodeEncodeError, a ValueError
-        if self.type in DIGITS and not DIGITS[self.type].fullmatch(given):
+        argument.encode()  # what is no Unicode raises UnicodeEncodeError, a ValueError
+        if self.type in DIGITS and not DIGITS[self.type].fullmatch(argument):
             raise ValueError
-        value = self.type(given)
+        value = self.type(argument)
         if self.type is Path and value.exists() and not os.access(value, os.R_OK):
             raise ValueError
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
@@ -92,15 +92,15 @@ def kind_of(hint: Any) -> Kind:
     return Kind(inner, info.min, info.max) if is_plain else Kind()
 
 
-def read(parameter: Any, kind: Kind, by_typer: Callable[[Any, Any], Any], context: Any, given: Any) -> Any:
+def read(parameter: Any, kind: Kind, by_typer: Callable[[Any, Any], Any], context: Any, argument: Any) -> Any:
     """A plain value, or what Typer makes of it. Raises what Typer raises."""
-    if parameter.required and not given:
-        return by_typer(context, given)
+    if parameter.required and not argument:
+        return by_typer(context, argument)
     is_list = getattr(parameter, "multiple", False) or parameter.nargs == -1
     try:
         value: Any = () if is_list else None
-        if given is not None:
-            value = [kind.value(item) for item in given] if is_list else kind.value(given)
+        if argument is not None:
+            value = [kind.value(item) for item in argument] if is_list else kind.value(argument)
     except (ValueError, OSError):
-        return by_typer(context, given)
+        return by_typer(context, argument)
     return value if parameter.callback is None else parameter.callback(context, parameter, value)

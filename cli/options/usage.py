@@ -31,7 +31,7 @@ def usage_message(error: typer.TyperException, arguments: list[str], read_on: st
 
 def dash_hint(command: Any, is_unknown: bool, arguments: list[str]) -> str:
     """What to do where a text may have been taken for an option: it is unknown, or looks like a text."""
-    given = [*takewhile(lambda argument: argument != "--", arguments)]
-    is_text = any(re.match(r"-(?:[^-\s]*\s|--)", argument) for argument in given)
+    words = [*takewhile(lambda argument: argument != "--", arguments)]
+    is_text = any(re.match(r"-(?:[^-\s]*\s|--)", argument) for argument in words)
     takes_text = any(parameter.name in ("prompt", "text") for parameter in command.params)
     return "; a text that begins with a dash goes behind --" if takes_text and (is_text or is_unknown) else ""

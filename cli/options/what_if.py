@@ -58,8 +58,8 @@ def against_of(setting: Setting) -> Any:
     assert isinstance(setting, Number)
     shown, most = "as the first", setting.most if setting.most < MOST else None
     flag = f"--{AGAINST.replace('_', '-')}{setting.flags[-1].lstrip('-')}"
-    given = option(flag, min=setting.least, max=most, help="Of the second.", show_default=shown)
-    return Annotated[type(setting.default) | None, given]
+    info = option(flag, min=setting.least, max=most, help="Of the second.", show_default=shown)
+    return Annotated[type(setting.default) | None, info]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from tokenglass.model.checkpoint.folder import Checkpoint
 
 
-def open_adapters(given: Sequence[str] | None) -> tuple[Adapter, ...]:
+def open_adapters(arguments: Sequence[str] | None) -> tuple[Adapter, ...]:
     """Those of --lora DIR or DIR=SCALE, in their order. Raises TokenglassError."""
-    if not given:
+    if not arguments:
         return ()
     from tokenglass.model.checkpoint.adapter import Adapter
 
-    return tuple(Adapter.open(*split_scale(each)) for each in given)
+    return tuple(Adapter.open(*split_scale(each)) for each in arguments)
 
 
-def split_scale(given: str) -> tuple[Path, float]:
+def split_scale(argument: str) -> tuple[Path, float]:
     """The folder and the scale; a folder whose own name ends so is taken whole. Raises ParameterError."""
-    name, sign, scale = given.rpartition("=")
-    if not sign or expand_home(given).exists():
-        return expand_home(given), 1.0
+    name, sign, scale = argument.rpartition("=")
+    if not sign or expand_home(argument).exists():
+        return expand_home(argument), 1.0
     try:
         value = float(scale)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise ParameterError(
-            f"--lora {quote(given)}: {quote(scale)} is no scale; give a number, as in --lora {name}=0.5"
+            f"--lora {quote(argument)}: {quote(scale)} is no scale; give a number, as in --lora {name}=0.5"
         )
     return expand_home(name), value
 
@@ -74,9 +74,9 @@ def catalog_name(base: str) -> str | None:
     return next((name for name, entry in read_catalog().items() if entry.title == title), None)
 
 
-def open_checkpoint(name: str | None, given: Sequence[str] | None, opening: Opening = NO_OPENING) -> Checkpoint:
+def open_checkpoint(name: str | None, arguments: Sequence[str] | None, opening: Opening = NO_OPENING) -> Checkpoint:
     """A model with adapters, of which only headers are read. Raises TokenglassError."""
     from tokenglass.model.checkpoint.folder import Checkpoint
 
-    adapters = open_adapters(given)
+    adapters = open_adapters(arguments)
     return Checkpoint.open(base_folder(name, adapters, opening)).with_adapters(adapters)

@@ -14,14 +14,14 @@ MOST = 16 * MIB  # bytes of a schema or a grammar
 
 def read_constraint(control: ControlOptions) -> Constraint | None:
     """The one that was asked for, or None. Raises ParameterError for two of them or a file that cannot be read."""
-    given = {
+    kinds = {
         "--regex": control.regex is not None,
         "--json-schema": control.json_schema is not None,
         "--json": control.any_json,
         "--choice": bool(control.choice),
         "--grammar": control.grammar is not None,
     }
-    options = [option for option, is_given in given.items() if is_given]
+    options = [option for option, is_given in kinds.items() if is_given]
     if len(options) > 1:
         raise ParameterError(f"{' and '.join(options)} exclude each other; a text can have one constraint")
     if control.regex is not None:
@@ -35,10 +35,10 @@ def read_constraint(control: ControlOptions) -> Constraint | None:
     return Constraint("json") if control.any_json else None
 
 
-def read_schema(given: str) -> str:
+def read_schema(argument: str) -> str:
     """A schema is a JSON object (or true or false, which no path is likely to be); everything else names a file."""
-    is_text = given.lstrip().startswith("{") or given.strip() in ("true", "false")
-    return given if is_text else read(Path(given), "--json-schema")
+    is_text = argument.lstrip().startswith("{") or argument.strip() in ("true", "false")
+    return argument if is_text else read(Path(argument), "--json-schema")
 
 
 def read(path: Path, option: str) -> str:

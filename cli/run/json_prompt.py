@@ -16,10 +16,10 @@ Prompt = str | tuple[Message, ...]
 
 def read_id(content: Mapping[str, Any]) -> str | int | float | None:
     """What a line calls itself. Raises ParameterError."""
-    found = content.get("id")
-    if not isinstance(found, str | int | float | None) or (isinstance(found, float) and not math.isfinite(found)):
-        raise ParameterError(f"id is {quote(found)}; expected a text or a number")
-    return found
+    value = content.get("id")
+    if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ParameterError(f"id is {quote(value)}; expected a text or a number")
+    return value
 
 
 def read_prompt(content: Mapping[str, Any]) -> Prompt:

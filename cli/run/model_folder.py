@@ -32,11 +32,11 @@ def chat_model() -> str:
     from tokenglass.model.importers.catalog import read_catalog
     from tokenglass.model.text.chat import has_template
 
-    kept = kept_folders(imports_folder()) | kept_folders(models_folder())
+    folders = kept_folders(imports_folder()) | kept_folders(models_folder())
     catalog = read_catalog()
-    for name in (*(name for name in catalog if name in kept), *kept):
-        if has_template(kept[name]):
-            return str(kept[name])
+    for name in (*(name for name in catalog if name in folders), *folders):
+        if has_template(folders[name]):
+            return str(folders[name])
     raise StoreError(
         f"no chat model is here yet; `tokenglass pull {next(iter(catalog))}` gets one, or name one with -m"
     )

@@ -23,7 +23,7 @@ class Planting:
 
     loaded: LoadedModel
     request: Request
-    given: PromptOptions
+    options: PromptOptions
     candidates: int
 
     def plant(self, text: str) -> tuple[Branches, Run]:
@@ -32,20 +32,20 @@ class Planting:
 
     def __call__(self, text: str) -> tuple[Branches, Run]:
         """Branches behind another text. Raises TokenglassError."""
-        prompt_ids = encode(self.loaded, text, replace(self.given, prompt=[text], prompt_option=None))
+        prompt_ids = encode(self.loaded, text, replace(self.options, prompt=[text], prompt_option=None))
         check_length(prompt_ids, self.loaded.limit)
         return self._plant(text, replace(self.request, prompt_ids=prompt_ids))
 
     def can_change(self, text: str) -> bool:
         """Whether another text would be read as this one was: a saved prompt may have gone through a template."""
-        return self.given.chat or self.loaded.tokenizer.encode(text) == self.request.prompt_ids
+        return self.options.chat or self.loaded.tokenizer.encode(text) == self.request.prompt_ids
 
     def text_of(self, run: Run) -> str:
         """What of a run's prompt was given, and can be edited."""
-        return run.prompt.removesuffix(self.given.display_text(""))
+        return run.prompt.removesuffix(self.options.display_text(""))
 
     def _plant(self, text: str, request: Request) -> tuple[Branches, Run]:
-        run = describe_run(self.loaded, replace(request, top=self.candidates), self.given.display_text(text))
+        run = describe_run(self.loaded, replace(request, top=self.candidates), self.options.display_text(text))
         return Branches(Job.of(self.loaded, request), self.candidates), run
 
 

@@ -69,10 +69,10 @@ class Asking(ABC):
                 raise ParameterError("--rotate turns a list in a text; messages are not turned")
             prompts = rotations(prompt, answers)
         prior = self.encoder("")("") if self.manner.prior else None
-        found = mean_of([chooser.choose(self.encoder(each), answers, prior=prior) for each in prompts])
-        for answer in found.apart:
+        choosing = mean_of([chooser.choose(self.encoder(each), answers, prior=prior) for each in prompts])
+        for answer in choosing.apart:
             say(f"note: the tokenizer would join the prompt's end and {quote(answer)}; they are cut apart here")
-        return found
+        return choosing
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ def score_here(
 ) -> Scoring:
     """Raises TokenglassError."""
     opened = session.open_model(model, opening)
-    given = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
+    contents = [GivenText.encode(opened.tokenizer, text) for _, text in texts]
     size, stride = check_windows(window, stride, opened.limit)
-    longest = max(len(text.token_ids) for text in given)
+    longest = max(len(text.token_ids) for text in contents)
     loaded = session.load(opened, Caches(min(longest, size), beside=LOGITS), opening)
     engine, tokenizer = loaded.engine, loaded.tokenizer
     return Scoring(
@@ -30,7 +30,7 @@ def score_here(
         size,
         stride,
         [name for name, _ in texts],
-        given,
+        contents,
         lambda text: score_tokens(engine, tokenizer, text.token_ids, window=size, stride=stride, top=top),
     )
 
@@ -45,16 +45,16 @@ def score_there(
 
     refuse_others(model, {"model", "remote_model"})
     served = ServedText(open_server(model, opening))
-    given = [encode_given(served, text) for _, text in texts]
-    longest = max(2, *(len(text.token_ids) for text in given))
+    contents = [encode_given(served, text) for _, text in texts]
+    longest = max(2, *(len(text.token_ids) for text in contents))
     size, stride = check_windows(window, stride, served.server.context or longest)
-    starts = next((text.token_ids[: text.added] for text in given), ())
+    starts = next((text.token_ids[: text.added] for text in contents), ())
     return Scoring(
         served.server.name,
         b"".join(map(served.piece, starts)).decode("utf-8", "replace"),
         size,
         stride,
         [name for name, _ in texts],
-        given,
+        contents,
         lambda text: score_served(served, text.token_ids, size, stride, top),
     )

@@ -129,5 +129,5 @@ def search_settings(search: SearchOptions, seed: int) -> Search:
 
 def mode_settings(mode: ModeOptions) -> ModeSettings:
     """The way of decoding with the rule that holds, also where none was given."""
-    given = {field.name: getattr(mode, field.name) for field in fields(mode)}
-    return ModeSettings(given.pop("mode").value, **{**given, "draft": mode.draft.value}).with_rule()
+    values = {field.name: getattr(mode, field.name) for field in fields(mode)}
+    return ModeSettings(values.pop("mode").value, **{**values, "draft": mode.draft.value}).with_rule()

@@ -51,11 +51,11 @@ def change_all(
     return merge(control, given_control), merge(sampling, given_sampling)
 
 
-def merge(options: Group, given: Group) -> Group:
+def merge(options: Group, others: Group) -> Group:
     """The options, but for those that are given."""
     changes: dict[str, Any] = {}
-    for each in fields(given):
-        value = getattr(given, each.name)
+    for each in fields(others):
+        value = getattr(others, each.name)
         if isinstance(value, dict):
             changes[each.name] = {**getattr(options, each.name), **value}
         elif each.default is MISSING or value != each.default:

@@ -62,14 +62,14 @@ class Keeper:
         from tokenglass.model.runs.trace_writer import shorten
 
         top = self._options.trace_top
-        kept = (
+        shorter = (
             replace(record, request=replace(record.request, top=top))
             if isinstance(record, Run)
             else shorten(record, top)
         )
         for file in (self._writer, self._page):
             if file is not None:
-                file.add(kept)
+                file.add(shorter)
 
     def keep(self, run: Run, records: Iterator[Record]) -> tuple[Run, Iterator[Record]]:
         """The run and its records as they are shown; they are written as they come."""
@@ -78,7 +78,7 @@ class Keeper:
         from tokenglass.model.runs.trace_writer import shorten, watch
 
         tops = (self._options.trace_top, self._top)
-        kept, shown = (replace(run, request=replace(run.request, top=top)) for top in tops)
+        in_file, on_screen = (replace(run, request=replace(run.request, top=top)) for top in tops)
         for file in (self._writer, self._page):
-            records = records if file is None else watch(kept, records, file.add)
-        return shown, (shorten(record, self._top) for record in records)
+            records = records if file is None else watch(in_file, records, file.add)
+        return on_screen, (shorten(record, self._top) for record in records)

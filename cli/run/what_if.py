@@ -33,11 +33,11 @@ def tell(trace: TraceReader, settings: dict[str, Any], *, as_json: bool) -> None
     """For each text of a trace where these settings would have drawn another token. Raises ParameterError."""
     for run, records in split_runs(trace):
         texts = Texts()
-        for found in what_if(run, watch(records, texts), run.request.sampling.replace(**settings)):
+        for answer in what_if(run, watch(records, texts), run.request.sampling.replace(**settings)):
             if as_json:
-                write_json(as_facts(found))
+                write_json(as_facts(answer))
             else:
-                write(describe(found, run, texts))
+                write(describe(answer, run, texts))
 
 
 def watch(records: Iterator[Record], texts: Texts) -> Iterator[Record]:
@@ -48,32 +48,32 @@ def watch(records: Iterator[Record], texts: Texts) -> Iterator[Record]:
         yield record
 
 
-def describe(found: WhatIf, run: Run, texts: Texts) -> str:
-    name = f"text {found.sequence}: " if run.search.is_several else ""
-    choice, instead = found.choice, found.instead
+def describe(answer: WhatIf, run: Run, texts: Texts) -> str:
+    name = f"text {answer.sequence}: " if run.search.is_several else ""
+    choice, instead = answer.choice, answer.instead
     if choice is None:
-        return f"{name}the same text, all {found.same_tokens:,} tokens"
-    said = b"".join(each.piece for each in texts.choices[found.sequence] if each.position < choice.position)
+        return f"{name}the same text, all {answer.same_tokens:,} tokens"
+    said = b"".join(each.piece for each in texts.choices[answer.sequence] if each.position < choice.position)
     before = " ".join(said.decode("utf-8", "replace").split()[-BEFORE:])
-    place = f"{name}{found.same_tokens:,} tokens stay the same: …{before}\ntoken {found.same_tokens + 1:,}: "
+    place = f"{name}{answer.same_tokens:,} tokens stay the same: …{before}\ntoken {answer.same_tokens + 1:,}: "
     if choice.prob is None:
         return f"{place}recorded {visible_piece(choice.piece)}; what it was drawn from is not reported"
     piece = f"{visible_piece(choice.piece)} {percent(choice.prob)}"
-    if instead is None or found.probs is None:
+    if instead is None or answer.probs is None:
         held = sum(candidate.prob or 0.0 for candidate in choice.candidates)
-        kept = f"the {len(choice.candidates):,} candidates that are kept held {percent(held)} as recorded"
-        return f"{place}recorded {piece}; the trace does not tell what would have come ({kept}; see --trace-top)"
-    low, high = (percent(prob) for prob in found.probs)
+        words = f"the {len(choice.candidates):,} candidates that are kept held {percent(held)} as recorded"
+        return f"{place}recorded {piece}; the trace does not tell what would have come ({words}; see --trace-top)"
+    low, high = (percent(prob) for prob in answer.probs)
     prob = low if low == high else f"{low} to {high}"
     return f"{place}{visible_piece(instead.piece)} {prob} instead of {piece}"
 
 
-def as_facts(found: WhatIf) -> dict[str, Any]:
-    choice, instead, probs = found.choice, found.instead, found.probs
+def as_facts(answer: WhatIf) -> dict[str, Any]:
+    choice, instead, probs = answer.choice, answer.instead, answer.probs
     return {
         "record": "what_if",
-        "sequence": found.sequence,
-        "same_tokens": found.same_tokens,
+        "sequence": answer.sequence,
+        "same_tokens": answer.same_tokens,
         "is_answered": choice is None or instead is not None,
         "recorded": None if choice is None else to_dict(replace(choice, candidates=())),
         "instead": None if instead is None else to_dict(instead),

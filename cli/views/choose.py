@@ -21,13 +21,13 @@ from tokenglass.model.measuring.decisions import decide
 from tokenglass.model.records.codec import to_dict
 
 
-def show(found: Choosing, *, by_mean: bool, color: ColorWhen) -> None:
+def show(choosing: Choosing, *, by_mean: bool, color: ColorWhen) -> None:
     console = make_console(sys.stdout, color=color)
     console.size = ConsoleDimensions(*size(console))  # of a dumb terminal too
-    console.print(AnswerBars(found, by_mean))
+    console.print(AnswerBars(choosing, by_mean))
     console.print()
-    console.print(AnswerTokens(found, by_mean))
-    console.print(FirstDifference(found, by_mean))
+    console.print(AnswerTokens(choosing, by_mean))
+    console.print(FirstDifference(choosing, by_mean))
 
 
 def write_best(text: str) -> None:
@@ -36,23 +36,23 @@ def write_best(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def write_facts(found: Choosing, model: str, *, by_mean: bool) -> None:
-    write_json({"model": model, **facts_of(found, by_mean=by_mean)}, indent=2)
+def write_facts(choosing: Choosing, model: str, *, by_mean: bool) -> None:
+    write_json({"model": model, **facts_of(choosing, by_mean=by_mean)}, indent=2)
 
 
-def facts_of(found: Choosing, *, by_mean: bool) -> dict[str, Any]:
+def facts_of(choosing: Choosing, *, by_mean: bool) -> dict[str, Any]:
     """All that is known of a question; `index` of the parting counts the tokens of the answers."""
-    best, second = found.ranking(by_mean)[:2]
+    best, second = choosing.ranking(by_mean)[:2]
     return {
         "best": best.text,
         "by": "mean" if by_mean else "joint",
-        "answers": [to_dict(answer) for answer in found.answers],
-        "outside": found.outside,
-        "parting": {"answers": [best.text, second.text], "index": found.parting(best, second)},
-        "prompt_tokens": found.prompt_tokens,
-        "orders": found.orders,
-        "healed": found.tail.decode("utf-8", "replace"),
-        "apart": list(found.apart),
+        "answers": [to_dict(answer) for answer in choosing.answers],
+        "outside": choosing.outside,
+        "parting": {"answers": [best.text, second.text], "index": choosing.parting(best, second)},
+        "prompt_tokens": choosing.prompt_tokens,
+        "orders": choosing.orders,
+        "healed": choosing.tail.decode("utf-8", "replace"),
+        "apart": list(choosing.apart),
     }
 
 

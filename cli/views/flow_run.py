@@ -28,8 +28,8 @@ def flow_run(
     if request is not None:
         return describe_run(loaded, request, text), choices
     run = describe_run(loaded, Request(tuple(token_ids[:1]), 0, top=TOP), loaded.tokenizer.decode(token_ids[:1]))
-    given = score_tokens(loaded.engine, loaded.tokenizer, token_ids, window=loaded.engine.limit, top=TOP)
-    return run, (choice for choice in given if choice.position > 0)
+    choices = score_tokens(loaded.engine, loaded.tokenizer, token_ids, window=loaded.engine.limit, top=TOP)
+    return run, (choice for choice in choices if choice.position > 0)
 
 
 def keep_flow(

@@ -155,14 +155,14 @@ class Page:
         keys = self.key_row(width, glyphs)
         wanted = min(10, self.candidates)
         spare = room - len(rows) - len(keys) - min(wanted, 4)
-        told = [self.status_row(width, glyphs)] if spare >= 1 else []
+        status = [self.status_row(width, glyphs)] if spare >= 1 else []
         last = LastToken(here.choice).rows(width, glyphs) if spare >= 2 else []
         heading, together = spare >= 3, spare >= 4 + wanted - min(wanted, 4)
-        limit = room - len(rows) - len(keys) - len(told) - len(last) - heading - together
+        limit = room - len(rows) - len(keys) - len(status) - len(last) - heading - together
         limit = max(1, min(limit, self.candidates))
         table = self.table(limit, heading, together).rows(width, glyphs) if here.offer is not None else []
         table += [[] for _ in range(limit + heading + together - len(table))]
-        return [*rows, *table, *last, *told, *keys]
+        return [*rows, *table, *last, *status, *keys]
 
     def table(self, limit: int, heading: bool, together: bool) -> NumberedCandidates:
         here = self.branches.here

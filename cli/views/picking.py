@@ -251,8 +251,8 @@ class Picking:
                 write_whole("".join(self.text()), path, new=True)
             self._show(message=f"this branch is in {path}")
         except (OSError, ValueError, ParameterError) as error:
-            told = "is there already" if isinstance(error, FileExistsError) else getattr(error, "strerror", None)
-            self._show(message=f"not written: {f'{path}: {told}' if told else error}")
+            words = "is there already" if isinstance(error, FileExistsError) else getattr(error, "strerror", None)
+            self._show(message=f"not written: {f'{path}: {words}' if words else error}")
         yield from ()
 
     def _in_tree(self, key: str, tree: Tree) -> Iterator[int]:
@@ -277,10 +277,10 @@ class Picking:
     def _mark(self) -> None:
         here = self._branches.here
         here.marked = not here.marked and here.depth > 0
-        told = "a branch is marked here; go back and choose another way, t shows the tree"
+        words = "a branch is marked here; go back and choose another way, t shows the tree"
         if not here.marked:
-            told = "no longer marked" if here.depth else "a branch begins with the first new token"
-        self._show(message=told)
+            words = "no longer marked" if here.depth else "a branch begins with the first new token"
+        self._show(message=words)
 
     def _save(self) -> None:
         path = self._saved or self._save_to or free_name(self._run.seed)

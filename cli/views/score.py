@@ -46,24 +46,24 @@ class Scoring:
 
     def notes(self) -> Iterator[str]:
         """What the numbers do not say of themselves."""
-        for name, given in zip(self.names, self.texts, strict=True):
+        for name, text in zip(self.names, self.texts, strict=True):
             of = f"{name}: " if len(self.names) > 1 else ""
-            if len(given.token_ids) == given.added:
+            if len(text.token_ids) == text.added:
                 yield f"{of}the text is empty; there is nothing to score"
-            elif not given.added:
-                only = "; it is the only one" if len(given.token_ids) == 1 else ""
+            elif not text.added:
+                only = "; it is the only one" if len(text.token_ids) == 1 else ""
                 yield f"{of}nothing stands before the first token, so that it is not scored{only}"
-            if len(given.token_ids) > self.window:
+            if len(text.token_ids) > self.window:
                 seen = self.window - self.stride
                 yield (
-                    f"{of}{len(given.token_ids):,} tokens are read in windows of {self.window:,}, one every "
+                    f"{of}{len(text.token_ids):,} tokens are read in windows of {self.window:,}, one every "
                     f"{self.stride:,}; each token sees at least {seen:,} before it, where there are any"
                 )
 
 
-def facts_of(given: GivenText, score: Score) -> Facts:
+def facts_of(text: GivenText, score: Score) -> Facts:
     """A score by the names that JSON uses; null is what nothing was scored for."""
-    return {"first_token_scored": bool(given.added) if score.tokens else None, **sums(score)}
+    return {"first_token_scored": bool(text.added) if score.tokens else None, **sums(score)}
 
 
 def sums(score: Score) -> Facts:
@@ -81,23 +81,23 @@ def sums(score: Score) -> Facts:
 def mean_of(rows: Sequence[Facts]) -> dict[str, float | None]:
     """The mean of each number over the texts that have it."""
     names = ("tokens", "scored_tokens", "bytes", "bits", "bits_per_token", "bits_per_byte", "perplexity")
-    found = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+    columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    return {name: sum(values) / len(values) if values else None for name, values in columns.items()}
 
 
 def write_openai(scoring: Scoring) -> None:
-    texts = [(given, scoring.choices(given)) for given in scoring.texts]
+    texts = [(text, scoring.choices(text)) for text in scoring.texts]
     write_json(completion(scoring.model, texts, int(time.time())))
 
 
 def write_jsonl(scoring: Scoring) -> None:
     """Each token as it is scored; the line of a text comes behind its tokens."""
-    for name, given in zip(scoring.names, scoring.texts, strict=True):
-        tally = Tally(given)
-        for choice in tally.watch(scoring.choices(given)):
-            write_json({"record": "token", "file": name, "offset": given.offsets[choice.position], **to_dict(choice)})
+    for name, text in zip(scoring.names, scoring.texts, strict=True):
+        tally = Tally(text)
+        for choice in tally.watch(scoring.choices(text)):
+            write_json({"record": "token", "file": name, "offset": text.offsets[choice.position], **to_dict(choice)})
         about = {"model": scoring.model, "window": scoring.window, "stride": scoring.stride}
-        write_json({"record": "score", "file": name, **about, **facts_of(given, tally.score)})
+        write_json({"record": "score", "file": name, **about, **facts_of(text, tally.score)})
 
 
 def write_facts(scoring: Scoring) -> None:
@@ -118,9 +118,9 @@ def show_table(scoring: Scoring, color: ColorWhen) -> None:
     """A row for each text as it is scored, then the mean of the rows and what all tokens give together."""
     table = ScreenTable(color) if is_terminal(sys.stdout) else PipeTable()
     scores, rows = [], []
-    for name, given, score in zip(scoring.names, scoring.texts, score_all(scoring), strict=True):
+    for name, text, score in zip(scoring.names, scoring.texts, score_all(scoring), strict=True):
         scores.append(score)
-        rows.append(facts_of(given, score))
+        rows.append(facts_of(text, score))
         table.add(name, rows[-1])
     if len(rows) > 1:
         table.add("mean", mean_of(rows))
@@ -170,13 +170,13 @@ def score_all(scoring: Scoring) -> Iterator[Score]:
     """The score of each text in turn; a bar on a terminal counts the tokens."""
 
     def steps() -> Iterator[Score | None]:
-        for given in scoring.texts:
-            tally = Tally(given)
-            for _ in tally.watch(scoring.choices(given)):
+        for text in scoring.texts:
+            tally = Tally(text)
+            for _ in tally.watch(scoring.choices(text)):
                 yield None
             yield tally.score
 
-    total = sum(len(given.token_ids) for given in scoring.texts) + len(scoring.texts)
+    total = sum(len(text.token_ids) for text in scoring.texts) + len(scoring.texts)
     count = itertools.count(1)
-    found = watch_steps(steps(), "scoring", total, lambda _: next(count))
-    return (score for score in found if score is not None)
+    scores = watch_steps(steps(), "scoring", total, lambda _: next(count))
+    return (score for score in scores if score is not None)

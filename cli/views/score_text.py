@@ -30,16 +30,16 @@ def show_text(scoring: Scoring, worst: int, color: ColorWhen) -> None:
     """The one text of this scoring, and its `worst` tokens."""
     console = make_console(sys.stdout, color=color)
     console.size = ConsoleDimensions(*size(console))  # of a dumb terminal too
-    (given,) = scoring.texts
-    tally, surprising = Tally(given), Surprising(worst)
-    choices = surprising.watch(tally.watch(scoring.choices(given)))
-    for line in lines_of(parts_of(given, choices)):
+    (text,) = scoring.texts
+    tally, surprising = Tally(text), Surprising(worst)
+    choices = surprising.watch(tally.watch(scoring.choices(text)))
+    for line in lines_of(parts_of(text, choices)):
         console.print(drawn_line(line, console))
     if not tally.score.scored:
         return
     console.print()
     console.print(SurpriseLegend(ramp_of(console)))
-    console.print(ScoreLine(tally.score, scoring.start if given.added else ""))
+    console.print(ScoreLine(tally.score, scoring.start if text.added else ""))
     if surprising.choices:
         console.print()
         console.print(worst_table(surprising.choices, console))

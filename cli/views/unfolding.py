@@ -46,11 +46,11 @@ class Unfolding:
         draws = self.draws_of(choice)
         if self.log is None or choice is None or not choice.candidates or not (draws or self.has_stages):
             return None
-        kept = self.log.find(choice)
-        if kept is None:
+        entry = self.log.find(choice)
+        if entry is None:
             return None
         if draws:
-            return Unfolded(DrawTable(choice, kept.draw_again(draws)))
+            return Unfolded(DrawTable(choice, entry.draw_again(draws)))
         token_ids = [candidate.token_id for candidate in choice.candidates]
-        temperatures = [kept.at_temperature(token_ids, temperature) for temperature in TEMPERATURES]
-        return Unfolded((StageTable(choice, kept.stages(token_ids)), TemperatureTable(choice, temperatures)))
+        temperatures = [entry.at_temperature(token_ids, temperature) for temperature in TEMPERATURES]
+        return Unfolded((StageTable(choice, entry.stages(token_ids)), TemperatureTable(choice, temperatures)))

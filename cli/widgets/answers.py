@@ -35,11 +35,11 @@ NUMBER = 7  # cells of a share in per cent
 class AnswerBars(Widget):
     """The share of each answer, the best first, and what of all texts is none of them."""
 
-    found: Choosing
+    choosing: Choosing
     by_mean: bool
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        ranked = self.found.ranking(self.by_mean)
+        ranked = self.choosing.ranking(self.by_mean)
         names = [one_line(answer.text.strip() or repr(answer.text), glyphs) for answer in ranked]
         label = min(max(map(cell_len, names)), max(8, width // 3))
         cells = min(MOST, width - label - NUMBER - 5)
@@ -55,11 +55,11 @@ class AnswerBars(Widget):
         return [*rows, *self.outside(width, glyphs)]
 
     def outside(self, width: int, glyphs: Glyphs) -> list[Row]:
-        found = self.found
-        words = [f"of all texts, {percent(1 - found.outside, glyphs)} begin with one of these"]
-        if found.orders > 1:
-            words.append(f"means over {found.orders} orders")
-        if any(answer.prior_logprob is not None for answer in found.answers):
+        choosing = self.choosing
+        words = [f"of all texts, {percent(1 - choosing.outside, glyphs)} begin with one of these"]
+        if choosing.orders > 1:
+            words.append(f"means over {choosing.orders} orders")
+        if any(answer.prior_logprob is not None for answer in choosing.answers):
             words.append("what an empty prompt gives is divided out")
         if self.by_mean:
             words.append("by the mean of a token")
@@ -70,14 +70,14 @@ class AnswerBars(Widget):
 class AnswerTokens(Widget):
     """The tokens of each answer, each with its probability behind those before it."""
 
-    found: Choosing
+    choosing: Choosing
     by_mean: bool
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         rows: list[Row] = []
-        ranked = self.found.ranking(self.by_mean)
+        ranked = self.choosing.ranking(self.by_mean)
         for answer in ranked:
-            shared = self.found.parting(ranked[0], answer) if answer is not ranked[0] else 0
+            shared = self.choosing.parting(ranked[0], answer) if answer is not ranked[0] else 0
             fields = [
                 [
                     Segment(visible_piece(token.piece, ascii_only=glyphs.ascii_only), DIM if place < shared else BOLD),
@@ -94,12 +94,12 @@ class AnswerTokens(Widget):
 class FirstDifference(Widget):
     """Where the best two answers go different ways."""
 
-    found: Choosing
+    choosing: Choosing
     by_mean: bool
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        best, second = self.found.ranking(self.by_mean)[:2]
-        place = self.found.parting(best, second)
+        best, second = self.choosing.ranking(self.by_mean)[:2]
+        place = self.choosing.parting(best, second)
         ways = [self.way(answer, place, glyphs) for answer in (best, second)]
         at = f"the best two part at token {place + 1}" if place else "the best two part at once"
         return [[], *prose([f"{at}: {ways[0]} against {ways[1]}"], width, DIM)]

@@ -134,21 +134,21 @@ class CandidateTable(Widget):
         name, change = max(candidate.moved, key=lambda move: abs(move[1]))
         more = f" +{len(candidate.moved) - 1}" if len(candidate.moved) > 1 else ""
         number = f"{change:+.2f}" if glyphs.ascii_only else f"{change:+.2f}".replace("-", "−")
-        for told in (f" {number} {name}{more}", f" {name}"):
-            if len(told) <= room:
-                return [Segment(told, DIM)]
+        for label in (f" {number} {name}{more}", f" {name}"):
+            if len(label) <= room:
+                return [Segment(label, DIM)]
         return []
 
     def why(self, candidate: Candidate, room: int) -> str:
         """What removed it; temperature removes nothing but at 0, where only the first is left."""
         name = "greedy" if candidate.removed_by == "temperature" else candidate.removed_by or ""
-        told = f"cut by {name}"
-        return told if len(told) <= room else name
+        words = f"cut by {name}"
+        return words if len(words) <= room else name
 
     def sums(self, shown: list[Candidate], columns: Columns, glyphs: Glyphs) -> Row:
         raw = percent(min(1.0, sum(probability(candidate.logprob) or 0.0 for candidate in shown)))
-        told = [candidate.prob for candidate in shown if candidate.prob is not None]
-        final = percent(min(1.0, sum(told)) if told else None, glyphs)
+        probs = [candidate.prob for candidate in shown if candidate.prob is not None]
+        final = percent(min(1.0, sum(probs)) if probs else None, glyphs)
         label = f"these {len(shown)} together" if columns.piece + columns.rank > 14 else f"these {len(shown)}"
         row = [Segment("   "), cell(label, columns.raw_start - 3, DIM, glyphs=glyphs)]
         if columns.raw:

@@ -54,7 +54,7 @@ def heading(facts: Fact, *, ascii_only: bool) -> list[Text]:
     sampling, threads, seeds = facts["sampling"], facts["threads"], len(facts["seeds"])
     drawn = f"temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}"
     prompts, tokens, rounds = len(facts["prompts"]), facts["new_tokens"], facts["rounds"]
-    model, scorer = (visible(told["model"], ascii_only=ascii_only) for told in (facts, facts["scorer"]))
+    model, scorer = (visible(part["model"], ascii_only=ascii_only) for part in (facts, facts["scorer"]))
     own = ": the model itself, which finds its own text probable" if facts["scorer"]["is_the_model"] else ""
     return [
         Text(
@@ -74,18 +74,18 @@ def heading(facts: Fact, *, ascii_only: bool) -> list[Text]:
 
 def table(rows: Sequence[Fact], marks: Sequence[str], columns: Sequence[Column], *, sure: bool = False) -> Table:
     """A row for each mode and reference; `sure` tells the ends of the intervals in place of the values."""
-    found = Table(box=None, pad_edge=False, header_style="dim")
-    found.add_column("")
-    found.add_column("mode", no_wrap=True)
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    grid.add_column("")
+    grid.add_column("mode", no_wrap=True)
     for column in columns:
-        found.add_column(column.heading, justify="right", no_wrap=True)
+        grid.add_column(column.heading, justify="right", no_wrap=True)
     for row, mark in zip(rows, marks, strict=True):
         if sure and not any(row["metrics"][column.metric] for column in columns):
             continue
         cells = [estimate_text(row["metrics"][column.metric], column.tell, sure=sure) for column in columns]
         style = None if row["kind"] == "mode" else DIM
-        found.add_row(Text(mark, "cyan"), row["name"], *cells, style=style)
-    return found
+        grid.add_row(Text(mark, "cyan"), row["name"], *cells, style=style)
+    return grid
 
 
 def estimate_text(estimate: Fact | None, tell: Callable[[float], str], *, sure: bool) -> str:
@@ -99,10 +99,10 @@ def estimate_text(estimate: Fact | None, tell: Callable[[float], str], *, sure: 
 def fitting(console: Console, columns: Sequence[Column], make: Callable[[list[Column]], Table]) -> list[Column]:
     """The columns of the highest ranks, as many as fit."""
     endless = console.options.update(max_width=1000)
-    kept = list(columns)
-    while len(kept) > 1 and make(kept).__rich_measure__(console, endless).maximum > console.width:
-        kept.remove(min(kept, key=lambda column: column.rank))
-    return kept
+    rest = list(columns)
+    while len(rest) > 1 and make(rest).__rich_measure__(console, endless).maximum > console.width:
+        rest.remove(min(rest, key=lambda column: column.rank))
+    return rest
 
 
 def plot(rows: Sequence[Fact], marks: Sequence[str]) -> Plot | str:
@@ -121,17 +121,17 @@ def plot(rows: Sequence[Fact], marks: Sequence[str]) -> Plot | str:
 
 def meanings(columns: Sequence[Column]) -> Table:
     """What each column says, in words."""
-    found = Table.grid(padding=(0, 2))
-    found.add_column(no_wrap=True)
-    found.add_column(overflow="fold", max_width=100)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold", max_width=100)
     for column in columns:
-        found.add_row(Text(column.heading, "bold"), column.meaning)
-    found.add_row(
+        grid.add_row(Text(column.heading, "bold"), column.meaning)
+    grid.add_row(
         Text("below", "bold"),
         "To read the columns by: true continuations written by a person, the same with their words shuffled, and "
         "tokens drawn one by one by their frequency. They are always of the stories that come with the program.",
     )
-    return found
+    return grid
 
 
 def notes(facts: Fact, *, ascii_only: bool) -> list[Text]:

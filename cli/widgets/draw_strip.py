@@ -48,10 +48,10 @@ class DrawStrip(Widget):
     def explains(self, draw: float) -> bool:
         """Whether the draw falls where the chosen token is, or must be, among probabilities that are any."""
         every = list(stretches(self.choice))
-        found = next((stretch for stretch in every if stretch.start <= draw < stretch.end), None)
-        if found is None or self.choice.rank is None or not all(0 < stretch.end < MOST for stretch in every):
+        place = next((stretch for stretch in every if stretch.start <= draw < stretch.end), None)
+        if place is None or self.choice.rank is None or not all(0 < stretch.end < MOST for stretch in every):
             return False
-        return found.candidate is None or found.candidate.token_id == self.choice.token_id
+        return place.candidate is None or place.candidate.token_id == self.choice.token_id
 
 
 def stretches(choice: Choice) -> Iterator[Interval]:

@@ -30,13 +30,13 @@ class FlowGrid(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         shown = telling(self.flow, self.limit)
-        highest = max((abs(part) for told in self.flow.positions[1:] for part in told.attribution), default=0.0)
+        highest = max((abs(part) for place in self.flow.positions[1:] for part in place.attribution), default=0.0)
         columns = Columns.fitting(width, len(self.flow.layers) - 1, self.has_total)
         rows = [columns.heading(glyphs)]
         left_out = len(self.flow.positions) - len(shown)
-        for told in shown:
-            rows.append(self.row(told, columns, highest, glyphs))
-            if told.position == 0 and len(shown) > 1:
+        for place in shown:
+            rows.append(self.row(place, columns, highest, glyphs))
+            if place.position == 0 and len(shown) > 1:
                 note = "     (the first position: attention often just rests there)"
                 rows.append([cell(note, min(width, len(note)), DIM, glyphs=glyphs)])
         if left_out:
@@ -45,32 +45,32 @@ class FlowGrid(Widget):
 
     @property
     def has_total(self) -> bool:
-        return any(told.total is not None for told in self.flow.positions)
+        return any(place.total is not None for place in self.flow.positions)
 
-    def row(self, told: PositionFlow, columns: Columns, highest: float, glyphs: Glyphs) -> Row:
-        style = BOLD if level(told.direct) in (1, 2) else DIM if told.position == 0 else PLAIN
-        piece = visible_piece(told.token.piece, ascii_only=glyphs.ascii_only)
+    def row(self, place: PositionFlow, columns: Columns, highest: float, glyphs: Glyphs) -> Row:
+        style = BOLD if level(place.direct) in (1, 2) else DIM if place.position == 0 else PLAIN
+        piece = visible_piece(place.token.piece, ascii_only=glyphs.ascii_only)
         row = [
-            cell(f"{told.position:,} ", columns.position, DIM, right=True),
+            cell(f"{place.position:,} ", columns.position, DIM, right=True),
             cell(piece, columns.piece, style, glyphs=glyphs),
             Segment(" "),
-            cell(self.without(told.direct, glyphs), NUMBER + 2, style, right=True),
+            cell(self.without(place.direct, glyphs), NUMBER + 2, style, right=True),
         ]
         if columns.total:
-            row.append(cell(self.without(told.total, glyphs), columns.total, style, right=True))
+            row.append(cell(self.without(place.total, glyphs), columns.total, style, right=True))
         if columns.bar:
-            share = (told.direct.kl_bits if told.direct else 0) / max(self.most_bits, 1e-9)
-            row += [Segment("  "), cell(bar(share, columns.bar, glyphs) if told.direct else "", columns.bar, BAR)]
+            share = (place.direct.kl_bits if place.direct else 0) / max(self.most_bits, 1e-9)
+            row += [Segment("  "), cell(bar(share, columns.bar, glyphs) if place.direct else "", columns.bar, BAR)]
         if columns.bits:
             row.append(
-                cell(f"{told.direct.kl_bits:.2f}" if told.direct else glyphs.none, columns.bits, style, right=True)
+                cell(f"{place.direct.kl_bits:.2f}" if place.direct else glyphs.none, columns.bits, style, right=True)
             )
         if columns.logit:
-            row.append(cell(f"{told.logit:+.2f}", columns.logit, style, right=True))
+            row.append(cell(f"{place.logit:+.2f}", columns.logit, style, right=True))
         if columns.weight:
-            row.append(cell(percent(told.mean_weight), columns.weight, DIM, right=True))
+            row.append(cell(percent(place.mean_weight), columns.weight, DIM, right=True))
         if columns.strip:
-            row += [Segment("  "), *strip(pool(told.attribution, columns.strip), highest * columns.pool, glyphs)]
+            row += [Segment("  "), *strip(pool(place.attribution, columns.strip), highest * columns.pool, glyphs)]
         return row
 
     def without(self, effect: Effect | None, glyphs: Glyphs) -> str:
@@ -80,28 +80,28 @@ class FlowGrid(Widget):
 
     @property
     def most_bits(self) -> float:
-        return max((told.direct.kl_bits for told in self.flow.positions if told.direct is not None), default=0.0)
+        return max((place.direct.kl_bits for place in self.flow.positions if place.direct is not None), default=0.0)
 
     def words(self, columns: Columns, width: int, glyphs: Glyphs) -> list[Row]:
         chosen, other = quote_token(self.flow.chosen.piece, glyphs), quote_token(self.flow.runner_up.piece, glyphs)
         has = percent(math.exp(self.flow.logprob))
-        told = {
+        meanings = {
             "without": f"probability of {chosen} (it has {has}) if this step could not look at that token: the direct "
             "effect; the tokens between have read it already."
         }
         if columns.total:
-            told["total"] = "the same if no later token had read it either (their positions stay)."
+            meanings["total"] = "the same if no later token had read it either (their positions stay)."
         if columns.bits:
-            told["bits"] = "how far that moves the whole distribution (KL divergence)."
+            meanings["bits"] = "how far that moves the whole distribution (KL divergence)."
         if columns.logit:
-            told["logits"] = f"what attention carried from it into logit {chosen} - logit {other}, exactly."
+            meanings["logits"] = f"what attention carried from it into logit {chosen} - logit {other}, exactly."
         if columns.weight:
-            told["weight"] = "mean attention weight: a diagnostic, not an explanation."
+            meanings["weight"] = "mean attention weight: a diagnostic, not an explanation."
         if columns.strip:
             plus, minus = glyphs.heights[-1], NEGATIVE[glyphs.ascii_only][-1]
             pool = f", {columns.pool} layers a cell" if columns.pool > 1 else ""
-            told["by layer"] = f"the logits layer by layer, first to last{pool}; {plus} for, {minus} against."
-        return glossary(told, width)
+            meanings["by layer"] = f"the logits layer by layer, first to last{pool}; {plus} for, {minus} against."
+        return glossary(meanings, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +154,10 @@ class Columns:
 def telling(flow: Flow, limit: int) -> list[PositionFlow]:
     """The positions that matter most: the first, the last, and those whose hiding moves the distribution most."""
     last = flow.positions[-1].position
-    inner = [told for told in flow.positions if told.position not in (0, last)]
-    inner.sort(key=lambda told: (-(told.direct.kl_bits if told.direct else 0.0), -abs(told.logit)))
-    kept = {0, last, *(told.position for told in inner[: max(0, limit - 2)])}
-    return [told for told in flow.positions if told.position in kept]
+    inner = [place for place in flow.positions if place.position not in (0, last)]
+    inner.sort(key=lambda place: (-(place.direct.kl_bits if place.direct else 0.0), -abs(place.logit)))
+    positions = {0, last, *(place.position for place in inner[: max(0, limit - 2)])}
+    return [place for place in flow.positions if place.position in positions]
 
 
 def pool(values: Sequence[float], width: int) -> list[float]:

@@ -32,45 +32,47 @@ class FlowLayers(Widget):
             rows.append([cell(f"         {left_out:,} more between them", min(width, 40), DIM, glyphs=glyphs)])
         return rows + (self.words(width, glyphs) if self.explained else [])
 
-    def row(self, told: LayerFlow, width: int, glyphs: Glyphs) -> Row:
-        chosen = told.top.token_id == self.flow.chosen.token_id
-        committed = told.layer >= self.flow.commit_depth
-        mark = glyphs.marker if told.layer == self.flow.commit_depth else " "
-        name = "embed" if told.layer == 0 else str(told.layer)
-        piece = visible_piece(told.top.piece, ascii_only=glyphs.ascii_only)
+    def row(self, layer: LayerFlow, width: int, glyphs: Glyphs) -> Row:
+        chosen = layer.top.token_id == self.flow.chosen.token_id
+        committed = layer.layer >= self.flow.commit_depth
+        mark = glyphs.marker if layer.layer == self.flow.commit_depth else " "
+        name = "embed" if layer.layer == 0 else str(layer.layer)
+        piece = visible_piece(layer.top.piece, ascii_only=glyphs.ascii_only)
         style = CHOSEN + BOLD if chosen else BOLD if committed else PLAIN
         row = [
             Segment(f" {mark} ", CHOSEN + BOLD),
             cell(f"{name} ", 6, DIM, right=True),
             cell(piece, 11 if width < 60 else 14, style, glyphs=glyphs),
-            cell(percent(told.top_prob), NUMBER + 1, style, right=True),
+            cell(percent(layer.top_prob), NUMBER + 1, style, right=True),
         ]
         if width < 60:
-            return [*row, Segment(" "), cell(percent(told.prob), NUMBER + 1, PLAIN, right=True)]
+            return [*row, Segment(" "), cell(percent(layer.prob), NUMBER + 1, PLAIN, right=True)]
         gauge = gauge_of(width)
-        row += [Segment("  "), cell(percent(told.prob), NUMBER, PLAIN, right=True), Segment(" ")]
-        row += [cell(bar(told.prob, gauge, glyphs), gauge, CHOSEN if chosen else BAR)] if gauge else []
-        row += [cell(f"{told.rank:,}", 8, PLAIN, right=True), cell(f"{told.kl_bits:.1f}", 7, PLAIN, right=True)]
+        row += [Segment("  "), cell(percent(layer.prob), NUMBER, PLAIN, right=True), Segment(" ")]
+        row += [cell(bar(layer.prob, gauge, glyphs), gauge, CHOSEN if chosen else BAR)] if gauge else []
+        row += [cell(f"{layer.rank:,}", 8, PLAIN, right=True), cell(f"{layer.kl_bits:.1f}", 7, PLAIN, right=True)]
         if width >= 76:
-            row += [cell(norm_text(norm, glyphs), 8, DIM, right=True) for norm in (told.attention_norm, told.mlp_norm)]
+            row += [
+                cell(norm_text(norm, glyphs), 8, DIM, right=True) for norm in (layer.attention_norm, layer.mlp_norm)
+            ]
         if width >= 100:
-            row += [cell(f"{told.norm:,.1f}", 9, DIM, right=True)]
-            row += [cell(glyphs.none if told.cosine is None else f"{told.cosine:.2f}", 8, DIM, right=True)]
+            row += [cell(f"{layer.norm:,.1f}", 9, DIM, right=True)]
+            row += [cell(glyphs.none if layer.cosine is None else f"{layer.cosine:.2f}", 8, DIM, right=True)]
         return row
 
     def words(self, width: int, glyphs: Glyphs) -> list[Row]:
         chosen = quote_token(self.flow.chosen.piece, glyphs)
-        told = {
+        meanings = {
             "reads as": "the logit lens: what the model would say if it stopped after that layer, and how surely.",
             "chosen": f"the share of {chosen} there"
             + (", its rank, and the bits to the final say." if width >= 60 else "."),
             glyphs.marker: "the commit depth: from there on the top token is the final one.",
         }
         if width >= 76:
-            told["attn, MLP"] = "length of what each added to the residual stream."
+            meanings["attn, MLP"] = "length of what each added to the residual stream."
         if width >= 100:
-            told["norm, cosine"] = "length of the residual stream, and its direction against the layer before."
-        return glossary(told, width)
+            meanings["norm, cosine"] = "length of the residual stream, and its direction against the layer before."
+        return glossary(meanings, width)
 
 
 def heading(width: int) -> Row:
@@ -98,8 +100,8 @@ def pick_rows(count: int, commit: int, limit: int) -> list[int]:
     """Rows of `count` to show: those that must be there, then others as evenly as can be."""
     if count <= limit:
         return list(range(count))
-    kept = dict.fromkeys((count - 1, commit, 0, max(0, commit - 1)))
-    chosen = set(list(kept)[:limit])
+    rows = dict.fromkeys((count - 1, commit, 0, max(0, commit - 1)))
+    chosen = set(list(rows)[:limit])
     while len(chosen) < limit:
         gaps = sorted(chosen)
         _, start, end = max((end - start, -start, end) for start, end in pairwise(gaps))

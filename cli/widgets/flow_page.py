@@ -34,26 +34,28 @@ class FlowHead(Widget):
         chosen, other = quote_token(flow.chosen.piece, glyphs), quote_token(flow.runner_up.piece, glyphs)
         other_name = "the runner-up" if flow.rank == 1 else "the most probable"
         shares = [percent(math.exp(logprob)) for logprob in (flow.logprob, flow.runner_up_logprob)]
-        told = [f"{chosen} at position {flow.position:,} had {shares[0]} (rank {flow.rank:,});"]
-        told.append(f"{other_name}, {other}, had {shares[1]}.")
-        found = strongest(flow)
-        if found is not None and found.direct is not None:
-            left = percent(min(1.0, math.exp(flow.logprob + found.direct.logprob_change)))
-            piece = quote_token(found.token.piece, glyphs)
-            told.append(f"{piece} at {found.position:,} moves this step most: without it, {chosen} would have {left}.")
+        sentences = [f"{chosen} at position {flow.position:,} had {shares[0]} (rank {flow.rank:,});"]
+        sentences.append(f"{other_name}, {other}, had {shares[1]}.")
+        place = strongest(flow)
+        if place is not None and place.direct is not None:
+            left = percent(min(1.0, math.exp(flow.logprob + place.direct.logprob_change)))
+            piece = quote_token(place.token.piece, glyphs)
+            sentences.append(
+                f"{piece} at {place.position:,} moves this step most: without it, {chosen} would have {left}."
+            )
         layers = len(flow.layers) - 1
-        told.append(
+        sentences.append(
             "The final top token is on top from the embedding on."
             if flow.commit_depth == 0
             else f"The final top token is on top from layer {flow.commit_depth} of {layers} on."
         )
-        return prose(told, width)
+        return prose(sentences, width)
 
 
 def strongest(flow: Flow) -> PositionFlow | None:
     """The position whose hiding moves the distribution most, the first position left aside."""
-    inner = [told for told in flow.positions[1:] if told.direct is not None]
-    return max(inner, key=lambda told: told.direct.kl_bits if told.direct else 0.0, default=None)
+    inner = [place for place in flow.positions[1:] if place.direct is not None]
+    return max(inner, key=lambda place: place.direct.kl_bits if place.direct else 0.0, default=None)
 
 
 @dataclass(frozen=True, slots=True)

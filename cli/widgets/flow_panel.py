@@ -18,15 +18,15 @@ FlowRow = Mapping[str, float | str | None]
 class FlowPanel(Widget):
     """At most `limit` positions, those that the choice leans on most: the chosen token's probability without each."""
 
-    told: Sequence[FlowRow]
+    flow_rows: Sequence[FlowRow]
     limit: int = 5
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        sums = next((row for row in self.told if row.get("row") == "sums"), None)
+        sums = next((row for row in self.flow_rows if row.get("row") == "sums"), None)
         if sums is None:
             return []
         now = math.exp(min(0.0, numeric(sums, "logprob")))
-        positions = [row for row in self.told if row.get("row") == "position"]
+        positions = [row for row in self.flow_rows if row.get("row") == "position"]
         positions.sort(key=lambda row: -numeric(row, "kl_bits"))
         fields: list[Row] = [[Segment("without", DIM)]]
         for row in positions[: self.limit]:
@@ -43,7 +43,7 @@ class FlowPanel(Widget):
 
     def layers(self, sums: FlowRow, width: int, glyphs: Glyphs) -> list[Row]:
         """The chosen token's share in the lens, layer by layer, and from where on the top token is the final one."""
-        layers = [row for row in self.told if row.get("row") == "layer"]
+        layers = [row for row in self.flow_rows if row.get("row") == "layer"]
         if not layers:
             return []
         depth, last = int(numeric(sums, "commit_depth")), len(layers) - 1

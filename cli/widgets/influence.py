@@ -38,7 +38,7 @@ class InfluenceText(Widget):
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         lines: list[list[tuple[str, int]]] = [[]]  # (character, level), -1 for the chosen token
         used = 0
-        for text, found in self.tokens_with_levels(glyphs):
+        for text, shade in self.tokens_with_levels(glyphs):
             if used + cell_len(text) > width - 2 >= cell_len(text):  # a token that fits in a line is not broken
                 lines.append([])
                 used = 0
@@ -48,7 +48,7 @@ class InfluenceText(Widget):
                     lines.append([])
                     used = 0
                 if char != "\n":
-                    lines[-1].append((char, found))
+                    lines[-1].append((char, shade))
                     used += cells
         cut = len(lines) > self.limit
         rows: list[Row] = []
@@ -60,28 +60,28 @@ class InfluenceText(Widget):
     def tokens_with_levels(self, glyphs: Glyphs) -> list[tuple[str, int]]:
         """Tokens as text with their levels; a newline is seen before it breaks the line."""
         mark = "\\n" if glyphs.ascii_only else "↵"
-        told = [(position.token.piece, level(position.direct)) for position in self.flow.positions]
+        pieces = [(position.token.piece, level(position.direct)) for position in self.flow.positions]
         return [
-            (visible(piece.decode("utf-8", "replace"), ascii_only=glyphs.ascii_only).replace("\n", f"{mark}\n"), found)
-            for piece, found in [*told, (self.flow.chosen.piece, -1)]
+            (visible(piece.decode("utf-8", "replace"), ascii_only=glyphs.ascii_only).replace("\n", f"{mark}\n"), shade)
+            for piece, shade in [*pieces, (self.flow.chosen.piece, -1)]
         ]
 
     def line(self, first: str, line: list[tuple[str, int]]) -> list[Row]:
-        text = [Segment(first, DIM), *(Segment(char.replace("\t", " "), self.style(found)) for char, found in line)]
+        text = [Segment(first, DIM), *(Segment(char.replace("\t", " "), self.style(shade)) for char, shade in line)]
         row = list(Segment.simplify(text))
         if self.styles != "none":
             return [row]
         below = "".join(
-            ("^" if found < 0 else LETTERS[found]) * get_character_cell_size(char) for char, found in line
+            ("^" if shade < 0 else LETTERS[shade]) * get_character_cell_size(char) for char, shade in line
         ).rstrip()
         return [row, [Segment(f" {below}")]] if below else [row]
 
-    def style(self, found: int) -> Style:
+    def style(self, shade: int) -> Style:
         if self.styles == "none":
             return PLAIN
-        if found < 0:
+        if shade < 0:
             return CHOSEN + BOLD + (PLAIN if self.styles == "color" else Style(underline=True, reverse=True))
-        return (LEVELS if self.styles == "color" else LEVELS_WITHOUT_COLOR)[found]
+        return (LEVELS if self.styles == "color" else LEVELS_WITHOUT_COLOR)[shade]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class ChosenLine(Widget):
         choice = self.choice
         if choice.status == "forced":
             piece = visible_piece(choice.piece, ascii_only=glyphs.ascii_only)
-            told = [[Segment(piece, CHOSEN + BOLD)], [Segment("forced: the constraint leaves no other", DIM)]]
-            return label_fields("chosen", told, width, glyphs)
+            parts = [[Segment(piece, CHOSEN + BOLD)], [Segment("forced: the constraint leaves no other", DIM)]]
+            return label_fields("chosen", parts, width, glyphs)
         raw = percent(probability(choice.logprob), glyphs)
         final = percent(choice.prob, glyphs)
         narrow = width < 60
@@ -94,15 +94,15 @@ class Details(Widget):
     candidate: Candidate
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        told = self.candidate
-        fate = f"cut by {told.removed_by}" if told.removed_by else f"final {percent(told.prob, glyphs)}"
+        candidate = self.candidate
+        fate = f"cut by {candidate.removed_by}" if candidate.removed_by else f"final {percent(candidate.prob, glyphs)}"
         words = [
-            visible_piece(told.piece, ascii_only=glyphs.ascii_only),
-            f"token id {told.token_id}",
-            f"bytes {told.piece.hex(' ')}",
-            f"logprob {told.logprob:.3f}",
-            f"raw {percent(probability(told.logprob))}",
-            *(f"{name} {change:+.2f}" for name, change in told.moved),
+            visible_piece(candidate.piece, ascii_only=glyphs.ascii_only),
+            f"token id {candidate.token_id}",
+            f"bytes {candidate.piece.hex(' ')}",
+            f"logprob {candidate.logprob:.3f}",
+            f"raw {percent(probability(candidate.logprob))}",
+            *(f"{name} {change:+.2f}" for name, change in candidate.moved),
             fate,
         ]
         return label_fields("look", [[Segment(word)] for word in words], width, glyphs, gap=2)
@@ -141,8 +141,8 @@ class PrefillBar(Widget):
             return label_fields("prefill", [[Segment("not reported")]], width, glyphs)
         share = min(1.0, self.done / self.total) if self.total else 0.0
         cells = max(4, min(40, width - 34))
-        told = Segment(f"  {self.done:,} of {self.total:,}" + (" prompt tokens" if width >= 40 else ""))
-        return label_fields("prefill", [[*gauge(share, cells, glyphs, BAR), told]], width, glyphs)
+        count = Segment(f"  {self.done:,} of {self.total:,}" + (" prompt tokens" if width >= 40 else ""))
+        return label_fields("prefill", [[*gauge(share, cells, glyphs, BAR), count]], width, glyphs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ class Keys(Widget):
         words["q"] = "stop"
         words |= {"+ -": self.speed} if self.speed else {"k j": "look"}
         words |= {"/ g": "find", "s t": "surprise, tie", "n": "again"}
-        told = [[Segment(one_line(self.words, glyphs), BOLD)]] if self.words else []
-        fields = told + [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
+        news = [[Segment(one_line(self.words, glyphs), BOLD)]] if self.words else []
+        fields = news + [[Segment(key, BOLD), Segment(f" {word}", DIM)] for key, word in words.items()]
         return label_fields("keys", fields, width, glyphs, gap=2)[:1]
 
 

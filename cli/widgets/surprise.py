@@ -34,15 +34,15 @@ class Part:
         return 0 if self.bits is None else sum(self.bits >= least for least in BITS)
 
 
-def parts_of(given: GivenText, choices: Iterable[Choice]) -> Iterator[Part]:
+def parts_of(content: GivenText, choices: Iterable[Choice]) -> Iterator[Part]:
     """The text cut where its tokens end; those that share a character are one part, and their bits add up."""
     bits: float | None = None
     for choice in choices:
-        if choice.position < given.added:
+        if choice.position < content.added:
             continue
         if choice.logprob is not None:
             bits = (bits or 0.0) + surprise(choice.logprob)
-        if text := given.span(choice.position):
+        if text := content.span(choice.position):
             yield Part(text, bits)
             bits = None
 
@@ -115,9 +115,9 @@ class SurpriseLegend(Widget):
     ramp: Ramp | None
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
-        told = ranges(BITS, "bits", glyphs)
+        labels = ranges(BITS, "bits", glyphs)
         if self.ramp is None:
-            fields = [[Segment(f"{letter} {text}")] for letter, text in zip(LETTERS[1:], told[1:], strict=True)]
+            fields = [[Segment(f"{letter} {text}")] for letter, text in zip(LETTERS[1:], labels[1:], strict=True)]
             return label_fields("marks", fields, width, glyphs, gap=2)
-        fields = [[Segment(text, style)] for text, style in zip(told, self.ramp, strict=True)]
+        fields = [[Segment(text, style)] for text, style in zip(labels, self.ramp, strict=True)]
         return label_fields("text", fields, width, glyphs, gap=2)

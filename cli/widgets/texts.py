@@ -88,16 +88,16 @@ class Texts:
     def by_state(self) -> dict[State, list[Text]]:
         """Running samples in their own order, running beams in that of the newest pass, ended ones as they finished,
         the newest of the pruned first."""
-        found: dict[State, list[Text]] = {"running": [], "ended": [], "pruned": []}
+        texts: dict[State, list[Text]] = {"running": [], "ended": [], "pruned": []}
         for text in self._texts.values():
-            found[self._state(text)].append(text)
+            texts[self._state(text)].append(text)
         ranks = {finish.sequence: rank for rank, finish in enumerate(self.run_totals.finishes)}
         order = {number: place for place, number in enumerate(dict.fromkeys([*self._order, *self._before]))}
         is_ranked = self.run.search.has_beams
-        found["running"].sort(key=lambda text: order.get(text.number, 0) if is_ranked else text.number)
-        found["ended"].sort(key=lambda text: (ranks.get(text.number, 0), -text.forward))
-        found["pruned"].sort(key=lambda text: (-text.forward, text.number))
-        return found
+        texts["running"].sort(key=lambda text: order.get(text.number, 0) if is_ranked else text.number)
+        texts["ended"].sort(key=lambda text: (ranks.get(text.number, 0), -text.forward))
+        texts["pruned"].sort(key=lambda text: (-text.forward, text.number))
+        return texts
 
     def whole(self, shown: int) -> list[tuple[str, str, str]]:
         """Title, note and text of each that is to be read in full: all samples, or the `shown` best beams."""

@@ -51,8 +51,8 @@ def level(choice: Choice, color_by: ColorBy) -> int | None:
 
 def token_style(choice: Choice, color_by: ColorBy, ramp: Ramp | None) -> Style:
     """The style of a token's text."""
-    found = level(choice, color_by)
-    return PLAIN if found is None or ramp is None else ramp[found]
+    shade = level(choice, color_by)
+    return PLAIN if shade is None or ramp is None else ramp[shade]
 
 
 def styled_token(text: str, style: Style) -> list[Segment]:
@@ -78,8 +78,11 @@ class Legend(Widget):
 
     def rows(self, width: int, glyphs: Glyphs) -> list[Row]:
         if self.color_by == "probability":
-            name, told = "final probability", ranges([100 * least for least in PROBABILITIES[::-1]], "%", glyphs)[::-1]
+            name, labels = (
+                "final probability",
+                ranges([100 * least for least in PROBABILITIES[::-1]], "%", glyphs)[::-1],
+            )
         else:
-            name, told = "entropy", ranges(ENTROPIES, "bits", glyphs)
-        fields = [[Segment(text, style)] for text, style in zip(told, self.ramp, strict=True)]
+            name, labels = "entropy", ranges(ENTROPIES, "bits", glyphs)
+        fields = [[Segment(text, style)] for text, style in zip(labels, self.ramp, strict=True)]
         return label_fields("text", [[Segment(name)], *fields], width, glyphs, gap=2)

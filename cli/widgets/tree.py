@@ -82,10 +82,10 @@ def heading(width: int) -> Row:
 
 
 def numbers(branch: BranchRow, width: int, glyphs: Glyphs) -> Row:
-    told = {"tokens": f"{branch.tokens:,}", "logprob": glyphs.none, "a token": glyphs.none}
+    texts = {"tokens": f"{branch.tokens:,}", "logprob": glyphs.none, "a token": glyphs.none}
     if branch.per_token is not None:
-        told |= {"logprob": f"{branch.logprob:.2f}", "a token": f"{branch.per_token:.2f}"}
-    return [cell(told[name], cells, right=True, glyphs=glyphs) for name, cells in columns(width)]
+        texts |= {"logprob": f"{branch.logprob:.2f}", "a token": f"{branch.per_token:.2f}"}
+    return [cell(texts[name], cells, right=True, glyphs=glyphs) for name, cells in columns(width)]
 
 
 def sign(branch: BranchRow, glyphs: Glyphs) -> str:

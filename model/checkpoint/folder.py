@@ -196,18 +196,18 @@ class Checkpoint:
         a tensor that does not belong to them is an error too; elsewhere it is left aside, as in transformers.
         """
         packed = () if self.packing is None else self.packing.names
-        found = {i.name: i for i in self.tensors if i.name not in packed and not RECOMPUTED.search(i.name)}
+        infos = {i.name: i for i in self.tensors if i.name not in packed and not RECOMPUTED.search(i.name)}
         wrong = {
-            "missing": [name for name in expected if name not in found],
-            "unexpected": [shown_name(name) for name in found if name not in expected],
+            "missing": [name for name in expected if name not in infos],
+            "unexpected": [shown_name(name) for name in infos if name not in expected],
             "wrong shape": [
-                f"{name} is {list(found[name].shape)}, expected {list(shape)}"
+                f"{name} is {list(infos[name].shape)}, expected {list(shape)}"
                 for name, shape in expected.items()
-                if name in found and found[name].shape != shape
+                if name in infos and infos[name].shape != shape
             ],
             "unsupported dtype": [
                 f"{shown_name(info.name)} is {shown_name(info.dtype)}"
-                for info in found.values()
+                for info in infos.values()
                 if info.name in expected
                 and (info.dtype not in DTYPES if dtypes is None else info.dtype != dtypes.get(info.name, info.dtype))
             ],
@@ -242,7 +242,7 @@ def _stored_dtype(tensors: Collection[TensorInfo]) -> str:
 
 def _quantisation(headers: Mapping[Path, Header]) -> Quantisation | None:
     """What the files' metadata says, which must be the same in all. Raises CheckpointError."""
-    found = {quantisation_of(header.metadata, file) for file, header in headers.items()}
-    if len(found) > 1:
+    kinds = {quantisation_of(header.metadata, file) for file, header in headers.items()}
+    if len(kinds) > 1:
         raise CheckpointError(f"{min(headers).parent}: its files are not quantised alike; quantise the model again")
-    return found.pop()
+    return kinds.pop()

@@ -249,7 +249,7 @@ def stored_tensors(
     """
     layout = layout_of(config, present)
     module_of = {part: module for module, parts in layout.modules.items() for part in parts}
-    found: dict[str, dict[str, Shape]] = {}
+    shapes_of: dict[str, dict[str, Shape]] = {}
     modules: dict[str, str] = {}
     for name, shape in weights.items():
         stem, _, kind = name.rpartition(".")
@@ -263,7 +263,7 @@ def stored_tensors(
             modules[stored] = module
         else:
             stored = f"{layout.outer.get(stem, stem)}.{kind}"
-        found.setdefault(stored, {})[name] = shape
+        shapes_of.setdefault(stored, {})[name] = shape
     return [
         Stored(
             stored if present is None else find_spelling(stored, present, layout),
@@ -273,7 +273,7 @@ def stored_tensors(
             experts=config.mixture.count if config.mixture and modules.get(stored) in layout.stacked else 0,
             order=row_order(config, layout, modules[stored], parts) if stored in modules else None,
         )
-        for stored, parts in found.items()
+        for stored, parts in shapes_of.items()
     ]
 
 

@@ -71,8 +71,8 @@ def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | N
         )
     known = next((known for known in LAYOUTS if known == metadata[FORMAT_KEY]), None)
     if known is None:
-        told = f"{metadata[FORMAT_KEY]!a:.40}"
-        raise CheckpointError(f"{file}: quantised to {told}, which is not known (known: {', '.join(LAYOUTS)})")
+        name = f"{metadata[FORMAT_KEY]!a:.40}"
+        raise CheckpointError(f"{file}: quantised to {name}, which is not known (known: {', '.join(LAYOUTS)})")
     return Quantisation(known, metadata.get(SOURCE_KEY, ""))
 
 

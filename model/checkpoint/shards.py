@@ -25,8 +25,8 @@ def shards_of(folder: Path) -> dict[Path, frozenset[str] | None]:
     if (folder / INDEX).exists():
         return {folder / file: names for file, names in read_index(folder / INDEX).items()}
     other = next((p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
-    found = f" (it holds {shown_name(other)}, which this program does not read)" if other else ""
-    raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{found}")
+    note = f" (it holds {shown_name(other)}, which this program does not read)" if other else ""
+    raise CheckpointError(f"{folder}: no {SINGLE} or {INDEX}{note}")
 
 
 def read_index(path: Path) -> dict[str, frozenset[str]]:

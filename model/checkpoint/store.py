@@ -138,16 +138,16 @@ def remove(name: str) -> Kept:
     """Remove a pulled or imported model; what was removed. Raises StoreError."""
     if name == BUNDLED:
         raise StoreError(f"{BUNDLED} comes with the program and cannot be removed")
-    kept = [model for folder in (models_folder(), imports_folder()) for model in kept_models(folder)]
-    found = next((model for model in kept if model.name == name), None)
-    if found is None:
-        names = ", ".join(model.name for model in kept) or "none"
+    models = [model for folder in (models_folder(), imports_folder()) for model in kept_models(folder)]
+    model = next((model for model in models if model.name == name), None)
+    if model is None:
+        names = ", ".join(model.name for model in models) or "none"
         raise StoreError(f"no pulled model {name!r}; there is: {names}")
-    away = found.folder.with_name(f".{found.folder.name}-removed{PARTIAL}")  # in one step it is no model any more
+    away = model.folder.with_name(f".{model.folder.name}-removed{PARTIAL}")  # in one step it is no model any more
     shutil.rmtree(away, ignore_errors=True)
-    found.folder.rename(away)
+    model.folder.rename(away)
     shutil.rmtree(away, ignore_errors=True)  # what a kill leaves is cleared with other unfinished folders
-    return found
+    return model
 
 
 def write_origin(folder: Path, origin: Origin) -> None:

@@ -80,8 +80,8 @@ def read_weights(
     if checkpoint.quantisation is not None:
         return (yield from _read_quantised(checkpoint, checkpoint.quantisation.format))
     plan = plan_reading(checkpoint)
-    made = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place, keep=keep)
-    weights = yield from collect_weights(made, checkpoint.nbytes_as(dtype))
+    arrays = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place, keep=keep)
+    weights = yield from collect_weights(arrays, checkpoint.nbytes_as(dtype))
     note = widening_note(checkpoint, dtype) if quantize is None else None
     return ModelWeights(plan.blueprint, weights, plan.notes if note is None else (*plan.notes, note))
 
@@ -161,16 +161,16 @@ def iterate_weights(
             continue
         array = cut(name, piece.numbers(dtype) if isinstance(piece, CodedMatrix) else piece)
         exact = is_changed and quantize is not None  # rounded once
-        kept = array if exact else cast(array, dtype)
+        values = array if exact else cast(array, dtype)
         if quantize is None:
-            yield name, kept if kept is piece and not is_changed else place(kept)
+            yield name, values if values is piece and not is_changed else place(values)
         elif name in plan.blueprint.quantisable:
             try:
-                yield name, quantize(kept)
+                yield name, quantize(values)
             except CheckpointError as error:
                 raise CheckpointError(f"{name.removesuffix('.weight')}: {error}") from None
         else:
-            yield name, to_float32(kept)
+            yield name, to_float32(values)
 
 
 def read_pieces(checkpoint: Checkpoint, plan: ReadingPlan) -> Iterator[tuple[str, Array | CodedMatrix, bool]]:
@@ -208,12 +208,12 @@ def widening_note(checkpoint: Checkpoint, dtype: str) -> str | None:
 
 def collect_weights(pairs: Iterator[tuple[str, T]], total: int) -> Generator[Progress, None, dict[str, T]]:
     """What comes, by its name; the progress is in bytes of what was made."""
-    found, done = {}, 0
+    weights, done = {}, 0
     for name, weight in pairs:
-        found[name] = weight
+        weights[name] = weight
         done += weight.nbytes
         yield Progress("loading", done, total)
-    return found
+    return weights
 
 
 def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progress, None, ModelWeights]:

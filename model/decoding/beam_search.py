@@ -84,18 +84,18 @@ class Search:
             continuations_of(parent.sequence, row, beside, count)
             for parent, row, beside in zip(parents, logits, negatives, strict=True)
         ]
-        found = [
+        candidates = [
             (-(parent.logprob + logprob), row, token_id)
             for row, (parent, following) in enumerate(zip(parents, continuations, strict=True))
             for token_id, logprob in ([] if following is None else following.best(count))
         ]
-        if not found:
+        if not candidates:
             moves = [Move(parent) for parent in parents]
             self.end("constraint")
             return moves
         running: list[Beam] = []
         ended: list[Beam] = []
-        for place, (negated, row, token_id) in enumerate(sorted(found)[:count]):
+        for place, (negated, row, token_id) in enumerate(sorted(candidates)[:count]):
             if place >= self._parameters.beams and len(running) == self._parameters.beams:
                 break
             beam = parents[row].extend(token_id, -negated, row)

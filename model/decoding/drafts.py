@@ -86,8 +86,8 @@ class ModelDrafter:
         count = min(count, self._engine.limit - len(sequence.token_ids) - 1)
         if count < 1 or max(sequence.token_ids) >= self._engine.vocab_size:
             return Draft(())
-        kept = self._cache.keep_prefix(0, sequence.token_ids[:-1])
-        inputs, computed, guesses = sequence.token_ids[kept:], 0, list[int]()
+        length = self._cache.keep_prefix(0, sequence.token_ids[:-1])
+        inputs, computed, guesses = sequence.token_ids[length:], 0, list[int]()
         while len(guesses) < count:
             computed += len(inputs)
             logits = self._engine.forward([inputs], self._cache)

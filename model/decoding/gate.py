@@ -108,14 +108,14 @@ class Gate:
 def first_end(text: str, phrases: tuple[str, ...], since: int, floor: int = 0) -> tuple[int, int] | None:
     """Start and end of the phrase that is complete first, beyond the first `since` characters; the longest of those
     that end together. None begins before `floor`."""
-    found = []
+    ends = []
     for phrase in phrases:
         start = text.find(phrase, max(floor, since - len(phrase) + 1))
         if start >= 0:
-            found.append((start + len(phrase), start))
-    if not found:
+            ends.append((start + len(phrase), start))
+    if not ends:
         return None
-    end, start = min(found)
+    end, start = min(ends)
     return start, end
 
 

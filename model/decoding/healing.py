@@ -19,14 +19,14 @@ def heal(tokenizer: Tokenizer, prompt_ids: tuple[int, ...]) -> tuple[tuple[int, 
 
     Otherwise, and where the last token is the only one, special, or ends inside a character: the prompt as it is.
     """
-    *kept, last = prompt_ids
+    *before, last = prompt_ids
     piece = tokenizer.piece(last)
-    whole, rest = tokenizer.decode(prompt_ids), tokenizer.decode(kept)
+    whole, rest = tokenizer.decode(prompt_ids), tokenizer.decode(before)
     said = text_of(piece)
-    if len(kept) <= len(tokenizer.start_ids) or tokenizer.is_hidden(last) or said is None or rest + said != whole:
+    if len(before) <= len(tokenizer.start_ids) or tokenizer.is_hidden(last) or said is None or rest + said != whole:
         return prompt_ids, b""
     longer = any(other.startswith(piece) and len(other) > len(piece) for other in tokenizer.pieces)
-    return (tuple(kept), piece) if longer else (prompt_ids, b"")
+    return (tuple(before), piece) if longer else (prompt_ids, b"")
 
 
 def text_of(piece: bytes) -> str | None:

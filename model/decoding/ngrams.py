@@ -18,13 +18,13 @@ class NgramIndex:
 
     def follow(self, token_ids: Ids[int]) -> None:
         """Read what is new of a text; what was taken back of it is forgotten."""
-        kept, known = len(token_ids) - 1, self._ids
-        if known != token_ids[: min(len(known), kept)]:  # one comparison by the interpreter, not a search
-            pairs = zip(known, token_ids[:kept], strict=False)
-            same = next((place for place, (old, new) in enumerate(pairs) if old != new), min(len(known), kept))
+        length, known = len(token_ids) - 1, self._ids
+        if known != token_ids[: min(len(known), length)]:  # one comparison by the interpreter, not a search
+            pairs = zip(known, token_ids[:length], strict=False)
+            same = next((place for place, (old, new) in enumerate(pairs) if old != new), min(len(known), length))
             while len(self._ids) > same:
                 self._forget()
-        for token_id in token_ids[len(self._ids) : kept]:
+        for token_id in token_ids[len(self._ids) : length]:
             self._read(token_id)
 
     def latest(self, token_ids: Ids[int]) -> int:

@@ -144,8 +144,8 @@ class OpenBlock:
         for place in hidden:
             choice = masked_choice(self.start + place, entropies[place])
             if place in picked:
-                found = sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
-                choice = self.choices[place] = replace(found, status="revealed")
+                likeliest = sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
+                choice = self.choices[place] = replace(likeliest, status="revealed")
             choices.append(choice)
             if choice.token_id in request.eos_token_ids:
                 del self.choices[place + 1 :]

@@ -30,9 +30,9 @@ class ParallelParameters:
     entropy_bound: float | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in RULES if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ParameterError(f"expected one of {', '.join(RULES)}; {' and '.join(given) or 'none'} is given")
+        names = [name for name in RULES if getattr(self, name) is not None]
+        if len(names) != 1:
+            raise ParameterError(f"expected one of {', '.join(RULES)}; {' and '.join(names) or 'none'} is given")
         for name in ("block_size", "reveal", "passes"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -49,5 +49,5 @@ class RunTotals:
     def finish(self) -> Finish:
         """The end of the run: as the first finished text ended, but cut short where any was."""
         cut = [finish for finish in self.finishes if finish.reason in ("interrupt", "error", "time")]
-        told = (cut or self.finishes)[0]
-        return Finish(told.sequence, told.reason, "", self.totals, told.score)
+        first = (cut or self.finishes)[0]
+        return Finish(first.sequence, first.reason, "", self.totals, first.score)

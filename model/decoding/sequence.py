@@ -215,15 +215,15 @@ class Sequence:
             self.reason = "stop"
         return text
 
-    def _take_back(self, kept: int) -> None:
-        """Only the first `kept` new tokens stand; the one behind them will be another."""
-        length = len(self.request.prompt_ids) + kept
+    def _take_back(self, count: int) -> None:
+        """Only the first `count` new tokens stand; the one behind them will be another."""
+        length = len(self.request.prompt_ids) + count
         self._retries.take_back(length, self.token_ids[length])
         if self._constraint is not None:
             self._constraint.rewind(len(self.token_ids) - length)
         del self.token_ids[length:]
         self._array.truncate(length)
-        self._gate.rewind(kept)
+        self._gate.rewind(count)
         self.reason, self.rewound_to = None, length
 
     def _forced_ids(self) -> Collection[int]:

@@ -96,9 +96,9 @@ class Slots:
         wanted, best = slot.sequence.token_ids[:-1], (0, False, 0)
         for row, other in enumerate(self.slots):
             held = other.sequence.token_ids if other.is_open else self.cache.rows[row].token_ids
-            found = (common_prefix(held, wanted), not other.is_open, row)
-            if found > best and self.cache.shares(row, slot.planned_length):
-                best = found
+            likeness = (common_prefix(held, wanted), not other.is_open, row)
+            if likeness > best and self.cache.shares(row, slot.planned_length):
+                best = likeness
         return best[0], best[2]
 
     def _free_rows(self, slot: Slot) -> None:

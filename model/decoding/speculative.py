@@ -55,10 +55,10 @@ class JacobiDrafter:
         """
         self.guesses = []
         for row in range(settled, len(rows) if settled >= 0 else settled):
-            found = [*drafts[settled:row]]  # what this row was computed from
-            if not guess(sequence, rows[row], found):
+            guesses = [*drafts[settled:row]]  # what this row was computed from
+            if not guess(sequence, rows[row], guesses):
                 break
-            self.guesses.append(found[-1])
+            self.guesses.append(guesses[-1])
 
 
 def verify_drafts(job: Job, drafter: Drafter, count: int, phase: Phase) -> Iterator[Record]:

@@ -100,9 +100,9 @@ def read_tail(path: Path, header: Header, cache: KVCache, vocab_size: int, row: 
     states = cache.rows[row].states
     if starts is None or len(starts) != len(states):
         raise damaged(path, "it has other groups of layers than the model")
-    found = {info.name: info for info in header.tensors}
+    infos = {info.name: info for info in header.tensors}
     for group, (state, start) in enumerate(zip(states, starts, strict=True)):
-        info = found.get(name_of(group))
+        info = infos.get(name_of(group))
         code = CODES[cache.to_numpy(state.blank).dtype]
         if not 0 <= start < len(token_ids) or (start and state.window is None):
             raise damaged(path, "positions are missing")

@@ -120,10 +120,10 @@ class Recurrent:
         self.snapshots = tuple(replace(each, is_shared=True) for each in self.snapshots)
 
     def _append(self, snapshot: Snapshot) -> None:
-        kept = [*self.snapshots, snapshot]
-        if len(kept) > MOST_SNAPSHOTS:
-            ends = [0, *(each.length for each in kept)]
-            spread = [(ends[k + 2] - ends[k]) / (ends[-1] - ends[k]) for k in range(len(kept) - 1)]
-            gone = kept.pop(spread.index(min(spread)))
+        snapshots = [*self.snapshots, snapshot]
+        if len(snapshots) > MOST_SNAPSHOTS:
+            ends = [0, *(each.length for each in snapshots)]
+            spread = [(ends[k + 2] - ends[k]) / (ends[-1] - ends[k]) for k in range(len(snapshots) - 1)]
+            gone = snapshots.pop(spread.index(min(spread)))
             self._spare = gone.array if not gone.is_shared else self._spare
-        self.snapshots = tuple(kept)
+        self.snapshots = tuple(snapshots)

@@ -52,8 +52,8 @@ def llama3_frequencies(frequencies: Floats, scaling: Llama3) -> Floats:
     """Frequencies (dim/2,), each kept, divided, or between, by how often it turns within the trained positions."""
     turns = np.float32(scaling.trained_positions) * frequencies / np.float32(2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    kept = (turns - np.float32(low)) / np.float32(high - low)
-    return blend(frequencies / np.float32(scaling.factor), frequencies, kept)
+    share = (turns - np.float32(low)) / np.float32(high - low)
+    return blend(frequencies / np.float32(scaling.factor), frequencies, share)
 
 
 def yarn_frequencies(frequencies: Floats, rope: Rope, scaling: Yarn) -> Floats:

@@ -164,10 +164,10 @@ def bias_terms(block: Block, layer: int, recording: Recording, direction: Tensor
 def mlp_term(block: Block, layer: int, recording: Recording, direction: Tensor) -> float:
     """What the MLP added, without the bias of its projection."""
     pulled, _ = pull_back(block.after_mlp, recording.mlp[layer], direction)
-    made = recording.mlp[layer].double()
+    output = recording.mlp[layer].double()
     if block.mlp.bias is not None:
-        made = made - block.mlp.bias.double()
-    return (pulled @ made).item()
+        output = output - block.mlp.bias.double()
+    return (pulled @ output).item()
 
 
 def matrix(linear: nn.Module) -> Tensor:

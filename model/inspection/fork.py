@@ -46,9 +46,9 @@ class Fork:
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         stored_keys, stored_values, start = self.cache.rows[self.row].layer(layer)
-        for stored, new, kept in ((stored_keys, keys, self.keys), (stored_values, values, self.values)):
+        for stored, new, past in ((stored_keys, keys, self.keys), (stored_values, values, self.values)):
             prefix = as_tensor(stored)[None, :, : self.prefix - start]
-            kept[layer] = torch.cat((prefix.to(new.dtype), new), dim=2)
+            past[layer] = torch.cat((prefix.to(new.dtype), new), dim=2)
         return self.keys[layer], self.values[layer]
 
     def write_inputs(self, layer: int, inputs: Tensor) -> Tensor:

@@ -182,31 +182,31 @@ def as_rows(flow: Flow) -> Rows:
     layers: Rows = tuple(
         {
             "row": "layer",
-            "layer": told.layer,
-            "norm": told.norm,
-            "attention_norm": told.attention_norm,
-            "mlp_norm": told.mlp_norm,
-            "cosine": told.cosine,
-            "top": told.top.piece.decode("utf-8", "replace"),
-            "top_prob": told.top_prob,
-            "prob": told.prob,
-            "rank": told.rank,
-            "kl_bits": told.kl_bits,
+            "layer": layer.layer,
+            "norm": layer.norm,
+            "attention_norm": layer.attention_norm,
+            "mlp_norm": layer.mlp_norm,
+            "cosine": layer.cosine,
+            "top": layer.top.piece.decode("utf-8", "replace"),
+            "top_prob": layer.top_prob,
+            "prob": layer.prob,
+            "rank": layer.rank,
+            "kl_bits": layer.kl_bits,
         }
-        for told in flow.layers
+        for layer in flow.layers
     )
     positions: Rows = tuple(
         {
             "row": "position",
-            "position": told.position,
-            "piece": told.token.piece.decode("utf-8", "replace"),
-            "logit": told.logit,
-            "weight": told.mean_weight,
-            "kl_bits": told.direct.kl_bits,
-            "logprob_change": told.direct.logprob_change,
+            "position": place.position,
+            "piece": place.token.piece.decode("utf-8", "replace"),
+            "logit": place.logit,
+            "weight": place.mean_weight,
+            "kl_bits": place.direct.kl_bits,
+            "logprob_change": place.direct.logprob_change,
         }
-        for told in flow.positions
-        if told.direct is not None
+        for place in flow.positions
+        if place.direct is not None
     )
     sums: dict[str, float | str | None] = {
         "row": "sums",

@@ -61,10 +61,10 @@ class EncodedQuestion:
         if not prompt:
             raise PromptError("the prompt is empty; give at least one character")
         whole = [encode(answer) for answer in answers]
-        kept = min(common_prefix(prompt, ids) for ids in whole)
-        tail = b"" if kept == len(prompt) else tokenizer.piece(prompt[-1])
-        if kept == len(prompt) or can_heal(tokenizer, prompt, whole, kept):
-            question = EncodedQuestion(prompt[:kept], tuple(ids[kept:] for ids in whole), tail)
+        length = min(common_prefix(prompt, ids) for ids in whole)
+        tail = b"" if length == len(prompt) else tokenizer.piece(prompt[-1])
+        if length == len(prompt) or can_heal(tokenizer, prompt, whole, length):
+            question = EncodedQuestion(prompt[:length], tuple(ids[length:] for ids in whole), tail)
         else:
             is_apart = [common_prefix(prompt, ids) < len(prompt) for ids in whole]
             question = EncodedQuestion(
@@ -83,12 +83,12 @@ class EncodedQuestion:
         return question
 
 
-def can_heal(tokenizer: Pieces, prompt: tuple[int, ...], whole: Sequence[tuple[int, ...]], kept: int) -> bool:
+def can_heal(tokenizer: Pieces, prompt: tuple[int, ...], whole: Sequence[tuple[int, ...]], length: int) -> bool:
     """Whether only the prompt's last token is cut otherwise, and the token in its place begins with it everywhere."""
-    if kept != len(prompt) - 1 or not kept or tokenizer.is_hidden(prompt[-1]):
+    if length != len(prompt) - 1 or not length or tokenizer.is_hidden(prompt[-1]):
         return False
     tail = tokenizer.piece(prompt[-1])
-    return all(len(ids) > kept and tokenizer.piece(ids[kept]).startswith(tail) for ids in whole)
+    return all(len(ids) > length and tokenizer.piece(ids[length]).startswith(tail) for ids in whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,9 @@ class Chooser:
         question = EncodedQuestion.encode(self._tokenizer, encode, answers)
         if prior == ():
             raise ParameterError("--prior needs something before the answers, and the tokenizer adds no start token")
-        found = self._logprobs(question)
+        behind = self._logprobs(question)
         before = None if prior is None else self._logprobs(replace(question, context=prior))
-        return weigh(self._tokenizer, answers, question, found, before)
+        return weigh(self._tokenizer, answers, question, behind, before)
 
     def _logprobs(self, question: EncodedQuestion) -> list[Logprobs]:
         """Of each token of each answer."""
@@ -167,14 +167,14 @@ class Chooser:
         if question.tail:
             starting = np.logaddexp.reduce(raw.logprobs(np.array(self._tokens_with(question.tail))))
             first = [logprob - float(starting) for logprob in first]
-        found = [[logprob] for logprob in first]
+        logprobs = [[logprob] for logprob in first]
         for rows in self._batches(answers, max(1, min(MOST_ROWS, COPIES // cache.rows[0].nbytes_of_copy))):
             cache.select([0] * (1 + len(rows)))  # the first stays as it is
             passed = engine.forward([(), *(answers[row][:-1] for row in rows)], cache, last=None)
             for row, after in zip(rows, passed[1:], strict=True):
-                found[row] += engine.measure_rows(after, np.array(answers[row][1:])).logprobs.tolist()
+                logprobs[row] += engine.measure_rows(after, np.array(answers[row][1:])).logprobs.tolist()
             cache.select([0])
-        return found
+        return logprobs
 
     def _prefill(self, context: tuple[int, ...], longest: int) -> tuple[KVCache, Logits]:
         """The cache of the context alone, and the logits behind it."""
@@ -214,12 +214,12 @@ def weigh(
     tokenizer: Pieces,
     texts: Sequence[str],
     question: EncodedQuestion,
-    found: Sequence[Logprobs],
+    behind: Sequence[Logprobs],
     before: Sequence[Logprobs] | None,
 ) -> Choosing:
     """The log-probabilities of tokens as answers beside each other."""
-    joint = [math.fsum(logprobs) for logprobs in found]
-    means = [total / len(logprobs) for total, logprobs in zip(joint, found, strict=True)]
+    joint = [math.fsum(logprobs) for logprobs in behind]
+    means = [total / len(logprobs) for total, logprobs in zip(joint, behind, strict=True)]
     own = without_longer(joint, question.answers)
     prior = None if before is None else [math.fsum(logprobs) for logprobs in before]
     weights = own
@@ -235,7 +235,7 @@ def weigh(
             prior_logprob=None if prior is None else prior[number],
             tokens=tuple(
                 AnswerToken(token_id, tokenizer.piece(token_id), logprob)
-                for token_id, logprob in zip(question.answers[number], found[number], strict=True)
+                for token_id, logprob in zip(question.answers[number], behind[number], strict=True)
             ),
         )
         for number, (text, prob, total, mean, mean_prob) in enumerate(

@@ -15,21 +15,21 @@ from tokenglass.model.records.steps import Choice
 
 def completion(model: str, texts: Sequence[tuple[GivenText, Iterable[Choice]]], created: int) -> dict[str, Any]:
     """One choice for each text, in order, as a server answers a list of prompts with `max_tokens` 0."""
-    tokens = sum(len(given.token_ids) for given, _ in texts)
+    tokens = sum(len(text.token_ids) for text, _ in texts)
     return {
         "id": f"score-{created}",
         "object": "text_completion",
         "created": created,
         "model": model,
         "choices": [
-            {"text": given.text, "index": index, "logprobs": logprobs(given, choices), "finish_reason": "length"}
-            for index, (given, choices) in enumerate(texts)
+            {"text": text.text, "index": index, "logprobs": logprobs(text, choices), "finish_reason": "length"}
+            for index, (text, choices) in enumerate(texts)
         ],
         "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
     }
 
 
-def logprobs(given: GivenText, choices: Iterable[Choice]) -> dict[str, list[Any]]:
+def logprobs(text: GivenText, choices: Iterable[Choice]) -> dict[str, list[Any]]:
     """What is known of each token; `text_offset` counts characters."""
     tokens, token_logprobs, top_logprobs = [], [], []
     for choice in choices:
@@ -41,7 +41,7 @@ def logprobs(given: GivenText, choices: Iterable[Choice]) -> dict[str, list[Any]
         "tokens": tokens,
         "token_logprobs": token_logprobs,
         "top_logprobs": top_logprobs,
-        "text_offset": list(given.offsets),
+        "text_offset": list(text.offsets),
     }
 
 

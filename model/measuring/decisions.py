@@ -70,8 +70,8 @@ class TypedQuestion:
     def options(self) -> list[tuple[str, str]]:
         return list(zip(self.labels, self.meanings, strict=True))
 
-    def answer(self, found: Choosing) -> dict[str, Any]:
-        probs = [answer.prob for answer in found.answers]
+    def answer(self, choosing: Choosing) -> dict[str, Any]:
+        probs = [answer.prob for answer in choosing.answers]
         if self.kind == "noul":
             return {"type": self.kind, "noul": probs[0]}
         shares = dict(zip(self.labels, probs, strict=True))
@@ -98,7 +98,7 @@ def decide(request: Mapping[str, Any], ask: Ask, model: str) -> dict[str, Any]:
     read = {name: TypedQuestion.read(name, content) for name, content in questions.items()}
     answers, tokens = {}, 0
     for name, question in read.items():
-        found = ask(question.prompt(state), question.labels)
-        answers[name] = question.answer(found)
-        tokens += found.prompt_tokens
+        choosing = ask(question.prompt(state), question.labels)
+        answers[name] = question.answer(choosing)
+        tokens += choosing.prompt_tokens
     return {"model": model, "answers": answers, "usage": {"input_tokens": tokens, "output_tokens": 0}}

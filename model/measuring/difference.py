@@ -126,9 +126,9 @@ def compare_models(
     most = max(1, min(256, LOGITS // (4 * max(first.vocab_size, second.vocab_size))))
     both = (logits_of_tokens(engine, token_ids, size, stride, most) for engine in (first, second))
     for (position, one), (_, other) in zip(*both, strict=True):
-        given = token_ids[position:][: len(one)]
+        ids = token_ids[position:][: len(one)]
         columns = (
-            given_choices(engine, tokenizer, rows, position, given, max(1, top))
+            given_choices(engine, tokenizer, rows, position, ids, max(1, top))
             for engine, rows in ((first, one), (second, other))
         )
         for row, (old, new) in enumerate(zip(*columns, strict=True)):

@@ -58,20 +58,20 @@ def compare(reference: Engine, other: Engine, token_ids: Sequence[int], window: 
     if len(token_ids) < 2:
         raise ParameterError("a text of at least two tokens is needed to measure on")
     window = min(window, reference.limit, other.limit)
-    found = Quality()
+    quality = Quality()
     starts = [*range(0, len(token_ids) - 1, window - 1), len(token_ids) - 1]
     for start, last in pairwise(starts):
         ids = list(token_ids[start : last + 1])
         p, q = (log_softmax(engine.forward([ids], None, last=None)[0][:-1]) for engine in (reference, other))
         places = np.arange(len(ids) - 1), np.array(ids[1:])
-        found = Quality(
-            tokens=found.tokens + len(ids) - 1,
-            reference_nats=found.reference_nats - float(p[places].sum()),
-            nats=found.nats - float(q[places].sum()),
-            divergence=found.divergence + float((np.exp(p) * (p - q)).sum()),
-            agreed=found.agreed + int((p.argmax(-1) == q.argmax(-1)).sum()),
+        quality = Quality(
+            tokens=quality.tokens + len(ids) - 1,
+            reference_nats=quality.reference_nats - float(p[places].sum()),
+            nats=quality.nats - float(q[places].sum()),
+            divergence=quality.divergence + float((np.exp(p) * (p - q)).sum()),
+            agreed=quality.agreed + int((p.argmax(-1) == q.argmax(-1)).sum()),
         )
-        yield found
+        yield quality
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ def rotations(prompt: str, answers: Sequence[str]) -> list[str]:
 
 
 def place_of(prompt: str, word: str) -> int:
-    places = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt)]
+    places = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt)]
     if len(places) != 1 or not word:
         raise ParameterError(
             f"--rotate turns a list in the prompt; the answer {quote(word)} stands there {len(places)} times, not once"

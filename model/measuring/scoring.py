@@ -90,25 +90,25 @@ class Score:
 class Tally:
     """The score of a text while its tokens pass by."""
 
-    given: GivenText
+    text: GivenText
     score: Score = Score()
 
     def watch(self, choices: Iterable[Choice]) -> Iterator[Choice]:
         """The same choices."""
-        given, bits, scored = self.given, 0.0, 0
+        text, bits, scored = self.text, 0.0, 0
         for choice in choices:
-            if choice.logprob is not None and choice.position >= given.first_scored:
+            if choice.logprob is not None and choice.position >= text.first_scored:
                 bits += surprise(choice.logprob)
                 scored += 1
             yield choice
-        first = given.first_scored
-        rest = given.text[given.offsets[first] :] if first < len(given.offsets) else ""
-        self.score = Score(len(given.token_ids) - given.added, scored, len(rest.encode()), bits)
+        first = text.first_scored
+        rest = text.text[text.offsets[first] :] if first < len(text.offsets) else ""
+        self.score = Score(len(text.token_ids) - text.added, scored, len(rest.encode()), bits)
 
 
-def score_of(given: GivenText, choices: Iterable[Choice]) -> Score:
+def score_of(text: GivenText, choices: Iterable[Choice]) -> Score:
     """The sums over all of a text's tokens."""
-    tally = Tally(given)
+    tally = Tally(text)
     for _ in tally.watch(choices):
         pass
     return tally.score

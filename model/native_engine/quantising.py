@@ -40,16 +40,16 @@ def native_quantizer(
 
     def quantize(weight: Array) -> QuantizedWeight:
         rows, columns = weight.shape
-        made: QuantizedWeight
+        matrix: QuantizedWeight
         if format == "int8":
             values = empty(int8_shape(rows, columns), np.dtype(np.int8))
             factors = empty(factors_shape(rows, columns), np.dtype(np.uint8))
-            made = Int8Weight(values, empty((rows,), np.dtype(np.float32)), columns, factors)
+            matrix = Int8Weight(values, empty((rows,), np.dtype(np.float32)), columns, factors)
         else:
             packed, grouped = int4_shapes(rows, columns)
             scales, offsets = (empty(grouped, np.dtype(np.float16)) for _ in range(2))
-            made = Int4Weight(empty(packed, np.dtype(np.uint8)), scales, offsets, rows, columns)
-        places = [part.ctypes.data for part in made.parts.values()]
+            matrix = Int4Weight(empty(packed, np.dtype(np.uint8)), scales, offsets, rows, columns)
+        places = [part.ctypes.data for part in matrix.parts.values()]
 
         def quantize_panels(first: int) -> None:
             last = min(first + PANELS, -(-rows // PANEL))
@@ -60,6 +60,6 @@ def native_quantizer(
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(quantize_panels, range(0, -(-rows // PANEL), PANELS)))
-        return made
+        return matrix
 
     return quantize

@@ -123,8 +123,8 @@ def shorten(record: Record, top: int) -> Record:
 
 
 def fewer_candidates(choice: Choice, top: int) -> Choice:
-    kept = {choice.token_id}
+    token_ids = {choice.token_id}
     if choice.is_constrained:
-        kept |= {candidate.token_id for candidate in likeliest(choice.candidates)[:top]}
-    rest = [candidate for candidate in choice.candidates[top:] if candidate.token_id in kept]
+        token_ids |= {candidate.token_id for candidate in likeliest(choice.candidates)[:top]}
+    rest = [candidate for candidate in choice.candidates[top:] if candidate.token_id in token_ids]
     return replace(choice, candidates=(*choice.candidates[:top], *rest))

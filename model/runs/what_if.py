@@ -89,12 +89,12 @@ def what_if(run: Run, records: Iterable[Record], sampling: SamplingParameters) -
             text.rewind(record.rewound_to)
         for choice in record.settled:
             attempt = text.attempts.get(choice.position, 0)
-            found = None if is_same else chance.of(choice, record.sequence, attempt)
-            if found is not None:
+            answer = None if is_same else chance.of(choice, record.sequence, attempt)
+            if answer is not None:
                 answered.add(record.sequence)
-                if found.instead is not None and text.may_be_banned(found.instead.piece, run.request.bans):
-                    found = replace(found, instead=None, probs=None)
-                yield replace(found, same_tokens=len(text.pieces))
+                if answer.instead is not None and text.may_be_banned(answer.instead.piece, run.request.bans):
+                    answer = replace(answer, instead=None, probs=None)
+                yield replace(answer, same_tokens=len(text.pieces))
                 break
             text.pieces[choice.position] = choice.piece
     yield from (WhatIf(number, len(text.pieces)) for number, text in texts.items() if number not in answered)

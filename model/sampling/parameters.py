@@ -73,12 +73,12 @@ class SamplingParameters:
         types = {name: hint for kind in KINDS for name, hint in kind.setting_types().items()}
         return {**{name: types[name] for name in SETTINGS}, "samplers": tuple[str, ...]}
 
-    def idle(self, given: Mapping[str, Any]) -> tuple[str, str] | None:
+    def idle(self, settings: Mapping[str, Any]) -> tuple[str, str] | None:
         """The first of the settings that were given which does nothing, by its option, and what it needs.
 
         A setting that switches its sampler off, or greedy sampling on, does what it says.
         """
-        for name, value in given.items():
+        for name, value in settings.items():
             setting = SETTINGS[name]
             owners = [kind for kind in IN_CHAIN if setting in kind.settings()]
             if not owners or value == setting.off or (name == "temperature" and value == 0):

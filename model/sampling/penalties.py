@@ -208,10 +208,10 @@ def single_token_forms(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     Raises ParameterError for a text that has no token of its own.
     """
     forms = (text.encode(), b" " + text.encode())
-    found = tuple(token_id for token_id, piece in enumerate(tokenizer.pieces) if piece in forms)
-    if not found:
+    token_ids = tuple(token_id for token_id, piece in enumerate(tokenizer.pieces) if piece in forms)
+    if not token_ids:
         count = len(tokenizer.encode_bare(text))
         raise ParameterError(
             f"logit_bias: {quote(text)} is {count} tokens, and a bias is for one; give it for each, by id"
         )
-    return found
+    return token_ids

@@ -54,7 +54,7 @@ class Kept:
 
     def of(self, token_ids: Ints) -> list[float]:
         is_kept = (token_ids[:, None] == self.token_ids).any(1)
-        return [0.0 if kept else -math.inf for kept in is_kept.tolist()]
+        return [0.0 if stays else -math.inf for stays in is_kept.tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,11 +112,11 @@ class DRY(Processor):
         before = places[:, None] - np.arange(1, longest + 1)  # (places, longest); negative: before the text
         equal = (text[before] == end[:longest]) & (before >= 0)
         lengths = np.logical_and.accumulate(equal, axis=1).sum(1)
-        found: dict[int, int] = {}
+        longest_of: dict[int, int] = {}
         for token_id, length in zip(text[places].tolist(), lengths.tolist(), strict=True):
             if length >= self.allowed_length and token_id not in self.sequence_breakers:
-                found[token_id] = max(length, found.get(token_id, 0))
-        return found
+                longest_of[token_id] = max(length, longest_of.get(token_id, 0))
+        return longest_of
 
 
 REPEATS: tuple[type[Processor], ...] = (DRY, NoRepeatNgram)

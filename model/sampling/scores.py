@@ -68,8 +68,8 @@ class Scores:
     def text(self) -> Ints:
         """The context's token ids as an array."""
         if self._text is None:
-            kept = self.context.array
-            self._text = np.array(self.context.token_ids, np.int64) if kept is None else kept
+            array = self.context.array
+            self._text = np.array(self.context.token_ids, np.int64) if array is None else array
         return self._text
 
     @property
@@ -225,18 +225,18 @@ class Scores:
         shift, divisor = self._pending
         return divide(self._whole[token_ids] - shift, divisor)
 
-    def keep(self, name: str, kept: slice | Ints) -> None:
+    def keep(self, name: str, places: slice | Ints) -> None:
         """Cut everything but these places of the head."""
         head = self.head
-        token_ids = head.token_ids[kept]
+        token_ids = head.token_ids[places]
         if head.is_complete and len(token_ids) == len(head.token_ids):
             return
         self.changes.append(Kept(name, token_ids))
         self._whole = self._pending = self._raw = None
         weights = self._weights
-        self._set_head(Head(token_ids, head.values[kept], is_complete=True))
+        self._set_head(Head(token_ids, head.values[places], is_complete=True))
         if weights is not None and self._head.values[0] == head.values[0]:
-            self._weights = weights[kept]
+            self._weights = weights[places]
 
     def _allow(self, name: str, allowed: np.ndarray) -> None:
         """Cut all but the tokens where `allowed` (vocab,) is true."""

@@ -50,15 +50,15 @@ class KeptChoice:
         """The raw distribution, then that after each mask and processor that is on; the last is the final one."""
         named = np.array(token_ids, np.int64)
         scores = Scores(self.raw, self.context, len(named))
-        found = [stage_of("raw", "", scores, named)]
+        stages = [stage_of("raw", "", scores, named)]
         for part in parts_in_order(build_chain(self.parameters), self.context.masks):
             apply_part(part, scores)
             settings = "" if isinstance(part, Mask) else part.description
-            found.append(stage_of(part.name, settings, scores, named))
+            stages.append(stage_of(part.name, settings, scores, named))
         if self.parameters.is_greedy:
             first = int(scores.token_ids[0])
-            found.append(Stage(GREEDY, "0", tuple(float(token_id == first) for token_id in token_ids), 1, 0.0))
-        return found
+            stages.append(Stage(GREEDY, "0", tuple(float(token_id == first) for token_id in token_ids), 1, 0.0))
+        return stages
 
     def at_temperature(self, token_ids: Sequence[int], temperature: float) -> Stage:
         """The final distribution if the temperature were another."""

@@ -33,9 +33,9 @@ class HeadTruncation(Truncation):
     __slots__ = ()
 
     def __call__(self, scores: Scores) -> None:
-        while (kept := self.survivors(scores)) is None:
+        while (survivors := self.survivors(scores)) is None:
             scores.widen()
-        scores.keep(self.name, kept)
+        scores.keep(self.name, survivors)
 
     @abstractmethod
     def survivors(self, scores: Scores) -> slice | Ints | None:

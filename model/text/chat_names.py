@@ -32,15 +32,15 @@ def hide_names(
 
     `others` are the texts that may meet them in a rendering: no stand-in occurs there.
     """
-    found = [text for message in said for text in texts_of(message)]
-    places = find_names(found, tokenizer)
+    texts = [text for message in said for text in texts_of(message)]
+    places = find_names(texts, tokenizer)
     if not any(places):
         return list(said), {}
-    taken = set().union(*found, *others)
+    taken = set().union(*texts, *others)
     free = (char for char in map(chr, STAND_INS) if char not in taken)
-    chars = {char for text, spans in zip(found, places, strict=True) for a, b in spans for char in text[a:b]}
+    chars = {char for text, spans in zip(texts, places, strict=True) for a, b in spans for char in text[a:b]}
     stand_ins = dict(zip(sorted(chars), free, strict=False))
-    hidden = iter([replace_spans(text, spans, stand_ins) for text, spans in zip(found, places, strict=True)])
+    hidden = iter([replace_spans(text, spans, stand_ins) for text, spans in zip(texts, places, strict=True)])
     return [with_texts(message, hidden) for message in said], {mark: char for char, mark in stand_ins.items()}
 
 

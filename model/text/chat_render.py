@@ -75,8 +75,8 @@ def limit_time() -> None:
 
 def render(template: str, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str:
     """The text of a conversation up to where the assistant answers, as apply_chat_template makes it."""
-    given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
-    return compile_template(template).render({**given, "messages": [prepare(message) for message in messages]})
+    names = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
+    return compile_template(template).render({**names, "messages": [prepare(message) for message in messages]})
 
 
 def prepare(message: dict[str, Any]) -> dict[str, Any]:

@@ -95,9 +95,9 @@ class Thoughts:
         if end:
             self._waiting = ""
             return self._end(thought, said)
-        kept = common_end(text, self.tags.end)
-        self._waiting = text[len(text) - kept :]
-        return self._take(text[: len(text) - kept], "")
+        length = common_end(text, self.tags.end)
+        self._waiting = text[len(text) - length :]
+        return self._take(text[: len(text) - length], "")
 
     def _end(self, thought: str, said: str) -> tuple[str, str]:
         self.is_thinking, self._is_over, self._between = False, True, "\n"

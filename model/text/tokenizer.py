@@ -251,8 +251,8 @@ def add_tokens(backend: tokenizers.Tokenizer, tokens: Iterable[NewToken]) -> Non
         there = known.get(token.content)
         flags = token.flags
         if flags is None:
-            kept = {} if there is None else {name: getattr(there, name) for name in FLAGS}
-            flags = {"normalized": False, **kept, "special": True}
+            own = {} if there is None else {name: getattr(there, name) for name in FLAGS}
+            flags = {"normalized": False, **own, "special": True}
         if there is None or any(getattr(there, name) != value for name, value in flags.items()):
             new.append(tokenizers.AddedToken(token.content, **flags))
     if new:

@@ -129,8 +129,8 @@ def _token(value: Any, name: str, source: Path) -> NewToken:
         return NewToken(content)
     flags = {flag: value.get(flag, False) for flag in FLAGS}
     flags["normalized"] = value.get("normalized", not flags["special"])
-    for flag, given in flags.items():
-        if not isinstance(given, bool):
+    for flag, is_set in flags.items():
+        if not isinstance(is_set, bool):
             raise TokenizerError(f"{source}: {flag} of {quote(content)} is neither true nor false")
     return NewToken(content, flags)
 

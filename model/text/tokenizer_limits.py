@@ -42,9 +42,9 @@ def is_vouched(content: bytes) -> bool:
     if parsed is None:
         return False
     parts = {stage: list(flat(parsed.get(stage))) for stage in STAGES}
-    for stage, found in parts.items():
-        if len(found) > MAX_PARTS:
-            raise TokenizerError(f"its {stage} has {len(found):,} parts, more than {MAX_PARTS}")
+    for stage, members in parts.items():
+        if len(members) > MAX_PARTS:
+            raise TokenizerError(f"its {stage} has {len(members):,} parts, more than {MAX_PARTS}")
     for stage in ("normalizer", "pre_tokenizer", "decoder"):
         check_growth(stage, parts[stage])
     check_templates(parts["post_processor"])

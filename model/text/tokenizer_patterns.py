@@ -68,16 +68,16 @@ def read_branches(pattern: str, place: int, depth: int) -> tuple[Form, int]:
     """Alternatives up to the end of their group, and where that is."""
     if depth > 32:
         raise NotSure
-    found: Form | None = None
+    form: Form | None = None
     branch = Form(may_be_empty=True)
     while True:
         char = pattern[place : place + 1]
         if char in ("|", ")", ""):
             if not branch.is_quick:
                 raise NotSure
-            found = branch if found is None else found.either(branch)
+            form = branch if form is None else form.either(branch)
             if char != "|":
-                return found, place
+                return form, place
             branch = Form(may_be_empty=True)
             place += 1
         else:

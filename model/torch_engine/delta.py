@@ -50,14 +50,14 @@ class GatedDeltaNet(nn.Module):
         cut = (sizes.taps - 1) * sizes.channels
         before, matrix = state[:, :cut].view(-1, sizes.taps - 1, sizes.channels), state[:, cut:]
         whole = torch.cat((before.to(mixed.dtype), mixed), 1)
-        matrix, given = self.step_through(
+        matrix, output = self.step_through(
             matrix.view(-1, sizes.value_heads, sizes.key_dim, sizes.value_dim),
             F.silu(self.conv1d(whole.transpose(1, 2))).transpose(1, 2).float(),
             torch.sigmoid(strength).float(),
             torch.exp(-self.A_log.float().exp() * F.softplus(decay.float() + self.dt_bias)),
         )
         last = whole[:, whole.shape[1] - (sizes.taps - 1) :].float()
-        return given, torch.cat((last.flatten(1), matrix.flatten(1)), 1)
+        return output, torch.cat((last.flatten(1), matrix.flatten(1)), 1)
 
     def step_through(self, matrix: Tensor, mixed: Tensor, beta: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices (batch, heads, key_dim, value_dim) behind the last position, and what they give at each."""
@@ -67,13 +67,13 @@ class GatedDeltaNet(nn.Module):
             for part in (mixed[..., :keys], mixed[..., keys : 2 * keys])
         )
         query, value = query * sizes.key_dim**-0.5, by_head(mixed[..., 2 * keys :], sizes.value_heads)
-        given = torch.empty_like(value)
+        output = torch.empty_like(value)
         for at in range(mixed.shape[1]):
             matrix, at_key = matrix * decay[:, at, :, None, None], key[:, at, :, :, None]
             delta = beta[:, at, :, None] * (value[:, at] - (matrix * at_key).sum(2))
             matrix = matrix + at_key * delta[:, :, None]
-            given[:, at] = (matrix * query[:, at, :, :, None]).sum(2)
-        return matrix, given
+            output[:, at] = (matrix * query[:, at, :, :, None]).sum(2)
+        return matrix, output
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:

@@ -62,7 +62,7 @@ def request_of(loaded: LoadedModel, begin: str, rest: str) -> Request:
 
 
 def row_of(runs: TimedRuns, expected: list[str]) -> str:
-    first = [of_text[0] for of_text in runs.found]
+    first = [of_text[0] for of_text in runs.by_request]
     per_pass = sum(len(run.token_ids) for run in first) / sum(run.forwards for run in first)
     wrong, lines = 0, 0
     for run, rest in zip(first, expected, strict=True):

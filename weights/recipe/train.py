@@ -67,14 +67,14 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
         {"params": [model.lm_head.weight], "lr": recipe.head_lr},
         {"params": norms, "lr": recipe.norm_lr},
     ]
-    made = [
+    parts = [
         Muon(matrices, lr=recipe.matrix_lr, fast=recipe.fast),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-10, weight_decay=0.0),
     ]
-    for optimizer in made:
+    for optimizer in parts:
         for group in optimizer.param_groups:
             group["full_lr"] = group["lr"]
-    return made
+    return parts
 
 
 def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Tensor:

@@ -35,14 +35,14 @@ class Packing:
     @staticmethod
     def of(method: Method, tensors: Collection[TensorInfo], layout: Mapping[str, Stored]) -> Packing:
         """Those among these tensors: a matrix is packed where it has more than a weight of an ordinary dtype."""
-        found: dict[str, dict[str, TensorInfo]] = {}
+        matrices: dict[str, dict[str, TensorInfo]] = {}
         for info in tensors:
             role = method.role_of(info.name)
             if role is not None:
-                found.setdefault(method.unpacked_name(info.name), {})[role] = info
+                matrices.setdefault(method.unpacked_name(info.name), {})[role] = info
         packed = {
             name: parts
-            for name, parts in found.items()
+            for name, parts in matrices.items()
             if name in layout and (parts.keys() != {WEIGHT} or parts[WEIGHT].dtype not in PLAIN)
         }
         return Packing(method, layout, packed)
@@ -92,11 +92,11 @@ class Packing:
 
 def keepable(exact: Mapping[str, Format | None], blueprint: Blueprint) -> dict[str, Format]:
     """Of weights that a layout holds exactly, those that may be kept in it: those side by side are held alike."""
-    kept = {name: stored for name, stored in exact.items() if stored is not None and name in blueprint.quantisable}
+    formats = {name: stored for name, stored in exact.items() if stored is not None and name in blueprint.quantisable}
     for layer in blueprint.layers:
         for inputs in layer.side_by_side:
             names = [f"{part.name}.weight" for part in inputs]
-            if len({kept.get(name) for name in names}) > 1:
+            if len({formats.get(name) for name in names}) > 1:
                 for name in names:
-                    kept.pop(name, None)
-    return kept
+                    formats.pop(name, None)
+    return formats

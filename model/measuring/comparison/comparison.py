@@ -164,13 +164,13 @@ class Comparison:
     def find_divergences(
         self, runs: TimedRuns, expected: TimedRuns, requests: Sequence[Request]
     ) -> list[TextDivergence]:
-        found: list[TextDivergence] = []
+        divergences: list[TextDivergence] = []
         for place, request in enumerate(requests):
-            wanted, written = ids_of(expected.found[place]), ids_of(runs.found[place])
+            wanted, written = ids_of(expected.by_request[place]), ids_of(runs.by_request[place])
             parting = divergence(self.loaded, request, wanted, written)
             if parting is not None:
-                found.append(TextDivergence(runs.mode.name, place // len(self.seeds), request.seed, parting))
-        return found
+                divergences.append(TextDivergence(runs.mode.name, place // len(self.seeds), request.seed, parting))
+        return divergences
 
 
 def ids_of(rounds: Sequence[TimedRun]) -> tuple[int, ...]:

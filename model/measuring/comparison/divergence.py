@@ -32,13 +32,13 @@ class Divergence:
 
 
 def divergence(
-    loaded: LoadedModel, request: Request, expected: Sequence[int], found: Sequence[int]
+    loaded: LoadedModel, request: Request, expected: Sequence[int], written: Sequence[int]
 ) -> Divergence | None:
     """None where the token ids are the same."""
-    if tuple(expected) == tuple(found):
+    if tuple(expected) == tuple(written):
         return None
-    index = shared_length(expected, found)
-    here, there = (ids[index] if index < len(ids) else None for ids in (expected, found))
+    index = shared_length(expected, written)
+    here, there = (ids[index] if index < len(ids) else None for ids in (expected, written))
     margin = None if here is None or there is None else margin_of(loaded, request, expected[:index], here)
     return Divergence(index, here, there, margin)
 

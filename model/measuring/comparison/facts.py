@@ -36,7 +36,7 @@ def facts_of(comparison: Comparison, threads: int) -> dict[str, Any]:
             {
                 "name": row.name,
                 "kind": "mode" if row.is_mode else "reference",
-                "metrics": {name: found and asdict(found) for name, found in row.metrics.items()},
+                "metrics": {name: estimate and asdict(estimate) for name, estimate in row.metrics.items()},
                 "tokens_per_second_by_round": list(row.rates),
             }
             for row in comparison.rows

@@ -46,8 +46,8 @@ def mode_row(
     def over(share: Callable[[int], Share]) -> Grouped:
         return [[share(request) for request in requests] for requests in prompts]
 
-    first = [found[0] for found in runs.found]
-    base = [found[0].token_ids for found in expected.found]
+    first = [rounds[0] for rounds in runs.by_request]
+    base = [rounds[0].token_ids for rounds in expected.by_request]
     prompt_of = {request: number for number, requests in enumerate(prompts) for request in requests}
     shares: dict[str, Grouped] = {
         "forwards": over(lambda r: Share(first[r].forwards, 1)),

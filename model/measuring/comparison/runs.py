@@ -52,20 +52,20 @@ class TimedRuns:
     """All runs of one mode: for each request one for each round."""
 
     mode: Variant
-    found: list[list[TimedRun]] = field(default_factory=list)
+    by_request: list[list[TimedRun]] = field(default_factory=list)
 
     def seconds(self, request: int) -> float:
         """The median over the rounds."""
-        return statistics.median(run.seconds for run in self.found[request])
+        return statistics.median(run.seconds for run in self.by_request[request])
 
     def first_seconds(self, request: int) -> float:
-        return statistics.median(run.first_seconds for run in self.found[request])
+        return statistics.median(run.first_seconds for run in self.by_request[request])
 
     @property
     def rates(self) -> list[float]:
         """Tokens per second of each round over all requests."""
-        rounds = list(zip(*self.found, strict=True))
-        return [sum(len(run.token_ids) for run in made) / sum(run.seconds for run in made) for made in rounds]
+        rounds = list(zip(*self.by_request, strict=True))
+        return [sum(len(run.token_ids) for run in runs) / sum(run.seconds for run in runs) for runs in rounds]
 
 
 def interleave(modes: Sequence[Variant], requests: Sequence[Request], rounds: int) -> Iterator[list[TimedRuns]]:
@@ -75,5 +75,5 @@ def interleave(modes: Sequence[Variant], requests: Sequence[Request], rounds: in
     for _ in range(rounds):
         for place, request in enumerate(requests):
             for runs in every:
-                runs.found[place].append(time_run(runs.mode, request))
+                runs.by_request[place].append(time_run(runs.mode, request))
                 yield every

@@ -32,8 +32,8 @@ class Share:
 
 def distinct(text: str, size: int) -> Share:
     """How many of a text's n-grams of words differ (distinct-n, Li et al. 2016, arXiv 1510.03055)."""
-    found = ngrams(words(text), size)
-    return Share(len(set(found)), len(found))
+    grams = ngrams(words(text), size)
+    return Share(len(set(grams)), len(grams))
 
 
 def repetition(text: str, size: int = 4) -> Share:

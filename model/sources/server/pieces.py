@@ -37,13 +37,13 @@ class Pieces:
 
     def pair(self, tokens: Sequence[ReportedToken], said: str) -> Iterator[Pair]:
         """The tokens of one message, each with the text that became printable with it."""
-        text, told = said.encode("utf-8", "replace"), b"".join(token.piece for token in tokens)
-        if not (text or told):
+        text, content = said.encode("utf-8", "replace"), b"".join(token.piece for token in tokens)
+        if not (text or content):
             return
         unsaid, self._unsaid = self._unsaid, b""
-        whole = unsaid + told
-        if len(text) > len(whole) and text.endswith(told) and text.startswith(unsaid):
-            untold = ReportedToken(text[len(unsaid) : len(text) - len(told)])
+        whole = unsaid + content
+        if len(text) > len(whole) and text.endswith(content) and text.startswith(unsaid):
+            untold = ReportedToken(text[len(unsaid) : len(text) - len(content)])
             tokens, whole = (untold, *tokens), text
         elif text != whole and whole.startswith(text):
             self._unsaid = whole[len(text) :]
