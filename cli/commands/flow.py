@@ -19,6 +19,7 @@ from tokenglass.cli.options.prompt import KeepNewline, PromptFile
 from tokenglass.cli.options.view import Color, ColorWhen
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.opening import opening
+from tokenglass.cli.text import plural
 from tokenglass.model.files import expand_home
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def flow(
 
         opened = session.open_model(model, first)
         loaded = session.load(opened, Caches(len(opened.tokenizer.encode(content)) + max_new_tokens), first)
-        first.show(f"writing {max_new_tokens:,} tokens" if max_new_tokens else "looking into the text")
+        first.show(f"writing {plural(max_new_tokens, 'token')}" if max_new_tokens else "looking into the text")
         reading, request, choices = read(loaded, content, max_new_tokens, seed, temperature)
         last = len(reading.token_ids) - 1
         position = last if at is None else at

@@ -6,12 +6,11 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from tokenglass.cli import options
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import count, nbytes
+from tokenglass.cli.widgets.facts import facts_table
 
 if TYPE_CHECKING:
     from tokenglass.model.checkpoint.folder import Checkpoint
@@ -32,12 +31,7 @@ def inspect(
     if as_json:
         write_json(facts, indent=2)
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in in_words(facts):
-        table.add_row(name, value)
-    make_console(sys.stdout, color=color.value).print(table)
+    make_console(sys.stdout, color=color.value).print(facts_table(in_words(facts)))
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tokenglass.cli import options
 from tokenglass.cli.options.completion import model_names
@@ -17,6 +16,7 @@ from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.terminal.opening import Opening, opening
 from tokenglass.cli.text import nbytes
+from tokenglass.cli.widgets.facts import facts_table
 from tokenglass.model.files import MIB, open_regular
 
 if TYPE_CHECKING:
@@ -95,12 +95,7 @@ def quantize(
     if as_json:
         write_json(facts, indent=2)
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in in_words(facts):
-        table.add_row(name, value)
-    make_console(sys.stdout, color=color.value).print(table)
+    make_console(sys.stdout, color=color.value).print(facts_table(in_words(facts)))
 
 
 def beginning(text: Path) -> str:

@@ -15,7 +15,7 @@ from tokenglass.model.errors import did_you_mean
 def usage_message(error: typer.TyperException, arguments: list[str], read_on: str = "see {} --help") -> str:
     """What is wrong with the arguments, and what was meant or where to read on ({} is the command)."""
     context = getattr(error, "ctx", None)
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")  # pydantic's, in Typer's messages
     if context is None:
         return message
     unknown = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""

@@ -110,7 +110,7 @@ def save(chat: Chat, name: str) -> str:
         reason = "is there already; give another name" if isinstance(error, FileExistsError) else ""
         raise ParameterError(f"{name}: {reason or getattr(error, 'strerror', None) or error}") from None
     chat.files.add(path)
-    return f"{count(len(messages))} written to {name}"
+    return f"{plural(len(messages), 'message')} written to {name}"
 
 
 def load(chat: Chat, name: str) -> str:
@@ -121,7 +121,7 @@ def load(chat: Chat, name: str) -> str:
     chat.model.conversation.resume(messages)
     chat.files.add(path)
     waits = "; the last one waits for an answer: /retry" if messages[-1].role in ("user", "tool") else ""
-    return f"{count(len(messages))} read from {name}{waits}"
+    return f"{plural(len(messages), 'message')} read from {name}{waits}"
 
 
 def tokens(chat: Chat, _: str) -> str:
@@ -184,10 +184,6 @@ def stderr_console(chat: Chat) -> Console:
     from tokenglass.cli.terminal.console import make_console
 
     return make_console(sys.stderr, color=chat.view.color.value)
-
-
-def count(number: int) -> str:
-    return "1 message" if number == 1 else f"{number:,} messages"
 
 
 COMMANDS = (

@@ -11,6 +11,7 @@ from tokenglass.cli.options.view import ViewName, ViewOptions
 from tokenglass.cli.say import say, write, write_json
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.terminal.terminal import visible_piece
+from tokenglass.cli.text import plural
 from tokenglass.cli.widgets.widget import percent
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.codec import to_dict
@@ -52,10 +53,11 @@ def describe(answer: WhatIf, run: Run, texts: Texts) -> str:
     name = f"text {answer.sequence}: " if run.search.is_several else ""
     choice, instead = answer.choice, answer.instead
     if choice is None:
-        return f"{name}the same text, all {answer.same_tokens:,} tokens"
+        return f"{name}the same text, all {plural(answer.same_tokens, 'token')}"
     said = b"".join(each.piece for each in texts.choices[answer.sequence] if each.position < choice.position)
     before = " ".join(said.decode("utf-8", "replace").split()[-BEFORE:])
-    place = f"{name}{answer.same_tokens:,} tokens stay the same: …{before}\ntoken {answer.same_tokens + 1:,}: "
+    same = f"{plural(answer.same_tokens, 'token')} stay{'s' * (answer.same_tokens == 1)} the same"
+    place = f"{name}{same}: …{before}\ntoken {answer.same_tokens + 1:,}: "
     if choice.prob is None:
         return f"{place}recorded {visible_piece(choice.piece)}; what it was drawn from is not reported"
     piece = f"{visible_piece(choice.piece)} {percent(choice.prob)}"
