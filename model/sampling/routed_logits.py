@@ -32,8 +32,8 @@ def route_logits(logits: np.ndarray[Any, Any], routes: Sequence[Routes]) -> Rout
 
 
 def routes_of(layers: Sequence[int], columns: Sequence[int], taken: Any, probs: Any) -> list[Routes]:
-    """Those of some positions of a pass, from the experts and the probabilities of all: both, arrays or tensors, (layers
-    with experts, positions, chosen)."""
+    """Those of some positions of a pass, from the experts and the probabilities of all: both, arrays or tensors,
+    (layers with experts, positions, chosen)."""
     numbers, likely = (part[:, columns].tolist() for part in (taken, probs))
     return [
         tuple(
