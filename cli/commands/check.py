@@ -102,7 +102,7 @@ def show(findings: list[Finding], title: str, console: Console) -> None:
 
 def verdict(passed: bool | None) -> Text:
     if passed is None:
-        return Text("told", Style(dim=True))
+        return Text("note", Style(dim=True))
     return Text("holds", Style(color="green")) if passed else Text("FAILS", Style(color="red", bold=True))
 
 
