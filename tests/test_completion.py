@@ -33,6 +33,7 @@ def complete(line: str, **environment: str) -> list[str]:
         ("generate --temperat", ["--temperature"]),
         ("tokenglass sco", ["score"]),
         ("tokenglass pull sm", ["smollm2"]),
+        ("tokenglass pull Qwen/Qwen3", ["Qwen/Qwen3-0.6B"]),
         ("tokenglass inspect ta", ["tale"]),
         ("tokenglass models rm nothing", []),
     ],

