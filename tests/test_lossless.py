@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lossless import CONSTRAINTS, MASK, MODES, Case, check, engine, tokenizer
+from lossless import CONSTRAINTS, LAYERS, MASK, MODES, Case, check, engine, tokenizer
 from torch_parts import as_tensor
 
 from tokenglass.model.decoding.request import Request
@@ -30,6 +30,14 @@ def case(mode: str, prompt: str, seed: int, count: int, temperature: float = 1.0
 @given(data=st.data())
 def test_the_tokens_the_text_and_the_end_are_those_of_one_token_at_a_time(mode: str, data: st.DataObject) -> None:
     check(replace(data.draw(lossless.cases()), mode=mode))
+
+
+@pytest.mark.parametrize("kind", [*LAYERS, *(f"native {kind}" for kind in LAYERS)])
+@pytest.mark.parametrize("mode", sorted(MODES))
+@settings(max_examples=3)
+@given(data=st.data())
+def test_mixtures_and_layers_without_attention_go_through_every_mode(mode: str, kind: str, data: st.DataObject) -> None:
+    check(replace(data.draw(lossless.cases()), mode=mode, kind=kind))
 
 
 @pytest.mark.parametrize("mode", GUESSING)
