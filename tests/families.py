@@ -201,6 +201,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SIZES, **DELTA, "head_dim": 16, "initializer_range": 0.15, "tie_word_embeddings": False}
         | {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     ),
+    "qwen3_5_moe_text": (
+        "qwen3_5_moe_text",
+        {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40, "head_dim": 16, "initializer_range": 0.15}
+        | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "tie_word_embeddings": False},
+    ),
     "apertus": ("apertus", {**SIZES, "attention_bias": True}),
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
     "phi": ("phi", {**SIZES, "initializer_range": 0.4}),

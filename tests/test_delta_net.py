@@ -123,13 +123,14 @@ def test_each_of_many_texts_is_what_it_is_alone(folder: Path) -> None:
     assert texts == [shell.generate(*common, prompt).stdout.decode().removesuffix("\n") for prompt in prompts]
 
 
-def test_the_text_part_of_its_wrapper_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrapper", ["qwen3_5", "qwen3_5_moe"])
+def test_the_text_part_of_its_wrapper_runs(wrapper: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415  (takes seconds)
 
-    _, text = CASES["qwen3_5_text"]
+    _, text = CASES[f"{wrapper}_text"]
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
     torch.manual_seed(0)
-    config = AutoConfig.for_model("qwen3_5", text_config=text, vision_config=vision, image_token_id=1, video_token_id=2)
+    config = AutoConfig.for_model(wrapper, text_config=text, vision_config=vision, image_token_id=1, video_token_id=2)
     reference = AutoModelForImageTextToText.from_config(config).eval()
     reference.save_pretrained(tmp_path)
     engine = load_engine(Checkpoint.open(tmp_path), dtype="float32", device="cpu")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import shell
 import torch
-from families import EXPERTS, SIZES, random_ids, save
+from families import CASES, EXPERTS, SIZES, random_ids, save
 from safetensors.torch import load_file, save_file
 from test_lora import adapter, low_rank
 from torch_parts import load_engine
@@ -45,7 +45,10 @@ def logits(folder: Path) -> torch.Tensor:
     return torch.stack([as_tensor(row) for row in engine.forward(random_ids(20).tolist(), None, last=None)])
 
 
-def test_experts_in_one_tensor_are_those_in_many(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "options"), [("qwen2_moe", SHARED), CASES["qwen3_5_moe_text"]])
+def test_experts_in_one_tensor_are_those_in_many(family: str, options: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    save(folder, family, options)
     tensors = load_file(folder / "model.safetensors")
     for layer in range(SIZES["num_hidden_layers"]):
         mlp = f"model.layers.{layer}.mlp"

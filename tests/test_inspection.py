@@ -28,7 +28,7 @@ LENGTH = 50  # longer than the window of the cases that have one
 WINDOWED = ["mistral, window", "phi3, window"]  # in every layer
 
 
-LOOKED_INTO = [name for name in CASES if name != "qwen3_5_text"]  # whose refusal is in test_delta_net.py
+LOOKED_INTO = [name for name in CASES if not name.startswith("qwen3_5")]  # whose refusal is in test_delta_net.py
 
 
 @pytest.fixture(scope="module", params=LOOKED_INTO, ids=lambda name: name)

@@ -35,12 +35,13 @@ EPS = {
     "starcoder2": "norm_epsilon",
     "lfm2": "norm_eps",
 }
+QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text")
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
     *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
-    "qwen3_5_text",
+    *QWEN3_5,
 )
-PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", "qwen3_5_text")
+PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", *QWEN3_5)
 BOTH = ("attention_bias", "mlp_bias")
 SWITCHES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama", "smollm3", "granite", "arcee"), BOTH),
@@ -53,9 +54,8 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "ernie4_5": ("use_bias",),
     "starcoder2": ("use_bias",),
     "lfm2": ("conv_bias", "block_auto_adjust_ff_dim"),
-    "qwen3_5_text": ("attention_bias",),
 }
-EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
+EXPERTS = ("qwen3_5_moe_text", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
 NUMBERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("granite", "granitemoe"),
@@ -76,7 +76,7 @@ def random_options(family: str, chance: random.Random) -> Options:
         "num_hidden_layers": chance.randint(1, 4),
         "num_attention_heads": heads,
         "max_position_embeddings": POSITIONS,
-        "initializer_range": 0.15 if family == "qwen3_5_text" else 0.3,
+        "initializer_range": 0.15 if family in QWEN3_5 else 0.3,
         "pad_token_id": None,
         "tie_word_embeddings": chance.random() < 0.5,
     }
@@ -120,7 +120,7 @@ def random_options(family: str, chance: random.Random) -> Options:
 
 
 def random_activation(family: str, chance: random.Random) -> Options:
-    if family in ("lfm2", "qwen3_5_text"):  # always silu
+    if family in ("lfm2", *QWEN3_5):  # always silu
         return {}
     act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
     acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
@@ -140,11 +140,15 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
             "decoder_sparse_step": chance.choice((1, 1, 2)),
             "mlp_only_layers": chance.choice(([], [chance.randrange(layers)])),
         }
+    if family == "qwen3_5_moe_text":
+        options["moe_intermediate_size"] = chance.choice((16, 40))
+    if family in ("qwen2_moe", "qwen3_5_moe_text"):
+        options["shared_expert_intermediate_size"] = chance.choice((16, 56))
     if family == "qwen2_moe":
-        options |= {"shared_expert_intermediate_size": chance.choice((16, 56)), "qkv_bias": chance.random() < 0.5}
+        options["qkv_bias"] = chance.random() < 0.5
     if family == "gpt_oss":
         options |= {"swiglu_limit": chance.choice((0.5, 7.0)), "swiglu_alpha": chance.choice((1.0, 1.702))}
-    elif family not in ("mixtral", "granitemoe"):
+    elif family not in ("mixtral", "granitemoe", "qwen3_5_moe_text"):
         options["norm_topk_prob"] = chance.random() < 0.5
     return options
 
@@ -176,7 +180,7 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             kinds = [common, {**common, **typed}]
         case "nanochat":
             kinds = [cap]
-        case "qwen3_5_text":
+        case "qwen3_5_text" | "qwen3_5_moe_text":
             keys, values = chance.choice((1, 2)), chance.choice((2, 4))
             heads = {"linear_num_key_heads": keys, "linear_num_value_heads": values}
             dims = {"linear_key_head_dim": chance.choice((8, 20)), "linear_value_head_dim": chance.choice((8, 12))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -231,6 +231,7 @@ LAYOUTS = {
     "glm4": GLM4,
     "lfm2": LFM2,
     "qwen3_5_text": QWEN3_5,
+    "qwen3_5_moe_text": QWEN3_5,
     "apertus": APERTUS,
     "hunyuan_v1_dense": HUNYUAN,
     "nanochat": NANOCHAT,
@@ -284,7 +285,7 @@ def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
         return layout
     if not any(name.endswith(".mlp.experts.down_proj") for name in present):
         return layout
-    return Layout(modules=STACKED, stacked=frozenset(STACKED))
+    return replace(layout, modules={**layout.modules, **STACKED}, stacked=frozenset(STACKED))
 
 
 def interleaving(config: ModelConfig, layout: Layout, module: str | None, parts: Mapping[str, Shape]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import DeltaNet, LayerKind, alternating, num_layers, with_layers
+from tokenglass.model.config.mixture import every_layer, read_mixture
 from tokenglass.model.config.sizes import Switches, sizes
 from tokenglass.model.errors import ConfigError
 
@@ -32,6 +33,12 @@ def read_qwen3_5(f: Fields) -> Switches:
             for kind, attends in zip(switches["layers"], attention_layers(f), strict=True)
         ),
     }
+
+
+def read_qwen3_5_moe(f: Fields) -> Switches:
+    switches = read_qwen3_5(f)
+    mixture = read_mixture(f, renormalise=True, size="moe_intermediate_size", shared="shared_expert_intermediate_size")
+    return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
 
 
 def attention_layers(f: Fields) -> list[bool]:

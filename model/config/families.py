@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tokenglass.model.config.delta_kin import read_qwen3_5
+from tokenglass.model.config.delta_kin import read_qwen3_5, read_qwen3_5_moe
 from tokenglass.model.config.experts_kin import (
     read_gpt_oss,
     read_granitemoe,
@@ -77,6 +77,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "starcoder2": read_starcoder2,
     "stablelm": read_stablelm,
     "qwen3_5_text": read_qwen3_5,
+    "qwen3_5_moe_text": read_qwen3_5_moe,
     "lfm2": read_lfm2,
     "mixtral": read_mixtral,
     "qwen2_moe": read_qwen2_moe,

@@ -38,6 +38,15 @@ QWEN_VL = {
     "sliding_window": 4096,
     "max_window_layers": 80,
 }
+QWEN3_5 = {
+    "head_dim": 256,
+    "partial_rotary_factor": 0.25,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+}
 GEMMA = {
     "num_key_value_heads": 4,
     "head_dim": 256,
@@ -54,16 +63,15 @@ DEFAULTS: dict[str, Defaults] = {
         "num_key_value_heads": 8,
         "sliding_window": 4096,
     },
-    "qwen3_5_text": {
-        **defaults(248320, 4096, 12288, 32, 16, 32768),
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "partial_rotary_factor": 0.25,
-        "linear_conv_kernel_dim": 4,
-        "linear_key_head_dim": 128,
-        "linear_value_head_dim": 128,
-        "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32,
+    "qwen3_5_text": {**defaults(248320, 4096, 12288, 32, 16, 32768), **QWEN3_5, "num_key_value_heads": 4},
+    "qwen3_5_moe_text": {
+        **defaults(248320, 2048, 512, 40, 16, 32768),
+        **QWEN3_5,
+        "num_key_value_heads": 2,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
     },
     "lfm2": {
         **defaults(65536, 2560, 12288, 32, 32, 128_000),

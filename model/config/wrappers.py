@@ -23,6 +23,7 @@ class Wrapper:
 
 
 QWEN_MEDIA = (151655, 151656)
+QWEN3_5_MEDIA = (248056, 248057)
 WRAPPERS: Mapping[str, Wrapper] = {
     "gemma3": Wrapper("gemma3_text", tied=True, media=(262144,)),
     "mistral3": Wrapper("mistral", tied=True, media=(10,)),
@@ -35,7 +36,8 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "qwen2_vl": Wrapper("qwen2_vl_text", media=QWEN_MEDIA),
     "qwen2_5_vl": Wrapper("qwen2_5_vl_text", media=QWEN_MEDIA),
     "qwen3_vl": Wrapper("qwen3_vl_text", media=QWEN_MEDIA),
-    "qwen3_5": Wrapper("qwen3_5_text", media=(248056, 248057)),
+    "qwen3_5": Wrapper("qwen3_5_text", media=QWEN3_5_MEDIA),
+    "qwen3_5_moe": Wrapper("qwen3_5_moe_text", media=QWEN3_5_MEDIA),
 }
 MEDIA_KEYS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 OUTER = ("eos_token_id", "bos_token_id", "pad_token_id", "dtype", "torch_dtype")
