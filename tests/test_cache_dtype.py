@@ -85,7 +85,7 @@ def test_the_logits_are_those_of_torch_over_keys_and_values_that_were_rounded_so
     def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
         return storage.write(row, layer, round_to(dtype, keys), round_to(dtype, values))
 
-    monkeypatch.setattr("tokenglass.model.torch_engine.transformer.write", write)
+    monkeypatch.setattr("tokenglass.model.torch_engine.views.write", write)
     rounded = as_tensor(reference.forward(ids_of(300), reference.new_cache(), last=None))
     distance = (found - exact).abs().max()
     assert (found - rounded).abs().mean() < (found - exact).abs().mean() / 20

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_parts import as_tensor
 
-from tokenglass.model.checkpoint.blueprint import Normalisation
+from tokenglass.model.checkpoint.parts import Normalisation
 from tokenglass.model.errors import EngineError, PromptError
 from tokenglass.model.native_engine.facts import facts_of
 from tokenglass.model.native_engine.structures import Activation, Buffer, Code, Operation
+from tokenglass.model.torch_engine.feed_forwards import ACTIVATIONS
 from tokenglass.model.torch_engine.modules import Norm
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding
-from tokenglass.model.torch_engine.transformer import ACTIVATIONS
 
 Flags = tuple[str, ...]
 KINDS = ["float32", "bfloat16", "int8", "int4"]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.blueprint import LAYER, Shape
+from tokenglass.model.checkpoint.blueprint import LAYER
+from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.config.config import ModelConfig
 
 HEAD = "lm_head.weight"

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.blueprint import Blueprint, Shape
+from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.layouts import Indices, order_of_heads
+from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import GGUFError, first_line

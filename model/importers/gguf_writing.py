@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tokenglass.model.checkpoint.arrays import CODES, DTYPES, STORED, Array, cast
-from tokenglass.model.checkpoint.blueprint import Blueprint, Shape
+from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.formats.coded import CodedMatrix
 from tokenglass.model.checkpoint.formats.ggml import READERS, ROUNDED
 from tokenglass.model.checkpoint.formats.packing import keepable
 from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
+from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.checkpoint.quantised_checkpoint import parts_of
 from tokenglass.model.checkpoint.quantised_layout import Quantisation, stored_parts
 from tokenglass.model.checkpoint.writer import header_of

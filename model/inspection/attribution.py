@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from tokenglass.model.inspection.fork import ForkView, Recording, blocks, taps_of
 from tokenglass.model.inspection.records import Component
+from tokenglass.model.torch_engine.mixers import Attention, ShortConvolution
 from tokenglass.model.torch_engine.modules import Norm
-from tokenglass.model.torch_engine.transformer import Attention, Block, Scale, ShortConvolution, Transformer
+from tokenglass.model.torch_engine.transformer import Block, Scale, Transformer
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.checkpoint import blueprint
+from tokenglass.model.checkpoint import mixers
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.torch_engine.attention import Sight
 from tokenglass.model.torch_engine.storage import as_tensor
-from tokenglass.model.torch_engine.transformer import Block, PassView, Transformer
+from tokenglass.model.torch_engine.transformer import Block, Transformer
+from tokenglass.model.torch_engine.views import PassView
 
 
 def device_of(cache: KVCache) -> torch.device:
@@ -75,7 +76,7 @@ class ForkView(PassView):
     def attend(
         self,
         layer: int,
-        spec: blueprint.Attention,
+        spec: mixers.Attention,
         query: Tensor,
         key: Tensor,
         value: Tensor,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenglass.model.checkpoint import blueprint
+from tokenglass.model.checkpoint import blueprint, feed_forwards, mixers, parts
 from tokenglass.model.checkpoint.arrays import BFLOAT16, cast, dtype_name, to_float32
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
 from tokenglass.model.config.rope_config import Rope
@@ -119,7 +119,7 @@ class Program(Operations):
         return Operation(kind=Code.EMBED, parts=len(tables), scale=scale, matrices=row)
 
     def _layer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
-        if isinstance(layer.mlp, blueprint.Experts):
+        if isinstance(layer.mlp, feed_forwards.Experts):
             yield from self._mixer(layer, index)
             yield from self._experts(layer, layer.mlp, index)
             return
@@ -138,9 +138,9 @@ class Program(Operations):
             matrices = [*alike]
             yield self.multiply(Buffer.HIDDEN, Buffer(target), *matrices, norm=before)
             target += len(matrices)
-        if isinstance(spec, blueprint.ShortConvolution):
+        if isinstance(spec, mixers.ShortConvolution):
             yield self._convolve(spec.kernel, state, place)
-        elif isinstance(spec, blueprint.GatedDeltaNet):
+        elif isinstance(spec, mixers.GatedDeltaNet):
             rates = self._projection(spec.strength), self._projection(spec.decay)
             yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *rates, norm=self._norm(layer.before_mixer))
             yield self._recur(spec, state, place)
@@ -150,13 +150,13 @@ class Program(Operations):
                 yield Operation(kind=Code.OPEN)
         yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
 
-    def _convolve(self, spec: blueprint.Kernel, state: int, place: int) -> Operation:
+    def _convolve(self, spec: parts.Kernel, state: int, place: int) -> Operation:
         bias = self._floats(f"{spec.name}.bias") if spec.bias else None
         kernel = self._floats(f"{spec.name}.weight")[:, 0].T
         fields = {"taps": spec.taps, "kernel": self.keep(kernel), "kernel_bias": self.keep(bias)}
         return Operation(kind=Code.CONVOLVE, state=state, layer=place, **fields)
 
-    def _recur(self, spec: blueprint.GatedDeltaNet, state: int, place: int) -> Operation:
+    def _recur(self, spec: mixers.GatedDeltaNet, state: int, place: int) -> Operation:
         sizes, rates = spec.sizes, (self._floats(name) for name in spec.rates.shapes)
         return Operation(
             kind=Code.RECUR,
@@ -177,7 +177,7 @@ class Program(Operations):
         assert isinstance(weight, np.ndarray), "only matrices are quantised"
         return to_float32(weight)
 
-    def _attend(self, spec: blueprint.Attention, state: int, place: int) -> Iterator[Operation]:
+    def _attend(self, spec: mixers.Attention, state: int, place: int) -> Iterator[Operation]:
         operation = Operation(
             kind=Code.ATTEND,
             state=state,
@@ -200,7 +200,7 @@ class Program(Operations):
                 yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
         yield operation
 
-    def _up(self, layer: blueprint.Layer, spec: blueprint.FeedForward) -> Operation:
+    def _up(self, layer: blueprint.Layer, spec: feed_forwards.FeedForward) -> Operation:
         return self.multiply(
             Buffer.HIDDEN,
             Buffer.GATE,
@@ -210,11 +210,11 @@ class Program(Operations):
             **self._activation(spec),
         )
 
-    def _experts(self, layer: blueprint.Layer, spec: blueprint.Experts, index: int) -> Iterator[Operation]:
+    def _experts(self, layer: blueprint.Layer, spec: feed_forwards.Experts, index: int) -> Iterator[Operation]:
         norm, experts, first = self._norm(layer.before_mlp), spec.feed_forwards, spec.experts[0]
         routers = (self._projection(part) for part in spec.routers)
         yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *routers, norm=norm)
-        before = sum(isinstance(other.mlp, blueprint.Experts) for other in self._spec.layers[:index])
+        before = sum(isinstance(other.mlp, feed_forwards.Experts) for other in self._spec.layers[:index])
         yield Operation(kind=Code.CHOOSE, layer=before, chosen=spec.chosen, renormalise=spec.renormalise)
         pairs = {"kind": Code.MULTIPLY_PAIRS, "experts": len(experts), "layer": before}
         yield Operation(
@@ -235,17 +235,17 @@ class Program(Operations):
         yield Operation(kind=Code.COMBINE, target=Buffer.ADDED)
         yield self.normalise(self._norm(layer.after_mlp), Buffer.ADDED, Buffer.HIDDEN, add=True)
 
-    def _activation(self, spec: blueprint.FeedForward) -> dict[str, Any]:
+    def _activation(self, spec: feed_forwards.FeedForward) -> dict[str, Any]:
         if spec.swiglu is not None:
             return {"activation": Activation.CLAMPED_SWIGLU, "above": spec.swiglu.limit, "below": spec.swiglu.alpha}
         return {"activation": Activation[spec.activation.upper()], **self._learned(spec.learned)}
 
-    def _sinks(self, spec: blueprint.Sinks | None) -> int | None:
+    def _sinks(self, spec: parts.Sinks | None) -> int | None:
         if spec is None:
             return None
         return self.keep(self._floats(spec.name))
 
-    def _learned(self, spec: blueprint.Xielu | None) -> dict[str, float]:
+    def _learned(self, spec: parts.Xielu | None) -> dict[str, float]:
         """The factors of an activation's two sides, in float32."""
         if spec is None:
             return {}
@@ -256,8 +256,8 @@ class Program(Operations):
     def _add(
         self,
         source: Buffer,
-        projection: blueprint.Projection,
-        norm: blueprint.Normalisation | blueprint.Scaling | None,
+        projection: parts.Projection,
+        norm: parts.Normalisation | parts.Scaling | None,
     ) -> Iterator[Operation]:
         """A projection added to the residual stream, there where no norm comes between."""
         if norm is None:
@@ -266,18 +266,18 @@ class Program(Operations):
         yield self.multiply(source, Buffer.ADDED, self._projection(projection))
         yield self.normalise(self._norm(norm), Buffer.ADDED, Buffer.HIDDEN, add=True)
 
-    def _projection(self, spec: blueprint.Projection) -> Matrix:
+    def _projection(self, spec: parts.Projection) -> Matrix:
         return self.matrix(self._weights[f"{spec.name}.weight"], self._bias(spec))
 
-    def _bias(self, spec: blueprint.Projection) -> NDArray[Any] | None:
+    def _bias(self, spec: parts.Projection) -> NDArray[Any] | None:
         bias = self._weights[f"{spec.name}.bias"] if spec.bias else None
         assert not isinstance(bias, Int8Weight | Int4Weight), "biases are never quantised"
         return bias
 
-    def _norm(self, spec: blueprint.Normalisation | blueprint.Scaling | None) -> Norm:
+    def _norm(self, spec: parts.Normalisation | parts.Scaling | None) -> Norm:
         if spec is None:
             return Norm(kind=Normed.NONE)
-        if isinstance(spec, blueprint.Scaling):
+        if isinstance(spec, parts.Scaling):
             hidden = self._spec.config.hidden_size
             return Norm(Normed.SCALE, hidden, 0.0, self.keep(np.full(hidden, spec.factor, np.float32)), None)
         weight, bias = (self._weights.get(f"{spec.name}.{part}") for part in ("weight", "bias"))

@@ -1,4 +1,4 @@
-"""Gated DeltaNet: linear attention whose state is a matrix for each head. See blueprint.GatedDeltaNet."""
+"""Gated DeltaNet: linear attention whose state is a matrix for each head. See mixers.GatedDeltaNet."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenglass.model.checkpoint import blueprint
+from tokenglass.model.checkpoint import mixers
 from tokenglass.model.torch_engine.modules import Norm, linear
 
 if TYPE_CHECKING:
-    from tokenglass.model.torch_engine.transformer import PassView
+    from tokenglass.model.torch_engine.views import PassView
 
 LEAST_SQUARE = 1e-6  # added to the square of a query's or key's length
 
@@ -21,7 +21,7 @@ LEAST_SQUARE = 1e-6  # added to the square of a query's or key's length
 class GatedDeltaNet(nn.Module):
     """The recurrence as it is defined, position by position, in float32."""
 
-    def __init__(self, spec: blueprint.GatedDeltaNet):
+    def __init__(self, spec: mixers.GatedDeltaNet):
         super().__init__()
         self.sizes = spec.sizes
         channels, taps = spec.kernel.channels, spec.kernel.taps

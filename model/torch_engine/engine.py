@@ -19,10 +19,12 @@ from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
 from tokenglass.model.sampling.raw import Raw, measure_later, measure_rows
 from tokenglass.model.sampling.routed_logits import Routes, routes_of
+from tokenglass.model.torch_engine.feed_forwards import Experts
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
 from tokenglass.model.torch_engine.static import StaticSteps, is_static, single_step
 from tokenglass.model.torch_engine.storage import TensorCache, as_tensor
-from tokenglass.model.torch_engine.transformer import Experts, PassView, Transformer
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.model.torch_engine.views import PassView
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenglass.model.checkpoint import blueprint
+from tokenglass.model.checkpoint import parts
 
 
 class Norm(nn.Module):
     """Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467), computed in float32, or LayerNorm
     (Ba et al. 2016, arXiv 1607.06450)."""
 
-    def __init__(self, spec: blueprint.Normalisation):
+    def __init__(self, spec: parts.Normalisation):
         super().__init__()
         self.kind, self.eps, self.size = spec.kind, spec.eps, spec.size
         neutral = torch.zeros(self.size) if self.kind == "rms_plus_one" else torch.ones(self.size)
@@ -32,5 +32,5 @@ class Norm(nn.Module):
         return F.rms_norm(x.float(), shape, weight, self.eps).to(x.dtype)
 
 
-def linear(spec: blueprint.Projection) -> nn.Linear:
+def linear(spec: parts.Projection) -> nn.Linear:
     return nn.Linear(spec.in_features, spec.out_features, bias=spec.bias)

@@ -12,15 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.blueprint import (
-    EMBEDDING,
-    HEAD,
-    Attention,
-    Blueprint,
-    Experts,
-    Projection,
-    ShortConvolution,
-)
+from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
+from tokenglass.model.checkpoint.feed_forwards import Experts
+from tokenglass.model.checkpoint.mixers import Attention, ShortConvolution
+from tokenglass.model.checkpoint.parts import Projection
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig

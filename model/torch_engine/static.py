@@ -6,25 +6,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.checkpoint import blueprint
+from tokenglass.model.checkpoint import mixers
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.engine.engine import Rows
 from tokenglass.model.engine.keys_values import KeysValues
 from tokenglass.model.torch_engine.attention import Sight, attend
+from tokenglass.model.torch_engine.feed_forwards import MLP, Xielu
+from tokenglass.model.torch_engine.mixers import Attention
 from tokenglass.model.torch_engine.modules import Norm
 from tokenglass.model.torch_engine.rope import Frequencies
 from tokenglass.model.torch_engine.storage import TensorCache
-from tokenglass.model.torch_engine.transformer import (
-    MLP,
-    Attention,
-    Block,
-    Decoder,
-    PassView,
-    Scale,
-    Transformer,
-    Xielu,
-)
+from tokenglass.model.torch_engine.transformer import Block, Decoder, Scale, Transformer
+from tokenglass.model.torch_engine.views import PassView
 
 STATIC = {Transformer, Decoder, Block, Attention, MLP, Norm, Scale, Xielu, nn.ModuleList, nn.Linear, nn.Embedding}
 ID, POSITION, STARTS = 0, 1, 2  # places of a step's numbers: its token, its position, where each group's slots begin
@@ -140,7 +134,7 @@ class StaticView(PassView):
     def attend(
         self,
         layer: int,
-        spec: blueprint.Attention,
+        spec: mixers.Attention,
         query: Tensor,
         key: Tensor,
         value: Tensor,

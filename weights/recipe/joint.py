@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenglass.model.torch_engine.attention import Sight
-from tokenglass.model.torch_engine.transformer import PassView, Transformer
+from tokenglass.model.torch_engine.transformer import Transformer
+from tokenglass.model.torch_engine.views import PassView
 
 GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, cover a stretch evenly
 

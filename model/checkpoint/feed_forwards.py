@@ -1,0 +1,96 @@
+"""What each position of a layer computes for itself: a feed-forward, or a mixture of experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenglass.model.checkpoint.parts import Projection, Xielu
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.mixture import ClampedSwiGlu
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """down(activation(gate(x)) * up(x)), or without a gate down(activation(up(x)))."""
+
+    gate: Projection | None
+    up: Projection
+    down: Projection
+    activation: str
+    learned: Xielu | None  # the activation's own weights
+    swiglu: ClampedSwiGlu | None  # in place of the activation
+
+    @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return (self.up,) if self.gate is None else (self.gate, self.up)
+
+    @property
+    def feed_forwards(self) -> tuple[FeedForward, ...]:
+        return (self,)
+
+    @property
+    def parts(self) -> tuple[Projection | Xielu, ...]:
+        return (*self.inputs, self.down, *(() if self.learned is None else (self.learned,)))
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): of the feed-forwards, each position takes the
+    `chosen` ones with the greatest router logits, and adds up what they give, times their probabilities.
+
+    Probabilities are the softmax over all experts; where they are to `renormalise`, over those chosen. A shared expert
+    is one that every position takes, times the sigmoid of a logit of its own.
+    """
+
+    router: Projection  # (experts, hidden)
+    experts: tuple[FeedForward, ...]
+    chosen: int
+    renormalise: bool
+    shared: FeedForward | None
+    shared_router: Projection | None  # (1, hidden)
+
+    @property
+    def feed_forwards(self) -> tuple[FeedForward, ...]:
+        """All of them, the shared one last."""
+        return self.experts if self.shared is None else (*self.experts, self.shared)
+
+    @property
+    def routers(self) -> tuple[Projection, ...]:
+        return (self.router,) if self.shared_router is None else (self.router, self.shared_router)
+
+    @property
+    def parts(self) -> tuple[Projection | Xielu, ...]:
+        return (*self.routers, *(part for each in self.feed_forwards for part in each.parts))
+
+
+def experts_of(config: ModelConfig, prefix: str) -> Experts:
+    """Those of one layer, whose weights' names begin with `prefix`."""
+    mixture, hidden = config.mixture, config.hidden_size
+    assert mixture is not None, "there are layers with experts"
+    shared = None
+    if mixture.shared_size is not None:
+        shared = feed_forward_of(config, f"{prefix}shared_expert.", mixture.shared_size)
+    return Experts(
+        router=Projection(f"{prefix}gate", mixture.count, hidden, mixture.router_bias, exact=True),
+        experts=tuple(
+            feed_forward_of(config, f"{prefix}experts.{number}.", mixture.size) for number in range(mixture.count)
+        ),
+        chosen=mixture.chosen,
+        renormalise=mixture.renormalise,
+        shared=shared,
+        shared_router=None if shared is None else Projection(f"{prefix}shared_expert_gate", 1, hidden, exact=True),
+    )
+
+
+def feed_forward_of(config: ModelConfig, prefix: str, size: int | None = None) -> FeedForward:
+    """One as wide as the model's, or as `size`."""
+    hidden, wide, bias = config.hidden_size, config.intermediate_size if size is None else size, config.mlp_bias
+    return FeedForward(
+        gate=Projection(f"{prefix}gate_proj", wide, hidden, bias) if config.gated_mlp else None,
+        up=Projection(f"{prefix}up_proj", wide, hidden, bias),
+        down=Projection(f"{prefix}down_proj", hidden, wide, bias),
+        activation=config.activation,
+        learned=Xielu(f"{prefix}act_fn") if config.activation == "xielu" else None,
+        swiglu=config.swiglu,
+    )

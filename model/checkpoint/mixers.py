@@ -1,0 +1,163 @@
+"""What lets the positions of a layer see others, each with how it is wired: attention, short convolutions, Gated
+DeltaNet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenglass.model.checkpoint.parts import Decay, Kernel, Normalisation, Projection, Sinks, norm_of
+from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import Convolution, DeltaNet, LayerKind, QueryGrowth
+from tokenglass.model.config.rope_config import Rope
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """A mixer that keeps keys and values: grouped-query attention, with rotary positions where there is a rope."""
+
+    query: Projection
+    key: Projection
+    value: Projection
+    output: Projection
+    query_norm: Normalisation | None
+    key_norm: Normalisation | None
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: Rope | None
+    window: int | None  # positions a query may see, its own included; None: all before it
+    scale: float  # on query times key
+    softcap: float | None
+    rotate_first: bool  # then normalise
+    growth: QueryGrowth | None  # of queries, with the position
+    sinks: Sinks | None
+    gate: Projection | None  # whose sigmoid the output's inputs are multiplied by
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return self.query, self.key, self.value, *(() if self.gate is None else (self.gate,))
+
+    @property
+    def parts(self) -> tuple[Projection | Normalisation | Sinks, ...]:
+        others = (part for part in (self.query_norm, self.key_norm, self.sinks) if part is not None)
+        return (*self.inputs, self.output, *others)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConvolution:
+    """A mixer that keeps what it convolves: output(after(x) * convolution(before(x) * middle(x))).
+
+    It is that of LFM2 (Liquid AI 2025, arXiv 2511.23404).
+    """
+
+    before: Projection
+    after: Projection
+    middle: Projection
+    kernel: Kernel
+    output: Projection
+
+    @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return self.before, self.after, self.middle
+
+    @property
+    def parts(self) -> tuple[Projection | Kernel, ...]:
+        return (*self.inputs, self.kernel, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class GatedDeltaNet:
+    """A mixer that folds the text into a matrix for each value head (Yang et al. 2024, arXiv 2412.06464).
+
+    S = decay S + k (beta (v - (decay S)^T k))^T, and S^T q is what it gives, normalised, times silu(gate(x)). Queries,
+    keys and values are convolved with those before them, then go through silu; queries and keys have length 1.
+    """
+
+    mixed: Projection  # queries, keys and values, one below the other
+    gate: Projection
+    strength: Projection  # (value heads, hidden), whose sigmoid is beta
+    decay: Projection  # (value heads, hidden)
+    rates: Decay
+    kernel: Kernel
+    norm: Normalisation
+    output: Projection
+    sizes: DeltaNet
+
+    @property
+    def inputs(self) -> tuple[Projection, ...]:
+        """The matrices that read the same x, side by side."""
+        return self.mixed, self.gate
+
+    @property
+    def parts(self) -> tuple[Projection | Decay | Kernel | Normalisation, ...]:
+        return (*self.inputs, self.strength, self.decay, self.rates, self.kernel, self.norm, self.output)
+
+
+Mixer = Attention | ShortConvolution | GatedDeltaNet
+
+
+def mixer_of(config: ModelConfig, kind: LayerKind, prefix: str) -> Mixer:
+    """That of one layer, whose weights' names begin with `prefix`."""
+    if kind.delta is not None:
+        return _delta_net(config, kind.delta, f"{prefix}linear_attn.")
+    if kind.convolution is None:
+        return _attention(config, kind, f"{prefix}self_attn.")
+    return _short_convolution(config.hidden_size, kind.convolution, f"{prefix}conv.")
+
+
+def _delta_net(config: ModelConfig, sizes: DeltaNet, prefix: str) -> GatedDeltaNet:
+    hidden, value = config.hidden_size, sizes.value_heads * sizes.value_dim
+    return GatedDeltaNet(
+        mixed=Projection(f"{prefix}in_proj_qkv", sizes.channels, hidden),
+        gate=Projection(f"{prefix}in_proj_z", value, hidden),
+        strength=Projection(f"{prefix}in_proj_b", sizes.value_heads, hidden, exact=True),
+        decay=Projection(f"{prefix}in_proj_a", sizes.value_heads, hidden, exact=True),
+        rates=Decay(prefix.removesuffix("."), sizes.value_heads),
+        kernel=Kernel(f"{prefix}conv1d", sizes.channels, sizes.taps, bias=False),
+        norm=Normalisation(f"{prefix}norm", sizes.value_dim, "rms", config.norm_eps),
+        output=Projection(f"{prefix}out_proj", hidden, value),
+        sizes=sizes,
+    )
+
+
+def _short_convolution(hidden: int, kind: Convolution, prefix: str) -> ShortConvolution:
+    before, after, middle, output = (
+        Projection(f"{prefix}{name}_proj", hidden, hidden, kind.bias) for name in ("before", "after", "middle", "out")
+    )
+    return ShortConvolution(before, after, middle, Kernel(f"{prefix}conv", hidden, kind.taps, kind.bias), output)
+
+
+def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
+    hidden, query, key = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+
+    def norm(name: str, size: int) -> Normalisation | None:
+        if config.qk_norm is None:
+            return None
+        return norm_of(config, prefix + name, size if config.qk_norm == "projection" else config.head_dim)
+
+    return Attention(
+        query=Projection(f"{prefix}q_proj", query, hidden, config.qkv_bias),
+        key=Projection(f"{prefix}k_proj", key, hidden, config.qkv_bias),
+        value=Projection(f"{prefix}v_proj", key, hidden, config.qkv_bias),
+        output=Projection(f"{prefix}o_proj", hidden, query, config.o_bias),
+        query_norm=norm("q_norm", query),
+        key_norm=norm("k_norm", key),
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        rope=kind.rope,
+        window=kind.window,
+        scale=config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale,
+        softcap=config.attention_softcap,
+        rotate_first=config.rotate_first,
+        growth=config.query_growth,
+        sinks=Sinks(f"{prefix}sinks", config.num_heads) if config.sinks else None,
+        gate=Projection(f"{prefix}gate_proj", query, hidden, config.qkv_bias) if config.output_gate else None,
+    )

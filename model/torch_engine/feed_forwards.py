@@ -1,0 +1,96 @@
+"""What each position of a layer computes for itself; see model/checkpoint/feed_forwards.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenglass.model.checkpoint import feed_forwards
+from tokenglass.model.torch_engine.modules import linear
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "relu": F.relu,
+    "relu_squared": lambda x: F.relu(x).square(),
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
+
+class Xielu(nn.Module):
+    """A learned activation; see parts.Xielu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p, self.alpha_n = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = F.softplus(self.alpha_p) * x.square()
+        below = (0.5 + F.softplus(self.alpha_n)) * (torch.expm1(x.clamp(max=0)) - x)
+        return torch.where(x > 0, above, below) + 0.5 * x
+
+
+class MLP(nn.Module):
+    """Feed-forward, gated (SwiGLU and its kin, Shazeer 2020, arXiv 2002.05202) or plain."""
+
+    def __init__(self, spec: feed_forwards.FeedForward):
+        super().__init__()
+        self.act_fn = ACTIVATIONS[spec.activation] if spec.learned is None else Xielu()
+        self.gated, self.swiglu = spec.gate is not None, spec.swiglu
+        if spec.gate is not None:
+            self.gate_proj = linear(spec.gate)
+        self.up_proj = linear(spec.up)
+        self.down_proj = linear(spec.down)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What it gives beside anything else."""
+        bias: Tensor | None = self.down_proj.bias
+        return bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.swiglu is not None:
+            limit, gate = self.swiglu.limit, self.gate_proj(x).clamp(max=self.swiglu.limit)
+            up = self.up_proj(x).clamp(-limit, limit)
+            return self.down_proj((up + 1) * gate * torch.sigmoid(gate * self.swiglu.alpha))
+        if self.gated:
+            return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.act_fn(self.up_proj(x)))
+
+
+class Experts(nn.Module):
+    """A mixture of experts: each is computed for the positions that chose it; see feed_forwards.Experts."""
+
+    bias = None  # no family's experts have one
+
+    def __init__(self, spec: feed_forwards.Experts):
+        super().__init__()
+        self.chosen, self.renormalise = spec.chosen, spec.renormalise
+        self.taken: tuple[Tensor, Tensor] | None = None  # experts and probabilities of the last pass
+        self.gate = linear(spec.router)
+        self.experts = nn.ModuleList(MLP(expert) for expert in spec.experts)
+        if spec.shared is not None and spec.shared_router is not None:
+            self.shared_expert, self.shared_expert_gate = MLP(spec.shared), linear(spec.shared_router)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        weights, chosen = self.route(flat)
+        mixed = torch.zeros_like(flat)
+        for number in sorted(set(chosen.flatten().tolist())):
+            rows, place = torch.where(chosen == number)
+            mixed.index_add_(0, rows, self.experts[number](flat[rows]) * weights[rows, place, None].to(x.dtype))
+        if hasattr(self, "shared_expert"):
+            mixed = mixed + torch.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
+        return mixed.view(x.shape)
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and the numbers of the experts that each position of x (positions, hidden) takes, both
+        (positions, chosen), the most probable first."""
+        probs = self.gate(x).softmax(-1, dtype=torch.float32)
+        weights, chosen = probs.topk(self.chosen, dim=-1)
+        self.taken = chosen, weights
+        return (weights / weights.sum(-1, keepdim=True) if self.renormalise else weights), chosen
