@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -82,6 +83,20 @@ def in_float32(model: Transformer) -> TorchEngine:
 def close(actual: Tensor, expected: Tensor, atol: float = 1e-4) -> None:
     assert expected.std() > 0.5  # a flat model would agree with anything
     assert_close(actual, expected, atol)
+
+
+def test_passes_leave_no_cycles_that_grow_until_they_are_collected() -> None:
+    engine = native(tiny.random_transformer(tiny.CONFIG))
+    cache = engine.new_cache(2)
+    engine.forward(random_ids(5), cache)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            engine.forward(random_ids(1), cache)
+        assert gc.collect() < 100  # a few types of ctypes' arrays, however many passes there are
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("length", [50, 110])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, c_int64, c_void_p, cast
+from ctypes import POINTER, c_int64, c_void_p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +227,8 @@ def pass_rows(rows: Rows, cache: KVCache, tables: Sequence[RotaryTables]) -> cty
         pieces = (POINTER(Piece) * len(row.states))()  # filled before it is assigned, so that its arrays live as long
         for place, state in enumerate(row.states):
             described_pieces = pieces_of(state)
-            pieces[place] = cast((Piece * len(described_pieces))(*described_pieces), POINTER(Piece))
+            # An array where its pointer is due: `cast` would make a cycle of each, which grows until it is collected.
+            pieces[place] = (Piece * len(described_pieces))(*described_pieces)  # type: ignore[call-overload]
             counts[place] = len(described_pieces)
         to.pieces, to.piece_counts = pieces, counts
         first += to.count
