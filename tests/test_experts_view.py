@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,36 @@ def check_route(experts: list[dict[str, Any]], model: Any, ids: list[int]) -> No
         probs, taken = router[-1].softmax(-1).topk(2)
         assert layer["experts"] == taken.tolist()
         assert layer["probs"] == pytest.approx(probs.tolist(), rel=1e-4)
+
+
+def test_places_of_a_block_know_their_experts_when_they_are_revealed(folder: Path, tmp_path: Path) -> None:
+    filling = tmp_path / "filling"
+    shutil.copytree(folder, filling)
+    config = json.loads((filling / "config.json").read_text())
+    (filling / "config.json").write_text(json.dumps({**config, "mask_token_id": 5}))
+    parallel = ("--experts", "--mode", "parallel", "--passes", "2", "--block-size", "3")
+    taken = []
+    for backend in ("native", "torch"):
+        _, *steps, _ = lines(filling, *parallel, "--backend", backend)
+        choices = [choice for step in steps for choice in step["choices"]]
+        assert {choice["status"] for choice in choices} == {"revealed", "masked"}
+        assert all(("experts" in choice) == (choice["status"] == "revealed") for choice in choices)
+        taken.append([[layer["experts"] for layer in choice.get("experts", ())] for choice in choices])
+    assert taken[0] == taken[1]
+
+
+def test_a_chat_keeps_them_too(folder: Path, tmp_path: Path) -> None:
+    talking = tmp_path / "talking"
+    shutil.copytree(folder, talking)
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    (talking / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    arguments = ("chat", "-m", str(talking), "-n", "3", "--ignore-eos", "--experts", "--jsonl", "--seed", "2")
+    done = shell.tokenglass(*arguments, stdin=b"The fox\n")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.decode().splitlines()]  # no line is empty
+    choices = [choice for record in records for choice in record.get("choices", ())]
+    assert len(choices) == 3
+    assert all([layer["layer"] for layer in choice["experts"]] == [0, 2] for choice in choices)
 
 
 def test_watching_changes_no_token_and_without_it_nothing_is_kept(folder: Path) -> None:

@@ -56,7 +56,7 @@ class Chat:
         shown = in_chat(make_view(self.view_name, Setting(self.view, flag)), turn.begun)
         finish = shown.show(*self.keeper.keep(run, self.model.conversation.answer(turn, request, flag)))
         self.interrupts.disarm()
-        if not sys.stdout.isatty():
+        if not sys.stdout.isatty() and self.view_name is not ViewName.jsonl:
             sys.stdout.buffer.write(b"\n")  # one answer after another
             sys.stdout.buffer.flush()
         reuse = None if reused is None else f"{reused:,} of {len(request.prompt_ids):,}"
