@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_parts import compiled
 from pairs import load_pair
 
 from tokenglass.model.checkpoint.store import bundled_folder
@@ -26,7 +26,8 @@ from tokenglass.model.measuring import scoring
 from tokenglass.model.measuring.completions import completion
 from tokenglass.model.measuring.quality import log_softmax
 from tokenglass.model.measuring.scoring import GivenText, Score, score_of, score_tokens, windows
-from tokenglass.model.native_engine import measure as kernels
+from tokenglass.model.native_engine.engine import NativeEngine
+from tokenglass.model.native_engine.measure import MeasureRows as MeasureTokens
 from tokenglass.model.records.steps import Choice
 from tokenglass.model.sampling.raw import MeasureRows, Raw, measure_rows
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -114,10 +115,16 @@ def test_rank_entropy_and_the_most_probable_are_those_of_the_whole_distribution(
 LOGIT = st.one_of(st.floats(-40, 40, width=32), st.sampled_from([0.0, 1.0, -math.inf]))  # ties, and the impossible
 
 
-BOTH = pytest.mark.parametrize("measure", [measure_rows, kernels.MeasureRows(compiled())], ids=["numpy", "kernels"])
+@pytest.fixture(scope="module", params=["numpy", "kernels"])
+def measure(request: pytest.FixtureRequest, tale: LoadedModel) -> MeasureRows:
+    """Both ways, the kernels with two threads."""
+    if request.param == "numpy":
+        return measure_rows
+    if not isinstance(tale.engine, NativeEngine):
+        pytest.skip(f"no native kernels: {tale.notes}")
+    return partial(MeasureTokens(tale.engine.machine), threads=2)
 
 
-@BOTH
 @given(rows=st.lists(st.lists(LOGIT, min_size=37, max_size=37), min_size=1, max_size=6), data=st.data())
 def test_rows_together_have_the_numbers_that_each_has_alone(
     measure: MeasureRows, rows: list[list[float]], data: st.DataObject
@@ -132,7 +139,6 @@ def test_rows_together_have_the_numbers_that_each_has_alone(
         assert found.ranks[row] == raw.rank(token_id)
 
 
-@BOTH
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_no_numbers_are_refused(measure: MeasureRows, bad: float) -> None:
     with pytest.raises(EngineError, match="not numbers"):

@@ -24,7 +24,8 @@ from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import Measure, MeasureEach, MeasureRows
 from tokenglass.model.native_engine.program import Program
 from tokenglass.model.native_engine.structures import CHUNK, Kind, Pass, PassRow, Piece, Sizes
-from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.sampling.provenance import Ints
+from tokenglass.model.sampling.raw import Raw, RowNumbers
 from tokenglass.model.sampling.routed_logits import routes_of
 
 FIRST_TABLE = 256  # positions
@@ -69,8 +70,8 @@ class NativeEngine:
         self.watches_experts = False  # whether logits are to say which experts their positions took
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
-        self.measure_rows = MeasureRows(library)
         self._measure_each = MeasureEach(self.machine, self.measure)
+        self._measure_rows = MeasureRows(self.machine)
 
     @property
     def limit(self) -> int:
@@ -87,6 +88,9 @@ class NativeEngine:
 
     def measure_each(self, logits: Sequence[Logits], count: int) -> list[Raw | Logits]:
         return self._measure_each(logits, count, self.threads)
+
+    def measure_rows(self, logits: Logits, token_ids: Ints) -> RowNumbers:
+        return self._measure_rows(logits, token_ids, self.threads)
 
     def new_cache(self, rows: int = 1, *, planned_length: int | None = None) -> KVCache:
         dtype, _ = CACHES[self.cache_dtype]

@@ -16,7 +16,8 @@ SHARED: Mapping[str, int] = {
         structure.__name__: ctypes.sizeof(structure)
         for structure in (
             *(structures.Matrix, structures.Norm, structures.Operation),
-            *(structures.Sizes, structures.Measurement, structures.Measuring, structures.PassRow, structures.Pass),
+            *(structures.Sizes, structures.Measurement, structures.Measuring, structures.TokenMeasuring),
+            *(structures.PassRow, structures.Pass),
         )
     },
     **{

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, c_int, c_int64, c_void_p
 
 from tokenglass.model.errors import EngineError
-from tokenglass.model.native_engine.structures import Measuring, Operation, Pass, Sizes, Status
+from tokenglass.model.native_engine.structures import Measuring, Operation, Pass, Sizes, Status, TokenMeasuring
 
 
 class Machine:
@@ -24,6 +24,11 @@ class Machine:
         self._read.argtypes, self._read.restype = [c_void_p, c_void_p, c_int64, c_int64], c_int
         self._measure = library.tokenglass_measure_each
         self._measure.argtypes, self._measure.restype = [c_void_p, POINTER(Measuring), c_int64], c_int
+        self._measure_tokens = library.tokenglass_measure_tokens
+        self._measure_tokens.argtypes, self._measure_tokens.restype = (
+            [c_void_p, POINTER(TokenMeasuring), c_int64],
+            c_int,
+        )
         self._vocab = sizes.vocab
         self._lock = threading.Lock()
         self._engine = new((Operation * len(operations))(*operations), len(operations), sizes)
@@ -51,6 +56,13 @@ class Machine:
         """Measure several rows of logits. Raises EngineError."""
         with self._lock:
             status = self._measure(self._engine, task, threads)
+        if status == Status.NO_MEMORY:
+            raise no_memory_for_threads()
+
+    def measure_tokens(self, task: TokenMeasuring, threads: int) -> None:
+        """Measure one token of each of several rows of logits. Raises EngineError."""
+        with self._lock:
+            status = self._measure_tokens(self._engine, task, threads)
         if status == Status.NO_MEMORY:
             raise no_memory_for_threads()
 

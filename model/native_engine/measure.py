@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenglass.model.native_engine.machine import Machine
-from tokenglass.model.native_engine.structures import Measurement, Measuring
+from tokenglass.model.native_engine.structures import Measurement, Measuring, TokenMeasuring
 from tokenglass.model.sampling.head import Head
 from tokenglass.model.sampling.provenance import Floats, Ints, Logits
 from tokenglass.model.sampling.raw import Raw, RowNumbers, measure_rows, not_numbers
@@ -98,20 +98,19 @@ def room_for(count: int, size: int) -> int:
 
 
 class MeasureRows:
-    """Does what `measure_rows` does, in one call that starts no threads."""
+    """Does what `measure_rows` does, in one call that all threads share."""
 
-    def __init__(self, library: ctypes.CDLL):
-        self._measure = library.tokenglass_measure_rows
-        self._measure.argtypes = [c_void_p, c_int64, c_int64, c_void_p, c_void_p]
-        self._measure.restype = None
+    def __init__(self, machine: Machine):
+        self._machine = machine
 
-    def __call__(self, logits: Logits, token_ids: Ints) -> RowNumbers:
+    def __call__(self, logits: Logits, token_ids: Ints, threads: int) -> RowNumbers:
         """Raises what `measure_rows` raises, and IndexError for an id that has no logit."""
         if logits.dtype != np.float32 or not logits.flags.c_contiguous:
             return measure_rows(logits, token_ids)
         own = np.take_along_axis(logits, token_ids[:, None], 1)[:, 0].astype(np.float64)
         ids, sums = np.ascontiguousarray(token_ids, np.int64), np.empty(len(logits), SUMS)
-        self._measure(logits.ctypes.data, *logits.shape, ids.ctypes.data, sums.ctypes.data)
+        task = TokenMeasuring(logits.ctypes.data, *logits.shape, ids.ctypes.data, sums.ctypes.data)
+        self._machine.measure_tokens(task, threads)
         if not np.isfinite(sums["peak"]).all():
             raise not_numbers()
         return RowNumbers.of_sums(own - sums["peak"], sums["mass"], sums["weighted"], sums["count"])

@@ -83,6 +83,14 @@ class Measuring(ctypes.Structure):
     )
 
 
+class TokenMeasuring(ctypes.Structure):
+    _fields_ = (
+        ("logits", c_void_p),
+        *((name, c_int64) for name in ("rows", "size")),
+        *((name, c_void_p) for name in ("ids", "out")),
+    )
+
+
 class Piece(ctypes.Structure):
     _fields_ = (("memory", c_void_p), ("slots", c_int64), ("start", c_int64))
 

@@ -265,6 +265,13 @@ int tokenglass_measure_each(Engine *e, const Measuring *all, int64_t threads) {
     return DONE;
 }
 
+// The sums of several rows of logits, and the rank of one token of each.
+int tokenglass_measure_tokens(Engine *e, const TokenMeasuring *all, int64_t threads) {
+    if (!make_team(e, threads)) return NO_MEMORY;
+    run_team(e->team, measure_tokens, (void *)all);
+    return DONE;
+}
+
 // One forward pass: what it writes is in `pass`. Not to be called from two threads at once.
 int tokenglass_run(Engine *e, const Pass *pass, int64_t threads) {
     for (long i = 0; i < pass->columns; i++)

@@ -10,7 +10,8 @@ enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
 void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
 #define SIZE(type) tell(#type, sizeof(type));
 #define NUMBER(name) tell(#name, name);
-    SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(Measurement) SIZE(Measuring) SIZE(PassRow) SIZE(Pass)
+    SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(PassRow) SIZE(Pass)
+    SIZE(Measurement) SIZE(Measuring) SIZE(TokenMeasuring)
     NUMBER(FLOAT32) NUMBER(BFLOAT16) NUMBER(INT8) NUMBER(INT4)
     NUMBER(EMBED) NUMBER(NORMALISE) NUMBER(MULTIPLY) NUMBER(ATTEND) NUMBER(TAP) NUMBER(HEAD)
     NUMBER(CHOOSE) NUMBER(MULTIPLY_PAIRS) NUMBER(COMBINE) NUMBER(CONVOLVE) NUMBER(RECUR) NUMBER(OPEN)

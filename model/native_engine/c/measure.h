@@ -226,14 +226,23 @@ static void measure_each(Member *self, void *argument) {
     barrier(self, all->rows);
 }
 
-// The sums of each of several rows of logits (rows, size), and in `count` the rank of one token of it: 1 for the highest.
-void tokenglass_measure_rows(const float *logits, int64_t rows, int64_t size, const int64_t *ids, Measurement *out) {
-    for (int64_t r = 0; r < rows; r++, logits += size) {
-        float own = logits[ids[r]];
+typedef struct {  // one token of each of several rows
+    const float *logits;  // (rows, size)
+    int64_t rows, size;
+    const int64_t *ids;  // (rows,)
+    Measurement *out;    // (rows,)
+} TokenMeasuring;
+
+// The sums of each row, and in `count` the rank of its token: 1 for the highest.
+static void measure_tokens(Member *self, void *argument) {
+    const TokenMeasuring *all = argument;
+    TASKS(self, r, all->rows) {
+        const float *logits = all->logits + r * all->size, own = logits[all->ids[r]];
         int64_t rank = 1;
-        for (int64_t i = 0; i < size; i++) rank += logits[i] > own;
-        for (int64_t i = 0; i < ids[r]; i++) rank += logits[i] == own;
-        out[r] = sums_of(logits, size);
-        out[r].count = rank;
+        for (int64_t i = 0; i < all->size; i++) rank += logits[i] > own;
+        for (int64_t i = 0; i < all->ids[r]; i++) rank += logits[i] == own;
+        all->out[r] = sums_of(logits, all->size);
+        all->out[r].count = rank;
     }
+    barrier(self, all->rows);
 }
