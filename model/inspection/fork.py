@@ -14,9 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.checkpoint import mixers
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.torch_engine.attention import Sight
+from tokenglass.model.torch_engine.attention import AttentionInputs, Sight
 from tokenglass.model.torch_engine.storage import as_tensor
 from tokenglass.model.torch_engine.transformer import Block, Transformer
 from tokenglass.model.torch_engine.views import PassView
@@ -73,16 +72,8 @@ class ForkView(PassView):
         self.tables = {}
         self.sees = sees
 
-    def attend(
-        self,
-        layer: int,
-        spec: mixers.Attention,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        return super().attend(layer, spec, query, *self.fork.write(layer, key, value), sinks)
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        return super().attend(inputs.over(*self.fork.write(inputs.layer, inputs.key, inputs.value)))
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
         held = self.fork.write_inputs(layer, inputs[0])

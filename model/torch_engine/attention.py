@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tokenglass.model.checkpoint import mixers
 
 CAUSAL = "causal"
 
@@ -58,20 +61,37 @@ def sight(
     return Sight(mask[:, None])
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    seen: Sight,
-    scale: float | None = None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> Tensor:
-    """Attention of (batch, heads, length, d) over (batch, kv_heads, slots, d), query heads sharing key-value heads.
+@dataclass(frozen=True, slots=True)
+class AttentionInputs:
+    """What the attention of one layer takes in: query heads share key-value heads.
 
-    Without a `scale` the products are divided by sqrt(d); `softcap` bounds them by cap * tanh(x / cap). `sinks`
-    (heads,) are logits of nothing that takes part in each softmax (Xiao et al. 2023, arXiv 2309.17453).
+    `sinks` (heads,) are logits of nothing that takes part in each softmax (Xiao et al. 2023, arXiv 2309.17453).
     """
+
+    layer: int
+    spec: mixers.Attention
+    query: Tensor  # (batch, heads, length, head_dim)
+    key: Tensor  # (batch, kv_heads, slots, head_dim)
+    value: Tensor
+    sinks: Tensor | None
+
+    def over(self, key: Tensor, value: Tensor) -> AttentionInputs:
+        """The same queries over other keys and values (batch, kv_heads, slots, head_dim)."""
+        return replace(self, key=key, value=value)
+
+    def split(self, counts: Sequence[int]) -> list[AttentionInputs]:
+        """Those of each sequence, of so many positions each, that lie side by side as one."""
+        parts = zip(*(torch.split(x, list(counts), 2) for x in (self.query, self.key, self.value)), strict=True)
+        return [replace(self, query=query, key=key, value=value) for query, key, value in parts]
+
+
+def attend(inputs: AttentionInputs, seen: Sight) -> Tensor:
+    """What the queries get (batch, heads, length, head_dim) from the values that they may look at.
+
+    Without a scale the products are divided by sqrt(head_dim); a soft cap bounds them by cap * tanh(x / cap).
+    """
+    query, key, value, sinks = inputs.query, inputs.key, inputs.value, inputs.sinks
+    scale, softcap = inputs.spec.scale, inputs.spec.softcap
     batch, heads, length, head_dim = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint import mixers
+from tokenglass.model.torch_engine.attention import AttentionInputs
 from tokenglass.model.torch_engine.modules import Norm, linear
 from tokenglass.model.torch_engine.rope import rotate
 from tokenglass.model.torch_engine.views import PassView
@@ -27,7 +28,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
-        mixed = view.attend(layer, self.spec, query, key, value, self.sinks)
+        mixed = view.attend(AttentionInputs(layer, self.spec, query, key, value, self.sinks))
         mixed = mixed.transpose(1, 2).flatten(2)
         return self.o_proj(mixed if self.spec.gate is None else mixed * torch.sigmoid(self.gate_proj(x)))
 

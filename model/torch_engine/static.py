@@ -6,12 +6,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.checkpoint import mixers
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.engine.engine import Rows
 from tokenglass.model.engine.keys_values import KeysValues
-from tokenglass.model.torch_engine.attention import Sight, attend
+from tokenglass.model.torch_engine.attention import AttentionInputs, Sight, attend
 from tokenglass.model.torch_engine.feed_forwards import MLP, Xielu
 from tokenglass.model.torch_engine.mixers import Attention
 from tokenglass.model.torch_engine.modules import Norm
@@ -131,26 +130,18 @@ class StaticView(PassView):
             self.tables[rope] = self.step.frequencies[rope].cosines(self.positions, dtype)
         return self.tables[rope]
 
-    def attend(
-        self,
-        layer: int,
-        spec: mixers.Attention,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        group, place = self.step.places[layer]
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        group, place = self.step.places[inputs.layer]
         keys, values = self.step.arrays[group][2 * place : 2 * place + 2]
         start = self.step.numbers[STARTS + group]
         slot = self.positions[0] - start
-        keys.index_copy_(1, slot, key[0])
-        values.index_copy_(1, slot, value[0])
-        if (group, spec.window) not in self.masks:
+        keys.index_copy_(1, slot, inputs.key[0])
+        values.index_copy_(1, slot, inputs.value[0])
+        window = inputs.spec.window
+        if (group, window) not in self.masks:
             held = self.step.slots[group] + start
             mask = held <= self.positions[0]
-            if spec.window is not None:
-                mask &= held > self.positions[0] - spec.window
-            self.masks[group, spec.window] = mask[None, None, None]
-        seen = Sight(self.masks[group, spec.window])
-        return attend(query, keys[None], values[None], seen, spec.scale, spec.softcap, sinks)
+            if window is not None:
+                mask &= held > self.positions[0] - window
+            self.masks[group, window] = mask[None, None, None]
+        return attend(inputs.over(keys[None], values[None]), Sight(self.masks[group, window]))

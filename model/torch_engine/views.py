@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenglass.model.checkpoint import mixers
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import CacheRow
-from tokenglass.model.torch_engine.attention import Sight, attend, sight
+from tokenglass.model.torch_engine.attention import AttentionInputs, Sight, attend, sight
 from tokenglass.model.torch_engine.delta import GatedDeltaNet
 from tokenglass.model.torch_engine.rope import rotary_cosines
 from tokenglass.model.torch_engine.storage import TensorCache, write, write_inputs
@@ -44,17 +43,9 @@ class PassView:
             self.sights[window] = sight(self.positions, 0, slots, window, block=self.block, hide=self.hide)
         return self.sights[window]
 
-    def attend(
-        self,
-        layer: int,  # noqa: ARG002
-        spec: mixers.Attention,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        """What a layer's queries (batch, heads, length, head_dim) get from the values that they may look at."""
-        return attend(query, key, value, self.sight(spec.window), spec.scale, spec.softcap, sinks)
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        """What a layer's queries get (batch, heads, length, head_dim) from the values that they may look at."""
+        return attend(inputs, self.sight(inputs.spec.window))
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:  # noqa: ARG002
         """What a layer's convolution makes of its inputs (batch, length, channels) and those before them."""
@@ -88,19 +79,11 @@ class RowsView(PassView):
             self.tables[rope] = torch.cat(cosines, 2), torch.cat(sines, 2)
         return self.tables[rope]
 
-    def attend(
-        self,
-        layer: int,
-        spec: mixers.Attention,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        sinks: Tensor | None,
-    ) -> Tensor:
+    def attend(self, inputs: AttentionInputs) -> Tensor:
         if len(self.parts) == 1:
-            return self.parts[0].attend(layer, spec, query, key, value, sinks)
-        of_rows = zip(self.parts, *(torch.split(x, self.counts, 2) for x in (query, key, value)), strict=True)
-        return torch.cat([part.attend(layer, spec, *new, sinks) for part, *new in of_rows], 2)
+            return self.parts[0].attend(inputs)
+        of_rows = zip(self.parts, inputs.split(self.counts), strict=True)
+        return torch.cat([part.attend(new) for part, new in of_rows], 2)
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
         of_rows = zip(self.parts, torch.split(inputs, self.counts, 1), strict=True)
@@ -121,21 +104,13 @@ class RowPart:
         self.positions = torch.arange(row.length, row.length + count, device=device)[None]
         self.sights: dict[int | None, Sight] = {}
 
-    def attend(
-        self,
-        layer: int,
-        spec: mixers.Attention,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        sinks: Tensor | None,
-    ) -> Tensor:
+    def attend(self, inputs: AttentionInputs) -> Tensor:
         """Store the keys and values (1, kv_heads, count, head_dim), and let the queries read all of the row."""
-        key, value, start = write(self.row, layer, key, value)
-        if spec.window not in self.sights:
-            seen = sight(self.positions, start, key.shape[2], spec.window, block=self.block)
-            self.sights[spec.window] = seen
-        return attend(query, key, value, self.sights[spec.window], spec.scale, spec.softcap, sinks)
+        key, value, start = write(self.row, inputs.layer, inputs.key, inputs.value)
+        window = inputs.spec.window
+        if window not in self.sights:
+            self.sights[window] = sight(self.positions, start, key.shape[2], window, block=self.block)
+        return attend(inputs.over(key, value), self.sights[window])
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
         """Store the inputs (1, count, channels), and convolve them with those before them."""
