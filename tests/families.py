@@ -210,6 +210,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
     "phi": ("phi", {**SIZES, "initializer_range": 0.4}),
     "stablelm": ("stablelm", {**SIZES, "use_qkv_bias": True, "use_parallel_residual": True}),
+    "stablelm, norms of heads": ("stablelm", {**SIZES, "qk_layernorm": True}),
     "smollm3": ("smollm3", {**SIZES, "no_rope_layer_interval": 2}),
     "smollm3, window": (
         "smollm3",

@@ -254,7 +254,12 @@ REFUSED = [
     *(("granite", {key: 0.0}, "expected a positive number") for key in GRANITE),
     *(("granite", {key: None}, f"{key} is None; expected a number") for key in GRANITE),
     ("granite", {"residual_multiplier": -0.5}, "expected a positive number"),
-    ("stablelm", {"qk_layernorm": True}, "qk_layernorm True is not supported for stablelm"),
+    ("stablelm", {"qk_layernorm": 1}, "qk_layernorm is 1; expected true or false"),
+    (
+        "stablelm",
+        {"qk_layernorm": True, "num_attention_heads": 2**20, "hidden_size": 2**20, "num_key_value_heads": 1},
+        "each with a norm of its own",
+    ),
     ("hunyuan_v1_dense", {"rope_scaling": {"type": "ntk", "alpha": 50.0}}, "rope_type 'ntk' is not supported"),
     ("ministral3", {"rope_scaling": {**YARN, "llama_4_scaling_beta": -0.1}}, "llama_4_scaling_beta -0.1"),
     ("apertus", {"hidden_act": "silu2"}, "hidden_act 'silu2' is not supported"),

@@ -49,7 +49,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("mistral", "ministral3", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "phi3", "exaone4"), ()),
     "seed_oss": (*BOTH, "attention_out_bias"),
     "gpt_neox": ("attention_bias", "use_parallel_residual"),
-    "stablelm": ("use_qkv_bias", "use_parallel_residual"),
+    "stablelm": ("use_qkv_bias", "use_parallel_residual", "qk_layernorm"),
     "phi": ("qk_layernorm",),
     "ernie4_5": ("use_bias",),
     "starcoder2": ("use_bias",),

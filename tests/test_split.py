@@ -19,9 +19,12 @@ import torch
 from closeness import assert_close
 from families import CASES, save
 
+from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.engine.processes import Processes
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.loading import load_model
+from tokenglass.model.torch_engine.split import Split
 
 TORCHRUN = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", "2")
 RANKS = Path(__file__).parent / "split_ranks.py"
@@ -181,6 +184,13 @@ def test_each_of_two_processes_holds_half_of_the_weights_and_the_cache(tmp_path:
         assert found["weights"] == pytest.approx(whole / 2, rel=0.01)
         per_token = 2 * 9 * 8 * (1280 // 16) * 2  # keys and values of 9 layers with 8 heads, in bfloat16
         assert found["cache"] == 64 * per_token / 2
+
+
+def test_norms_of_single_heads_are_refused_by_name() -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config = ModelConfig.from_hf({"model_type": "stablelm", **sizes, "qk_layernorm": True})
+    with pytest.raises(ParameterError, match="norms of single heads are not split over several processes; use one"):
+        Split(Blueprint.of(config), 0, 2)
 
 
 def test_a_process_knows_its_place_from_what_torchrun_says() -> None:

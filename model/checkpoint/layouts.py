@@ -18,7 +18,7 @@ from tokenglass.model.config.config import ModelConfig
 HEAD = "lm_head.weight"
 NEOX_HEAD = "embed_out.weight"
 Indices = NDArray[np.int64]
-EXPERT_NUMBER = re.compile(r"\.\d+\.")
+NUMBER = re.compile(r"\.\d+(?=\.|$)")  # of an expert, or of a head
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,12 @@ GLM4 = Layout(
     },
     rotary="pairs",
 )
+STABLELM = Layout(
+    modules={
+        "self_attn.q_layernorm.norms.*": ("self_attn.q_norm.norms.*",),
+        "self_attn.k_layernorm.norms.*": ("self_attn.k_norm.norms.*",),
+    }
+)
 APERTUS = Layout(
     modules={
         "attention_layernorm": ("input_layernorm",),
@@ -233,6 +239,7 @@ LAYOUTS = {
     "lfm2": LFM2,
     "qwen3_5_text": QWEN3_5,
     "qwen3_5_moe_text": QWEN3_5,
+    "stablelm": STABLELM,
     "apertus": APERTUS,
     "hunyuan_v1_dense": HUNYUAN,
     "nanochat": NANOCHAT,
@@ -258,8 +265,8 @@ def stored_tensors(
         if stem.startswith(LAYER):
             number, _, part = stem.removeprefix(LAYER).partition(".")
             module = module_of.get(part, part)
-            if expert := EXPERT_NUMBER.search(part):
-                module = module_of.get(EXPERT_NUMBER.sub(".*.", part), part).replace(".*.", expert[0])
+            if numbered := NUMBER.search(part):
+                module = module_of.get(NUMBER.sub(".*", part), part).replace(".*", numbered[0])
             end = ("" if kind == "weight" else f"_{kind}") if module in layout.stacked else f".{kind}"
             stored = f"{layout.layer}{number}.{module}{end}"
             modules[stored] = module

@@ -3,9 +3,9 @@ DeltaNet."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tokenglass.model.checkpoint.parts import Decay, Kernel, Normalisation, Projection, Sinks, norm_of
+from tokenglass.model.checkpoint.parts import Decay, HeadNorms, Kernel, Normalisation, Projection, Sinks, norm_of
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import Convolution, DeltaNet, LayerKind, QueryGrowth
 from tokenglass.model.config.rope_config import Rope
@@ -19,8 +19,8 @@ class Attention:
     key: Projection
     value: Projection
     output: Projection
-    query_norm: Normalisation | None
-    key_norm: Normalisation | None
+    query_norm: Normalisation | HeadNorms | None
+    key_norm: Normalisation | HeadNorms | None
     num_heads: int
     num_kv_heads: int
     head_dim: int
@@ -44,7 +44,7 @@ class Attention:
         return self.query, self.key, self.value, *(() if self.gate is None else (self.gate,))
 
     @property
-    def parts(self) -> tuple[Projection | Normalisation | Sinks, ...]:
+    def parts(self) -> tuple[Projection | Normalisation | HeadNorms | Sinks, ...]:
         others = (part for part in (self.query_norm, self.key_norm, self.sinks) if part is not None)
         return (*self.inputs, self.output, *others)
 
@@ -137,18 +137,21 @@ def _short_convolution(hidden: int, kind: Convolution, prefix: str) -> ShortConv
 def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
     hidden, query, key = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
 
-    def norm(name: str, size: int) -> Normalisation | None:
+    def norm(name: str, heads: int) -> Normalisation | HeadNorms | None:
         if config.qk_norm is None:
             return None
-        return norm_of(config, prefix + name, size if config.qk_norm == "projection" else config.head_dim)
+        if config.qk_norm == "each_head":
+            names = (f"{prefix}{name}.norms.{head}" for head in range(heads))
+            return HeadNorms(tuple(replace(norm_of(config, each, config.head_dim), bias=False) for each in names))
+        return norm_of(config, prefix + name, config.head_dim * (heads if config.qk_norm == "projection" else 1))
 
     return Attention(
         query=Projection(f"{prefix}q_proj", query, hidden, config.qkv_bias),
         key=Projection(f"{prefix}k_proj", key, hidden, config.qkv_bias),
         value=Projection(f"{prefix}v_proj", key, hidden, config.qkv_bias),
         output=Projection(f"{prefix}o_proj", hidden, query, config.o_bias),
-        query_norm=norm("q_norm", query),
-        key_norm=norm("k_norm", key),
+        query_norm=norm("q_norm", config.num_heads),
+        key_norm=norm("k_norm", config.num_kv_heads),
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,

@@ -58,6 +58,21 @@ class Normalisation:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadNorms:
+    """A norm for each head, with a weight of its own."""
+
+    heads: tuple[Normalisation, ...]
+
+    @property
+    def size(self) -> int:
+        return self.heads[0].size
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {name: shape for head in self.heads for name, shape in head.shapes.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Scaling:
     """In the place of a norm: every number times the same factor."""
 
@@ -122,7 +137,7 @@ class Decay:
         return {f"{self.name}.{part}": (self.heads,) for part in ("A_log", "dt_bias")}
 
 
-Part = Projection | Table | Normalisation | Xielu | Sinks | Kernel | Decay  # all that has weights
+Part = Projection | Table | Normalisation | HeadNorms | Xielu | Sinks | Kernel | Decay  # all that has weights
 
 
 def norm_of(config: ModelConfig, name: str, size: int) -> Normalisation:

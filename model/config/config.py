@@ -20,6 +20,7 @@ from tokenglass.model.errors import ConfigError
 from tokenglass.model.files import read_json
 
 DTYPES = ("float32", "bfloat16", "float16")  # of weights
+MOST_HEADS = 2**16  # in all layers, where each has a norm of its own
 MAX_SIZE = 2**24  # beyond any model there is; an absurd file must not make us build it
 SLACK = 64  # positions that a sliding-window layer holds beyond its window, so that short rewinds cost nothing
 
@@ -55,7 +56,8 @@ class ModelConfig:
     parallel_residual: bool = False  # the MLP reads what attention reads
     shared_norm: bool = False  # and by the same norm
     residual_scale: float | None = None  # on what attention and MLP add to the residual stream
-    qk_norm: Literal["head", "projection"] | None = None  # normalise queries and keys, per head or all heads at once
+    # normalise queries and keys: each head, each with a weight of its own, or all heads at once
+    qk_norm: Literal["head", "each_head", "projection"] | None = None
     rotate_first: bool = False  # then normalise queries and keys
     query_growth: QueryGrowth | None = None  # with the position
     qkv_bias: bool = False
@@ -92,6 +94,11 @@ class ModelConfig:
             self._check_experts(self.mixture)
         if self.num_heads * self.head_dim > MAX_SIZE:
             raise ConfigError(f"config.json: {self.num_heads} heads of size {self.head_dim} are more than {MAX_SIZE:,}")
+        if self.qk_norm == "each_head" and self.num_heads * self.num_layers > MOST_HEADS:
+            raise ConfigError(
+                f"config.json: {self.num_heads} heads in {self.num_layers} layers, each with a norm of its own; "
+                f"expected {MOST_HEADS:,} in all at most"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"config.json: {self.num_heads} attention heads cannot be shared by {self.num_kv_heads} key-value heads"

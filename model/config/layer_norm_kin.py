@@ -83,7 +83,6 @@ def read_phi(f: Fields) -> Switches:
 
 
 def read_stablelm(f: Fields) -> Switches:
-    f.refuse("qk_layernorm")
     parallel = f.boolean("use_parallel_residual")
     return {
         **sizes(f, eps="layer_norm_eps"),
@@ -91,6 +90,7 @@ def read_stablelm(f: Fields) -> Switches:
         "qkv_bias": f.boolean("use_qkv_bias"),
         "parallel_residual": parallel,
         "shared_norm": parallel,
+        "qk_norm": "each_head" if f.boolean("qk_layernorm") else None,
         **with_layers(f, partial="partial_rotary_factor"),
     }
 

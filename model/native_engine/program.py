@@ -192,7 +192,7 @@ class Program(Operations):
             sinks=self._sinks(spec.sinks),
         )
         if spec.query_norm is not None and spec.key_norm is not None:
-            query_norm, key_norm = self._norm(spec.query_norm), self._norm(spec.key_norm)
+            query_norm, key_norm = self._qk_norm(spec.query_norm), self._qk_norm(spec.key_norm)
             if spec.query_norm.size == spec.head_dim:  # in one go with the rope
                 operation.norm, operation.other_norm = query_norm, key_norm
             else:
@@ -273,6 +273,14 @@ class Program(Operations):
         bias = self._weights[f"{spec.name}.bias"] if spec.bias else None
         assert not isinstance(bias, Int8Weight | Int4Weight), "biases are never quantised"
         return bias
+
+    def _qk_norm(self, spec: parts.Normalisation | parts.HeadNorms) -> Norm:
+        if isinstance(spec, parts.Normalisation):
+            return self._norm(spec)
+        norm = self._norm(spec.heads[0])
+        norm.weight = self.keep(np.concatenate([self._floats(name) for name in spec.shapes]))
+        norm.apart = spec.size
+        return norm
 
     def _norm(self, spec: parts.Normalisation | parts.Scaling | None) -> Norm:
         if spec is None:

@@ -28,7 +28,10 @@ class Matrix(ctypes.Structure):
 
 
 class Norm(ctypes.Structure):
-    _fields_ = (("kind", c_int64), ("size", c_int64), ("eps", c_double), ("weight", c_void_p), ("bias", c_void_p))
+    _fields_ = (
+        *(("kind", c_int64), ("size", c_int64), ("eps", c_double), ("weight", c_void_p), ("bias", c_void_p)),
+        ("apart", c_int64),
+    )
 
 
 class Operation(ctypes.Structure):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tokenglass.model.checkpoint import mixers
 from tokenglass.model.torch_engine.attention import AttentionInputs
-from tokenglass.model.torch_engine.modules import Norm, linear
+from tokenglass.model.torch_engine.modules import HeadNorms, Norm, linear, qk_norm
 from tokenglass.model.torch_engine.rope import rotate
 from tokenglass.model.torch_engine.views import PassView
 
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         if spec.gate is not None:
             self.gate_proj = linear(spec.gate)
         if spec.query_norm is not None and spec.key_norm is not None:
-            self.q_norm, self.k_norm = Norm(spec.query_norm), Norm(spec.key_norm)
+            self.q_norm, self.k_norm = qk_norm(spec.query_norm), qk_norm(spec.key_norm)
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         """What queries are compared with, (batch, kv_heads, length, head_dim)."""
         return self.turned(self.k_proj(x), self.k_norm if self.spec.key_norm else None, view)
 
-    def turned(self, x: Tensor, norm: Norm | None, view: PassView) -> Tensor:
+    def turned(self, x: Tensor, norm: Norm | HeadNorms | None, view: PassView) -> Tensor:
         """Projected queries or keys, normalised and rotated, in the order that the family has."""
         spec = self.spec
         if norm is not None and not spec.rotate_first:
@@ -75,6 +75,6 @@ class ShortConvolution(nn.Module):
         return self.out_proj(self.after_proj(x) * convolved)
 
 
-def normalise(x: Tensor, norm: Norm) -> Tensor:
+def normalise(x: Tensor, norm: Norm | HeadNorms) -> Tensor:
     """A norm over each stretch of its own size of x (batch, length, heads * head_dim)."""
     return norm(x.view(*x.shape[:2], -1, norm.size)).view(x.shape)

@@ -32,5 +32,22 @@ class Norm(nn.Module):
         return F.rms_norm(x.float(), shape, weight, self.eps).to(x.dtype)
 
 
+class HeadNorms(nn.Module):
+    """A norm for each head of x (..., heads * head_dim)."""
+
+    def __init__(self, spec: parts.HeadNorms):
+        super().__init__()
+        self.size = len(spec.heads) * spec.size
+        self.norms = nn.ModuleList(Norm(head) for head in spec.heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = x.chunk(len(self.norms), -1)
+        return torch.cat([norm(head) for norm, head in zip(self.norms, heads, strict=True)], -1)
+
+
+def qk_norm(spec: parts.Normalisation | parts.HeadNorms) -> Norm | HeadNorms:
+    return HeadNorms(spec) if isinstance(spec, parts.HeadNorms) else Norm(spec)
+
+
 def linear(spec: parts.Projection) -> nn.Linear:
     return nn.Linear(spec.in_features, spec.out_features, bias=spec.bias)

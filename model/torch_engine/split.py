@@ -15,7 +15,7 @@ from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
 from tokenglass.model.checkpoint.feed_forwards import Experts
 from tokenglass.model.checkpoint.mixers import Attention, ShortConvolution
-from tokenglass.model.checkpoint.parts import Projection
+from tokenglass.model.checkpoint.parts import HeadNorms, Normalisation, Projection
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig
@@ -46,6 +46,8 @@ class Split:
             if not isinstance(layer.mixer, Attention):
                 kind = "short convolutions" if isinstance(layer.mixer, ShortConvolution) else "Gated DeltaNet layers"
                 raise ParameterError(f"{kind} are not split over several processes; use one")
+            if isinstance(layer.mixer.query_norm, HeadNorms):
+                raise ParameterError("norms of single heads are not split over several processes; use one")
             last = {layer.mixer.output.name, layer.mlp.down.name}
             projections = (part for part in layer.parts if isinstance(part, Projection))
             self.modules |= {part.name: ROWS if part.name in last else COLUMNS for part in projections}
@@ -54,7 +56,7 @@ class Split:
             for layer in blueprint.layers
             if isinstance(layer.mixer, Attention)
             for norm in (layer.mixer.query_norm, layer.mixer.key_norm)
-            if norm is not None and norm.size != layer.mixer.head_dim
+            if isinstance(norm, Normalisation) and norm.size != layer.mixer.head_dim
         }
 
     @property

@@ -5,11 +5,13 @@
 #include "elements.h"
 
 // One head of one position, normalised and rotated, as it is compared with others: out may be x.
-NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *row, const Norm *norm, const float *x,
-                        long position, float *out) {
+NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *row, const Norm *norm, long head,
+                           const float *x, long position, float *out) {
     long n = e->sizes.head_dim;
-    if (norm->kind != NORM_NONE && !op->rotate_first)
-        normalise(norm, x, out, false);
+    Norm own = *norm;
+    if (own.apart) own.weight += head * own.apart;
+    if (own.kind != NORM_NONE && !op->rotate_first)
+        normalise(&own, x, out, false);
     else if (out != x)
         memcpy(out, x, n * sizeof *x);
     if (op->rope >= 0) {
@@ -22,13 +24,13 @@ NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *
             out[i + half] = second * cosines[i] + first * sines[i];
         }
     }
-    if (norm->kind != NORM_NONE && op->rotate_first) normalise(norm, out, out, false);
+    if (own.kind != NORM_NONE && op->rotate_first) normalise(&own, out, out, false);
 }
 
 // The same for a query, which may grow with its position.
-static void prepare_query(const Engine *e, const Operation *op, const PassRow *row, const float *x, long position,
-                          float *out) {
-    prepare_head(e, op, row, &op->norm, x, position, out);
+static void prepare_query(const Engine *e, const Operation *op, const PassRow *row, long head, const float *x,
+                          long position, float *out) {
+    prepare_head(e, op, row, &op->norm, head, x, position, out);
     if (!op->growth) return;
     float times = 1 + op->growth * log1p(floor(position / op->trained));
     for (long i = 0; i < e->sizes.head_dim; i++) out[i] *= times;
@@ -49,7 +51,7 @@ static void write_key_and_value(const Engine *e, const Operation *op, const Pass
     long n = e->sizes.head_dim, position = row->length + i, c = row->first + i;
     CachedHead to = cached_head_of(e, op, row, head, position);
     long offset = (position - to.start) * to.bytes;
-    prepare_head(e, op, row, &op->other_norm, column(e, KEY, c) + head * n, position, scratch);
+    prepare_head(e, op, row, &op->other_norm, head, column(e, KEY, c) + head * n, position, scratch);
     write_vector(to.kind, scratch, (char *)to.keys + offset, n);
     write_vector(to.kind, column(e, VALUE, c) + head * n, (char *)to.values + offset, n);
 }
@@ -64,11 +66,12 @@ static Queries queries_of(const Engine *e, const Operation *op, const PassRow *r
     *scratch = (float *)(to + count * group);
     for (long q = 0; q < count * group; q++) {
         long i = first + q / group, position = row->length + i;
-        const float *x = column(e, QUERY, row->first + i) + (head * group + q % group) * n;
+        long own = head * group + q % group;
+        const float *x = column(e, QUERY, row->first + i) + own * n;
         if (ready)
             memcpy(values + q * size, x, n * sizeof *x);
         else
-            prepare_query(e, op, row, x, position, values + q * size);
+            prepare_query(e, op, row, own, x, position, values + q * size);
         memset(values + q * size + n, 0, (size - n) * sizeof *x);
         from[q] = op->window < 0 ? start : max(start, position - op->window + 1);
         to[q] = i >= row->count - row->block ? end : position + 1;
@@ -140,7 +143,7 @@ static void write_position(const Engine *e, Member *self, const Operation *op, c
     for (long head = 0; head < e->sizes.kv_heads; head++) write_key_and_value(e, op, row, head, i, (float *)self->scratch);
     for (long head = 0; head < e->sizes.heads; head++) {
         float *x = column(e, QUERY, row->first + i) + head * e->sizes.head_dim;
-        prepare_query(e, op, row, x, row->length + i, x);
+        prepare_query(e, op, row, head, x, row->length + i, x);
     }
 }
 

@@ -21,6 +21,7 @@ typedef struct {
     int64_t kind, size;  // over each `size` numbers side by side
     double eps;
     const float *weight, *bias;
+    int64_t apart;  // ATTEND: from a head's weights to the next head's; 0 where all have the same
 } Norm;
 
 typedef struct {
