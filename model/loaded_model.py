@@ -35,6 +35,7 @@ class OpenedModel:
     device: str
     quantize: Quantize
     notes: tuple[str, ...]  # what the user should know: what of the checkpoint is not used, who computes and why
+    watches_experts: bool = False
 
     @property
     def limit(self) -> int:

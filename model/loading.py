@@ -68,6 +68,7 @@ def open_model(
     backend: Backend = "auto",
     threads: int | None = None,
     adapters: tuple[Adapter, ...] = (),
+    watches_experts: bool = False,
 ) -> OpenedModel:
     """Read the config, the headers and the tokenizer, and settle how to load. Raises TokenglassError of its kind.
 
@@ -76,7 +77,8 @@ def open_model(
     Both compute in float32, whatever the checkpoint's dtype. `adapters` are merged in float32, before that.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
     `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
-    imported only where it is needed. `threads` None is one for each core that this process may use.
+    imported only where it is needed. `threads` None is one for each core that this process may use. `watches_experts`
+    has logits say which experts of a mixture their positions took.
     """
     checkpoint = Checkpoint.open(folder).with_adapters(adapters)
     tokenizer = Tokenizer.from_folder(folder)
@@ -98,8 +100,11 @@ def open_model(
         if checkpoint.config.overflows_float16 and dtype == "float16":
             dtype = "float32"
             notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
+    name = " + ".join((name_of(folder), *(adapter.name for adapter in adapters)))
+    if watches_experts and checkpoint.config.mixture is None:
+        raise ParameterError(f"--experts: {name} has no mixture of experts; leave it out")
     return OpenedModel(
-        name=" + ".join((name_of(folder), *(adapter.name for adapter in adapters))),
+        name=name,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         backend=backend,
@@ -109,15 +114,21 @@ def open_model(
         device=device,
         quantize=quantize,
         notes=tuple(notes),
+        watches_experts=watches_experts,
     )
 
 
 def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:
     """Audit and load the weights, where they and what the run will keep have room. Raises TokenglassError."""
-    checkpoint, dtype, quantize = opened.checkpoint, opened.dtype, opened.quantize
     processes = Processes.of(os.environ)
-    if processes is not None:
-        return (yield from load_split(opened, caches, processes))
+    loaded = yield from (load_whole(opened, caches) if processes is None else load_split(opened, caches, processes))
+    loaded.engine.watches_experts = opened.watches_experts
+    return loaded
+
+
+def load_whole(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:
+    """A model that this process holds alone. Raises TokenglassError."""
+    checkpoint, dtype, quantize = opened.checkpoint, opened.dtype, opened.quantize
     library = None if opened.backend == "torch" else load_kernels(dtype, opened.device)
     notes = opened.notes
     if isinstance(library, str):

@@ -30,12 +30,6 @@ def check_run(
         request.constraint.check()
 
 
-def check_experts(opened: OpenedModel) -> None:
-    """Raises ParameterError where there are no experts to watch."""
-    if opened.checkpoint.config.mixture is None:
-        raise ParameterError(f"--experts: {opened.name} has no mixture of experts; leave it out")
-
-
 def new_explainer(loaded: LoadedModel, request: Request, cache: KVCache | None = None) -> tuple[KVCache, Explainer]:
     """A cache for the run, that one where it is given, and who explains its steps from it."""
     from tokenglass.model.inspection.explainer import Explainer

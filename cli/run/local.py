@@ -11,7 +11,7 @@ from tokenglass.cli.exit_codes import CUT_OFF
 from tokenglass.cli.options.view import ViewName
 from tokenglass.cli.run import session
 from tokenglass.cli.run.cache_files import CacheFiles
-from tokenglass.cli.run.decoder import check_experts, check_run, new_explainer
+from tokenglass.cli.run.decoder import check_run, new_explainer
 from tokenglass.cli.run.forks import ForkWatch, check_forks, watch_forks
 from tokenglass.cli.run.prepared import PreparedRun, RunOptions, Watcher
 from tokenglass.cli.run.request import plan_caches, read_request
@@ -53,15 +53,13 @@ def prepare_local(text: str, options: RunOptions, opening: Opening) -> LocalRun:
     search, view, passes = options.search, options.view, options.passes
     is_single = not search.is_several
     cache_files = CacheFiles(options.cache, is_single=is_single, use_cache=not passes.no_cache)
-    opened = session.open_model(options.model, opening)
+    opened = session.open_model(options.model, opening, watches_experts=view.experts)
     draft = session.open_draft(options.mode, opened)
     request = options.keeper.widen(
         read_request(opened, text, options.prompt, options.control, options.sampling, search, view, passes)
     )
     mode = session.mode_settings(options.mode)
     check_run(opened, request, mode, search, has_flow=view.flow)
-    if view.experts:
-        check_experts(opened)
     check_forks(search.forks, request, is_single=is_single)
     caches = plan_caches(request, opened, rows=max(search.num_samples, search.beams, 1 + 2 * search.forks))
     loaded, draft_model = session.load_with_draft(opened, draft, caches, opening)
@@ -79,8 +77,6 @@ def prepare_local(text: str, options: RunOptions, opening: Opening) -> LocalRun:
     log = session.choice_log(request, view) if options.view_name is ViewName.live and is_single else None
     forks, fit = watch_forks(loaded, request, cache, search.forks), fit_watch(loaded, request)
     watchers: list[Watcher] = [watcher for watcher in (fit, forks) if watcher is not None]
-    if view.experts:
-        loaded.engine.watches_experts = True
     if explainer is not None and options.is_kept:  # each step, and not only those that are drawn
         watchers.append(explainer)
         explainer = None

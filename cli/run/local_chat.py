@@ -11,7 +11,6 @@ from tokenglass.cli.options.passes import PassOptions
 from tokenglass.cli.options.sampling import SamplingOptions
 from tokenglass.cli.run import session
 from tokenglass.cli.run.chat_model import ChatModel, ChatOptions
-from tokenglass.cli.run.decoder import check_experts
 from tokenglass.cli.run.model_folder import chat_model
 from tokenglass.cli.run.request import build_request, lengths, plan_caches
 from tokenglass.cli.terminal.opening import Opening
@@ -70,15 +69,11 @@ def open_local_chat(options: ChatOptions, opening: Opening) -> tuple[LocalChat, 
     model, passes, top = options.model, options.passes, options.view.top
     if model.model is None and not model.lora:
         model = replace(model, model=chat_model())
-    opened = session.open_model(model, opening)
-    if options.view.experts:
-        check_experts(opened)
+    opened = session.open_model(model, opening, watches_experts=options.view.experts)
     template = ChatTemplate.from_folder(opened.checkpoint.folder)
     settings = options.keeper.widen(
         build_request(opened, (0,), options.control, options.sampling, passes, top, chat=True)
     )
     loaded = session.load(opened, plan_caches(settings, opened), opening)
-    if options.view.experts:
-        loaded.engine.watches_experts = True
     conversation = CachedConversation(loaded.engine, loaded.tokenizer, template, options.messages)
     return LocalChat(loaded, conversation, passes, top), settings

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LARGE = 256 * 2**20  # bytes of weights; fewer are read before a bar could be drawn
 
 
-def open_model(options: ModelOptions, opening: Opening = NO_OPENING) -> OpenedModel:
+def open_model(options: ModelOptions, opening: Opening = NO_OPENING, *, watches_experts: bool = False) -> OpenedModel:
     """The model that the options name, without its weights. Raises TokenglassError."""
     from tokenglass.model import loading
 
@@ -45,6 +45,7 @@ def open_model(options: ModelOptions, opening: Opening = NO_OPENING) -> OpenedMo
         backend=options.backend.value,
         threads=options.threads,
         adapters=adapters,
+        watches_experts=watches_experts,
     )
 
 
