@@ -196,6 +196,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "lfm2",
         {**SIZES, "layer_types": ["full_attention", "conv", "full_attention"], "block_multiple_of": 8},
     ),
+    "lfm2_moe": (
+        "lfm2_moe",
+        {**SIZES, **EXPERTS, "num_hidden_layers": 4, "num_dense_layers": 1, "routed_scaling_factor": 1.5}
+        | {"layer_types": ["full_attention", "conv", "full_attention", "conv"]},
+    ),
     "qwen3_5_text": (
         "qwen3_5_text",
         {**SIZES, **DELTA, "head_dim": 16, "initializer_range": 0.15, "tie_word_embeddings": False}
@@ -205,6 +210,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen3_5_moe_text",
         {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40, "head_dim": 16, "initializer_range": 0.15}
         | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "tie_word_embeddings": False},
+    ),
+    "qwen3_next": (
+        "qwen3_next",
+        {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40, "head_dim": 16, "initializer_range": 0.12}
+        | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_only_layers": [1]},
     ),
     "apertus": ("apertus", {**SIZES, "attention_bias": True}),
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
@@ -240,9 +250,10 @@ def save(folder: Path, model_type: str, options: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **json.loads(json.dumps(options)))).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.2)
+        biases = (buffer for name, buffer in model.named_buffers() if name.endswith("expert_bias"))
+        for weight in (*model.parameters(), *biases):
+            if weight.ndim == 1:
+                weight.add_(torch.randn_like(weight) * 0.2)
     model.save_pretrained(folder)
     tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
     return model

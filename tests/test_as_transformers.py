@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from families import BASE, CASES, GPT2, NEOX, SIZES, SLIDING_TYPES, YARN, close, random_ids, save
+from families import BASE, CASES, EXPERTS, GPT2, NEOX, SIZES, SLIDING_TYPES, YARN, close, random_ids, save
 from torch_parts import ReadEngine, as_tensor, load_engine
 
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -103,6 +103,8 @@ OPTIONS = {
     "gpt2": GPT2,
     "gpt_neox": NEOX,
     "hunyuan_v1_dense": {**SIZES, "head_dim": 12},
+    "qwen3_next": CASES["qwen3_next"][1],
+    "lfm2_moe": {**SIZES, **EXPERTS, "layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "cohere2": {**SIZES, "logit_scale": 1.0},
 }
 GROWTH = {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 16}
@@ -193,6 +195,12 @@ READ = [
     ("ministral3", {"sliding_window": 9, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.0}}),
     ("glm4", {"rope_parameters": None, "rope_theta": 700.0}),
     ("glm4", {"rope_parameters": None, "rope_theta": 700.0, "partial_rotary_factor": 0.25}),
+    ("lfm2_moe", {"rope_parameters": None, "rope_theta": 700.0, "tie_embedding": True}),
+    ("lfm2_moe", {"use_expert_bias": False, "norm_topk_prob": False, "routed_scaling_factor": 2.0}),
+    ("lfm2_moe", {"rope_parameters": {"type": "linear", "factor": 2.0}, "rope_theta": 700.0}),
+    ("qwen3_next", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": None}),
+    ("qwen3_next", {"rope_parameters": None, "rope_theta": 700.0, "partial_rotary_factor": 0.5}),
+    ("qwen3_next", {"norm_topk_prob": False, "layer_types": None, "full_attention_interval": 2, "head_dim": 16}),
     ("stablelm", {"rope_parameters": None, "rope_theta": 700.0, "partial_rotary_factor": 0.5}),
     ("hunyuan_v1_dense", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": OLD_ALPHA}),
     ("hunyuan_v1_dense", {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0, "alpha": 50.0}}),

@@ -130,7 +130,7 @@ def test_what_cannot_be_run_is_refused_by_name(field: str, value: Any, message: 
         ({"model_type": "deepseek_v3", "kv_lora_rank": 512, "n_routed_experts": 256}, "experts, latent attention"),
         (
             {
-                "model_type": "qwen3_next",
+                "model_type": "olmo_hybrid",
                 "linear_num_value_heads": 3,
                 "layer_types": ["linear_attention", "full_attention"],
             },

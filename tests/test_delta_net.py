@@ -17,6 +17,7 @@ from families import CASES, random_ids, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import native
+from safetensors.torch import load_file, save_file
 from torch_parts import as_tensor, load_engine
 
 from tokenglass.cli.run.many import room
@@ -138,6 +139,21 @@ def test_the_text_part_of_its_wrapper_runs(wrapper: str, tmp_path: Path) -> None
     with torch.inference_mode():
         expected = reference(input_ids=ids).logits
     assert_close(as_tensor(engine.forward(ids.tolist(), None, last=None)), expected)
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_moe_text", "qwen3_next"])
+def test_what_releases_hold_for_drafting_is_named_and_left_alone(family: str, tmp_path: Path) -> None:
+    plain = save(tmp_path, *CASES[family]).num_parameters()
+    file = tmp_path / "model.safetensors"
+    drafts = {"mtp.fc.weight": torch.ones(32, 64), "mtp.layers.0.mlp.experts.0.up_proj.weight": torch.ones(20, 32)}
+    save_file({**load_file(file), **drafts}, file, {"format": "pt"})
+    done = shell.generate("-m", str(tmp_path), "The fox", "-n", "2")
+    assert done.returncode == 0, done.stderr
+    assert b"mtp" not in done.stderr
+    facts = json.loads(shell.tokenglass("inspect", str(tmp_path), "--json").stdout)
+    assert facts["other_parts"] == {"mtp": {"tensors": 2, "nbytes": 4 * (32 * 64 + 20 * 32)}}
+    assert facts["parameters"] == plain
+    assert b"mtp (2 tensors" in shell.tokenglass("inspect", str(tmp_path)).stdout
 
 
 def test_flow_refuses_it_in_one_line(folder: Path) -> None:

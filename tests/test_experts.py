@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import shell
 import torch
-from families import CASES, EXPERTS, SIZES, random_ids, save
+from families import CASES, EXPERTS, SIZES, save
 from safetensors.torch import load_file, save_file
 from test_lora import adapter, low_rank
-from torch_parts import load_engine
 
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
@@ -28,7 +27,6 @@ from tokenglass.model.errors import CheckpointError, ConfigError, ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.model.progress import finish
 from tokenglass.model.torch_engine.split import Split
-from tokenglass.model.torch_engine.storage import as_tensor
 
 SHARED = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
 
@@ -40,27 +38,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def logits(folder: Path) -> torch.Tensor:
-    engine = load_engine(Checkpoint.open(folder), dtype="float32", device="cpu")
-    return torch.stack([as_tensor(row) for row in engine.forward(random_ids(20).tolist(), None, last=None)])
+LLAMAS = ("gate_proj", "up_proj", "down_proj")
 
 
-@pytest.mark.parametrize(("family", "options"), [("qwen2_moe", SHARED), CASES["qwen3_5_moe_text"]])
-def test_experts_in_one_tensor_are_those_in_many(family: str, options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "options", "module", "names"),
+    [
+        ("qwen2_moe", SHARED, "mlp", LLAMAS),
+        (*CASES["qwen3_5_moe_text"], "mlp", LLAMAS),
+        (*CASES["lfm2_moe"], "feed_forward", ("w1", "w3", "w2")),
+    ],
+)
+def test_experts_in_one_tensor_are_those_in_many(
+    family: str, options: dict[str, Any], module: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
     folder = tmp_path / "many"
     save(folder, family, options)
     tensors = load_file(folder / "model.safetensors")
-    for layer in range(SIZES["num_hidden_layers"]):
-        mlp = f"model.layers.{layer}.mlp"
-
-        def stack(part: str, mlp: str = mlp) -> torch.Tensor:
-            return torch.stack([tensors.pop(f"{mlp}.experts.{number}.{part}.weight") for number in range(6)])
-
-        tensors[f"{mlp}.experts.gate_up_proj"] = torch.cat((stack("gate_proj"), stack("up_proj")), dim=1)
-        tensors[f"{mlp}.experts.down_proj"] = stack("down_proj")
+    for layer in range(options.get("num_dense_layers", 0), options["num_hidden_layers"]):
+        experts = f"model.layers.{layer}.{module}.experts"
+        gate, up, down = (
+            torch.stack([tensors.pop(f"{experts}.{number}.{name}.weight") for number in range(6)]) for name in names
+        )
+        tensors |= {f"{experts}.gate_up_proj": torch.cat((gate, up), dim=1), f"{experts}.down_proj": down}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    assert torch.equal(logits(tmp_path), logits(folder))
+    one, many = (finish(read_weights(Checkpoint.open(path), dtype="float32")).weights for path in (tmp_path, folder))
+    assert one.keys() == many.keys()
+    assert all(np.array_equal(np.asarray(one[name]), np.asarray(many[name])) for name in many)
 
 
 def test_routers_stay_in_float32_where_all_other_matrices_have_8_bits(folder: Path) -> None:
@@ -70,6 +75,17 @@ def test_routers_stay_in_float32_where_all_other_matrices_have_8_bits(folder: Pa
     assert all(np.asarray(read.weights[name]).dtype == np.float32 for name in routers)
     assert read.blueprint.quantisable.isdisjoint(routers)
     assert f"{'model.layers.0.mlp'}.experts.5.up_proj.weight" in read.blueprint.quantisable
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_routers_choose_by_beside_probabilities_is_not_rounded(dtype: str, tmp_path: Path) -> None:
+    save(tmp_path, *CASES["lfm2_moe"])
+    stored = load_file(tmp_path / "model.safetensors")
+    read = finish(read_weights(Checkpoint.open(tmp_path), dtype=dtype)).weights
+    for layer in range(1, 4):
+        bias = np.asarray(read[f"model.layers.{layer}.mlp.expert_bias"])
+        assert bias.dtype == np.float32
+        assert np.array_equal(bias, stored[f"model.layers.{layer}.feed_forward.expert_bias"].numpy())
 
 
 def test_a_step_reads_the_share_of_the_experts_that_it_takes(folder: Path) -> None:
@@ -125,6 +141,9 @@ QWEN3 = {"model_type": "qwen3_moe", **SIZES, **EXPERTS}
         ({"mlp_only_layers": [True]}, "mlp_only_layers"),
         ({"mlp_only_layers": 3}, "mlp_only_layers"),
         ({"model_type": "olmoe", "clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),
+        ({"model_type": "lfm2_moe", "routed_scaling_factor": 0}, "routed_scaling_factor is 0.0; expected a positive"),
+        ({"model_type": "lfm2_moe", "num_dense_layers": "two"}, "num_dense_layers is 'two'"),
+        ({"model_type": "lfm2_moe", "use_expert_bias": 1}, "use_expert_bias is 1; expected true or false"),
         ({"model_type": "gpt_oss", "swiglu_limit": 0}, "swiglu_limit 0.0 are not positive"),
     ],
 )

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import shell
 import torch
-from families import EXPERTS, SIZES, save
+from families import CASES, EXPERTS, SIZES, save
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -106,6 +106,28 @@ def check_route(experts: list[dict[str, Any]], model: Any, ids: list[int]) -> No
         probs, taken = router[-1].softmax(-1).topk(2)
         assert layer["experts"] == taken.tolist()
         assert layer["probs"] == pytest.approx(probs.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_router_that_chooses_by_a_bias_too_says_the_probabilities_without_it(backend: str, tmp_path: Path) -> None:
+    routers: list[Any] = []
+    reference = save(tmp_path, *CASES["lfm2_moe"])
+    for layer in reference.model.layers[1:]:
+        layer.feed_forward.gate.register_forward_hook(lambda _, given, out: routers.append(out))
+    run, *records = lines(tmp_path, "--experts", "--backend", backend)
+    ids, is_greatest = list(run["request"]["prompt_ids"]), []
+    for choice in (choice for record in records for choice in record.get("choices", ())):
+        routers.clear()
+        with torch.inference_mode():
+            reference(torch.tensor([ids]))
+        for layer, (logits, _, experts) in zip(choice["experts"], routers, strict=True):
+            probs, taken = logits[-1].sigmoid(), experts[-1].tolist()
+            assert layer["experts"] == taken
+            assert layer["probs"] == pytest.approx(probs[taken].tolist(), rel=1e-4)
+            is_greatest.append(probs.argmax().item() == taken[0])
+        ids.append(choice["token_id"])
+    assert not all(is_greatest)  # the bias changes what is chosen
+    assert len(is_greatest) == 3 * NUMBER
 
 
 def test_places_of_a_block_know_their_experts_when_they_are_revealed(folder: Path, tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ class Mixer:
     unsplit: str
 
 
+CONVOLUTIONS, RECURRENCES = "short convolutions are not split", "Gated DeltaNet layers are not split"
+MIXTURES = "a mixture of experts is not split"
 MIXERS = [
-    Mixer("lfm2", ("taps", [(2, None), (1, 3)]), b"convolution of 3", "short convolutions are not split"),
-    Mixer(
-        "qwen3_5_text",
-        ("matrices", [(2, 4), (1, None)]),
-        b"a recurrence of 4 matrices",
-        "Gated DeltaNet layers are not split",
-    ),
+    Mixer("lfm2", ("taps", [(2, None), (1, 3)]), b"convolution of 3", CONVOLUTIONS),
+    Mixer("qwen3_5_text", ("matrices", [(2, 4), (1, None)]), b"a recurrence of 4 matrices", RECURRENCES),
+    Mixer("lfm2_moe", ("taps", [(1, None), (2, 3), (1, None)]), b"convolution of 3", MIXTURES),
+    Mixer("qwen3_5_moe_text", ("matrices", [(2, 4), (1, None)]), b"a recurrence of 4 matrices", MIXTURES),
+    Mixer("qwen3_next", ("matrices", [(2, 4), (1, None)]), b"a recurrence of 4 matrices", MIXTURES),
 ]
 
 
@@ -110,7 +110,6 @@ QWEN: dict[str, Any] = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
         (LFM2, {"layer_types": None, "full_attn_idxs": "all"}, "full_attn_idxs"),
         (LFM2, {"block_multiple_of": 0}, "block_multiple_of"),
         (LFM2, {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 8}, "3 heads do not divide the 32"),
-        (LFM2, {"model_type": "lfm2_moe", "use_expert_bias": True}, "routers that choose by another number"),
         (LFM2, {"model_type": "lfm3", "use_attention_gate": True}, "gated attention"),
         (QWEN, {"linear_num_key_heads": 3}, "4 value heads cannot be shared by 3 key heads"),
         (QWEN, {"linear_key_head_dim": 0}, "are no sizes of linear attention"),
@@ -119,7 +118,11 @@ QWEN: dict[str, Any] = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
         (QWEN, {"hidden_act": "gelu"}, "hidden_act"),
         (QWEN, {"layer_types": ["mamba", "full_attention", "mamba"]}, "layer_types names 'mamba'"),
         (QWEN, {"full_attention_interval": 0}, "a pattern of 0 layers"),
-        (QWEN, {"model_type": "qwen3_next"}, "it has linear attention"),
+        (QWEN, {"model_type": "olmo_hybrid"}, "it has linear attention"),
+        (QWEN, {"model_type": "qwen3_next", "linear_num_key_heads": 3}, "4 value heads cannot be shared"),
+        (QWEN, {"model_type": "qwen3_next", "decoder_sparse_step": 0}, "decoder_sparse_step"),
+        (QWEN, {"model_type": "qwen3_next", "norm_topk_prob": "no"}, "norm_topk_prob is 'no'"),
+        (QWEN, {"model_type": "qwen3_next", "num_experts": 0}, "10 experts of 0 are chosen"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_name(config: dict[str, Any], changes: dict[str, Any], why: str) -> None:

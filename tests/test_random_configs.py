@@ -33,9 +33,9 @@ Options = dict[str, Any]
 EPS = {
     **dict.fromkeys(("gpt_neox", "phi", "stablelm", "cohere2"), "layer_norm_eps"),
     "starcoder2": "norm_epsilon",
-    "lfm2": "norm_eps",
+    **dict.fromkeys(("lfm2", "lfm2_moe"), "norm_eps"),
 }
-QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text")
+QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
     *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
@@ -54,8 +54,12 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "ernie4_5": ("use_bias",),
     "starcoder2": ("use_bias",),
     "lfm2": ("conv_bias", "block_auto_adjust_ff_dim"),
+    "lfm2_moe": ("conv_bias", "use_expert_bias"),
 }
-EXPERTS = ("qwen3_5_moe_text", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
+EXPERTS = (
+    *("lfm2_moe", "qwen3_5_moe_text", "qwen3_next"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss"),
+)
 NUMBERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("granite", "granitemoe"),
@@ -120,7 +124,7 @@ def random_options(family: str, chance: random.Random) -> Options:
 
 
 def random_activation(family: str, chance: random.Random) -> Options:
-    if family in ("lfm2", *QWEN3_5):  # always silu
+    if family in ("lfm2", "lfm2_moe", *QWEN3_5):  # always silu
         return {}
     act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
     acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
@@ -134,16 +138,18 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
         "num_local_experts" if family in ("mixtral", "granitemoe", "gpt_oss") else "num_experts": count,
         "num_experts_per_tok": chance.choice((1, 2, count)),
     }
-    if family in ("qwen2_moe", "qwen3_moe"):
+    if family in ("qwen2_moe", "qwen3_moe", "qwen3_next"):
         options |= {
             "moe_intermediate_size": chance.choice((16, 40)),
             "decoder_sparse_step": chance.choice((1, 1, 2)),
             "mlp_only_layers": chance.choice(([], [chance.randrange(layers)])),
         }
-    if family == "qwen3_5_moe_text":
+    if family in ("qwen3_5_moe_text", "lfm2_moe"):
         options["moe_intermediate_size"] = chance.choice((16, 40))
-    if family in ("qwen2_moe", "qwen3_5_moe_text"):
+    if family in ("qwen2_moe", "qwen3_5_moe_text", "qwen3_next"):
         options["shared_expert_intermediate_size"] = chance.choice((16, 56))
+    if family == "lfm2_moe":
+        options |= {"num_dense_layers": chance.randint(0, 2), "routed_scaling_factor": chance.choice((0.5, 1.0, 2.5))}
     if family == "qwen2_moe":
         options["qkv_bias"] = chance.random() < 0.5
     if family == "gpt_oss":
@@ -180,7 +186,7 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             kinds = [common, {**common, **typed}]
         case "nanochat":
             kinds = [cap]
-        case "qwen3_5_text" | "qwen3_5_moe_text":
+        case "qwen3_5_text" | "qwen3_5_moe_text" | "qwen3_next":
             keys, values = chance.choice((1, 2)), chance.choice((2, 4))
             heads = {"linear_num_key_heads": keys, "linear_num_value_heads": values}
             dims = {"linear_key_head_dim": chance.choice((8, 20)), "linear_value_head_dim": chance.choice((8, 12))}
@@ -188,11 +194,14 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             types = [chance.choice(("linear_attention", "full_attention")) for _ in range(layers)]
             types[chance.randrange(layers)] = "full_attention"
             kinds = [{**common, "layer_types": types}, {**common, "full_attention_interval": 1}]
-        case "lfm2":
-            taps = {"conv_L_cache": chance.choice((1, 2, 3, 7)), "block_multiple_of": 8}
+        case "lfm2" | "lfm2_moe":
+            taps = {"conv_L_cache": chance.choice((1, 2, 3, 7))}
             types = [chance.choice(("conv", "full_attention")) for _ in range(layers)]
             types[chance.randrange(layers)] = "full_attention"  # without any, transformers has no positions
-            kinds = [{**taps, "layer_types": types}, {**taps, "full_attn_idxs": [0, layers - 1]}]
+            kinds = [{**taps, "layer_types": types}]
+            if family == "lfm2":
+                taps["block_multiple_of"] = 8
+                kinds = [{**taps, "layer_types": types}, {**taps, "full_attn_idxs": [0, layers - 1]}]
         case "smollm3":
             none = {"no_rope_layers": [chance.randint(0, 1) for _ in range(layers)]}
             nowhere = chance.choice(({}, none, {"no_rope_layer_interval": 2}))

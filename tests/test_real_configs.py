@@ -96,6 +96,24 @@ REAL: dict[str, dict[str, Any]] = {
         | {"lm_head_bias": False, "mlp_bias": False, "tie_word_embeddings": True, "full_attn_mod": 1},
     ),
     "OLMo-2-1B": config("olmo2", (100352, 2048, 8192, 16, 16, 16, 4096), {"rope_scaling": None, "rope_theta": 500000}),
+    "LFM2-8B-A1B": config(
+        "lfm2_moe",
+        (65536, 2048, 7168, 24, 32, 8, 128000),
+        {"conv_L_cache": 3, "conv_bias": False, "norm_eps": 1e-5, "rope_theta": 1000000.0, "torch_dtype": "bfloat16"}
+        | {"moe_intermediate_size": 1792, "num_dense_layers": 2, "num_experts": 32, "num_experts_per_tok": 4}
+        | {"norm_topk_prob": True, "routed_scaling_factor": 1.0, "use_expert_bias": True}
+        | {"layer_types": ["full_attention" if layer in (2, 6, 10, 14, 18, 21) else "conv" for layer in range(24)]},
+    ),
+    "Qwen3-Next-80B-A3B": config(
+        "qwen3_next",
+        (151936, 2048, 5120, 48, 16, 2, 262144),
+        {"decoder_sparse_step": 1, "full_attention_interval": 4, "head_dim": 256, "mlp_only_layers": []}
+        | {"linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
+        | {"linear_num_key_heads": 16, "linear_num_value_heads": 32, "moe_intermediate_size": 512}
+        | {"norm_topk_prob": True, "num_experts": 512, "num_experts_per_tok": 10, "partial_rotary_factor": 0.25}
+        | {"rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 10000000, "shared_expert_intermediate_size": 512}
+        | {"tie_word_embeddings": False, "torch_dtype": "bfloat16", "use_sliding_window": False},
+    ),
     "SmolLM3-3B": config(
         "smollm3",
         (128256, 2048, 11008, 36, 16, 4, 65536),

@@ -28,7 +28,10 @@ from tokenglass.model.loading import load_model
 from tokenglass.model.records.steps import Record, Step
 from tokenglass.model.sampling.parameters import SamplingParameters
 
-FAMILIES = ("qwen3_moe", "qwen2_moe", "gpt_oss", "gemma3_text", "lfm2", "qwen3_5_text", "qwen3_5_moe_text")
+FAMILIES = (
+    *("qwen3_moe", "qwen2_moe", "gpt_oss", "gemma3_text", "lfm2", "lfm2_moe"),
+    *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"),
+)
 PROMPT = "the fox and the hen and the fox"
 DRAWN = SamplingParameters(temperature=1.0, top_p=0.95)
 

@@ -175,14 +175,14 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     per_token, full = nbytes(facts["cache_bytes_per_token"]), nbytes(facts["cache_bytes_full"])
     stored = f"{facts['bits_per_weight']:.2f} bits per weight, {nbytes(facts['nbytes'])}"
     wrapper, packed = facts["text_part_of"], facts["packed"]
-    others = (
+    others = ", ".join(
         f"{part} ({kinds['tensors']:,} tensors, {nbytes(kinds['nbytes'])})"
         for part, kinds in facts["other_parts"].items()
     )
     return [
         ("model", facts["model"]),
         ("family", facts["model_type"] + (f", the text part of {wrapper}" if wrapper else "")),
-        *([("not read", ", ".join(others) or "no other part")] if wrapper else []),
+        *([("not read", others or "no other part")] if wrapper or others else []),
         ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
         ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
         *([] if packed is None else [("packed by", packing_in_words(packed))]),

@@ -17,7 +17,7 @@ from tokenglass.model.records.steps import LayerExperts
 
 @dataclass(frozen=True, slots=True)
 class ExpertsPanel(Widget):
-    """At most `limit` rows of layers, each with its most probable expert; `before` are those of the token before."""
+    """At most `limit` rows of layers, each with its first choice; `before` are those of the token before."""
 
     experts: Sequence[LayerExperts]
     before: Sequence[LayerExperts] = ()
@@ -31,7 +31,7 @@ class ExpertsPanel(Widget):
         fields: list[Row] = [
             [Segment(f"{max(len(layer.experts) for layer in layers):,} in each of {plural(len(layers), 'layer')}")],
             [
-                Segment("most probable ", DIM),
+                Segment("first choice ", DIM),
                 Segment(curve([*first], min(len(first), 32, max(8, width // 4)), glyphs), CHOSEN),
                 Segment(f" {percent(sum(first) / len(first), glyphs)} on average"),
             ],

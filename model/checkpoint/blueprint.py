@@ -16,7 +16,17 @@ from functools import cached_property
 
 from tokenglass.model.checkpoint.feed_forwards import Experts, FeedForward, experts_of, feed_forward_of
 from tokenglass.model.checkpoint.mixers import Mixer, mixer_of
-from tokenglass.model.checkpoint.parts import Normalisation, Part, Projection, Scaling, Shape, Table, Xielu, norm_of
+from tokenglass.model.checkpoint.parts import (
+    ChoiceBias,
+    Normalisation,
+    Part,
+    Projection,
+    Scaling,
+    Shape,
+    Table,
+    Xielu,
+    norm_of,
+)
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 
@@ -110,6 +120,11 @@ class Blueprint:
             if (isinstance(part, Table) and part.name != POSITIONS) or (isinstance(part, Projection) and not part.exact)
         )
 
+    @cached_property
+    def in_float32(self) -> frozenset[str]:
+        """The weights that are read in float32, whatever the others are."""
+        return frozenset(part.name for part in self.parts() if isinstance(part, ChoiceBias))
+
     @property
     def constants(self) -> dict[str, float]:
         """Numbers that files may hold beside the weights, and that are the same in every model."""
@@ -135,9 +150,9 @@ class Blueprint:
     def shares(self) -> dict[str, float]:
         """Which share of some weights a step reads: those of experts, of which it takes a few."""
         return {
-            name: mixture.chosen / len(mixture.experts)
-            for mixture in self.mixtures.values()
-            for expert in mixture.experts
+            name: each.mixture.chosen / each.mixture.count
+            for each in self.mixtures.values()
+            for expert in each.experts
             for part in expert.parts
             for name in part.shapes
         }

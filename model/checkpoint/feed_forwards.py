@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenglass.model.checkpoint.parts import Projection, Xielu
+from tokenglass.model.checkpoint.parts import ChoiceBias, Projection, Xielu
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.mixture import ClampedSwiGlu
+from tokenglass.model.config.mixture import ClampedSwiGlu, Mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,16 @@ class FeedForward:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): of the feed-forwards, each position takes the
-    `chosen` ones with the greatest router logits, and adds up what they give, times their probabilities.
+    """A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): of the feed-forwards, each position takes a few by
+    the probabilities that the router gives them, and adds up what they give, times these; see Mixture.
 
-    Probabilities are the softmax over all experts; where they are to `renormalise`, over those chosen. A shared expert
-    is one that every position takes, times the sigmoid of a logit of its own.
+    A shared expert is one that every position takes, times the sigmoid of a logit of its own.
     """
 
     router: Projection  # (experts, hidden)
     experts: tuple[FeedForward, ...]
-    chosen: int
-    renormalise: bool
+    mixture: Mixture
+    choice_bias: ChoiceBias | None
     shared: FeedForward | None
     shared_router: Projection | None  # (1, hidden)
 
@@ -60,8 +59,9 @@ class Experts:
         return (self.router,) if self.shared_router is None else (self.router, self.shared_router)
 
     @property
-    def parts(self) -> tuple[Projection | Xielu, ...]:
-        return (*self.routers, *(part for each in self.feed_forwards for part in each.parts))
+    def parts(self) -> tuple[Projection | Xielu | ChoiceBias, ...]:
+        bias = () if self.choice_bias is None else (self.choice_bias,)
+        return (*self.routers, *bias, *(part for each in self.feed_forwards for part in each.parts))
 
 
 def experts_of(config: ModelConfig, prefix: str) -> Experts:
@@ -76,8 +76,8 @@ def experts_of(config: ModelConfig, prefix: str) -> Experts:
         experts=tuple(
             feed_forward_of(config, f"{prefix}experts.{number}.", mixture.size) for number in range(mixture.count)
         ),
-        chosen=mixture.chosen,
-        renormalise=mixture.renormalise,
+        mixture=mixture,
+        choice_bias=ChoiceBias(f"{prefix}expert_bias", mixture.count) if mixture.choice_bias else None,
         shared=shared,
         shared_router=None if shared is None else Projection(f"{prefix}shared_expert_gate", 1, hidden, exact=True),
     )

@@ -21,7 +21,7 @@ from tokenglass.model.checkpoint.headers import DTYPES, Header, TensorInfo, read
 from tokenglass.model.checkpoint.layouts import Stored, stored_tensors
 from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation, quantisation_of, weights_in
 from tokenglass.model.checkpoint.shards import expected_tensors, shards_of
-from tokenglass.model.checkpoint.wrapped import split_wrapper
+from tokenglass.model.checkpoint.wrapped import split_drafts, split_wrapper
 from tokenglass.model.config.config import ModelConfig, names_dtype
 from tokenglass.model.config.fields import first_few, shown_name
 from tokenglass.model.config.wrappers import text_part
@@ -46,7 +46,7 @@ class Checkpoint:
     generation_config: GenerationConfig
     tensors: tuple[TensorInfo, ...]
     quantisation: Quantisation | None = None  # what `tokenglass quantize` made of it
-    other_tensors: tuple[TensorInfo, ...] = ()  # of what a wrapper holds beside the text model
+    other_tensors: tuple[TensorInfo, ...] = ()  # beside the text model
     adapters: tuple[Adapter, ...] = ()  # that are merged into the weights as they are read
     method: Method | None = None  # that a release was quantised with
 
@@ -60,11 +60,12 @@ class Checkpoint:
         shards = shards_of(folder)
         headers = {file: read_header(file, most) for file in shards}
         tensors = tuple(info for file, names in shards.items() for info in expected_tensors(file, headers[file], names))
-        others: tuple[TensorInfo, ...] = ()
         quantisation = _quantisation(headers)
         method = None if quantisation is not None else method_of(raw, folder)
         if config.wrapper is not None:
             raw, (tensors, others) = text_part(raw), split_wrapper(tensors)
+        else:
+            tensors, others = split_drafts(tensors)
         if not names_dtype(raw):
             config = replace(config, dtype=_stored_dtype(tensors))
         if method is not None and config.dtype == "float16":  # which the kernels do not know

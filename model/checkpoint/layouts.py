@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from tokenglass.model.config.config import ModelConfig
 HEAD = "lm_head.weight"
 NEOX_HEAD = "embed_out.weight"
 Indices = NDArray[np.int64]
+IN_ONE_TENSOR = re.compile(r"\.(\w+)\.experts\.down_proj$")
 NUMBER = re.compile(r"\.\d+(?=\.|$)")  # of an expert, or of a head
 
 
@@ -181,6 +182,7 @@ HUNYUAN = Layout(
         "self_attn.key_layernorm": ("self_attn.k_norm",),
     }
 )
+EXPERT = "mlp.experts.*"  # * stands for a number
 LFM2 = Layout(
     modules={
         "operator_norm": ("input_layernorm",),
@@ -195,12 +197,32 @@ LFM2 = Layout(
     },
     outer={"model.norm": "model.embedding_norm"},
 )
+LFM2_MOE = replace(
+    LFM2,
+    modules={
+        **LFM2.modules,
+        "feed_forward": ("mlp",),
+        "feed_forward.gate": ("mlp.gate",),
+        "feed_forward.experts.*.w1": (f"{EXPERT}.gate_proj",),
+        "feed_forward.experts.*.w3": (f"{EXPERT}.up_proj",),
+        "feed_forward.experts.*.w2": (f"{EXPERT}.down_proj",),
+    },
+)
 QWEN3_5 = Layout(
     modules={"self_attn.q_proj": ("self_attn.q_proj", "self_attn.gate_proj")},
     interleaved=frozenset({"self_attn.q_proj"}),
 )
+# Stored head by head, each key head with what belongs to the value heads that it serves
+QKVZ, STRENGTH_DECAY = "linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"
+QWEN3_NEXT = replace(
+    QWEN3_5,
+    modules={
+        **QWEN3_5.modules,
+        QKVZ: ("linear_attn.in_proj_qkv", "linear_attn.in_proj_z"),
+        STRENGTH_DECAY: ("linear_attn.in_proj_b", "linear_attn.in_proj_a"),
+    },
+)
 NANOCHAT = Layout(modules={"mlp.fc1": ("mlp.up_proj",), "mlp.fc2": ("mlp.down_proj",)}, rotary="swapped")
-EXPERT = "mlp.experts.*"  # * stands for a number
 STACKED = {
     "mlp.experts.gate_up_proj": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
     "mlp.experts.down_proj": (f"{EXPERT}.down_proj",),
@@ -237,8 +259,10 @@ LAYOUTS = {
     "gpt_neox": GPT_NEOX,
     "glm4": GLM4,
     "lfm2": LFM2,
+    "lfm2_moe": LFM2_MOE,
     "qwen3_5_text": QWEN3_5,
     "qwen3_5_moe_text": QWEN3_5,
+    "qwen3_next": QWEN3_NEXT,
     "stablelm": STABLELM,
     "apertus": APERTUS,
     "hunyuan_v1_dense": HUNYUAN,
@@ -291,9 +315,11 @@ def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
     layout = LAYOUTS.get(config.model_type, Layout())
     if config.mixture is None or layout.stacked or present is None:
         return layout
-    if not any(name.endswith(".mlp.experts.down_proj") for name in present):
+    module = next((match[1] for name in present if (match := IN_ONE_TENSOR.search(name))), None)
+    if module is None:
         return layout
-    return replace(layout, modules={**layout.modules, **STACKED}, stacked=frozenset(STACKED))
+    stacked = {f"{module}.{name.removeprefix('mlp.')}": parts for name, parts in STACKED.items()}
+    return replace(layout, modules={**layout.modules, **stacked}, stacked=frozenset(stacked))
 
 
 def interleaving(config: ModelConfig, layout: Layout, module: str | None, parts: Mapping[str, Shape]) -> int:
@@ -304,7 +330,14 @@ def interleaving(config: ModelConfig, layout: Layout, module: str | None, parts:
 
 
 def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[str, Shape]) -> Indices | None:
-    """The stored rows of queries or keys in our order, in which the two halves of a head rotate together."""
+    """The stored rows in our order, in which the two halves of a head of queries or keys rotate together, and those of
+    each kind lie together in what enters a recurrence."""
+    delta = next((kind.delta for kind in config.layers if kind.delta is not None), None)
+    if delta is not None and module in (QKVZ, STRENGTH_DECAY):
+        shared = delta.value_heads // delta.key_heads
+        values = shared * delta.value_dim
+        widths = (delta.key_dim, delta.key_dim, values, values) if module == QKVZ else (shared, shared)
+        return order_of_key_heads(delta.key_heads, widths)
     rope = next((kind.rope for kind in config.layers if kind.rope is not None), None)
     if layout.rotary == "halves" or rope is None or module not in QKV[:2]:
         return None
@@ -318,6 +351,12 @@ def order_of_heads(rows: int, head_dim: int, rotary_dim: int, rotary: Literal["p
     turned = turning.reshape(-1, 2).T if rotary == "pairs" else turning.reshape(2, -1)[::-1]
     within = np.concatenate((turned.reshape(-1), still))
     return np.arange(rows).reshape(-1, head_dim)[:, within].reshape(-1)
+
+
+def order_of_key_heads(heads: int, widths: Sequence[int]) -> Indices:
+    """The stored row of each of ours, of heads that each have so many rows of every kind."""
+    stored = np.arange(heads * sum(widths)).reshape(heads, -1)
+    return np.concatenate([rows.reshape(-1) for rows in np.split(stored, np.cumsum(widths)[:-1], axis=1)])
 
 
 def spelling_of(name: str, present: Collection[str], config: ModelConfig) -> str:

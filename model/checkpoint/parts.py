@@ -111,6 +111,19 @@ class Sinks:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceBias:
+    """What is added to each expert's probability (experts,), only to choose by, so that all of them are taken about as
+    often (Wang et al. 2024, arXiv 2408.15664). Rounded, it would choose others: it is always float32."""
+
+    name: str
+    experts: int
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {self.name: (self.experts,)}
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """The weights (channels, 1, taps) of a convolution, each channel by itself; the last tap is the position itself."""
 
@@ -137,7 +150,7 @@ class Decay:
         return {f"{self.name}.{part}": (self.heads,) for part in ("A_log", "dt_bias")}
 
 
-Part = Projection | Table | Normalisation | HeadNorms | Xielu | Sinks | Kernel | Decay  # all that has weights
+Part = Projection | Table | Normalisation | HeadNorms | Xielu | Sinks | ChoiceBias | Kernel | Decay  # all with weights
 
 
 def norm_of(config: ModelConfig, name: str, size: int) -> Normalisation:

@@ -161,7 +161,7 @@ def iterate_weights(
             continue
         array = cut(name, piece.numbers(dtype) if isinstance(piece, CodedMatrix) else piece)
         exact = is_changed and quantize is not None  # rounded once
-        values = array if exact else cast(array, dtype)
+        values = array if exact else cast(array, "float32" if name in plan.blueprint.in_float32 else dtype)
         if quantize is None:
             yield name, values if values is piece and not is_changed else place(values)
         elif name in plan.blueprint.quantisable:

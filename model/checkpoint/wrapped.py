@@ -1,4 +1,5 @@
-"""The tensors of a model that sees or hears: those of its text model, by the names they have alone, and the others."""
+"""The tensors of a model that sees, hears or drafts: those of its text model, by the names they have alone, and the
+others."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ PREFIXES = {
     "model.text_model.": "model.",
 }
 ALONE = re.compile(r"model\.(layers|embed_tokens|norm)\.|lm_head\.")
+DRAFTS = "mtp."  # as releases of Qwen call their multi-token prediction
 Tensors = tuple[TensorInfo, ...]
 
 
@@ -28,6 +30,12 @@ def split_wrapper(tensors: Tensors) -> tuple[Tensors, Tensors]:
     if len({info.name for info in text}) < len(text):
         raise CheckpointError(f"{text[0].file}: holds two tensors for one weight of the text model")
     return text, tuple(info for info, name in names.items() if name is None)
+
+
+def split_drafts(tensors: Tensors) -> tuple[Tensors, Tensors]:
+    """The tensors of a text model, and those of what drafts several tokens, which transformers does not read either."""
+    drafts = tuple(info for info in tensors if info.name.startswith(DRAFTS))
+    return tuple(info for info in tensors if not info.name.startswith(DRAFTS)), drafts
 
 
 def text_name(name: str) -> str | None:

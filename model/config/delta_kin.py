@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import DeltaNet, LayerKind, alternating, num_layers, with_layers
-from tokenglass.model.config.mixture import every_layer, read_mixture
+from tokenglass.model.config.mixture import Mixture, every_layer, read_mixture, some_layers
 from tokenglass.model.config.sizes import Switches, sizes
 from tokenglass.model.errors import ConfigError
 
@@ -37,8 +37,17 @@ def read_qwen3_5(f: Fields) -> Switches:
 
 def read_qwen3_5_moe(f: Fields) -> Switches:
     switches = read_qwen3_5(f)
-    mixture = read_mixture(f, renormalise=True, size="moe_intermediate_size", shared="shared_expert_intermediate_size")
-    return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
+    return {**switches, "layers": every_layer(switches["layers"]), "mixture": read_experts(f, renormalise=True)}
+
+
+def read_qwen3_next(f: Fields) -> Switches:
+    switches, mixture = read_qwen3_5(f), read_experts(f, renormalise=f.boolean("norm_topk_prob", True))
+    return {**switches, "layers": some_layers(f, switches["layers"]), "mixture": mixture}
+
+
+def read_experts(f: Fields, *, renormalise: bool) -> Mixture:
+    sizes = {"size": "moe_intermediate_size", "shared": "shared_expert_intermediate_size"}
+    return read_mixture(f, renormalise=renormalise, **sizes)
 
 
 def attention_layers(f: Fields) -> list[bool]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tokenglass.model.config.delta_kin import read_qwen3_5, read_qwen3_5_moe
+from tokenglass.model.config.delta_kin import read_qwen3_5, read_qwen3_5_moe, read_qwen3_next
 from tokenglass.model.config.experts_kin import (
     read_gpt_oss,
     read_granitemoe,
@@ -26,7 +26,7 @@ from tokenglass.model.config.layer_norm_kin import (
     read_stablelm,
     read_starcoder2,
 )
-from tokenglass.model.config.lfm_kin import read_lfm2
+from tokenglass.model.config.lfm_kin import read_lfm2, read_lfm2_moe
 from tokenglass.model.config.llama_kin import (
     read_apertus,
     read_arcee,
@@ -78,7 +78,9 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "stablelm": read_stablelm,
     "qwen3_5_text": read_qwen3_5,
     "qwen3_5_moe_text": read_qwen3_5_moe,
+    "qwen3_next": read_qwen3_next,
     "lfm2": read_lfm2,
+    "lfm2_moe": read_lfm2_moe,
     "mixtral": read_mixtral,
     "qwen2_moe": read_qwen2_moe,
     "qwen3_moe": read_qwen3_moe,

@@ -55,6 +55,13 @@ GEMMA = {
     "sliding_window": 4096,
     "tie_word_embeddings": True,
 }
+LFM2 = {
+    "num_key_value_heads": 8,
+    "norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "tie_word_embeddings": True,
+    "conv_L_cache": 3,
+}
 GRANITE = dict.fromkeys(("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"), 1.0)
 DEFAULTS: dict[str, Defaults] = {
     "llama": defaults(32000, 4096, 11008, 32, 32, 2048),
@@ -73,15 +80,29 @@ DEFAULTS: dict[str, Defaults] = {
         "moe_intermediate_size": 512,
         "shared_expert_intermediate_size": 512,
     },
+    "qwen3_next": {
+        **defaults(151936, 2048, 5632, 48, 16, 32768),
+        **QWEN3_5,
+        "num_key_value_heads": 2,
+        "num_experts": 512,
+        "num_experts_per_tok": 10,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+    },
     "lfm2": {
         **defaults(65536, 2560, 12288, 32, 32, 128_000),
-        "num_key_value_heads": 8,
-        "norm_eps": 1e-5,
-        "rope_theta": 1e6,
-        "tie_word_embeddings": True,
-        "conv_L_cache": 3,
+        **LFM2,
         "block_multiple_of": 256,
         "block_ffn_dim_multiplier": 1.0,
+    },
+    "lfm2_moe": {
+        **defaults(65536, 2048, 7168, 32, 32, 128_000),
+        **LFM2,
+        "num_dense_layers": 2,
+        "num_experts": 32,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1792,
+        "routed_scaling_factor": 1.0,
     },
     "qwen2": QWEN,
     "qwen2_vl_text": QWEN_VL,

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import Convolution, LayerKind, num_layers, with_layers
+from tokenglass.model.config.mixture import read_mixture
 from tokenglass.model.config.sizes import Switches, sizes
 from tokenglass.model.errors import ConfigError
 
 
 def read_lfm2(f: Fields) -> Switches:
-    """Earlier files name the feed-forward's size block_ff_dim, and tied embeddings tie_embedding."""
-    f = f.rename({"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"})
+    """Earlier files name the feed-forward's size block_ff_dim."""
+    f = f.rename({"block_ff_dim": "intermediate_size"})
+    return {**with_convolutions(f), "intermediate_size": feed_forward_size(f)}
+
+
+def read_lfm2_moe(f: Fields) -> Switches:
+    switches, dense = with_convolutions(f), f.integer("num_dense_layers")
+    mixture = replace(
+        read_mixture(f, renormalise=f.boolean("norm_topk_prob", True), size="moe_intermediate_size"),
+        sigmoid=True,
+        choice_bias=f.boolean("use_expert_bias", True),
+        sum_eps=1e-6,
+        scale=f.number("routed_scaling_factor"),
+    )
+    layers = tuple(replace(kind, has_experts=layer >= dense) for layer, kind in enumerate(switches["layers"]))
+    return {**switches, "layers": layers, "mixture": mixture}
+
+
+def with_convolutions(f: Fields) -> Switches:
+    """What both have. Earlier files name tied embeddings tie_embedding."""
+    f = f.rename({"tie_embedding": "tie_word_embeddings"})
     switches = {**sizes(f, eps="norm_eps"), "qk_norm": "head", **with_layers(f)}
     convolution = Convolution(f.integer("conv_L_cache"), f.boolean("conv_bias"))
     return {
         **switches,
         "tie_word_embeddings": f.boolean("tie_word_embeddings"),
-        "intermediate_size": feed_forward_size(f),
         "layers": tuple(
             kind if attends else LayerKind(None, convolution=convolution)
             for kind, attends in zip(switches["layers"], attention_layers(f), strict=True)

@@ -27,7 +27,11 @@ class ClampedSwiGlu:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Of `count` feed-forwards of `size`, each position takes the `chosen` most probable, and the shared one."""
+    """Of `count` feed-forwards of `size`, each position takes the `chosen` most probable, and the shared one.
+
+    With a `choice_bias` it takes those whose probability and bias are greatest together. What they give is weighed by
+    their probabilities alone, times the `scale`.
+    """
 
     count: int
     chosen: int
@@ -35,8 +39,14 @@ class Mixture:
     renormalise: bool  # the probabilities of those chosen, so that they add up to 1
     shared_size: int | None = None
     router_bias: bool = False
+    sigmoid: bool = False  # each probability is that of its own logit, in the place of a softmax over all
+    choice_bias: bool = False
+    sum_eps: float = 0.0  # added to the sum of the probabilities that are to add up to 1
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.scale < MOST:
+            raise ConfigError(f"config.json: routed_scaling_factor is {self.scale}; expected a positive number")
         if not 1 <= self.chosen <= self.count <= MOST_EXPERTS:
             raise ConfigError(
                 f"config.json: {self.chosen} experts of {self.count} are chosen; expected 1 or more of them"

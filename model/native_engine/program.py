@@ -215,7 +215,7 @@ class Program(Operations):
         routers = (self._projection(part) for part in spec.routers)
         yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *routers, norm=norm)
         before = sum(isinstance(other.mlp, feed_forwards.Experts) for other in self._spec.layers[:index])
-        yield Operation(kind=Code.CHOOSE, layer=before, chosen=spec.chosen, renormalise=spec.renormalise)
+        yield self._choose(spec, before)
         pairs = {"kind": Code.MULTIPLY_PAIRS, "experts": len(experts), "layer": before}
         yield Operation(
             **pairs,
@@ -234,6 +234,19 @@ class Program(Operations):
             return
         yield Operation(kind=Code.COMBINE, target=Buffer.ADDED)
         yield self.normalise(self._norm(layer.after_mlp), Buffer.ADDED, Buffer.HIDDEN, add=True)
+
+    def _choose(self, spec: feed_forwards.Experts, layer: int) -> Operation:
+        mixture, bias = spec.mixture, spec.choice_bias
+        return Operation(
+            kind=Code.CHOOSE,
+            layer=layer,
+            chosen=mixture.chosen,
+            sigmoid=mixture.sigmoid,
+            renormalise=mixture.renormalise,
+            sum_eps=mixture.sum_eps,
+            scale=mixture.scale,
+            choice_bias=None if bias is None else self.keep(self._floats(bias.name)),
+        )
 
     def _activation(self, spec: feed_forwards.FeedForward) -> dict[str, Any]:
         if spec.swiglu is not None:

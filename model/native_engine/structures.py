@@ -51,12 +51,13 @@ class Operation(ctypes.Structure):
                 "key_dim",
                 "value_dim",
                 "chosen",
+                "sigmoid",
                 "renormalise",
             )
         ),
-        *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below")),
+        *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below", "sum_eps")),
         *((name, Norm) for name in ("norm", "other_norm")),
-        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias", "rates")),
+        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias", "rates", "choice_bias")),
         ("matrices", POINTER(Matrix)),
     )
 

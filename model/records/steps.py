@@ -34,7 +34,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class LayerExperts:
-    """The experts that a layer took and their router probabilities, softmax over all experts, the most probable first.
+    """The experts that a layer took, in the order of its choice, and their router probabilities: a softmax over all
+    experts, or for a family whose routers have none, the sigmoid of each.
 
     Layers and experts are numbered from 0, as in the names of the checkpoint's tensors; a shared expert is not listed.
     """

@@ -69,9 +69,11 @@ class Experts(nn.Module):
 
     def __init__(self, spec: feed_forwards.Experts):
         super().__init__()
-        self.chosen, self.renormalise = spec.chosen, spec.renormalise
+        self.mixture = spec.mixture
         self.taken: tuple[Tensor, Tensor] | None = None  # experts and probabilities of the last pass
         self.gate = linear(spec.router)
+        if spec.choice_bias is not None:
+            self.expert_bias = nn.Parameter(torch.zeros(spec.choice_bias.experts))
         self.experts = nn.ModuleList(MLP(expert) for expert in spec.experts)
         if spec.shared is not None and spec.shared_router is not None:
             self.shared_expert, self.shared_expert_gate = MLP(spec.shared), linear(spec.shared_router)
@@ -89,8 +91,12 @@ class Experts(nn.Module):
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and the numbers of the experts that each position of x (positions, hidden) takes, both
-        (positions, chosen), the most probable first."""
-        probs = self.gate(x).softmax(-1, dtype=torch.float32)
-        weights, chosen = probs.topk(self.chosen, dim=-1)
+        (positions, chosen), the first choice first."""
+        mixture, logits = self.mixture, self.gate(x).float()
+        probs = logits.sigmoid() if mixture.sigmoid else logits.softmax(-1)
+        chosen = (probs + self.expert_bias if mixture.choice_bias else probs).topk(mixture.chosen, dim=-1).indices
+        weights = probs.gather(-1, chosen)
         self.taken = chosen, weights
-        return (weights / weights.sum(-1, keepdim=True) if self.renormalise else weights), chosen
+        if mixture.renormalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + mixture.sum_eps)
+        return weights * mixture.scale, chosen

@@ -4,28 +4,40 @@
 #pragma once
 #include "project.h"
 
+// How probable each expert is, in the place of its logit.
+static void make_probabilities(const Operation *op, float *logits, long count) {
+    float greatest = logits[0], sum = 0;
+    for (long i = 1; i < count; i++) greatest = logits[i] > greatest ? logits[i] : greatest;
+    for (long i = 0; i < count; i++)
+        sum += logits[i] = op->sigmoid ? 1 / (1 + expf(-logits[i])) : expf(logits[i] - greatest);
+    for (long i = 0; !op->sigmoid && i < count; i++) logits[i] /= sum;
+}
+
 // The experts of every column, from the logits of the routers, and the pairs sorted by expert into batches.
 static void choose_column(Engine *e, const Operation *op, long c, bool *taken) {
     long count = e->sizes.experts, chosen = op->chosen;
-    const float *logits = column(e, ROUTED, c);
+    const float *bias = op->choice_bias;
+    float *probs = column(e, ROUTED, c), kept = (float)op->sum_eps;
     long *experts = e->mixture.experts + c * e->sizes.slots;
-    float *weights = e->mixture.weights + c * e->sizes.slots, greatest = logits[0], sum = 0, kept = 0;
+    float *weights = e->mixture.weights + c * e->sizes.slots;
     memset(taken, 0, count * sizeof *taken);
-    for (long i = 1; i < count; i++) greatest = logits[i] > greatest ? logits[i] : greatest;
-    for (long i = 0; i < count; i++) sum += expf(logits[i] - greatest);
+    make_probabilities(op, probs, count);
     for (long s = 0; s < chosen; s++) {
         long best = -1;
-        for (long i = 0; i < count; i++)
-            if (!taken[i] && (best < 0 || logits[i] > logits[best])) best = i;
+        float greatest = 0;
+        for (long i = 0; i < count; i++) {
+            float likely = bias ? probs[i] + bias[i] : probs[i];
+            if (!taken[i] && (best < 0 || likely > greatest)) best = i, greatest = likely;
+        }
         taken[best] = true;
         experts[s] = best;
-        kept += weights[s] = expf(logits[best] - greatest) / sum;
+        kept += weights[s] = probs[best];
     }
     if (e->pass.experts) {
         long at = (op->layer * e->pass.columns + c) * chosen;
         for (long s = 0; s < chosen; s++) e->pass.experts[at + s] = experts[s], e->pass.probs[at + s] = weights[s];
     }
-    for (long s = 0; op->renormalise && s < chosen; s++) weights[s] /= kept;
+    for (long s = 0; s < chosen; s++) weights[s] = weights[s] / (op->renormalise ? kept : 1) * (float)op->scale;
     if (e->sizes.slots > chosen) {  // the shared one
         experts[chosen] = count;
         weights[chosen] = 1 / (1 + expf(-column(e, SHARED, c)[0]));

@@ -35,14 +35,17 @@ typedef struct {
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
     int64_t taps;            // CONVOLVE and RECUR: positions that are mixed
     int64_t key_heads, value_heads, key_dim, value_dim;  // RECUR
-    int64_t chosen, renormalise;  // CHOOSE: experts of a column, whose weights add up to 1
+    int64_t chosen;               // CHOOSE: experts of a column
+    int64_t sigmoid, renormalise; // CHOOSE: probabilities are no softmax; the weights add up to 1
     double scale, softcap;        // softcap 0: none
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
     double above, below;          // XIELU: factors above and below 0; CLAMPED_SWIGLU: limit and alpha
+    double sum_eps;               // CHOOSE: added to the sum of the weights
     Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
     const float *sinks;      // ATTEND: a logit for each query head, or null
     const float *kernel, *kernel_bias;  // CONVOLVE: (taps, hidden), and (hidden,) or null; RECUR: (taps, channels)
     const float *rates;      // RECUR: A_log and dt_bias, each (value_heads,)
+    const float *choice_bias;  // CHOOSE: (experts,), beside the probabilities, only to choose; or null
     const Matrix *matrices;  // (parts,); MULTIPLY_PAIRS: (experts, parts)
 } Operation;
 
