@@ -53,7 +53,7 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
         "block_count": config["num_hidden_layers"],
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],
-        "feed_forward_length": feed_forward_size(config),
+        **({"feed_forward_length": size} if (size := feed_forward_size(config)) else {}),
         "attention.head_count": heads,
         "attention.head_count_kv": heads_of_layers(config, kv_heads),
         "rope.freq_base": rope["rope_theta"],
@@ -67,6 +67,7 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
             else {}
         ),
         **{new: config[old] for old, new in EPSILONS.items() if old in config},
+        **delta_metadata(config),
         **{key: config[key] for key in ("use_parallel_residual",) if key in config},
         **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},
         **rope_metadata(rope),
@@ -75,7 +76,7 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
 
 def feed_forward_size(config: dict[str, Any]) -> int:
     """Of lfm2 two thirds of what its config says, rounded up."""
-    size = int(config["intermediate_size"])
+    size = int(config.get("intermediate_size") or 0)
     if config["model_type"] != "lfm2":
         return size
     multiple = int(config["block_multiple_of"])
@@ -91,9 +92,26 @@ def heads_of_layers(config: dict[str, Any], heads: int) -> int | tuple[int, ...]
 
 def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
     """The size of an expert, where it is not feed_forward_length."""
-    sizes = {"qwen2_moe": "moe_intermediate_size", "qwen3_moe": "moe_intermediate_size", "gpt_oss": "intermediate_size"}
+    sizes = dict.fromkeys(("qwen2_moe", "qwen3_moe", "qwen3_5_moe_text"), "moe_intermediate_size")
+    sizes["gpt_oss"] = "intermediate_size"
     size = sizes.get(config["model_type"])
     return {"expert_feed_forward_length": config[size]} if size else {}
+
+
+def delta_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """Of qwen3_5, whose feed-forward has no size of its own in a mixture."""
+    if not config["model_type"].startswith("qwen3_5"):
+        return {}
+    heads = config["linear_num_value_heads"]
+    return {
+        "ssm.conv_kernel": config["linear_conv_kernel_dim"],
+        "ssm.state_size": config["linear_key_head_dim"],
+        "ssm.group_count": config["linear_num_key_heads"],
+        "ssm.time_step_rank": heads,
+        "ssm.inner_size": heads * config["linear_value_head_dim"],
+        "full_attention_interval": 4,
+        "rope.dimension_sections": (11, 11, 10, 0),
+    }
 
 
 def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:

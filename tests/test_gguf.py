@@ -341,4 +341,4 @@ def assert_refused(path: Path, folder: Path, words: str) -> None:
 
 def with_factors(path: Path, original: Path, divisors: list[float]) -> Path:
     """The small file with a table of rope divisors, written as one more tensor."""
-    return write_gguf(path, original, rope_factors=np.array(divisors, np.float32))
+    return write_gguf(path, original, others={"rope_freqs.weight": np.array(divisors, np.float32)})

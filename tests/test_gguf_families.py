@@ -60,6 +60,16 @@ MINISTRAL3_ROPE = {
     "beta_slow": 1.0,
 }
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+DELTA = {
+    "initializer_range": 0.05,
+    "tie_word_embeddings": False,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 3,
+}
 GPT_OSS = {**SIZES, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 20}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {**SIZES, "tie_word_embeddings": True}),
@@ -82,6 +92,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4": ("glm4", {**SIZES, "head_dim": 32}),
     "starcoder2": ("starcoder2", SIZES),
     "stablelm": ("stablelm", {**SIZES, "use_qkv_bias": True}),
+    "stablelm, norms of heads": ("stablelm", {**SIZES, "qk_layernorm": True}),
     "phi": ("phi", {**SIZES, "num_key_value_heads": 4}),
     "seed_oss": ("seed_oss", {**SIZES, "head_dim": 16}),
     "phi3": ("phi3", {**SIZES, "num_key_value_heads": 4, "original_max_position_embeddings": 256}),
@@ -122,6 +133,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "lfm2",
         {**SIZES, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 8},
     ),
+    "qwen3_5": ("qwen3_5_text", {**SIZES, **DELTA}),
+    "qwen3_5_moe": (
+        "qwen3_5_moe_text",
+        {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40},
+    ),
     "gpt2": (
         "gpt2",
         {"vocab_size": VOCAB, "n_positions": 256, "n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.1},
@@ -159,7 +175,7 @@ def test_the_checkpoint_comes_back(name: str, tmp_path: Path) -> None:
     expected, actual = load_file(tmp_path / "original" / "model.safetensors"), load_file(folder / "model.safetensors")
     assert actual.keys() == expected.keys()
     for tensor_name, tensor in expected.items():
-        if "gemma" in name and tensor_name.endswith("norm.weight"):
+        if name.startswith(("gemma", "qwen3_5")) and tensor_name.endswith(("norm.weight", "A_log")):
             torch.testing.assert_close(actual[tensor_name], tensor, rtol=0, atol=1e-6)
         else:
             assert torch.equal(actual[tensor_name], tensor), tensor_name

@@ -28,6 +28,7 @@ from tokenglass.model.progress import finish
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "num_hidden_layers": 2}  # rows of whole blocks
 WIDE_GPT2 = {**CASES["gpt2"][1], "n_embd": 256, "n_layer": 2}
+VALUES = {"linear_value_head_dim": 128}  # two heads in a block of Q4_K, four groups in a head
 KEPT = [TYPES.Q4_0, TYPES.Q4_1, TYPES.Q4_K]
 
 
@@ -37,7 +38,7 @@ def by_name(kind: Any) -> str:
 
 def write(folder: Path, quantised: Any, name: str = "llama") -> Path:
     family, options = CASES[name]
-    more = {"moe_intermediate_size": 256} if "moe_intermediate_size" in options else {}
+    more = {name: size for name, size in {"moe_intermediate_size": 256, **VALUES}.items() if name in options}
     save(folder / "original", family, WIDE_GPT2 if family == "gpt2" else {**options, **WIDE, **more})
     return write_gguf(folder / "a.gguf", folder / "original", quantised=quantised)
 
@@ -51,7 +52,8 @@ def weights_of(path: Path, **options: Any) -> tuple[Weights, str]:
 
 @pytest.mark.parametrize("kind", KEPT, ids=by_name)
 @pytest.mark.parametrize(
-    "name", ["llama", "qwen3", "gemma3_text", "phi3", "gpt2", "gpt_neox", "glm4", "cohere2", "qwen3_moe", "gpt_oss"]
+    "name",
+    ["llama", "qwen3", "gemma3_text", "phi3", "gpt2", "gpt_neox", "glm4", "cohere2", "qwen3_moe", "gpt_oss", "qwen3_5"],
 )
 def test_every_matrix_is_kept_as_the_gguf_library_reads_it(name: str, kind: Any, tmp_path: Path) -> None:
     """To the bit; Q4_K's scales and offsets to half a unit of float16 each, whatever order a family's rows have."""

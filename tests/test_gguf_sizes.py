@@ -44,20 +44,25 @@ def assert_refused_at_once(path: Path, folder: Path, words: str) -> None:
 
 
 def test_rope_factors_are_counted_before_they_are_read(original: Path, tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "a.gguf", original, rope_factors=np.ones(2**20, np.float32))
+    path = write_gguf(tmp_path / "a.gguf", original, others={"rope_freqs.weight": np.ones(2**20, np.float32)})
     assert_refused_at_once(path, tmp_path, "rope_freqs.weight is [1048576]")
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf"), -0.0])
 def test_rope_factors_are_positive(factor: float, original: Path, tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "a.gguf", original, rope_factors=np.array([1.0] * 7 + [factor], np.float32))
+    path = write_gguf(
+        tmp_path / "a.gguf", original, others={"rope_freqs.weight": np.array([1.0] * 7 + [factor], np.float32)}
+    )
     assert_refused_at_once(path, tmp_path, "not positive")
 
 
 @pytest.mark.parametrize("theta", [0.0, -10000.0, float("nan"), float("inf")])
 def test_the_base_of_the_rotary_frequencies_is_positive(theta: float, original: Path, tmp_path: Path) -> None:
     path = write_gguf(
-        tmp_path / "a.gguf", original, rope_factors=np.full(8, 2, np.float32), llama__rope__freq_base=theta
+        tmp_path / "a.gguf",
+        original,
+        others={"rope_freqs.weight": np.full(8, 2, np.float32)},
+        llama__rope__freq_base=theta,
     )
     assert_refused_at_once(path, tmp_path, "rope.freq_base")
 

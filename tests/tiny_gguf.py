@@ -45,6 +45,14 @@ NAMES = {
     "self_attn.out_proj": "attn_output",
     **{f"conv.{part}": f"shortconv.{part}" for part in ("in_proj", "conv", "out_proj")},
     **{f"feed_forward.{old}": f"ffn_{new}" for old, new in (("w1", "gate"), ("w3", "up"), ("w2", "down"))},
+    # qwen3_5
+    "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate",
+    "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
     # phi3
     "self_attn.qkv_proj": "attn_qkv",
     "mlp.gate_up_proj": "ffn_up",
@@ -91,7 +99,9 @@ ARCHITECTURES = {
     "mixtral": "llama",
 }
 ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
+ARCHITECTURES |= {"qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe"}
 ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3"}
+QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text")
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
 BLOCKS = {
@@ -111,12 +121,12 @@ def write_gguf(
     *,
     quantised: Any = TYPES.F32,
     tokenizer: dict[str, Any] | None = None,
-    rope_factors: np.ndarray | None = None,
+    others: dict[str, np.ndarray] | None = None,
     tensors_per_file: int = 0,
     **more: Any,
 ) -> Path:
-    """A checkpoint as llama.cpp's converter would write it; `more` is metadata, None leaves a key out. `quantised` is
-    the type of matrices, or gives it for a name.
+    """A checkpoint as llama.cpp's converter would write it, with `others` behind its tensors; `more` is metadata, None
+    leaves a key out. `quantised` is the type of matrices, or gives it for a name.
 
     With `tensors_per_file` it is in several parts, of which the first is given back.
     """
@@ -141,7 +151,7 @@ def write_gguf(
         matrices = gguf.quantize(values, kind) if blocks is None else blocks.reshape(*values.shape[:-1], -1)
         writer.add_tensor(stored, matrices, raw_dtype=kind)
     for tensor_name, tensor in tensors.items():
-        if "experts." in tensor_name or "block_sparse_moe" in tensor_name or tensor_name.endswith("sinks"):
+        if any(part in tensor_name for part in ("experts.", "block_sparse_moe", "sinks", ".norms.")):
             continue
         if ".act_fn." in tensor_name:  # metadata
             continue
@@ -152,12 +162,12 @@ def write_gguf(
         if values.shape[0] == 1 and values.ndim == 2:
             values = values[0]
         kind = TYPES.F32
-        if values.ndim == 2 and "inp" not in stored:
+        if values.ndim == 2 and "inp" not in stored and "conv1d" not in stored:
             kind = quantised(stored) if callable(quantised) and not isinstance(quantised, TYPES) else quantised
         quantise = quantised_blocks if kind in BLOCKS else gguf.quantize
         writer.add_tensor(stored, quantise(values, kind), raw_dtype=kind)
-    if rope_factors is not None:
-        writer.add_tensor("rope_freqs.weight", rope_factors)
+    for other, numbers in (others or {}).items():
+        writer.add_tensor(other, numbers)
     if (config.get("rope_parameters") or {}).get("rope_type") == "longrope":
         for key in ("long", "short"):
             factors = np.array(config["rope_parameters"][f"{key}_factor"], np.float32)
@@ -183,7 +193,7 @@ def xielu_metadata(checkpoint: Path) -> dict[str, Any]:
 
 
 def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
-    """The matrices and biases of experts, those of all in one tensor, and routers that are named by themselves."""
+    """Experts and norms of heads, those of all in one tensor, and routers and sinks, which are named by themselves."""
     stacked: dict[str, torch.Tensor | list[torch.Tensor]] = {}
     mixtral = {"w1": "gate", "w3": "up", "w2": "down"}
     for name, tensor in tensors.items():
@@ -199,6 +209,8 @@ def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, 
             turned = tensor if kind == "bias" else tensor.swapaxes(1, 2)
             parts = {"gate": turned[:, ::2], "up": turned[:, 1::2]} if "gate_up" in name else {"down": turned}
             stacked |= {f"{block}ffn_{part}_exps.{kind}": rows.contiguous() for part, rows in parts.items()}
+        elif one := re.search(r"\.(\w)_layernorm\.norms\.(\d+)\.weight$", name):
+            stacked.setdefault(f"{block}attn_{one[1]}_norm.weight", []).append((int(one[2]), tensor))
         elif name.endswith("self_attn.sinks"):
             stacked[f"{block}attn_sinks.weight"] = tensor
         elif name.endswith("input_linear.weight"):
@@ -219,28 +231,32 @@ def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, 
 def stored_name(name: str, family: str) -> str | None:
     """A tensor's name in a GGUF file; None for the head of a model that shares its embedding's table."""
     stem, suffix = name.rsplit(".", 1)
+    if suffix in ("A_log", "dt_bias"):
+        return f"blk.{stem.split('.')[2]}.{'ssm_a' if suffix == 'A_log' else 'ssm_dt.bias'}"
     stem = re.sub(r"^(gpt_neox|transformer)\.", "model.", stem)
     layer, _, part = re.sub(r"^model\.(layers|h)\.", "", stem).partition(".")
     names = {
         **NAMES,
         **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2", "olmo3", "seed_oss", "exaone4") else {}),
     }
-    if family == "gpt_oss":
+    if family in ("gpt_oss", *QWEN3_5):
         names["post_attention_layernorm"] = "post_attention_norm"
     if family == "glm4":
         names |= GLM4_NORMS
     return f"{names[stem]}.{suffix}" if stem in names else f"blk.{layer}.{names[part]}.{suffix}"
 
 
-def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> torch.Tensor:
+def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> torch.Tensor:  # noqa: PLR0911  (a table)
     """What the converter makes of a tensor's values."""
-    part = stored.split(".")[-2]
+    part = stored.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
     match config["model_type"]:
         case "llama" | "mistral" | "ministral3" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee":
             heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
             return interleave(tensor, heads.get(part))
         case "gemma" | "gemma2" | "gemma3_text" if part.endswith("norm"):
             return tensor.float() + 1
+        case "qwen3_5_text" | "qwen3_5_moe_text":
+            return qwen3_5_as_converted(tensor, part, config)
         case "lfm2" if tensor.dim() == 3:
             return tensor.squeeze(1)
         case "gpt2" if tensor.dim() == 2 and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
@@ -250,6 +266,26 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
             return tensor.view(heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1).reshape(tensor.shape)
         case _:
             return tensor
+
+
+def qwen3_5_as_converted(tensor: torch.Tensor, part: str, config: dict[str, Any]) -> torch.Tensor:
+    """Value heads in the order in which key heads take turns, norms plus 1 but for that of the heads, and -exp(A)."""
+    keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    behind_keys = 2 * keys * config["linear_key_head_dim"]
+
+    def in_turns(rows: torch.Tensor) -> torch.Tensor:
+        return rows.unflatten(0, (keys, values // keys, -1)).transpose(0, 1).reshape(rows.shape)
+
+    if part == "ssm_a":
+        tensor = -torch.exp(tensor.float())
+    if part in ("attn_qkv", "ssm_conv1d"):
+        tensor = torch.cat((tensor[:behind_keys], in_turns(tensor[behind_keys:])))
+        return tensor.squeeze(1) if part == "ssm_conv1d" else tensor
+    if part in ("attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt", "ssm_a"):
+        return in_turns(tensor)
+    if part == "ssm_out":
+        return in_turns(tensor.T).T.contiguous()
+    return tensor.float() + 1 if part.endswith("norm") and part != "ssm_norm" else tensor
 
 
 def interleave(rows: torch.Tensor, heads: int | None) -> torch.Tensor:

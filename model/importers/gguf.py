@@ -18,7 +18,7 @@ from tokenglass.model.importers.gguf_architectures import architecture
 from tokenglass.model.importers.gguf_config import config_of
 from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
-from tokenglass.model.importers.gguf_weights import constants_of, read_table, weights_of
+from tokenglass.model.importers.gguf_weights import constants_of, guessing_layers, read_table, weights_of
 from tokenglass.model.importers.gguf_writing import Kept, Numbers, write
 from tokenglass.model.progress import Progress, finish
 from tokenglass.model.text.tokenizer import Tokenizer
@@ -68,7 +68,8 @@ def fill(folder: Path, file: GGUFFile, dtype: str, keep: bool) -> Generator[Prog
     save_json(folder / "tokenizer_config.json", tokenizer_config)
     save_json(folder / "generation_config.json", {"bos_token_id": draft["bos_token_id"], "eos_token_id": ends})
     yield from write(folder / SINGLE, content)
-    return "" if kept is None else str(kept)
+    unused = "without the layers that guess further tokens" if guessing_layers(file, config) else ""
+    return "; ".join(filter(None, ("" if kept is None else str(kept), unused)))
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

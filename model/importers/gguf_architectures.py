@@ -7,11 +7,25 @@ Names and keys: github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import count, takewhile
+from typing import Any
 
+from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
+from tokenglass.model.importers.gguf_mixers import read_lfm2, read_qwen3_5, read_qwen3_5_moe
+from tokenglass.model.importers.gguf_orders import (
+    Order,
+    logarithms,
+    queries_beside_gates,
+    rotary_pairs,
+    same,
+    value_heads,
+    values_behind_keys,
+    without_one,
+)
 from tokenglass.model.importers.gguf_readers import (
     Config,
     read_apertus,
@@ -28,7 +42,6 @@ from tokenglass.model.importers.gguf_readers import (
     read_gpt_oss,
     read_granite,
     read_granitemoe,
-    read_lfm2,
     read_llama,
     read_ministral3,
     read_olmo2,
@@ -44,7 +57,7 @@ from tokenglass.model.importers.gguf_readers import (
     read_starcoder2,
 )
 
-BLOCK = re.compile(r"blk\.(\d{1,4})\.([\w.]+)\.(weight|bias)")
+BLOCK = re.compile(r"blk\.(\d{1,4})\.([\w.]+?)(?:\.(weight|bias))?")
 OUTSIDE = {
     "token_embd": "model.embed_tokens",
     "position_embd": "model.embed_positions",
@@ -54,7 +67,7 @@ OUTSIDE = {
 ROPE_DIVISORS = "rope_freqs.weight"  # tables of divisors for the rotary frequencies, not weights
 LONG_DIVISORS, SHORT_DIVISORS = "rope_factors_long.weight", "rope_factors_short.weight"
 TABLES = frozenset({ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS})
-SINKS = "self_attn.sinks"  # which is no module with a weight
+BARE = frozenset({"self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias"})  # no modules that have a weight
 EXPERT = "mlp.experts.*"  # * stands for each number, one behind the other in one tensor
 PARTS: Mapping[str, tuple[str, ...]] = {
     "attn_norm": ("input_layernorm",),
@@ -65,7 +78,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "attn_q_norm": ("self_attn.q_norm",),
     "attn_k_norm": ("self_attn.k_norm",),
     "attn_output": ("self_attn.o_proj",),
-    "attn_sinks": (SINKS,),
+    "attn_sinks": ("self_attn.sinks",),
     "post_attention_norm": ("post_attention_layernorm",),
     "ffn_norm": ("post_attention_layernorm",),
     "ffn_gate": ("mlp.gate_proj",),
@@ -78,7 +91,6 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     **{f"ffn_{part}_exps": (f"{EXPERT}.{part}_proj",) for part in ("gate", "up", "down")},
     "ffn_gate_up_exps": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
 }
-STACKED = "_exps"
 FUSED_UP = {"ffn_up": ("mlp.gate_proj", "mlp.up_proj")}
 GEMMA_PARTS = {"ffn_norm": ("pre_feedforward_layernorm",)}
 LFM2_PARTS = {
@@ -86,6 +98,19 @@ LFM2_PARTS = {
     "shortconv.conv": ("conv.conv",),
     "shortconv.out_proj": ("conv.out_proj",),
 }
+QWEN35_PARTS = {
+    "attn_q": ("self_attn.q_proj", "self_attn.gate_proj"),
+    "attn_qkv": ("linear_attn.in_proj_qkv",),
+    "attn_gate": ("linear_attn.in_proj_z",),
+    "ssm_alpha": ("linear_attn.in_proj_a",),
+    "ssm_beta": ("linear_attn.in_proj_b",),
+    "ssm_conv1d": ("linear_attn.conv1d",),
+    "ssm_a": ("linear_attn.A_log",),
+    "ssm_dt": ("linear_attn.dt_bias",),
+    "ssm_norm": ("linear_attn.norm",),
+    "ssm_out": ("linear_attn.out_proj",),
+}
+STABLELM_PARTS = {f"attn_{part}_norm": (f"self_attn.{part}_norm.norms.*",) for part in "qk"}
 LFM2_ENDS = {"token_embd_norm": "model.norm"}  # in spite of its name
 XIELU = {f"xielu.{side}": f"mlp.act_fn.{side}" for side in ("alpha_p", "alpha_n")}
 
@@ -100,65 +125,101 @@ class Architecture:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # where they differ from PARTS
     outside: Mapping[str, str] = field(default_factory=dict)  # where they differ from OUTSIDE
     numbers: Mapping[str, str] = field(default_factory=dict)  # weights of a layer that are metadata, by their keys
-    interleaved: frozenset[str] = frozenset()  # rotary pairs of these parts lie side by side, not in halves
-    norm_offset: float = 0.0  # that the converter added to the weights of norms
+    rows: Mapping[str, Order] = field(default_factory=dict)  # of parts whose rows have another order
+    columns: Mapping[str, Order] = field(default_factory=dict)
+    norms: Callable[[Array], Array] = same  # what their weights are, of what the file has
+    values: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)  # the same of parts, before that
 
-    def weights(self, stored: str, experts: int) -> tuple[str, ...] | None:
-        """The blueprint's weights in a tensor, one below the other; None where no architecture has it."""
+    def groups(self, stored: str, shapes: Collection[str]) -> list[tuple[str, ...]]:
+        """The weights of `shapes` in a tensor: those of each expert or head where it is that of all of them, else one
+        group. In a group they lie one below the other. None at all where the model has no such tensor."""
+        names = self.names_in(stored)
+        numbers = count() if self.is_stacked(stored) else (0,)
+        groups = (tuple(name.replace("*", str(number)) for name in names) for number in numbers)
+        return [*takewhile(lambda group: group and all(name in shapes for name in group), groups)]
+
+    def names_in(self, stored: str) -> tuple[str, ...]:
+        """The weights in a tensor, with * for a number; none where no architecture has it."""
         stem, _, kind = stored.rpartition(".")
         outside = {**OUTSIDE, **self.outside}
         if stem in outside and kind in ("weight", "bias"):
             return (f"{outside[stem]}.{kind}",)
         match = BLOCK.fullmatch(stored)
-        parts = {**PARTS, **self.parts}.get(match[2]) if match else None
-        if match is None or parts is None:
-            return None
-        if match[2].endswith(STACKED):
-            parts = tuple(part.replace("*", str(number)) for number in range(experts) for part in parts)
+        if match is None:
+            return ()
         layer = f"model.layers.{int(match[1])}"
-        return tuple(f"{layer}.{part}" if part == SINKS else f"{layer}.{part}.{match[3]}" for part in parts)
+        parts = self.parts_in(stored)
+        return tuple(f"{layer}.{part}" if part in BARE else f"{layer}.{part}.{match[3]}" for part in parts)
 
     def is_stacked(self, stored: str) -> bool:
-        """Whether a tensor is that of all experts."""
-        match = BLOCK.fullmatch(stored)
-        return match is not None and match[2].endswith(STACKED)
+        """Whether a tensor is that of all experts, or of all heads."""
+        return any("*" in part for part in self.parts_in(stored))
 
-    def in_pairs(self, stored: str) -> bool:
-        """Whether a tensor's numbers that rotate together lie side by side, and not in the halves of a head."""
-        match = BLOCK.fullmatch(stored)
-        return match is not None and match[2] in self.interleaved
+    def parts_in(self, stored: str) -> tuple[str, ...]:
+        """The parts of a layer in a tensor; none where no architecture has it."""
+        return {**PARTS, **self.parts}.get(part_of(stored), ())
+
+    def undo(self, stored: str) -> Callable[[Array], Array]:
+        """What the numbers of a tensor that is no matrix are, of those in the file."""
+        return self.values.get(part_of(stored), self.norms if stored.endswith("_norm.weight") else same)
 
 
-Q_AND_K = frozenset({"attn_q", "attn_k"})
+def part_of(stored: str) -> str:
+    """What a layer calls a tensor, such as attn_q; "" outside of the layers."""
+    match = BLOCK.fullmatch(stored)
+    return "" if match is None else match[2]
+
+
+def layer_of(stored: str) -> int | None:
+    """The number of a tensor's layer."""
+    match = BLOCK.fullmatch(stored)
+    return None if match is None else int(match[1])
+
+
+Q_AND_K = {"attn_q": rotary_pairs, "attn_k": rotary_pairs}
+QWEN35: dict[str, Any] = {
+    "parts": QWEN35_PARTS,
+    "rows": {
+        "attn_q": queries_beside_gates,
+        "attn_qkv": values_behind_keys,
+        "ssm_conv1d": values_behind_keys,
+        **dict.fromkeys(("attn_gate", "ssm_alpha", "ssm_beta", "ssm_a", "ssm_dt"), value_heads),
+    },
+    "columns": {"ssm_out": value_heads},
+    "norms": without_one,
+    "values": {"ssm_norm": same, "ssm_a": logarithms},
+}
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture("llama", "LlamaForCausalLM", read_llama, interleaved=Q_AND_K),
+    "llama": Architecture("llama", "LlamaForCausalLM", read_llama, rows=Q_AND_K),
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", read_qwen2),
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM"),
-    "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", read_gemma2, GEMMA_PARTS, norm_offset=1.0),
-    "gemma3": Architecture("gemma3_text", "Gemma3ForCausalLM", read_gemma3, GEMMA_PARTS, norm_offset=1.0),
-    "gemma": Architecture("gemma", "GemmaForCausalLM", read_gemma, norm_offset=1.0),
-    "granite": Architecture("granite", "GraniteForCausalLM", read_granite, interleaved=Q_AND_K),
-    "arcee": Architecture("arcee", "ArceeForCausalLM", read_arcee, interleaved=Q_AND_K),
+    "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", read_gemma2, GEMMA_PARTS, norms=without_one),
+    "gemma3": Architecture("gemma3_text", "Gemma3ForCausalLM", read_gemma3, GEMMA_PARTS, norms=without_one),
+    "gemma": Architecture("gemma", "GemmaForCausalLM", read_gemma, norms=without_one),
+    "granite": Architecture("granite", "GraniteForCausalLM", read_granite, rows=Q_AND_K),
+    "arcee": Architecture("arcee", "ArceeForCausalLM", read_arcee, rows=Q_AND_K),
     "seed_oss": Architecture("seed_oss", "SeedOssForCausalLM", read_seed_oss),
     "phi3": Architecture("phi3", "Phi3ForCausalLM", read_phi3, FUSED_UP),
     "olmo2": Architecture("olmo2", "Olmo2ForCausalLM", read_olmo2),
-    "cohere2": Architecture("cohere2", "Cohere2ForCausalLM", read_cohere2, interleaved=Q_AND_K),
-    "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", read_ernie4_5, interleaved=Q_AND_K),
-    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}, interleaved=Q_AND_K),
+    "cohere2": Architecture("cohere2", "Cohere2ForCausalLM", read_cohere2, rows=Q_AND_K),
+    "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", read_ernie4_5, rows=Q_AND_K),
+    "glm4": Architecture("glm4", "Glm4ForCausalLM", read_glm4, {**GEMMA_PARTS, **FUSED_UP}, rows=Q_AND_K),
     "starcoder2": Architecture("starcoder2", "Starcoder2ForCausalLM", read_starcoder2),
-    "stablelm": Architecture("stablelm", "StableLmForCausalLM", read_stablelm),
+    "stablelm": Architecture("stablelm", "StableLmForCausalLM", read_stablelm, STABLELM_PARTS),
     "phi2": Architecture("phi", "PhiForCausalLM", read_phi),
-    "smollm3": Architecture("smollm3", "SmolLM3ForCausalLM", read_smollm3, interleaved=Q_AND_K),
+    "smollm3": Architecture("smollm3", "SmolLM3ForCausalLM", read_smollm3, rows=Q_AND_K),
     "qwen2moe": Architecture("qwen2_moe", "Qwen2MoeForCausalLM", read_qwen2_moe),
     "qwen3moe": Architecture("qwen3_moe", "Qwen3MoeForCausalLM", read_qwen3_moe),
     "olmoe": Architecture("olmoe", "OlmoeForCausalLM", read_olmoe),
-    "granitemoe": Architecture("granitemoe", "GraniteMoeForCausalLM", read_granitemoe, interleaved=Q_AND_K),
+    "granitemoe": Architecture("granitemoe", "GraniteMoeForCausalLM", read_granitemoe, rows=Q_AND_K),
     "gpt-oss": Architecture("gpt_oss", "GptOssForCausalLM", read_gpt_oss),
-    "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", read_ministral3, interleaved=Q_AND_K),
+    "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", read_ministral3, rows=Q_AND_K),
     "apertus": Architecture("apertus", "ApertusForCausalLM", read_apertus, numbers=XIELU),
     "lfm2": Architecture("lfm2", "Lfm2ForCausalLM", read_lfm2, LFM2_PARTS, outside=LFM2_ENDS),
     "exaone4": Architecture("exaone4", "Exaone4ForCausalLM", read_exaone4),
     "hunyuan-dense": Architecture("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
+    "qwen35": Architecture("qwen3_5_text", "Qwen3_5ForCausalLM", read_qwen3_5, **QWEN35),
+    "qwen35moe": Architecture("qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", read_qwen3_5_moe, **QWEN35),
     "gpt2": Architecture("gpt2", "GPT2LMHeadModel", read_gpt2),
     "gptneox": Architecture("gpt_neox", "GPTNeoXForCausalLM", read_gpt_neox),
 }

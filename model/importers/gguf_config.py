@@ -16,7 +16,7 @@ from tokenglass.model.importers.gguf_architectures import (
     SHORT_DIVISORS,
     architecture,
 )
-from tokenglass.model.importers.gguf_file import GGUFFile
+from tokenglass.model.importers.gguf_file import GUESSING, GGUFFile
 
 KEY_VALUE_HEADS = "attention.head_count_kv"  # 0 in a layer without attention
 PER_LAYER = ("feed_forward_length", "attention.head_count", KEY_VALUE_HEADS)
@@ -25,6 +25,7 @@ NEUTRAL = {
     **dict.fromkeys(("rope.scaling.finetuned", "vocab_size", "attention.causal")),
     **dict.fromkeys(("expert_count", "expert_used_count"), 0),
 }
+FEED_FORWARDS = ("feed_forward_length", "expert_feed_forward_length")  # a mixture may have no other
 ROLES = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
 BETAS = ("beta_fast", "beta_slow")
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -50,6 +51,7 @@ def config_of(file: GGUFFile, dtype: str, read_table: ReadTable) -> dict[str, An
         "dtype": dtype,
     }
     config = kind.read(f, config)
+    config.pop("query_norm")
     if config.pop("rope_dimensions", config.get("head_dim")) != config.get("head_dim"):
         raise GGUFError(f"{name}.rope.dimension_count is not supported; a head of {name} rotates whole")
     for key, value in f.raw.items():
@@ -74,7 +76,8 @@ def own_values(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
-    """What all architectures say, in Llama's words; `rope_dimensions` are numbers of a head that rotate."""
+    """What all architectures say, in Llama's words; `rope_dimensions` are numbers of a head that rotate; `query_norm`:
+    whether queries have a norm. Layers at the end that guess further tokens are left out."""
     hidden_size, heads = f.integer("embedding_length"), f.integer("attention.head_count")
     head_dim = f.integer("attention.key_length", hidden_size // max(heads, 1))
     if f.integer("attention.value_length", head_dim) != head_dim:
@@ -85,8 +88,8 @@ def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
     layer_norm = "attention.layer_norm_epsilon" in f.raw
     return {
         "hidden_size": hidden_size,
-        "intermediate_size": f.integer("feed_forward_length"),
-        "num_hidden_layers": f.integer("block_count"),
+        "intermediate_size": f.integer(next((key for key in FEED_FORWARDS if key in f.raw), FEED_FORWARDS[0])),
+        "num_hidden_layers": f.integer("block_count") - f.integer(GUESSING, 0),
         "num_attention_heads": heads,
         "num_key_value_heads": f.integer(KEY_VALUE_HEADS, heads),
         "head_dim": head_dim,
@@ -98,6 +101,7 @@ def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
         "hidden_act": "silu",
         "attention_bias": not shapes.keys().isdisjoint(("blk.0.attn_q.bias", "blk.0.attn_qkv.bias")),
         "mlp_bias": "blk.0.ffn_up.bias" in shapes,
+        "query_norm": "blk.0.attn_q_norm.weight" in shapes,
         "tie_word_embeddings": "output.weight" not in shapes,
     }
 

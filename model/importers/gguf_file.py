@@ -19,6 +19,7 @@ from tokenglass.model.errors import GGUFError
 from tokenglass.model.files import open_regular
 
 MAGIC = b"GGUF"
+GUESSING = "nextn_predict_layers"  # an architecture's key: how many layers at the end guess further tokens
 VERSIONS = (2, 3)
 MAX_KEYS = 2**12
 MAX_VALUES = 2**21  # metadata values in all; the largest vocabularies need about 1.3 million

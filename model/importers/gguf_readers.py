@@ -108,18 +108,6 @@ def read_apertus(f: Fields, config: Config) -> Config:
     return {**kept, "hidden_act": "xielu", "rope_parameters": rope}
 
 
-def read_lfm2(f: Fields, config: Config) -> Config:
-    """Layers without heads have a short convolution. The feed-forward's size is that of the matrices."""
-    none = f.get("layers_without_attention") or (False,) * config["num_hidden_layers"]
-    return {
-        **without(config, "attention_bias", "mlp_bias", "hidden_act", "rms_norm_eps"),
-        "norm_eps": config["rms_norm_eps"],
-        "block_auto_adjust_ff_dim": False,
-        "conv_L_cache": f.integer("shortconv.l_cache"),
-        "layer_types": ["conv" if without_attention else "full_attention" for without_attention in none],
-    }
-
-
 def read_smollm3(f: Fields, config: Config) -> Config:
     return {**read_llama(f, config), "no_rope_layer_interval": 4}
 
@@ -190,6 +178,7 @@ def read_stablelm(f: Fields, config: Config) -> Config:
         **partial(without(config, "attention_bias"), "partial_rotary_factor"),
         "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
         "use_qkv_bias": config["attention_bias"],
+        "qk_layernorm": config["query_norm"],
         "use_parallel_residual": f.boolean("use_parallel_residual", True),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import Blueprint
-from tokenglass.model.checkpoint.layouts import Indices, order_of_heads
+from tokenglass.model.checkpoint.layouts import Indices
 from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import GGUFError, first_line
-from tokenglass.model.importers.gguf_architectures import TABLES, Architecture
-from tokenglass.model.importers.gguf_file import GGUFFile, GGUFTensor
+from tokenglass.model.importers.gguf_architectures import TABLES, Architecture, layer_of, part_of
+from tokenglass.model.importers.gguf_file import GUESSING, GGUFFile, GGUFTensor
+from tokenglass.model.importers.gguf_orders import same
 
 CHUNK = 2**22  # values dequantised at once
 
@@ -30,28 +31,27 @@ class Weight:
     shape: Shape
     tensor: GGUFTensor
     type: str  # ggml's name for the tensor's, such as Q4_1
-    first: int  # of the rows or numbers that are its own
-    order: Indices | None  # of them, where ours have another; None: as in the file
-    offset: float  # that the converter added to every value
+    rows: slice | Indices  # of the tensor, or, where that is no matrix, numbers of it, in our order
+    columns: Indices | None = None  # of the tensor in our order; None: as in the file
+    undo: Callable[[Array], Array] = same  # what its numbers are, of those in the file; of what is no matrix
 
     @property
     def blocks(self) -> Array:
-        """A matrix's own rows (out, blocks, bytes of a block), mapped; copied where they have another order."""
+        """A matrix's own rows (out, blocks, bytes of a block), mapped; copied where they have another order. Columns
+        are as in the file."""
         block, nbytes = block_size(self.type)
         length, rows = self.tensor.shape[-1], math.prod(self.tensor.shape[:-1])
-        stored = np.memmap(self.tensor.path, np.uint8, "r", self.tensor.offset, (rows, length // block, nbytes))[
-            self.first : self.first + self.shape[0]
-        ]
-        return stored if self.order is None else stored[self.order]
+        stored = np.memmap(self.tensor.path, np.uint8, "r", self.tensor.offset, (rows, length // block, nbytes))
+        return stored[self.rows]
 
     def chunks(self) -> Iterator[Array]:
         """The values in float32, a few whole rows at a time. Raises GGUFError."""
-        if len(self.shape) == 1:
+        if math.prod(self.shape[1:]) == 1:
             numbers = np.concatenate([values.reshape(-1) for values in read_values(self.tensor)])
-            own = numbers[self.first : self.first + self.shape[0]]
-            yield (own if self.order is None else own[self.order]) - np.float32(self.offset)
+            yield self.undo(numbers[self.rows])
             return
-        yield from read_values(self.tensor, slice(self.first, self.first + self.shape[0]), self.order)
+        for values in read_values(self.tensor, self.rows):
+            yield values if self.columns is None else values[:, self.columns]
 
     def values(self) -> Array:
         """The same at once."""
@@ -98,24 +98,32 @@ def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[
     shapes = Blueprint.of(config).shapes
     weights: dict[str, Weight | Number] = {number.name: number for number in numbers_of(file, kind, config)}
     unknown, wrong = [], []
+    unused = guessing_layers(file, config)
     for tensor in file.tensors:
-        if tensor.name in TABLES:
+        if tensor.name in TABLES or layer_of(tensor.name) in unused:
             continue
-        names = kind.weights(tensor.name, count)
-        if names is None or not shapes.keys() >= set(names):
+        groups = kind.groups(tensor.name, shapes)
+        if not groups:
             unknown.append(shown_name(tensor.name))
             continue
+        names = [name for group in groups for name in group]
         rows, *length = sum(shapes[name][0] for name in names), *shapes[names[0]][1:]
-        expected = (count, rows // count, *length) if kind.is_stacked(tensor.name) else (rows, *length)
+        stack = (len(groups), rows // len(groups)) if kind.is_stacked(tensor.name) else (rows,)
+        expected = (*stack, *length)
         if tensor.shape not in (expected, tuple(size for size in expected if size > 1)):  # the converter drops ones
             wrong.append(f"{tensor.name} is {list(tensor.shape)}, expected {list(expected)}")
             continue
+        part, columns = part_of(tensor.name), None
+        order = kind.rows[part](config, rows) if part in kind.rows else None
+        if part in kind.columns:
+            columns = kind.columns[part](config, tensor.shape[-1])
         first = 0
         for name in names:
-            offset = kind.norm_offset if tensor.name.endswith("_norm.weight") else 0.0
-            order = row_order(tensor, shapes[name], kind, config)
-            weights[name] = Weight(name, shapes[name], tensor, type_name(tensor), first, order, offset)
-            first += shapes[name][0]
+            own = slice(first, first + shapes[name][0])
+            first = own.stop
+            indices = own if order is None else order[own]
+            undo = kind.undo(tensor.name)
+            weights[name] = Weight(name, shapes[name], tensor, type_name(tensor), indices, columns, undo)
     if unknown:
         raise GGUFError(f"tensors that the model does not have: {first_few(unknown)}")
     missing = [name for name in shapes if name not in weights]
@@ -123,6 +131,12 @@ def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[
         if examples:
             raise GGUFError(f"the tensors do not fit config.json; {what}: {first_few(examples)}")
     return {name: weights[name] for name in shapes}
+
+
+def guessing_layers(file: GGUFFile, config: ModelConfig) -> range:
+    """Those behind the last of the model, which guess further tokens."""
+    count = file.metadata.get(f"{file.metadata.get('general.architecture')}.{GUESSING}", 0)
+    return range(config.num_layers, config.num_layers + (count if isinstance(count, int) else 0))
 
 
 def numbers_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> Iterator[Number]:
@@ -140,14 +154,6 @@ def numbers_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> Itera
 def constants_of(config: ModelConfig) -> dict[str, Number]:
     """What a checkpoint of transformers' has beside its weights."""
     return {name: Number(name, value, ()) for name, value in Blueprint.of(config).constants.items()}
-
-
-def row_order(tensor: GGUFTensor, shape: Shape, kind: Architecture, config: ModelConfig) -> Indices | None:
-    """The file's rows of queries or keys in our order, where the numbers that rotate together lie side by side."""
-    if not kind.in_pairs(tensor.name):
-        return None
-    rope = next((layer.rope for layer in config.layers if layer.rope is not None), None)
-    return None if rope is None else order_of_heads(shape[0], config.head_dim, rope.dim, "pairs")
 
 
 def check_sizes(file: GGUFFile) -> None:
@@ -172,17 +178,15 @@ def read_table(file: GGUFFile, name: str, count: int) -> list[float] | None:
     return [float(value) for values in read_values(tensor) for value in values.flatten()]
 
 
-def read_values(tensor: GGUFTensor, own: slice = slice(None), order: Indices | None = None) -> Iterator[Array]:
-    """Some of a tensor's rows in float32, a few at a time, or all of them; in another order where there is one.
-
-    Raises GGUFError.
-    """
-    rows, length = math.prod(tensor.shape[:-1]), tensor.shape[-1]
-    stored = np.memmap(tensor.path, np.uint8, "r", tensor.offset, (rows, nbytes_stored(tensor) // rows))[own]
+def read_values(tensor: GGUFTensor, rows: slice | Indices = slice(None)) -> Iterator[Array]:
+    """Some of a tensor's rows in float32, a few at a time, or all of them. Raises GGUFError."""
+    count, length = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    stored = np.memmap(tensor.path, np.uint8, "r", tensor.offset, (count, nbytes_stored(tensor) // count))
+    own = range(count)[rows] if isinstance(rows, slice) else rows
     step = max(1, CHUNK // length)
-    for start in range(0, len(stored), step):
-        end = start + step
-        yield dequantize(tensor, stored[start:end] if order is None else stored[order[start:end]])
+    for start in range(0, len(own), step):
+        part = own[start : start + step]
+        yield dequantize(tensor, stored[part.start : part.stop] if isinstance(part, range) else stored[part])
 
 
 def dequantize(tensor: GGUFTensor, stored: Any) -> Array:

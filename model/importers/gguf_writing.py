@@ -150,7 +150,8 @@ class Kept:
 def coded(weight: Weight | Number) -> CodedMatrix:
     """A matrix whose type int4 may hold."""
     assert isinstance(weight, Weight), "a number is no matrix"
-    return READERS[weight.type](weight.blocks)
+    matrix = READERS[weight.type](weight.blocks)
+    return matrix if weight.columns is None else matrix.with_columns(weight.columns)
 
 
 def write(path: Path, content: Numbers | Kept) -> Generator[Progress, None, None]:

@@ -139,6 +139,17 @@ class CodedMatrix:
             for name in codes
         }
 
+    def with_columns(self, order: Indices) -> CodedMatrix:
+        """The same with its columns in another order; groups that stay together stay groups."""
+        groups = order // self.group
+        first = groups[:: self.group]
+        together = np.array_equal(order, (first[:, None] * self.group + np.arange(self.group)).reshape(-1))
+        change = replace(self, codes=lambda rows: self.codes(rows)[:, order])
+        if not together:
+            return replace(change, group_of=groups)
+        zeros, offsets = (None if part is None else part[:, first] for part in (self.zeros, self.offsets))
+        return replace(change, scales=self.scales[:, first], zeros=zeros, offsets=offsets)
+
     def numbers(self, dtype: str) -> Array:
         """The weights (out, in) in float32, bfloat16 or float16, each computed in float32; on several threads."""
         numbers = np.empty(self.shape, DTYPES[dtype])

@@ -1,0 +1,125 @@
+"""GGUF files of Gated DeltaNet: heads, matrices and numbers that the converter lays otherwise come back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import save
+from safetensors.torch import load_file, save_file
+from test_gguf_families import DELTA, SIZES
+from tiny_gguf import TYPES, write_gguf
+
+from tokenglass.model.checkpoint.arrays import Array
+from tokenglass.model.checkpoint.folder import Checkpoint
+from tokenglass.model.checkpoint.formats.coded import CodedMatrix
+from tokenglass.model.checkpoint.quantised import Int4Weight
+from tokenglass.model.checkpoint.weights import read_weights
+from tokenglass.model.errors import ConfigError, GGUFError
+from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.progress import finish
+
+
+def write(folder: Path, *, changes: dict[str, Any] | None = None, **options: Any) -> Path:
+    save(folder / "original", "qwen3_5_text", {**SIZES, **DELTA, **(changes or {})})
+    return write_gguf(folder / "a.gguf", folder / "original", **options)
+
+
+def imported(path: Path, *, keep: bool = False) -> tuple[Path, str]:
+    folder = path.parent / ("kept" if keep else "plain")
+    return folder, finish(import_gguf(path, folder, keep=keep))
+
+
+@pytest.mark.parametrize("keys", [1, 2, 3, 6])
+def test_value_heads_come_back_whatever_number_shares_a_key_head(keys: int, tmp_path: Path) -> None:
+    path = write(tmp_path, changes={"linear_num_key_heads": keys, "num_hidden_layers": 1})
+    expected = load_file(tmp_path / "original" / "model.safetensors")
+    actual = load_file(imported(path)[0] / "model.safetensors")
+    assert actual.keys() == expected.keys()
+    for name in (name for name in expected if ".linear_attn." in name and not name.endswith("A_log")):
+        assert torch.equal(actual[name], expected[name]), name
+
+
+def test_layers_without_attention_may_be_listed(tmp_path: Path) -> None:
+    types = ["linear_attention", "full_attention", "full_attention", "linear_attention"]
+    recurrent = tuple(name == "linear_attention" for name in types)
+    path = write(tmp_path, changes={"layer_types": types}, qwen35__attention__recurrent_layers=recurrent)
+    folder, _ = imported(path)
+    assert json.loads((folder / "config.json").read_text())["layer_types"] == types
+    assert [layer.delta is not None for layer in Checkpoint.open(folder).config.layers] == list(recurrent)
+
+
+def test_layers_that_guess_further_tokens_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+    others = {f"blk.4.{name}.weight": np.ones(64, np.float32) for name in ("attn_norm", "nextn.enorm")}
+    changes = {"qwen35__block_count": 5, "qwen35__nextn_predict_layers": 1}
+    folder, said = imported(write(tmp_path, others=others, **changes))
+    assert said == "without the layers that guess further tokens"
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 4
+
+
+def test_a_layer_that_is_not_announced_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, others={"blk.4.nextn.enorm.weight": np.ones(64, np.float32)})
+    with pytest.raises(GGUFError, match=r"tensors that the model does not have: blk\.4\.nextn\.enorm\.weight"):
+        imported(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"qwen35__ssm__inner_size": 191}, "ssm.inner_size is 191; expected a multiple of 6 value heads"),
+        ({"qwen35__ssm__time_step_rank": 0}, "expected a multiple of 0 value heads"),
+        ({"qwen35__ssm__group_count": 4}, "6 value heads cannot be shared by 4 key heads"),
+        ({"qwen35__ssm__group_count": 2**31}, "no sizes of linear attention"),
+        ({"qwen35__ssm__state_size": None}, "ssm.state_size"),
+        ({"qwen35__full_attention_interval": 3}, "tensors that the model does not have"),
+        ({"qwen35__attention__recurrent_layers": (True,)}, "layer_types"),
+        ({"qwen35__nextn_predict_layers": 4}, "num_hidden_layers"),
+    ],
+)
+def test_what_no_model_has_is_refused_by_name(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = write(tmp_path, **changes)
+    with pytest.raises((GGUFError, ConfigError), match=words) as error:
+        imported(path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "plain").exists()
+
+
+def test_a_decay_that_no_head_can_have_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    weights = load_file(tmp_path / "original" / "model.safetensors")
+    weights["model.layers.0.linear_attn.A_log"] *= torch.nan
+    save_file(weights, tmp_path / "original" / "model.safetensors", {"format": "pt"})
+    write_gguf(path, tmp_path / "original")
+    with pytest.raises(GGUFError, match="ssm_a holds a number that is not negative; the file is damaged"):
+        imported(path)
+
+
+def test_a_matrix_whose_groups_are_torn_apart_is_widened_exactly(tmp_path: Path) -> None:
+    """Heads of 16 in blocks of 32; what else there is, is kept."""
+    path = write(tmp_path, changes={"linear_value_head_dim": 16}, quantised=TYPES.Q4_0)
+    (kept_folder, said), (plain_folder, _) = imported(path, keep=True), imported(path)
+    kept, plain = (
+        finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights for folder in (kept_folder, plain_folder)
+    )
+    wide = {f"model.layers.{layer}.linear_attn.out_proj.weight" for layer in range(3)}
+    matrices = Checkpoint.open(kept_folder).blueprint.quantisable
+    assert {name for name in matrices if not isinstance(kept[name], Int4Weight)} == wide
+    assert said == f"{len(matrices) - 3} of {len(matrices)} matrices kept as int4 (Q4_0); Q4_0 became float32"
+    for name, expected in plain.items():
+        weight = kept[name]
+        assert np.array_equal(weight.dequantize() if isinstance(weight, Int4Weight) else weight, expected), name
+
+
+@pytest.mark.parametrize("order", [np.arange(96)[::-1], np.arange(96).reshape(3, 32)[[2, 0, 1]].reshape(-1)])
+def test_columns_of_a_coded_matrix_in_another_order(order: Array) -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 16, (16, 96), np.uint8)
+    scales, offsets = (generator.standard_normal((16, 3), np.float32) for _ in range(2))
+    matrix = CodedMatrix((16, 96), 4, codes.__getitem__, scales, 32, offsets=offsets)
+    moved = matrix.with_columns(order)
+    assert np.array_equal(moved.numbers("float32"), matrix.numbers("float32")[:, order])
+    assert (moved.group_of is None) == (order[0] == 64)
