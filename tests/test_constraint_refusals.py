@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from constrained import begin, run, schema
@@ -14,18 +14,18 @@ from constrained import begin, run, schema
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.run.constraint import read_constraint
 from tokenglass.model.errors import ParameterError
-from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.constraints import Constraint, ConstraintName
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "told"),
+    ("name", "source", "reason"),
     [
-        ("regex", "a(", "regex: unclosed group"),
+        ("regex", "a(", "--regex: unclosed group"),
         ("regex", "a(?=b)", "look-ahead"),
         ("regex", r"[^\s\S]", "no text fits"),
         ("regex", "a\ud800", "not valid UTF-8"),
         ("choice", "", "empty"),
-        ("grammar", 'start: "a', "grammar: 1"),
+        ("grammar", 'start: "a', "--grammar: 1"),
         ("grammar", "start: start", "no text fits"),
         ("grammar", 'start: %json {"$ref": "https://example.com/schema"}', "retrieving it failed"),
         ("json-schema", "{", "is not JSON"),
@@ -47,12 +47,12 @@ from tokenglass.model.sampling.constraints import Constraint
         ("json-schema", '{"$ref": "#"}', "no text fits"),
     ],
 )
-def test_what_cannot_be_followed_is_refused_in_one_line(name: Any, source: str, told: str) -> None:
+def test_what_cannot_be_followed_is_refused_in_one_line(name: Any, source: str, reason: str) -> None:
     with pytest.raises(ParameterError) as raised:
         begin(Constraint(name, (source,)))
 
-    assert told in str(raised.value)
-    assert str(raised.value).startswith(f"{name}: ")
+    assert reason in str(raised.value)
+    assert str(raised.value).startswith(f"--{name}: ")
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 300
 
@@ -102,14 +102,21 @@ def test_a_hostile_constraint_is_refused_or_followed_but_never_hangs(constraint:
     except ParameterError as error:
         outcome = str(error).partition(":")[0]
 
-    assert outcome in ("eos", "length", "constraint", constraint.name)
+    assert outcome in ("eos", "length", "constraint", constraint.option)
 
 
-def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", get_args(ConstraintName))
+def test_without_the_library_the_message_names_the_option_and_says_how_to_get_it(
+    name: ConstraintName, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
+    constraint = Constraint(name, () if name == "json" else ("a",))
 
-    with pytest.raises(ParameterError, match=r'pip install "tokenglass\[constrain\]"'):
-        begin(Constraint("json"))
+    for ask in (lambda: begin(constraint), constraint.check):
+        with pytest.raises(ParameterError) as raised:
+            ask()
+        message = str(raised.value)
+        assert message == f'--{name}: needs the llguidance library; pip install "tokenglass[constrain]"'
 
 
 def test_a_constraint_needs_neither_torch_nor_llguidance_before_it_begins() -> None:

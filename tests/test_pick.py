@@ -337,7 +337,7 @@ def test_what_is_banned_or_outside_a_constraint_is_told_and_going_back_opens_the
     terminal.press("/", "enter take it")
     terminal.press(" a bear\r", "back to where it began")
     terminal.press("/", "enter take it")
-    terminal.press("7\r", "regex: nothing may follow")
+    terminal.press("7\r", "--regex: nothing may follow")
     terminal.press("\x7f", "1 ", "%")
     terminal.child.send("q")
     assert terminal.finish() == 0

@@ -29,7 +29,7 @@ class FitWatch:
         texts = "the text" if self.num_cut_off == 1 else f"{self.num_cut_off} texts"
         assert self._request.constraint is not None
         most = self._request.max_new_tokens
-        return f"{texts} ended before fitting --{self._request.constraint.name}; try a larger -n than {most:,}"
+        return f"{texts} ended before fitting {self._request.constraint.option}; try a larger -n than {most:,}"
 
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
         """The same records."""

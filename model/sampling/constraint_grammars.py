@@ -36,7 +36,7 @@ def grammar_of(name: str, source: tuple[str, ...]) -> str:
     try:
         return LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)  # type: ignore[arg-type]  # it takes JSON text too
     except ValueError as error:
-        raise ParameterError(f"json-schema: {first_line(error)}") from None
+        raise ParameterError(f"--json-schema: {first_line(error)}") from None
 
 
 def escape(text: str) -> str:
@@ -51,13 +51,13 @@ def check_schema(source: str) -> str:
         if isinstance(schema, bool):
             schema = {} if schema else {"enum": []}
         if not isinstance(schema, dict):
-            raise ParameterError('json-schema: expected a JSON object, such as {"type": "object"}')
+            raise ParameterError('--json-schema: expected a JSON object, such as {"type": "object"}')
         refuse_unsure(schema)
         return json.dumps(schema)
     except ValueError as error:
-        raise ParameterError(f"json-schema: is not JSON ({first_line(error)})") from None
+        raise ParameterError(f"--json-schema: is not JSON ({first_line(error)})") from None
     except RecursionError:
-        raise ParameterError("json-schema: is nested too deeply") from None
+        raise ParameterError("--json-schema: is nested too deeply") from None
 
 
 def refuse_unsure(part: object) -> None:
@@ -67,9 +67,9 @@ def refuse_unsure(part: object) -> None:
     is less than 1 away, and keeps no account of keys of the model's own choice, of which one may come twice.
     """
     if isinstance(part, int) and abs(part) > SURE:
-        raise ParameterError("json-schema: a whole number beyond 2^53 cannot be told from its neighbours")
+        raise ParameterError("--json-schema: a whole number beyond 2^53 cannot be told from its neighbours")
     if isinstance(part, float) and math.isfinite(part) and float(f"{part:.15g}") != part:
-        raise ParameterError("json-schema: a number of more than 15 digits cannot be told from its neighbours")
+        raise ParameterError("--json-schema: a number of more than 15 digits cannot be told from its neighbours")
     inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     for each in inner:
         refuse_unsure(each)
@@ -80,12 +80,12 @@ def refuse_unsure(part: object) -> None:
     most = min((bounds[name] for name in bounds if name not in LOWER), default=math.inf)
     if most - least < 1 and any(bounds[name] % 1 == 0 for name in bounds if name.startswith("exclusive")):
         raise ParameterError(
-            "json-schema: exclusive bounds less than 1 apart are not supported; use minimum and maximum"
+            "--json-schema: exclusive bounds less than 1 apart are not supported; use minimum and maximum"
         )
     required = part.get("required")
     named = len(required) if isinstance(required, list) else 0
     if is_number(part.get("minProperties")) and part["minProperties"] > max(1, named):
-        raise ParameterError("json-schema: minProperties above 1 is not supported; name the keys as required")
+        raise ParameterError("--json-schema: minProperties above 1 is not supported; name the keys as required")
 
 
 def is_number(value: object) -> bool:

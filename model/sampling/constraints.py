@@ -41,19 +41,24 @@ class Constraint:
 
     def __post_init__(self) -> None:
         if self.name != "json" and not (self.source and all(self.source)):
-            raise ParameterError(f"{self.name}: an empty text; expected at least one character")
+            raise ParameterError(f"{self.option}: an empty text; expected at least one character")
         if self.name not in ("json", "choice") and len(self.source) > 1:
-            raise ParameterError(f"{self.name}: expected one, got {len(self.source)}")
+            raise ParameterError(f"{self.option}: expected one, got {len(self.source)}")
         try:
             "".join(self.source).encode()
         except UnicodeEncodeError:
-            raise ParameterError(f"{self.name}: is not valid UTF-8") from None
+            raise ParameterError(f"{self.option}: is not valid UTF-8") from None
+
+    @property
+    def option(self) -> str:
+        """What asks for it on the command line."""
+        return f"--{self.name}"
 
     def check(self) -> None:
         """Read the source without a tokenizer. Raises ParameterError where it is wrong, or llguidance is missing."""
-        error = library(self.name).LLMatcher.validate_grammar(grammar_of(self.name, self.source))
+        error = library(self.option).LLMatcher.validate_grammar(grammar_of(self.name, self.source))
         if error:
-            raise ParameterError(f"{self.name}: {reason(error)}")
+            raise ParameterError(f"{self.option}: {reason(error)}")
 
     def begin(
         self, tokenizer: Tokenizer, eos_token_ids: frozenset[int], vocab_size: int | None = None
@@ -65,10 +70,10 @@ class Constraint:
         """
         if part := obstacle(tokenizer):
             raise ParameterError(
-                f"{self.name}: this tokenizer's decoder does not write each token as it is ({part}), so that no "
+                f"{self.option}: this tokenizer's decoder does not write each token as it is ({part}), so that no "
                 "constraint can be kept; leave it out, or use another model"
             )
-        llguidance = library(self.name)
+        llguidance = library(self.option)
         eos_token_ids = frozenset(k for k in eos_token_ids if vocab_size is None or k < vocab_size)
         tokens = ConstraintTokens(tokenizer, eos_token_ids, vocab_size)
         # Its own limits stand: they bound what a hostile schema can cost.
@@ -81,16 +86,16 @@ class Constraint:
         except NothingPossible as error:
             raise ParameterError(str(error)) from None
         if allowed is not None and not allowed.any():
-            raise ParameterError(f"{self.name}: no text that this tokenizer can write fits")
+            raise ParameterError(f"{self.option}: no text that this tokenizer can write fits")
         return state
 
 
-def library(name: str) -> ModuleType:
-    """llguidance, for the constraint of that name. Raises ParameterError where it is missing."""
+def library(option: str) -> ModuleType:
+    """llguidance, for the constraint that the option asks for. Raises ParameterError where it is missing."""
     try:
         import llguidance  # noqa: PLC0415  (an extra)
     except ImportError:
-        raise ParameterError(f'{name}: needs the llguidance library; pip install "tokenglass[constrain]"') from None
+        raise ParameterError(f'{option}: needs the llguidance library; pip install "tokenglass[constrain]"') from None
     return llguidance
 
 
@@ -155,10 +160,10 @@ class ConstraintState:
         import numpy as np  # noqa: PLC0415  (this module is read by what needs no numbers)
 
         if self._outside:
-            raise NothingPossible(f"{self._name}: nothing may follow")
+            raise NothingPossible(f"--{self._name}: nothing may follow")
         allowed = np.frombuffer(self._matcher.compute_logit_bias(), np.uint8)[: self._size] > 0
         if self._matcher.is_error():
-            raise NothingPossible(f"{self._name}: {reason(self._matcher.get_error())}")
+            raise NothingPossible(f"--{self._name}: {reason(self._matcher.get_error())}")
         allowed[list(self._eos_token_ids)] = self._matcher.is_accepting()
         return allowed
 
