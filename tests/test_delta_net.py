@@ -156,8 +156,10 @@ def test_what_releases_hold_for_drafting_is_named_and_left_alone(family: str, tm
     assert b"mtp (2 tensors" in shell.tokenglass("inspect", str(tmp_path)).stdout
 
 
-def test_flow_refuses_it_in_one_line(folder: Path) -> None:
-    done = shell.tokenglass("flow", "-m", str(folder), "The fox and the hen")
-    assert done.returncode == 2
-    assert b"flow does not look into Gated DeltaNet layers" in done.stderr
-    assert done.stderr.count(b"\n") == 1
+@pytest.mark.parametrize("command", [("flow",), ("generate", "--flow", "--ignore-eos")])
+def test_flow_refuses_it_in_one_line_that_says_what_shows_its_choices(folder: Path, command: tuple[str, ...]) -> None:
+    text = ("-m", str(folder), "The fox and the hen", "-n", "2")
+    done = shell.tokenglass(*command, *text)
+    shell.assert_one_line_error(done, 2, "generate --stages shows how each token was chosen")
+    instead = shell.tokenglass("generate", "--stages", "--ignore-eos", *text)
+    assert instead.returncode == 0, instead.stderr

@@ -78,7 +78,10 @@ class Reading:
 def check_keeps_positions(config: ModelConfig) -> None:
     """Raises ParameterError for layers that fold all positions into one state, where none can be hidden."""
     if any(kind.delta for kind in config.layers):
-        raise ParameterError("flow does not look into Gated DeltaNet layers, which keep no positions apart")
+        raise ParameterError(
+            "flow cannot look into Gated DeltaNet layers, which keep no positions apart; "
+            "generate --stages shows how each token was chosen"
+        )
 
 
 def flow_of(
