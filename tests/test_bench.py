@@ -17,6 +17,7 @@ from shell import assert_one_line_error, tokenglass
 from torch_parts import quantize_model, weights_of
 
 from tokenglass.cli.commands.bench import describe, show
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.widgets.rates import Rate, Rates
 from tokenglass.cli.widgets.widget import ASCII, UNICODE
 from tokenglass.model.checkpoint.weights import step_bytes
@@ -156,6 +157,15 @@ def test_every_width_holds_the_rows(facts: dict[str, object], width: int) -> Non
     lines = shown(facts, width)
     assert max(len(line.rstrip()) for line in lines) <= width
     assert "123.0 MiB" in " ".join(line.strip() for line in lines)
+
+
+def test_in_a_pipe_lines_are_as_long_as_their_content_and_bars_as_on_a_usual_terminal(facts: dict[str, object]) -> None:
+    out = StringIO()
+    show({**facts, "model": "m" * 300}, make_console(out, color="never"))
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("m" * 300 + ":")
+    assert sum(len(re.findall(r"\(\S+ to \S+\)", line)) == 2 for line in lines) == 2  # a row for each context
+    assert max(len(line) for line in lines if "█" in line) <= 80
 
 
 def test_the_spread_is_told_where_there_is_room(facts: dict[str, object]) -> None:

@@ -16,6 +16,7 @@ import tiny
 from rich.console import Console
 from shell import assert_one_line_error, tokenglass
 
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.widgets.comparison import notes, show
 from tokenglass.cli.widgets.comparison_columns import COLUMNS
 from tokenglass.cli.widgets.plot import Plot, Point
@@ -316,6 +317,15 @@ def test_every_column_that_is_shown_is_explained_and_no_other(facts: dict[str, A
         headings = next(line for line in lines if line.split()[:1] == ["mode"]).split()[1:]
         explained = [column.heading for column in COLUMNS if any(line.startswith(column.heading) for line in lines)]
         assert explained == headings
+
+
+def test_in_a_pipe_every_column_and_every_meaning_is_there_on_one_line(facts: dict[str, Any]) -> None:
+    out = StringIO()
+    show(facts, make_console(out, color="never"))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert next(line for line in lines if line.split()[:1] == ["mode"]).split()[1:] == [c.heading for c in COLUMNS]
+    meanings = [line.split(maxsplit=1)[-1] for line in lines if line]
+    assert all(column.meaning in meanings for column in COLUMNS)
 
 
 def test_a_reference_has_no_passes_and_no_letter(facts: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from shell import ENVIRONMENT, SCRIPTS, assert_one_line_error, bash, generate, script, tokenglass
 
+from tokenglass.model.checkpoint.store import bundled_folder
+
 pytestmark = pytest.mark.slow  # each starts the program
 GREEDY = ("-t", "0", "-n", "4")
 LOCALES = {
@@ -27,6 +29,14 @@ PROMPT = "Füße 日本語 👩‍👩‍👧 é"
 
 def run(*arguments: str | bytes, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
     return script("tokenglass", *arguments, stdin=stdin, **environment)  # type: ignore[arg-type]
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 40)
+    folder.symlink_to(bundled_folder())
+    for color in ("never", "always"):
+        done = run("inspect", str(folder), "--color", color)
+        assert str(folder) in done.stdout.decode(), done.stderr
 
 
 @pytest.mark.parametrize("locale", LOCALES.values(), ids=LOCALES)

@@ -15,7 +15,7 @@ from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import Device, NamedModelOptions
 from tokenglass.cli.progress import watch_steps
 from tokenglass.cli.say import write_json
-from tokenglass.cli.terminal.console import make_console
+from tokenglass.cli.terminal.console import ENDLESS, make_console
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.cli.text import count, nbytes
 from tokenglass.cli.widgets.rates import Rate, Rates, in_digits
@@ -109,7 +109,7 @@ def show(facts: dict[str, Any], console: Console) -> None:
     )
     console.print()
     wide = rates_table(facts, spread=True)
-    needed = wide.__rich_measure__(console, console.options.update(max_width=1000)).maximum
+    needed = wide.__rich_measure__(console, console.options.update(max_width=ENDLESS)).maximum
     console.print(wide if needed <= console.width else rates_table(facts, full=console.width >= NARROW))
     decode = [Rate(f"{row['context']:,}", row["tokens_per_second"], row["highest"]) for row in facts["decode"]]
     batch = [Rate(f"{row['rows']:,}", row["tokens_per_second"], row["highest"]) for row in facts["batch"]]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
 from typing import IO, Any, Literal
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 from tokenglass.cli.terminal.terminal import is_ascii, plain_stream, visible
 
 ColorWhen = Literal["auto", "always", "never"]
+ENDLESS = 100_000  # columns, where no terminal folds or cuts a line
+USUAL = 80, 24  # columns and lines of what is drawn to fill a width, where there is no terminal
 
 
 class VisibleConsole(Console):
@@ -36,7 +39,8 @@ class VisibleConsole(Console):
 def make_console(stream: IO[str], *, color: ColorWhen, environ: Mapping[str, str] | None = None) -> Console:
     """A console on `stream` that honours NO_COLOR, FORCE_COLOR, TERM and an ASCII-only locale.
 
-    What the stream's encoding cannot say is written as an escape, never an error.
+    What the stream's encoding cannot say is written as an escape, never an error. Where the stream is no terminal,
+    lines are as long as their content.
     """
     environ = os.environ if environ is None else environ
     stream = plain_stream(stream)
@@ -45,19 +49,18 @@ def make_console(stream: IO[str], *, color: ColorWhen, environ: Mapping[str, str
         stream.reconfigure(encoding="ascii" if is_limited else None, errors="backslashreplace")
     forced = color == "always" or (color == "auto" and bool(environ.get("FORCE_COLOR")))
     plain = color == "never" or (color == "auto" and bool(environ.get("NO_COLOR")))
-    console = VisibleConsole(
-        file=stream,
+    new_console = functools.partial(VisibleConsole, file=stream, highlight=False, markup=False, emoji=False)
+    console = new_console(
         force_terminal=True if forced else None,
         no_color=plain,
-        highlight=False,
-        markup=False,
-        emoji=False,
         _environ={name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES")},
     )
     if color == "always" and console.color_system is None:
-        return VisibleConsole(
-            file=stream, force_terminal=True, color_system="standard", highlight=False, markup=False, emoji=False
-        )
+        console = new_console(force_terminal=True, color_system="standard")
+    if not stream.isatty():
+        console.size = ConsoleDimensions(ENDLESS, USUAL[1])
+    elif console.is_dumb_terminal:  # rich takes each for one of 80 columns
+        console.size = ConsoleDimensions(*size(console))
     return console
 
 
@@ -66,5 +69,10 @@ def size(console: Console) -> tuple[int, int]:
     try:
         width, height = os.get_terminal_size(console.file.fileno())
     except (OSError, ValueError, AttributeError):
-        return console.size.width, console.size.height
-    return (width or 80), (height or 24)
+        return drawn_width(console.width), console.height
+    return (width or USUAL[0]), (height or USUAL[1])
+
+
+def drawn_width(width: int) -> int:
+    """The columns of what fills a width: not all of an endless line."""
+    return width if width < ENDLESS else USUAL[0]

@@ -6,13 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import ConsoleDimensions
-
 from tokenglass.cli.run.json_prompt import read_id
 from tokenglass.cli.run.numbered_lines import checked
 from tokenglass.cli.run.question import Asking, Chooses, read_question
 from tokenglass.cli.say import say, write_json
-from tokenglass.cli.terminal.console import ColorWhen, make_console, size
+from tokenglass.cli.terminal.console import ColorWhen, make_console
 from tokenglass.cli.widgets.answers import AnswerBars, AnswerTokens, FirstDifference
 from tokenglass.model.errors import ParameterError, TokenglassError
 from tokenglass.model.files import parse_json
@@ -23,7 +21,6 @@ from tokenglass.model.records.codec import to_dict
 
 def show(choosing: Choosing, *, by_mean: bool, color: ColorWhen) -> None:
     console = make_console(sys.stdout, color=color)
-    console.size = ConsoleDimensions(*size(console))  # of a dumb terminal too
     console.print(AnswerBars(choosing, by_mean))
     console.print()
     console.print(AnswerTokens(choosing, by_mean))

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
 
-from tokenglass.cli.terminal.console import ColorWhen, make_console, size
+from tokenglass.cli.terminal.console import ColorWhen, make_console
 from tokenglass.cli.terminal.terminal import visible_piece
 from tokenglass.cli.text import plural
 from tokenglass.cli.views.score import Scoring
@@ -29,7 +29,6 @@ WIDE = 60  # columns
 def show_text(scoring: Scoring, worst: int, color: ColorWhen) -> None:
     """The one text of this scoring, and its `worst` tokens."""
     console = make_console(sys.stdout, color=color)
-    console.size = ConsoleDimensions(*size(console))  # of a dumb terminal too
     (text,) = scoring.texts
     tally, surprising = Tally(text), Surprising(worst)
     choices = surprising.watch(tally.watch(scoring.choices(text)))

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tokenglass.cli.terminal.console import ENDLESS
 from tokenglass.cli.terminal.terminal import visible
+from tokenglass.cli.terminal.wrapping import READABLE
 from tokenglass.cli.text import count
 from tokenglass.cli.widgets.comparison_columns import COLUMNS, SURE, Column
 from tokenglass.cli.widgets.plot import Plot, Point
@@ -38,7 +40,7 @@ def show(facts: Fact, console: Console) -> None:
     console.print()
     console.print(plot(rows, marks))
     console.print()
-    console.print(meanings(shown))
+    console.print(meanings(shown, READABLE if console.width < ENDLESS else None))
     console.print()
     for line in notes(facts, ascii_only=console.options.ascii_only):
         console.print(line)
@@ -98,7 +100,7 @@ def estimate_text(estimate: Fact | None, tell: Callable[[float], str], *, sure: 
 
 def fitting(console: Console, columns: Sequence[Column], make: Callable[[list[Column]], Table]) -> list[Column]:
     """The columns of the highest ranks, as many as fit."""
-    endless = console.options.update(max_width=1000)
+    endless = console.options.update(max_width=ENDLESS)
     rest = list(columns)
     while len(rest) > 1 and make(rest).__rich_measure__(console, endless).maximum > console.width:
         rest.remove(min(rest, key=lambda column: column.rank))
@@ -119,11 +121,11 @@ def plot(rows: Sequence[Fact], marks: Sequence[str]) -> Plot | str:
     return Plot("tok/s", "bits/byte, lower is better", points, level, "dotted: the human text")
 
 
-def meanings(columns: Sequence[Column]) -> Table:
-    """What each column says, in words."""
+def meanings(columns: Sequence[Column], width: int | None) -> Table:
+    """What each column says, in words, in lines of at most `width` columns."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold", max_width=100)
+    grid.add_column(overflow="fold", max_width=width)
     for column in columns:
         grid.add_row(Text(column.heading, "bold"), column.meaning)
     grid.add_row(

@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.style import Style
 
+from tokenglass.cli.terminal.console import drawn_width
 from tokenglass.cli.terminal.terminal import visible
 
 Row = list[Segment]
@@ -55,7 +56,7 @@ class Widget(ABC):
         """Rows of at most `width` cells."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for row in self.rows(options.max_width, glyphs_of(options)):
+        for row in self.rows(drawn_width(options.max_width), glyphs_of(options)):
             yield from row
             yield Segment.line()
 
