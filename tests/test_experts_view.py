@@ -16,9 +16,11 @@ import torch
 from families import CASES, EXPERTS, SIZES, save
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
+from rich.text import Text
 from terminal import Terminal
 
+from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.widgets.experts import ExpertsPanel, SharedExperts
 from tokenglass.model.records.steps import LayerExperts
 from tokenglass.model.runs.schema import trace_schema
@@ -207,6 +209,20 @@ def test_the_panel_says_which_came_first_and_how_many_are_those_of_the_token_bef
     assert "0: 3 50.0 %" in shown
     assert "2: 0 50.0 %" in shown
     assert "before" not in frame(ExpertsPanel(layers_of((3, 1))), width=100)
+
+
+WORDS = "layer: first expert, probability"
+
+
+@pytest.mark.parametrize("environ", [{"TERM": "xterm"}, {"TERM": "xterm", "NO_COLOR": "1"}], ids=["colour", "none"])
+@pytest.mark.parametrize(("width", "heading"), [(40, "layer: expert"), (80, WORDS), (120, WORDS)])
+def test_words_say_that_a_number_is_a_layer_and_its_expert(width: int, heading: str, environ: dict[str, str]) -> None:
+    console = make_console(io.StringIO(), color="always" if "NO_COLOR" not in environ else "auto", environ=environ)
+    console.size = ConsoleDimensions(width, 24)
+    with console.capture() as capture:
+        console.print(ExpertsPanel(layers_of((3, 1), (0, 5))))
+    words = Text.from_ansi(capture.get()).plain.splitlines()[-1].split()
+    assert " ".join(words) == f"{heading} 0: 3 50.0 % 2: 0 50.0 %"
 
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.just(math.nan)

@@ -14,6 +14,8 @@ from tokenglass.cli.text import plural
 from tokenglass.cli.widgets.widget import BOLD, CHOSEN, DIM, Glyphs, Row, Widget, curve, label_fields, percent
 from tokenglass.model.records.steps import LayerExperts
 
+WORDY = 60  # columns, from which on the heading of the layers is a whole one
+
 
 @dataclass(frozen=True, slots=True)
 class ExpertsPanel(Widget):
@@ -43,9 +45,10 @@ class ExpertsPanel(Widget):
             [Segment(f"{layer.layer:,}: ", DIM), Segment(f"{layer.experts[0]:,}"), Segment(f" {percent(prob)}", DIM)]
             for layer, prob in zip(layers, first, strict=True)
         ]
+        heading = "layer: first expert, probability" if width >= WORDY else "layer: expert"
         return [
             *label_fields("experts", fields, width, glyphs, gap=2),
-            *label_fields("by layer", names, width, glyphs, gap=2)[: self.limit],
+            *label_fields(heading, names, width, glyphs, gap=2)[: self.limit],
         ]
 
     def same(self) -> float | None:
