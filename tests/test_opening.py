@@ -94,6 +94,17 @@ def test_it_is_shown_before_anything_that_takes_long_is_imported(arguments: str,
     assert not heavy & set(file.read_text().split())
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines_on_stderr_unless_the_run_is_quiet() -> None:
+    program = f"exec generate '{PROMPT}' -n 3 --seed 1"
+    for option, lines in (("", ["starting", "loading"]), (" --quiet", [])):
+        terminal = Terminal(program=program + option, TERM="dumb")
+        assert terminal.finish() == 0
+        first, text = terminal.output.replace("\r", "").split(PROMPT)
+        assert [line.split()[0] for line in first.splitlines()] == lines
+        assert text.strip()
+        assert "\x1b" not in terminal.output
+
+
 def test_a_pipe_gets_nothing_of_it() -> None:
     for stream in ("| cat", "2>/dev/null"):
         terminal = Terminal(program=f"generate '{PROMPT}' -n 2 --seed 1 {stream}")

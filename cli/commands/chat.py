@@ -54,7 +54,7 @@ def chat(
     """
     if view.flow or view.stages:
         raise ParameterError("--flow and --stages look into one answer; use generate --chat")
-    with opening() as first:
+    with opening(quiet=view.quiet) as first:
         from tokenglass.cli.run import session
         from tokenglass.cli.run.chat import Chat
         from tokenglass.cli.run.chat_commands import COMMANDS

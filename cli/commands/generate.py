@@ -67,7 +67,7 @@ def generate(
     from tokenglass.cli.run.prompt import read_prompt
 
     text = read_prompt(prompt.parts, prompt.prompt_file, keep_newline=prompt.keep_newline)
-    with opening(text) as first:
+    with opening(text, quiet=view.quiet) as first:
         from tokenglass.cli.run.prepared import RunOptions, prepare
         from tokenglass.cli.run.session import settle_view
         from tokenglass.cli.run.trace import Keeper

@@ -1,4 +1,5 @@
-"""What a terminal shows until a view begins: the prompt in grey, and what is being done. A pipe does without it."""
+"""What a terminal shows until a view begins: the prompt in grey, and what is being done; one that cannot move its
+cursor only that. A pipe does without it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokenglass.cli.terminal.terminal import supports_live
+from tokenglass.cli.say import say
+from tokenglass.cli.terminal.terminal import is_terminal, supports_live
 
 
 class Opening:
@@ -24,11 +26,29 @@ class Opening:
 NO_OPENING = Opening()
 
 
+class PlainOpening(Opening):
+    """A line on stderr for each thing that is done, on a terminal that cannot take it back."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+
+    def show(self, doing: str) -> None:
+        if doing != self._doing:
+            self._doing = doing
+            say(doing)
+
+
 @contextmanager
-def opening(prompt: str = "") -> Iterator[Opening]:
-    """A few rows that are gone afterwards, whatever ends the block; what stderr gets meanwhile stands above them."""
+def opening(prompt: str = "", *, quiet: bool = False) -> Iterator[Opening]:
+    """A few rows that are gone afterwards, whatever ends the block; what stderr gets meanwhile stands above them.
+
+    A terminal that cannot move its cursor gets lines on stderr, unless the run is to be `quiet`.
+    """
     if not supports_live(sys.stdout, sys.stderr):
-        yield Opening()
+        is_seen = is_terminal(sys.stdout) and is_terminal(sys.stderr) and not quiet
+        first = PlainOpening() if is_seen else NO_OPENING
+        first.show("starting")
+        yield first
         return
     from tokenglass.cli.terminal.first_screen import FirstScreen  # a pipe needs no console
 
