@@ -201,6 +201,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SIZES, **EXPERTS, "num_hidden_layers": 4, "num_dense_layers": 1, "routed_scaling_factor": 1.5}
         | {"layer_types": ["full_attention", "conv", "full_attention", "conv"]},
     ),
+    "lfm3": (
+        "lfm3",
+        {**SIZES, "num_hidden_layers": 4, "head_dim": 12, "conv_L_cache": 3, "sliding_window": WINDOW}
+        | {"layer_types": ["sliding_attention", "conv", "full_attention", "conv"]},
+    ),
     "qwen3_5_text": (
         "qwen3_5_text",
         {**SIZES, **DELTA, "head_dim": 16, "initializer_range": 0.15, "tie_word_embeddings": False}
@@ -272,6 +277,8 @@ def older(raw: dict[str, Any]) -> dict[str, Any]:
     """The same config.json as earlier versions of transformers wrote it."""
     old = {key: value for key, value in raw.items() if key not in ("rope_parameters", "dtype")}
     old["torch_dtype"] = raw["dtype"]
+    if raw["model_type"] == "lfm3":  # which has no earlier files
+        return raw
     rope = dict(raw.get("rope_parameters") or {})
     if raw["model_type"] == "gemma3_text":
         local, rope = dict(rope["sliding_attention"]), dict(rope["full_attention"])

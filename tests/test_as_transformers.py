@@ -104,6 +104,7 @@ OPTIONS = {
     "gpt_neox": NEOX,
     "hunyuan_v1_dense": {**SIZES, "head_dim": 12},
     "qwen3_next": CASES["qwen3_next"][1],
+    "lfm3": CASES["lfm3"][1],
     "lfm2_moe": {**SIZES, **EXPERTS, "layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "cohere2": {**SIZES, "logit_scale": 1.0},
 }
@@ -198,6 +199,9 @@ READ = [
     ("lfm2_moe", {"rope_parameters": None, "rope_theta": 700.0, "tie_embedding": True}),
     ("lfm2_moe", {"use_expert_bias": False, "norm_topk_prob": False, "routed_scaling_factor": 2.0}),
     ("lfm2_moe", {"rope_parameters": {"type": "linear", "factor": 2.0}, "rope_theta": 700.0}),
+    ("lfm3", {"rope_parameters": None}),
+    ("lfm3", {"rope_parameters": None, "layer_types": ["sliding_attention", "conv", "sliding_attention", "conv"]}),
+    ("llama", {"rope_parameters": {"rope_type": "proportional", "rope_theta": 70.0, "partial_rotary_factor": 0.6}}),
     ("qwen3_next", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": None}),
     ("qwen3_next", {"rope_parameters": None, "rope_theta": 700.0, "partial_rotary_factor": 0.5}),
     ("qwen3_next", {"norm_topk_prob": False, "layer_types": None, "full_attention_interval": 2, "head_dim": 16}),

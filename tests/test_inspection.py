@@ -148,7 +148,8 @@ def masks(model: Any, length: int, hidden: int, *, total: bool) -> Any:
 
     types = set(getattr(model.config, "layer_types", None) or [])
     if "conv" in types:  # which transformers tells the positions that nobody sees
-        return {"full_attention": additive(sees), "conv": (keys != hidden).float() if total else None}
+        both = {"full_attention": additive(sees), "sliding_attention": additive(slides)}
+        return {**both, "conv": (keys != hidden).float() if total else None}
     if model.config.model_type in ("mistral", "mixtral", "phi3"):
         return additive(slides)
     if types and model.config.model_type in TYPED:

@@ -38,6 +38,7 @@ MIXTURES = "a mixture of experts is not split"
 MIXERS = [
     Mixer("lfm2", ("taps", [(2, None), (1, 3)]), b"convolution of 3", CONVOLUTIONS),
     Mixer("qwen3_5_text", ("matrices", [(2, 4), (1, None)]), b"a recurrence of 4 matrices", RECURRENCES),
+    Mixer("lfm3", ("taps", [(1, None), (2, 3), (1, None)]), b"convolution of 3", CONVOLUTIONS),
     Mixer("lfm2_moe", ("taps", [(1, None), (2, 3), (1, None)]), b"convolution of 3", MIXTURES),
     Mixer("qwen3_5_moe_text", ("matrices", [(2, 4), (1, None)]), b"a recurrence of 4 matrices", MIXTURES),
     Mixer("qwen3_next", ("matrices", [(2, 4), (1, None)]), b"a recurrence of 4 matrices", MIXTURES),
@@ -96,6 +97,7 @@ def test_they_are_not_split_over_processes(folder: Path, mixer: Mixer) -> None:
 
 
 LFM2: dict[str, Any] = {"model_type": "lfm2", **SIZES, "layer_types": ["conv", "full_attention", "conv"]}
+LFM3 = {**LFM2, "model_type": "lfm3"}
 QWEN: dict[str, Any] = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
 
 
@@ -110,7 +112,11 @@ QWEN: dict[str, Any] = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
         (LFM2, {"layer_types": None, "full_attn_idxs": "all"}, "full_attn_idxs"),
         (LFM2, {"block_multiple_of": 0}, "block_multiple_of"),
         (LFM2, {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 8}, "3 heads do not divide the 32"),
-        (LFM2, {"model_type": "lfm3", "use_attention_gate": True}, "gated attention"),
+        (LFM3, {"use_sandwich_norm": False}, "use_sandwich_norm is False; expected true"),
+        (LFM3, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling .* is not supported for lfm3"),
+        (LFM3, {"layer_types": ["conv", "full_attention", "mamba"]}, "layer_types names 'mamba'"),
+        (LFM3, {"sliding_window": None, "layer_types": ["sliding_attention"] * 3}, "there is no sliding_window"),
+        (LFM3, {"use_attention_gate": 1}, "use_attention_gate is 1"),
         (QWEN, {"linear_num_key_heads": 3}, "4 value heads cannot be shared by 3 key heads"),
         (QWEN, {"linear_key_head_dim": 0}, "are no sizes of linear attention"),
         (QWEN, {"linear_conv_kernel_dim": 10**9}, "are no sizes of linear attention"),

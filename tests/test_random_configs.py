@@ -33,12 +33,12 @@ Options = dict[str, Any]
 EPS = {
     **dict.fromkeys(("gpt_neox", "phi", "stablelm", "cohere2"), "layer_norm_eps"),
     "starcoder2": "norm_epsilon",
-    **dict.fromkeys(("lfm2", "lfm2_moe"), "norm_eps"),
+    **dict.fromkeys(("lfm2", "lfm2_moe", "lfm3"), "norm_eps"),
 }
 QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
-    *("glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
+    *("lfm3", "glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
     *QWEN3_5,
 )
 PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", *QWEN3_5)
@@ -55,6 +55,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "starcoder2": ("use_bias",),
     "lfm2": ("conv_bias", "block_auto_adjust_ff_dim"),
     "lfm2_moe": ("conv_bias", "use_expert_bias"),
+    "lfm3": ("conv_bias", "attention_bias", "use_attention_gate"),
 }
 EXPERTS = (
     *("lfm2_moe", "qwen3_5_moe_text", "qwen3_next"),
@@ -109,7 +110,7 @@ def random_options(family: str, chance: random.Random) -> Options:
     rope = random_rope(family, size if share is None else int(size * share), chance)
     if share is not None:
         rope["partial_rotary_factor"] = share
-    if family in ("gemma3_text", "olmo3"):
+    if family in ("gemma3_text", "olmo3", "lfm3"):
         local = {"rope_type": "default", "rope_theta": chance.choice((500.0, 10000.0))}
         if family == "olmo3":  # whose earlier files cannot give the two another base
             rope["rope_theta"] = local["rope_theta"] = 5e5
@@ -124,7 +125,7 @@ def random_options(family: str, chance: random.Random) -> Options:
 
 
 def random_activation(family: str, chance: random.Random) -> Options:
-    if family in ("lfm2", "lfm2_moe", *QWEN3_5):  # always silu
+    if family in ("lfm2", "lfm2_moe", "lfm3", *QWEN3_5):  # always silu
         return {}
     act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
     acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
@@ -194,9 +195,10 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             types = [chance.choice(("linear_attention", "full_attention")) for _ in range(layers)]
             types[chance.randrange(layers)] = "full_attention"
             kinds = [{**common, "layer_types": types}, {**common, "full_attention_interval": 1}]
-        case "lfm2" | "lfm2_moe":
-            taps = {"conv_L_cache": chance.choice((1, 2, 3, 7))}
-            types = [chance.choice(("conv", "full_attention")) for _ in range(layers)]
+        case "lfm2" | "lfm2_moe" | "lfm3":
+            taps = {"conv_L_cache": chance.choice((1, 2, 3, 7)), **(window if family == "lfm3" else {})}
+            names = ("conv", "full_attention", *(["sliding_attention"] if family == "lfm3" else []))
+            types = [chance.choice(names) for _ in range(layers)]
             types[chance.randrange(layers)] = "full_attention"  # without any, transformers has no positions
             kinds = [{**taps, "layer_types": types}]
             if family == "lfm2":
@@ -223,9 +225,11 @@ def random_rope(family: str, dim: int, chance: random.Random) -> Options:
             {"rope_type": "yarn", **trained, "mscale": 0.7, "mscale_all_dim": 0.4},
             {"rope_type": "llama3", **trained, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
         ]
+    if family == "lfm3":
+        kinds += [{"rope_type": "proportional", "partial_rotary_factor": share} for share in (0.3, 0.5, 0.5, 1.0)]
     if family == "gpt_oss":  # a file that names no scaling means yarn
         del kinds[0]
-    if family not in ("gemma3_text", "olmo3"):
+    if family not in ("gemma3_text", "olmo3", "lfm3"):
         kinds.append({"rope_type": "longrope", **factors, "original_max_position_embeddings": 32})
     return theta | chance.choice(kinds)
 

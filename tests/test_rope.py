@@ -46,6 +46,11 @@ def test_linear(factor: float, theta: float) -> None:
     check({"rope_type": "linear", "factor": factor, "rope_theta": theta})
 
 
+@given(factor=FACTORS, theta=st.floats(100.0, 1e7), share=st.floats(0.0, 1.0))
+def test_proportional(factor: float, theta: float, share: float) -> None:
+    check({"rope_type": "proportional", "factor": factor, "rope_theta": theta, "partial_rotary_factor": share})
+
+
 @given(factor=FACTORS, trained=TRAINED, length=LENGTHS)
 def test_dynamic(factor: float, trained: int, length: int) -> None:
     check({"rope_type": "dynamic", "factor": factor}, length, trained)

@@ -208,6 +208,16 @@ LFM2_MOE = replace(
         "feed_forward.experts.*.w2": (f"{EXPERT}.down_proj",),
     },
 )
+LFM3 = Layout(
+    modules={
+        "operator_norm": ("input_layernorm",),
+        "post_operator_norm": ("post_attention_layernorm",),
+        "ffn_norm": ("pre_feedforward_layernorm",),
+        "post_ffn_norm": ("post_feedforward_layernorm",),
+        **{module: parts for module, parts in LFM2.modules.items() if module.startswith(("conv.", "feed_forward."))},
+    },
+    outer=LFM2.outer,
+)
 QWEN3_5 = Layout(
     modules={"self_attn.q_proj": ("self_attn.q_proj", "self_attn.gate_proj")},
     interleaved=frozenset({"self_attn.q_proj"}),
@@ -260,6 +270,7 @@ LAYOUTS = {
     "glm4": GLM4,
     "lfm2": LFM2,
     "lfm2_moe": LFM2_MOE,
+    "lfm3": LFM3,
     "qwen3_5_text": QWEN3_5,
     "qwen3_5_moe_text": QWEN3_5,
     "qwen3_next": QWEN3_NEXT,

@@ -31,7 +31,7 @@ class Attention:
     rotate_first: bool  # then normalise
     growth: QueryGrowth | None  # of queries, with the position
     sinks: Sinks | None
-    gate: Projection | None  # whose sigmoid the output's inputs are multiplied by
+    gate: Projection | None  # whose sigmoid the output's inputs are multiplied by, one by one or head by head
 
     @property
     def group_size(self) -> int:
@@ -112,6 +112,17 @@ def mixer_of(config: ModelConfig, kind: LayerKind, prefix: str) -> Mixer:
     return _short_convolution(config.hidden_size, kind.convolution, f"{prefix}conv.")
 
 
+def _output_gate(config: ModelConfig, prefix: str) -> Projection | None:
+    name, heads, hidden = f"{prefix}gate_proj", config.num_heads, config.hidden_size
+    match config.output_gate:
+        case "number":
+            return Projection(name, heads * config.head_dim, hidden, config.qkv_bias)
+        case "head":
+            return Projection(name, heads, hidden, exact=True)
+        case None:
+            return None
+
+
 def _delta_net(config: ModelConfig, sizes: DeltaNet, prefix: str) -> GatedDeltaNet:
     hidden, value = config.hidden_size, sizes.value_heads * sizes.value_dim
     return GatedDeltaNet(
@@ -162,5 +173,5 @@ def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
         rotate_first=config.rotate_first,
         growth=config.query_growth,
         sinks=Sinks(f"{prefix}sinks", config.num_heads) if config.sinks else None,
-        gate=Projection(f"{prefix}gate_proj", query, hidden, config.qkv_bias) if config.output_gate else None,
+        gate=_output_gate(config, prefix),
     )

@@ -65,7 +65,7 @@ class ModelConfig:
     mlp_bias: bool = False
     gated_mlp: bool = True
     swiglu: ClampedSwiGlu | None = None  # in place of the activation
-    output_gate: bool = False  # what attention gives, times the sigmoid of another projection
+    output_gate: Literal["number", "head"] | None = None  # each that attention gives, times a sigmoid of its input
     sinks: bool = False  # attention may look at nothing, as far as each head has learned
     mixture: Mixture | None = None  # of experts, in the layers that have some
     head_bias: bool = False

@@ -25,7 +25,7 @@ def read_qwen3_5(f: Fields) -> Switches:
         **switches,
         "norm": "rms_plus_one",
         "qk_norm": "head",
-        "output_gate": True,
+        "output_gate": "number",
         "qkv_bias": bias,
         "o_bias": bias,
         "layers": tuple(

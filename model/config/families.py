@@ -26,7 +26,7 @@ from tokenglass.model.config.layer_norm_kin import (
     read_stablelm,
     read_starcoder2,
 )
-from tokenglass.model.config.lfm_kin import read_lfm2, read_lfm2_moe
+from tokenglass.model.config.lfm_kin import read_lfm2, read_lfm2_moe, read_lfm3
 from tokenglass.model.config.llama_kin import (
     read_apertus,
     read_arcee,
@@ -81,6 +81,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "qwen3_next": read_qwen3_next,
     "lfm2": read_lfm2,
     "lfm2_moe": read_lfm2_moe,
+    "lfm3": read_lfm3,
     "mixtral": read_mixtral,
     "qwen2_moe": read_qwen2_moe,
     "qwen3_moe": read_qwen3_moe,

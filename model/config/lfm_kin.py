@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tokenglass.model.config.fields import Fields, quote
-from tokenglass.model.config.layer_kinds import Convolution, LayerKind, num_layers, with_layers
+from tokenglass.model.config.layer_kinds import (
+    Convolution,
+    LayerKind,
+    num_layers,
+    ropes_by_type,
+    windows_by_type,
+    with_layers,
+)
 from tokenglass.model.config.mixture import read_mixture
 from tokenglass.model.config.sizes import Switches, sizes
 from tokenglass.model.errors import ConfigError
@@ -30,19 +38,54 @@ def read_lfm2_moe(f: Fields) -> Switches:
     return {**switches, "layers": layers, "mixture": mixture}
 
 
+LFM3_ROPES = {  # of a file that names none
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+}
+
+
+def read_lfm3(f: Fields) -> Switches:
+    """Without layer_types, every fourth layer has attention to all, every fourth a window, the others convolutions."""
+    f.refuse("rope_scaling")
+    if not f.boolean("use_sandwich_norm", True):
+        raise f.wrong("use_sandwich_norm", "true")
+    if not f.part("rope_parameters").raw:
+        f = f.replace({"rope_parameters": LFM3_ROPES})
+    count, bias = num_layers(f), f.boolean("attention_bias")
+    kinds = ("conv", "conv", "full_attention", "conv"), ("sliding_attention", "conv", "full_attention", "conv")
+    types = f.items("layer_types", count) or [kinds[layer > 0][layer % 4] for layer in range(count)]
+    as_full = ["full_attention" if name == "conv" else name for name in types]  # whose rope is not asked for
+    windows = windows_by_type(f.replace({"layer_types": as_full}), [True] * count)
+    switches = {**sizes(f, eps="norm_eps"), **ropes_by_type(f, windows, f.integer("head_dim"), 1e6, 1e4)}
+    return {
+        **switches,
+        "activation": "silu",
+        "tie_word_embeddings": f.boolean("tie_word_embeddings"),
+        "qk_norm": "head",
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "output_gate": "head" if f.boolean("use_attention_gate", True) else None,
+        "post_norm": True,
+        "layers": convolved(f, switches["layers"], [name != "conv" for name in types]),
+    }
+
+
 def with_convolutions(f: Fields) -> Switches:
-    """What both have. Earlier files name tied embeddings tie_embedding."""
+    """What lfm2 and its mixtures have. Earlier files name tied embeddings tie_embedding."""
     f = f.rename({"tie_embedding": "tie_word_embeddings"})
     switches = {**sizes(f, eps="norm_eps"), "qk_norm": "head", **with_layers(f)}
-    convolution = Convolution(f.integer("conv_L_cache"), f.boolean("conv_bias"))
     return {
         **switches,
         "tie_word_embeddings": f.boolean("tie_word_embeddings"),
-        "layers": tuple(
-            kind if attends else LayerKind(None, convolution=convolution)
-            for kind, attends in zip(switches["layers"], attention_layers(f), strict=True)
-        ),
+        "layers": convolved(f, switches["layers"], attention_layers(f)),
     }
+
+
+def convolved(f: Fields, layers: Sequence[LayerKind], attend: Sequence[bool]) -> tuple[LayerKind, ...]:
+    """The layers, with convolutions in the place of attention in those that do not attend."""
+    convolution = Convolution(f.integer("conv_L_cache"), f.boolean("conv_bias"))
+    pairs = zip(layers, attend, strict=True)
+    return tuple(kind if attends else LayerKind(None, convolution=convolution) for kind, attends in pairs)
 
 
 def attention_layers(f: Fields) -> list[bool]:

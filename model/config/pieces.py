@@ -12,7 +12,6 @@ PIECES: Mapping[str, tuple[str, ...]] = {
     "latent attention": ("kv_lora_rank",),
     "state-space layers": ("mamba_d_state", "mamba_n_heads", "state_size", "ssm_cfg"),
     "linear attention": ("linear_num_value_heads", "linear_attn_config"),
-    "gated attention": ("use_attention_gate", "attn_output_gate"),
     "chunked attention": ("attention_chunk_size",),
     "ALiBi positions": ("alibi",),
     "an encoder": ("is_encoder_decoder", "encoder_layers"),

@@ -59,7 +59,15 @@ class Llama3:
     high_freq_factor: float
 
 
-Scaling = Linear | Dynamic | Yarn | LongRope | Llama3
+@dataclass(frozen=True, slots=True)
+class Proportional:
+    """The first pairs of a head turn as in a head that turns whole, divided by `factor`; the others stand still."""
+
+    pairs: int
+    factor: float
+
+
+Scaling = Linear | Dynamic | Yarn | LongRope | Llama3 | Proportional
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,8 @@ def read_rope(
     f.ignore([key for key in f.raw if key not in KNOWN and f.raw[key] is not None])
     theta = f.number("rope_theta", theta)
     share = f.number("partial_rotary_factor", 1.0 if partial is None else partial)
+    if rope_type(f) == "proportional" and partial is None and 0 <= share <= 1:
+        return Rope(theta, head_dim, Proportional(int(share * head_dim // 2), positive(f, "factor", 1.0)))
     if partial is None and share != 1 and rope_type(f) == "default":
         f.ignore(["partial_rotary_factor"] if "partial_rotary_factor" in f.raw else [])
         share = 1.0

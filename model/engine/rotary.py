@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenglass.model.config.rope_config import Dynamic, Linear, Llama3, LongRope, Rope, Yarn
+from tokenglass.model.config.rope_config import Dynamic, Linear, Llama3, LongRope, Proportional, Rope, Yarn
 
 Floats = NDArray[np.float32]
 
@@ -23,23 +23,25 @@ def rotary_table(rope: Rope, positions: int, planned_length: int) -> tuple[Float
 def rotary_frequencies(rope: Rope, planned_length: int) -> tuple[Floats, float]:
     """Radians per position (dim/2,) and the factor on cosines and sines, for a run of `planned_length` positions."""
     exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
+    frequencies = inverse_powers(rope.theta, exponents)
     match rope.scaling:
-        case None:
-            return inverse_powers(rope.theta, exponents), 1.0
-        case Linear(factor):
-            return inverse_powers(rope.theta, exponents) / np.float32(factor), 1.0
         case Dynamic(factor, trained):
             stretch = factor * rope.regime(planned_length) / trained - (factor - 1)
-            return inverse_powers(rope.theta * stretch ** (rope.dim / (rope.dim - 2)), exponents), 1.0
+            frequencies = inverse_powers(rope.theta * stretch ** (rope.dim / (rope.dim - 2)), exponents)
         case LongRope():
             long = rope.regime(planned_length)
             factors = np.array(rope.scaling.long_factors if long else rope.scaling.short_factors, np.float32)
             return inverse_powers(rope.theta, exponents, factors), rope.scaling.attention_factor
-        case Llama3():
-            return llama3_frequencies(inverse_powers(rope.theta, exponents), rope.scaling), 1.0
         case Yarn():
-            frequencies = yarn_frequencies(inverse_powers(rope.theta, exponents), rope, rope.scaling)
-            return frequencies, rope.scaling.attention_factor
+            return yarn_frequencies(frequencies, rope, rope.scaling), rope.scaling.attention_factor
+        case Linear(factor):
+            frequencies = frequencies / np.float32(factor)
+        case Proportional(pairs, factor):
+            turns = np.arange(len(frequencies)) < pairs
+            frequencies = np.where(turns, frequencies / np.float32(factor), np.float32(0))
+        case Llama3():
+            frequencies = llama3_frequencies(frequencies, rope.scaling)
+    return frequencies, 1.0
 
 
 def inverse_powers(theta: float, exponents: Floats, factors: Floats | float = 1.0) -> Floats:

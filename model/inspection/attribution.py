@@ -2,9 +2,9 @@
 stream (Elhage et al. 2021, "A mathematical framework for transformer circuits").
 
 A short convolution carries from positions as attention does: what it takes in of each, times its tap and its gate.
-That gate and the scale of each norm are frozen at their values in this pass; then all from an update to the logits is
-linear. Terms are summed in float64. The value bias of attention is part of each position's value; every other bias is
-a term of its own.
+Gates, attention's too, and the scale of each norm are frozen at their values in this pass; then all from an update to
+the logits is linear. Terms are summed in float64. The value bias of attention is part of each position's value; every
+other bias is a term of its own.
 """
 
 from __future__ import annotations
@@ -109,13 +109,15 @@ def attention_terms(
 ) -> tuple[Tensor, Tensor]:
     """What attention carried from each position to the logits, and its mean weight over the heads, (positions,)."""
     direction, _ = pull_back(block.after_mixer, recording.attended[layer], direction)
-    by_head = (direction @ matrix(attention.o_proj).double()).view(
-        attention.spec.num_kv_heads, -1, attention.spec.head_dim
-    )
-    weights = attention_weights(attention, recording.attention_input[layer], layer, view)  # (heads, slots)
+    spec, x = attention.spec, recording.attention_input[layer]
+    by_head = (direction @ matrix(attention.o_proj).double()).view(spec.num_heads, spec.head_dim)
+    if spec.gate is not None:
+        by_head = by_head * attention.opening(x).double()
+    by_head = by_head.view(spec.num_kv_heads, -1, spec.head_dim)
+    weights = attention_weights(attention, x, layer, view)  # (heads, slots)
     values = view.fork.values[layer][0].double()  # (kv_heads, slots, head_dim)
     carried = (by_head @ values.transpose(1, 2)).flatten(0, 1) * weights  # (heads, slots)
-    evicted = torch.zeros(view.fork.start(attention.spec.window), dtype=carried.dtype, device=carried.device)
+    evicted = torch.zeros(view.fork.start(spec.window), dtype=carried.dtype, device=carried.device)
     return torch.cat((evicted, carried.sum(0))), torch.cat((evicted, weights.mean(0)))
 
 

@@ -147,7 +147,7 @@ class Program(Operations):
         else:
             yield from self._attend(spec, state, place)
             if spec.gate is not None:
-                yield Operation(kind=Code.OPEN)
+                yield Operation(kind=Code.OPEN, by_head=spec.gate.out_features == spec.num_heads)
         yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
 
     def _convolve(self, spec: parts.Kernel, state: int, place: int) -> Operation:

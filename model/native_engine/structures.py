@@ -50,6 +50,7 @@ class Operation(ctypes.Structure):
                 "value_heads",
                 "key_dim",
                 "value_dim",
+                "by_head",
                 "chosen",
                 "sigmoid",
                 "renormalise",

@@ -28,9 +28,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
-        mixed = view.attend(AttentionInputs(layer, self.spec, query, key, value, self.sinks))
-        mixed = mixed.transpose(1, 2).flatten(2)
-        return self.o_proj(mixed if self.spec.gate is None else mixed * torch.sigmoid(self.gate_proj(x)))
+        mixed = view.attend(AttentionInputs(layer, self.spec, query, key, value, self.sinks)).transpose(1, 2)
+        return self.o_proj((mixed if self.spec.gate is None else mixed * self.opening(x)).flatten(2))
+
+    def opening(self, x: Tensor) -> Tensor:
+        """How far the output gate lets through what each head gives (..., heads, head_dim or 1), of x (..., hidden)."""
+        return torch.sigmoid(self.gate_proj(x)).view(*x.shape[:-1], self.spec.num_heads, -1)
 
     def queries(self, x: Tensor, view: PassView) -> Tensor:
         """What is compared with keys, (batch, heads, length, head_dim), of x (batch, length, hidden)."""

@@ -35,6 +35,7 @@ typedef struct {
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
     int64_t taps;            // CONVOLVE and RECUR: positions that are mixed
     int64_t key_heads, value_heads, key_dim, value_dim;  // RECUR
+    int64_t by_head;              // OPEN: a gate for each head, not for each number of it
     int64_t chosen;               // CHOOSE: experts of a column
     int64_t sigmoid, renormalise; // CHOOSE: probabilities are no softmax; the weights add up to 1
     double scale, softcap;        // softcap 0: none

@@ -129,12 +129,12 @@ static void recur(Engine *e, Member *self, const Operation *op) {
 
 // What attention gave, times the sigmoid of its gate.
 static void open_gate(Engine *e, Member *self, const Operation *op) {
-    long columns = e->pass.columns, n = e->sizes.heads * e->sizes.head_dim;
+    long columns = e->pass.columns, size = e->sizes.head_dim, n = e->sizes.heads * size;
     TASKS(self, c, columns) {
         float *x = column(e, MIXED, c);
         const float *gate = column(e, OPENING, c);
-        for (long d = 0; d < n; d += LANES) store(x + d, load(x + d) / (1.0f + exp_of(-load(gate + d))));
+        for (long d = 0; d < n && !op->by_head; d += LANES) store(x + d, load(x + d) / (1.0f + exp_of(-load(gate + d))));
+        for (long d = 0; d < n && op->by_head; d++) x[d] /= 1 + expf(-gate[d / size]);
     }
-    (void)op;
     barrier(self, columns);
 }
