@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tokenglass.model.checkpoint.adapter import Adapter
-from tokenglass.model.checkpoint.arrays import Array, Empty
+from tokenglass.model.checkpoint.arrays import Empty
 from tokenglass.model.checkpoint.folder import Checkpoint
-from tokenglass.model.checkpoint.quantised import QuantizedWeight, quantize_int4, quantize_int8
+from tokenglass.model.checkpoint.quantised import Quantizer
 from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.checkpoint.store import bundled_folder, name_of
 from tokenglass.model.checkpoint.weights import read_weights
@@ -143,7 +143,7 @@ def load_whole(opened: OpenedModel, caches: Caches) -> Generator[Progress, None,
     read = yield from read_weights(
         checkpoint,
         dtype=dtype if quantize == "none" else checkpoint.config.dtype,
-        quantize=None if quantize == "none" else quantizer(quantize, library, opened.threads, arena.empty),
+        quantizer=None if quantize == "none" else quantizer(quantize, library, opened.threads, arena.empty),
         place=arena.copy if library is not None else lambda array: array,
         keep=("int8", "int4") if quantize == "none" else (quantize,),
     )
@@ -238,13 +238,13 @@ def quantizer(
     library: ctypes.CDLL | None,
     threads: int,
     empty: Empty = np.empty,
-) -> Callable[[Array], QuantizedWeight]:
-    """What makes fewer bits of a matrix: the kernels, into room that `empty` makes, or else numpy."""
+) -> Quantizer:
+    """What makes fewer bits of matrices: the kernels, into room that `empty` makes, or else numpy."""
     if library is None:
-        return quantize_int8 if format == "int8" else quantize_int4
-    from tokenglass.model.native_engine.quantising import native_quantizer  # noqa: PLC0415  (only beside kernels)
+        return Quantizer(format)
+    from tokenglass.model.native_engine.quantising import native_quantize  # noqa: PLC0415  (only beside kernels)
 
-    return native_quantizer(library, format, threads, empty)
+    return Quantizer(format, native_quantize(library, threads, empty))
 
 
 def stored_or_asked(checkpoint: Checkpoint, quantize: Quantize) -> Quantize:

@@ -20,7 +20,7 @@ from test_lora import adapter, low_rank
 
 from tokenglass.model.checkpoint.blueprint import Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
-from tokenglass.model.checkpoint.quantised import quantize_int8
+from tokenglass.model.checkpoint.quantised import Quantizer
 from tokenglass.model.checkpoint.weights import read_weights, step_bytes
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import CheckpointError, ConfigError, ParameterError
@@ -69,7 +69,7 @@ def test_experts_in_one_tensor_are_those_in_many(
 
 
 def test_routers_stay_in_float32_where_all_other_matrices_have_8_bits(folder: Path) -> None:
-    read = finish(read_weights(Checkpoint.open(folder), dtype="float32", quantize=quantize_int8))
+    read = finish(read_weights(Checkpoint.open(folder), dtype="float32", quantizer=Quantizer("int8")))
     routers = {name for name in read.weights if name.endswith((".mlp.gate.weight", ".shared_expert_gate.weight"))}
     assert len(routers) == 2 * SIZES["num_hidden_layers"]
     assert all(np.asarray(read.weights[name]).dtype == np.float32 for name in routers)

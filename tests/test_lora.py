@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tokenglass.model.checkpoint.adapter import Adapter
 from tokenglass.model.checkpoint.arrays import to_float32
 from tokenglass.model.checkpoint.folder import Checkpoint
-from tokenglass.model.checkpoint.quantised import quantize_int4
+from tokenglass.model.checkpoint.quantised import Quantizer, quantize_int4
 from tokenglass.model.checkpoint.weights import plan_reading, read_weights
 from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.loading import load_model
@@ -179,7 +179,7 @@ def test_weights_are_merged_in_float32_and_rounded_once(tmp_path: Path) -> None:
     merged = stored + (up * np.float32(10 / 4)) @ down
     rounded = as_tensor(finish(read_weights(checkpoint, dtype="bfloat16")).weights[name])
     assert torch.equal(rounded, torch.from_numpy(merged).to(torch.bfloat16))
-    quantised = finish(read_weights(checkpoint, dtype="bfloat16", quantize=quantize_int4)).weights[name]
+    quantised = finish(read_weights(checkpoint, dtype="bfloat16", quantizer=Quantizer("int4"))).weights[name]
     assert np.array_equal(quantised.dequantize(), quantize_int4(merged).dequantize())
 
 

@@ -195,7 +195,7 @@ def test_a_model_is_nothing_away_from_itself(saved_checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stored", "most_kl", "most_perplexity"), [("int8", 0.002, 1.005), ("int4", 0.05, 1.04)])
+@pytest.mark.parametrize(("stored", "most_kl", "most_perplexity"), [("int8", 0.002, 1.005), ("int4", 0.02, 1.015)])
 def test_the_bundled_model_loses_little(stored: Any, most_kl: float, most_perplexity: float) -> None:
     reference, other = (load_model(bundled_folder(), device="cpu", quantize=q) for q in ("none", stored))
     *_, found = compare(reference.engine, other.engine, reference.tokenizer.encode(held_out_text()))

@@ -14,7 +14,7 @@ from families import GPT2, SIZES, save
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch_parts import as_tensor
+from torch_parts import as_tensor, quantize_tensor
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import Int8Weight
@@ -24,9 +24,15 @@ from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.errors import CheckpointError, ParameterError
 from tokenglass.model.loading import load_model, quantizer
 
+EIGHT_BITS = {  # of int4's
+    "model.embed_tokens.weight",
+    "lm_head.weight",
+    *(f"model.layers.{layer}.self_attn.v_proj.weight" for layer in range(2)),
+}
+
 
 def quantise(source: Path, folder: Path, kind: Any) -> Path:
-    for _ in quantize_checkpoint(Checkpoint.open(source), kind, folder, quantizer(kind, None, 1)):
+    for _ in quantize_checkpoint(Checkpoint.open(source), folder, quantizer(kind, None, 1)):
         pass
     return folder
 
@@ -80,9 +86,16 @@ def test_the_file_says_what_it_is_and_what_it_was_made_from(saved_checkpoint: Pa
     assert stored.quantisation is not None
     assert stored.quantisation.format == kind
     assert stored.num_parameters == source.num_parameters
-    matrices = sum(info.size for info in source.tensors if len(info.shape) == 2)
-    assert stored.dtypes == {kind: matrices, "float32": source.num_parameters - matrices}
-    assert stored.nbytes == sum(stored_bytes(info.shape, kind) for info in source.tensors)
+    kinds = {info.name: "int8" if info.name in EIGHT_BITS else kind for info in source.tensors}
+    sizes = {"float32": 0, "int8": 0, "int4": 0}
+    for info in source.tensors:
+        sizes[kinds[info.name] if len(info.shape) == 2 else "float32"] += info.size
+    assert stored.dtypes == {name: size for name, size in sizes.items() if size}
+    assert stored.nbytes == sum(stored_bytes(info.shape, kinds[info.name]) for info in source.tensors)
+    assert (
+        source.nbytes_as(kind)
+        == sum(info.size * (5 if kinds[info.name] == "int4" else 8) for info in source.tensors) // 8
+    )  # scales of int8 apart
     assert stored_bytes((64, 576), "int8") < 0.26 * 4 * 64 * 576
     assert stored_bytes((64, 576), "int4") < 0.16 * 4 * 64 * 576
     assert stored.fingerprint != source.fingerprint
@@ -174,6 +187,25 @@ def test_a_file_from_before_there_were_factors_is_read(folder: Path, kind: str) 
     engines = [load_model(folder, backend=backend, cache_dtype="float32").engine for backend in ("native", "torch")]
     ours, theirs = (torch.as_tensor(engine.forward([range(40)], None, last=None)[0]) for engine in engines)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["int4"])
+def test_a_file_from_before_int4_had_matrices_of_int8_is_read(saved_checkpoint: Path, folder: Path, kind: str) -> None:
+    originals = load_file(saved_checkpoint / SINGLE)
+
+    def change(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        for name in EIGHT_BITS:
+            for part in ("values", "scales", "factors"):
+                del tensors[f"{name}.{part}"]
+            parts = quantize_tensor(originals[name], "int4").parts
+            tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
+        metadata[VERSION_KEY] = "4"
+
+    rewrite(folder, change)
+    engines = [load_model(folder, backend=backend, cache_dtype="float32").engine for backend in ("native", "torch")]
+    ours, theirs = (torch.as_tensor(engine.forward([range(40)], None, last=None)[0]) for engine in engines)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * float(theirs.abs().max()))
+    assert Checkpoint.open(folder).dtypes.keys() == {"int4", "float32"}
 
 
 def test_one_format_stored_as_the_other_is_refused(folder: Path, kind: str) -> None:

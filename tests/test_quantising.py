@@ -13,14 +13,14 @@ from test_quantisation import FORMATS, matrices
 
 from tokenglass.model.checkpoint.quantised import quantize
 from tokenglass.model.errors import CheckpointError
-from tokenglass.model.native_engine.quantising import native_quantizer
+from tokenglass.model.native_engine.quantising import native_quantize
 
 
 @pytest.mark.parametrize("stored", FORMATS)
 @given(matrices, st.floats(-20, 3), st.sampled_from([1, 3]))
 def test_the_kernels_make_the_same_bits(stored: Any, matrix: np.ndarray, exponent: float, threads: int) -> None:
     matrix = matrix * np.float32(2**exponent)
-    made = native_quantizer(native_parts.compiled(), stored, threads, np.empty)(matrix)
+    made = native_quantize(native_parts.compiled(), threads, np.empty)(matrix, stored)
     expected = quantize(matrix, stored)
     for name, part in expected.parts.items():
         assert np.array_equal(made.parts[name], part), name
@@ -29,8 +29,8 @@ def test_the_kernels_make_the_same_bits(stored: Any, matrix: np.ndarray, exponen
 @pytest.mark.parametrize("stored", FORMATS)
 def test_the_kernels_make_the_same_bits_of_large_matrices(stored: Any) -> None:
     matrix = np.random.default_rng(1).standard_normal((300, 1000), dtype=np.float32)
-    made = native_quantizer(native_parts.compiled(), stored, 2, np.empty)(matrix)
+    made = native_quantize(native_parts.compiled(), 2, np.empty)(matrix, stored)
     assert all(np.array_equal(made.parts[name], part) for name, part in quantize(matrix, stored).parts.items())
     matrix[290, 7] = np.nan
     with pytest.raises(CheckpointError, match="not a number"):
-        native_quantizer(native_parts.compiled(), stored, 2, np.empty)(matrix)
+        native_quantize(native_parts.compiled(), 2, np.empty)(matrix, stored)

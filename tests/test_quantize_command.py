@@ -23,13 +23,12 @@ def test_what_it_stores_generates_and_says_what_it_cost(stored: str, tmp_path: P
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     made = Checkpoint.open(folder)
-    assert (
-        facts["bits_per_weight"] == made.bits_per_weight == pytest.approx(8.26 if stored == "int8" else 5.02, abs=0.01)
-    )
+    bits = 8.26 if stored == "int8" else 6.33  # tale's embedding and head are two fifths of it
+    assert facts["bits_per_weight"] == made.bits_per_weight == pytest.approx(bits, abs=0.01)
     assert facts["source_fingerprint"] == Checkpoint.open(bundled_folder()).fingerprint
     assert facts["text"] == "built in"
     assert facts["tokens"] > 1000
-    assert 0 < facts["mean_kl_nats"] < (0.002 if stored == "int8" else 0.1)
+    assert 0 < facts["mean_kl_nats"] < (0.002 if stored == "int8" else 0.02)
     assert facts["perplexity"] / facts["reference_perplexity"] == pytest.approx(facts["perplexity_ratio"])
     told = generate("-m", str(folder), "Once upon a time", "-n", "5", "--temperature", "0")
     assert told.returncode == 0, told.stderr

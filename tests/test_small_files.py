@@ -21,11 +21,11 @@ def test_further_chat_templates_are_copied_and_what_links_out_of_the_folder_is_n
     (source / "additional_chat_templates").mkdir()
     (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
     made = tmp_path / "int8"
-    for _ in quantize_checkpoint(Checkpoint.open(source), "int8", made, quantizer("int8", None, 1)):
+    for _ in quantize_checkpoint(Checkpoint.open(source), made, quantizer("int8", None, 1)):
         pass
     assert (made / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
     secret = tmp_path / "secrets"
     (source / "additional_chat_templates").rename(secret)
     (source / "additional_chat_templates").symlink_to(secret)
     with pytest.raises(CheckpointError, match="a link out of the folder"):
-        next(iter(quantize_checkpoint(Checkpoint.open(source), "int8", tmp_path / "again", quantizer("int8", None, 1))))
+        next(iter(quantize_checkpoint(Checkpoint.open(source), tmp_path / "again", quantizer("int8", None, 1))))

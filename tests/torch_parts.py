@@ -63,7 +63,9 @@ def quantize_model(model: Transformer, format: Format) -> None:  # noqa: A002  (
     """Replace the weights of a model, in place."""
     for name in sorted(model.blueprint.quantisable):
         module = model.get_submodule(name.removesuffix(".weight"))
-        put_quantised(model, name, quantized(module, format))
+        stored = model.blueprint.format_of(name, format)
+        assert stored is not None
+        put_quantised(model, name, quantized(module, stored))
     model.float()
 
 

@@ -38,7 +38,11 @@ Name = Annotated[
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")]
 Stored = Annotated[
     StoredFormat,
-    typer.Option("--format", help="int8: a scale per 64 weights. int4: scale and offset per 32, 5 bits in all."),
+    typer.Option(
+        "--format",
+        help="int8: a scale per 64 weights. int4: scale and offset per 32, 5 bits in all; "
+        "embedding, head and values of attention stay in int8.",
+    ),
 ]
 Text = Annotated[
     Path | None,
@@ -78,7 +82,7 @@ def quantize(
         source = open_checkpoint(model, lora, first)
         kernels = load_kernels("float32", "cpu")
         make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
-        watch_store(quantize_checkpoint(source, format.value, folder, make), first)
+        watch_store(quantize_checkpoint(source, folder, make), first)
         target = Checkpoint.open(folder)
         measured = None if no_measure else measure_cost(source, folder, passage, threads, first)
     facts = {

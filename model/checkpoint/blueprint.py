@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tokenglass.model.checkpoint.feed_forwards import Experts, FeedForward, experts_of, feed_forward_of
-from tokenglass.model.checkpoint.mixers import Mixer, mixer_of
+from tokenglass.model.checkpoint.mixers import Attention, Mixer, mixer_of
 from tokenglass.model.checkpoint.parts import (
     ChoiceBias,
     Normalisation,
@@ -27,6 +27,7 @@ from tokenglass.model.checkpoint.parts import (
     Xielu,
     norm_of,
 )
+from tokenglass.model.checkpoint.quantised_layout import Format
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 
@@ -124,6 +125,18 @@ class Blueprint:
     def in_float32(self) -> frozenset[str]:
         """The weights that are read in float32, whatever the others are."""
         return frozenset(part.name for part in self.parts() if isinstance(part, ChoiceBias))
+
+    @cached_property
+    def sensitive(self) -> frozenset[str]:
+        """The matrices of which 4 bits cost most for their size: the embedding, the head, and those of values."""
+        values = (layer.mixer.value for layer in self.layers if isinstance(layer.mixer, Attention))
+        return ENDS.union(f"{value.name}.weight" for value in values)
+
+    def format_of(self, name: str, format: Format) -> Format | None:  # noqa: A002  (the word for it everywhere)
+        """In which a model of this format has a weight: int4 has the sensitive ones in int8. None: as numbers."""
+        if name not in self.quantisable:
+            return None
+        return "int8" if name in self.sensitive else format
 
     @property
     def constants(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ from tokenglass.model.errors import CheckpointError
 from tokenglass.model.files import MAX_CONFIG, open_regular, read_bytes, read_json
 from tokenglass.model.sampling.generation_config import GenerationConfig
 
-FORMATS = ("int8", "int4")
+FORMATS: tuple[Format, ...] = ("int8", "int4")
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 5}  # per weight, scales of int8 apart
 HEADER_BYTES_PER_EXPERT = 2**12  # eighteen tensors, where three matrices are packed in six each
 HEADER_BYTES, HEADER_BYTES_PER_LAYER = 2**20, 2**14  # what a file names at most: 50 tensors a layer, and room to spare
@@ -136,11 +136,17 @@ class Checkpoint:
 
     def nbytes_as(self, kind: str) -> int:
         """Bytes of the weights when they are loaded in this dtype or format; quantised ones stay as they are stored."""
-        if self.packing is not None:
-            kinds = {name: stored for name, stored in self.kept.items() if kind not in FORMATS or kind == stored}
-            shapes = self.blueprint.shapes
-            return sum(math.prod(shape) * BITS[kinds.get(name, kind)] for name, shape in shapes.items()) // 8
-        return self.num_parameters * BITS[kind] // 8 if self.quantisation is None else self.nbytes
+        if self.quantisation is not None:
+            return self.nbytes
+        format = next((known for known in FORMATS if known == kind), None)  # noqa: A001  (the word for it everywhere)
+        if format is None and self.packing is None:
+            return self.num_parameters * BITS[kind] // 8
+        kept = {name: stored for name, stored in self.kept.items() if format in (None, stored)}
+        made = (
+            {name: self.blueprint.format_of(name, format) or kind for name in self.blueprint.shapes} if format else {}
+        )
+        kinds = {**made, **kept}
+        return sum(math.prod(shape) * BITS[kinds.get(name, kind)] for name, shape in self.blueprint.shapes.items()) // 8
 
     @property
     def dtypes(self) -> dict[str, int]:

@@ -202,6 +202,14 @@ def quantize(weight: Array, format: Format) -> QuantizedWeight:  # noqa: A002  (
     return quantize_int8(weight) if format == "int8" else quantize_int4(weight)
 
 
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """The format that a model is to have, and what makes a matrix (out, in) of one: `quantize`, or the kernels."""
+
+    format: Format
+    quantize: Callable[[Array, Format], QuantizedWeight] = quantize
+
+
 def quantize_int8(weight: Array) -> Int8Weight:
     """The matrix (out, in) with the greatest magnitude of each group of 64 at 127, or a little below.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.partial import complete_or_nothing
-from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
-from tokenglass.model.checkpoint.quantised_layout import Format, Quantisation
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight, Quantizer
+from tokenglass.model.checkpoint.quantised_layout import Quantisation
 from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.checkpoint.small_files import belongs_to_model
 from tokenglass.model.checkpoint.weights import Weights, iterate_weights, plan_reading
@@ -21,13 +21,8 @@ from tokenglass.model.files import MAX_TOKENIZER, read_bytes
 from tokenglass.model.progress import Progress
 
 
-def quantize_checkpoint(
-    source: Checkpoint,
-    format: Format,  # noqa: A002  (the word for it everywhere)
-    folder: Path,
-    quantize: Callable[[Array], QuantizedWeight],
-) -> Generator[Progress, None, None]:
-    """Write `folder`: the weights as `quantize` makes them, and the other small files as they are.
+def quantize_checkpoint(source: Checkpoint, folder: Path, quantizer: Quantizer) -> Generator[Progress, None, None]:
+    """Write `folder`: the weights as `quantizer` makes them, and the other small files as they are.
 
     There is nothing until all of it is there. Raises StoreError where something is there already, CheckpointError where
     the weights cannot be quantised or the disk has no room.
@@ -35,11 +30,12 @@ def quantize_checkpoint(
     if source.quantisation is not None:
         raise CheckpointError(f"{source.folder}: is quantised already, to {source.quantisation.format}")
     small = small_files(source.folder)
-    with complete_or_nothing(folder, f"quantize {source.fingerprint} {format}") as partial:
+    with complete_or_nothing(folder, f"quantize {source.fingerprint} {quantizer.format}") as partial:
         plan = plan_reading(source)
         weights: Weights = {}
         done, total = 0, plan.blueprint.num_parameters
-        for name, weight in iterate_weights(source, plan, dtype=source.config.dtype, quantize=quantize, keep=(format,)):
+        keep = (quantizer.format,)
+        for name, weight in iterate_weights(source, plan, dtype=source.config.dtype, quantizer=quantizer, keep=keep):
             weights[name] = weight
             done += math.prod(plan.blueprint.shapes[name])
             yield Progress("quantising", done, total)
@@ -51,7 +47,9 @@ def quantize_checkpoint(
             file, copy = source.folder / name, partial / name
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(read_bytes(file, MAX_TOKENIZER, CheckpointError))
-        yield from write_safetensors(partial / SINGLE, arrays, Quantisation(format, source.fingerprint).metadata)
+        yield from write_safetensors(
+            partial / SINGLE, arrays, Quantisation(quantizer.format, source.fingerprint).metadata
+        )
 
 
 def parts_of(name: str, weight: Array | QuantizedWeight) -> dict[str, Array]:

@@ -23,20 +23,25 @@ GROUP = 32  # weights of a row that share one scale and offset in int4
 PANEL = 16  # rows that lie side by side
 UNIT = 4  # bytes of a row that lie together
 STEP = 64  # elements of a row of int8 that share a factor; rows are filled up to it
-VERSION = "4"
-READABLE = ("2", "3", VERSION)  # 2 had no factors, and before 4 all matrices were of one format
+VERSION = "5"
+# 2 had no factors, before 4 all matrices were of one format, and before 5 none of int4 were int8.
+READABLE = ("2", "3", "4", VERSION)
 CACHE_DTYPE = "bfloat16"  # that is kept beside quantised weights: it costs them a hundredth of what they cost
 PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|factors|packed|scales|offsets)")
 FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
     f"tokenglass.{key}" for key in ("format", "version", "source", "layout")
 )
-LAYOUTS: Mapping[Format, str] = {
-    "int8": "NAME.values int8 (panels, units, 16, 4): row r is row r % 16 of panel r / 16, element k of it is number "
+INT8_LAYOUT = (
+    "NAME.values int8 (panels, units, 16, 4): row r is row r % 16 of panel r / 16, element k of it is number "
     "k % 4 of unit k / 4; NAME.scales float32 (out,); NAME.factors uint8 (panels, groups, 16), "
-    "one for 64 elements of a row, or absent where all are 1; weight = value * factor * scale of its row",
+    "one for 64 elements of a row, or absent where all are 1; weight = value * factor * scale of its row"
+)
+LAYOUTS: Mapping[Format, str] = {
+    "int8": INT8_LAYOUT,
     "int4": "NAME.packed uint8 (panels, groups * 4, 16, 4): bytes of rows, where int8 has elements; byte j of the "
     "16 of a group of 32 holds element j in its low and j + 16 in its high nibble; NAME.scales and NAME.offsets "
-    "float16 (panels, groups, 16); weight = nibble * scale + offset",
+    "float16 (panels, groups, 16); weight = nibble * scale + offset. Embedding, head and v_proj are "
+    f"{INT8_LAYOUT}",
 }
 
 

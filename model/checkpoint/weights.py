@@ -15,13 +15,12 @@ from tokenglass.model.checkpoint.blueprint import ENDS, HEAD, Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.formats.coded import CodedMatrix
 from tokenglass.model.checkpoint.layouts import Stored
-from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight, Quantizer
 from tokenglass.model.checkpoint.quantised_layout import Format, stored_parts
 from tokenglass.model.errors import CheckpointError
 from tokenglass.model.progress import Progress
 
 Weights = dict[str, Array | QuantizedWeight]
-Quantize = Callable[[Array], QuantizedWeight]
 T = TypeVar("T", Array | QuantizedWeight, Array)
 
 
@@ -67,22 +66,22 @@ def read_weights(
     checkpoint: Checkpoint,
     *,
     dtype: str,
-    quantize: Quantize | None = None,
+    quantizer: Quantizer | None = None,
     place: Callable[[Array], Array] = lambda array: array,
     keep: Collection[Format] = ("int8", "int4"),
 ) -> Generator[Progress, None, ModelWeights]:
     """Every weight of a checkpoint, one after another. Raises CheckpointError where the files do not hold them all.
 
-    Weights whose dtype is already right stay mapped. `quantize` makes fewer bits of the matrices, and float32 of the
+    Weights whose dtype is already right stay mapped. `quantizer` makes fewer bits of the matrices, and float32 of the
     rest; quantised checkpoints are read as they are. Of the packed matrices of a release, those that a format of `keep`
     holds exactly become that. What is made in memory by a change of dtype is kept where `place` puts it.
     """
     if checkpoint.quantisation is not None:
         return (yield from _read_quantised(checkpoint, checkpoint.quantisation.format))
     plan = plan_reading(checkpoint)
-    arrays = iterate_weights(checkpoint, plan, dtype=dtype, quantize=quantize, place=place, keep=keep)
+    arrays = iterate_weights(checkpoint, plan, dtype=dtype, quantizer=quantizer, place=place, keep=keep)
     weights = yield from collect_weights(arrays, checkpoint.nbytes_as(dtype))
-    note = widening_note(checkpoint, dtype) if quantize is None else None
+    note = widening_note(checkpoint, dtype) if quantizer is None else None
     return ModelWeights(plan.blueprint, weights, plan.notes if note is None else (*plan.notes, note))
 
 
@@ -145,7 +144,7 @@ def iterate_weights(
     plan: ReadingPlan,
     *,
     dtype: str,
-    quantize: Quantize | None = None,
+    quantizer: Quantizer | None = None,
     place: Callable[[Array], Array] = lambda array: array,
     keep: Collection[Format] = (),
     cut: Callable[[str, Array], Array] = lambda _, array: array,
@@ -160,13 +159,13 @@ def iterate_weights(
             yield name, piece.kept().with_parts(place)
             continue
         array = cut(name, piece.numbers(dtype) if isinstance(piece, CodedMatrix) else piece)
-        exact = is_changed and quantize is not None  # rounded once
+        exact = is_changed and quantizer is not None  # rounded once
         values = array if exact else cast(array, "float32" if name in plan.blueprint.in_float32 else dtype)
-        if quantize is None:
+        if quantizer is None:
             yield name, values if values is piece and not is_changed else place(values)
-        elif name in plan.blueprint.quantisable:
+        elif stored := plan.blueprint.format_of(name, quantizer.format):
             try:
-                yield name, quantize(values)
+                yield name, quantizer.quantize(values, stored)
             except CheckpointError as error:
                 raise CheckpointError(f"{name.removesuffix('.weight')}: {error}") from None
         else:
@@ -225,23 +224,29 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progres
         (f"{HEAD}.weight", f"{HEAD}.weight.scales")
     ):  # of its own, whatever the config says
         blueprint = Blueprint.of(replace(checkpoint.config, tie_word_embeddings=False))
-    parts = {
-        name: stored_parts(name, shape, stored if name in blueprint.quantisable else None, present)
-        for name, shape in blueprint.shapes.items()
-    }
+    formats = {name: format_in(blueprint, name, stored, present) for name in blueprint.shapes}
+    parts = {name: stored_parts(name, shape, formats[name], present) for name, shape in blueprint.shapes.items()}
     expected = {part: kind for kinds in parts.values() for part, kind in kinds.items()}
     checkpoint.audit(
         {name: shape for name, (_, shape) in expected.items()}, {name: dtype for name, (dtype, _) in expected.items()}
     )
     read = yield from collect_weights(read_arrays(checkpoint.tensors, expected.keys()), checkpoint.nbytes)
     weights: Weights = {
-        name: read[name] if name in kinds else assemble([read[part] for part in kinds], blueprint.shapes[name], stored)
+        name: read[name]
+        if name in kinds
+        else assemble([read[part] for part in kinds], blueprint.shapes[name], formats[name])
         for name, kinds in parts.items()
     }
     return ModelWeights(blueprint, weights)
 
 
-def assemble(parts: list[Any], shape: tuple[int, ...], stored: Format) -> QuantizedWeight:
+def format_in(blueprint: Blueprint, name: str, stored: Format, present: Collection[str]) -> Format | None:
+    """Of a weight in a file of this format: the blueprint's, but where the whole of a file or of a release was int4."""
+    usual = blueprint.format_of(name, stored)
+    return stored if usual is not None and f"{name}.packed" in present else usual
+
+
+def assemble(parts: list[Any], shape: tuple[int, ...], stored: Format | None) -> QuantizedWeight:
     """A weight from its parts, in the order of `stored_parts`."""
     out, in_features = shape
     if stored == "int8":

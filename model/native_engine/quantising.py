@@ -24,21 +24,14 @@ from tokenglass.model.checkpoint.quantised_layout import PANEL, Format, factors_
 PANELS = 8  # in a task of a thread
 
 
-def native_quantizer(
-    library: ctypes.CDLL,
-    format: Format,  # noqa: A002  (the word for it everywhere)
-    threads: int,
-    empty: Empty,
-) -> Callable[[Array], QuantizedWeight]:
-    """A function that quantises a matrix (out, in) into room that `empty` makes.
+def native_quantize(library: ctypes.CDLL, threads: int, empty: Empty) -> Callable[[Array, Format], QuantizedWeight]:
+    """checkpoint/quantised.py's `quantize`, into room that `empty` makes. It raises CheckpointError as that does."""
+    for run in (library.tokenglass_quantize_int8, library.tokenglass_quantize_int4):
+        run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 3]
+        run.restype = None
 
-    It raises CheckpointError as `quantize_int8` and `quantize_int4` do.
-    """
-    run = library.tokenglass_quantize_int8 if format == "int8" else library.tokenglass_quantize_int4
-    run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 3]
-    run.restype = None
-
-    def quantize(weight: Array) -> QuantizedWeight:
+    def quantize(weight: Array, format: Format) -> QuantizedWeight:  # noqa: A002  (the word for it everywhere)
+        run = library.tokenglass_quantize_int8 if format == "int8" else library.tokenglass_quantize_int4
         rows, columns = weight.shape
         matrix: QuantizedWeight
         if format == "int8":

@@ -89,7 +89,7 @@ def make_originals(folder: Path, families: tuple[str, ...] = FAMILIES) -> None:
     add_small_files(tiny.save_llama(folder / "sharded", max_shard_size="50KB"))
     for stored in ("int8", "int4"):
         for _ in quantize_checkpoint(
-            Checkpoint.open(folder / "families" / "llama"), stored, folder / stored, quantizer(stored, None, 1)
+            Checkpoint.open(folder / "families" / "llama"), folder / stored, quantizer(stored, None, 1)
         ):
             pass
     sizes = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 432}
