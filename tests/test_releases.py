@@ -246,11 +246,13 @@ def test_an_adapter_is_merged_into_packed_matrices_which_are_then_not_kept(
     assert (native - reference).abs().max() <= 1e-3 * reference.abs().max()
 
 
-@pytest.mark.parametrize("family", ["phi3", "glm4", "gpt_neox"])
+@pytest.mark.parametrize("family", ["phi3", "glm4", "gpt_neox", "qwen3_next"])
 def test_packed_matrices_are_cut_and_ordered_as_others_are(family: str, tmp_path: Path) -> None:
     """Matrices that hold several weights, and heads whose numbers lie in another order."""
     model_type, options = CASES[family]
-    save(tmp_path / "plain", model_type, {**options, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "linear_value_head_dim": 16}
+    experts = {"num_experts": 8, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}
+    save(tmp_path / "plain", model_type, {**options, **sizes, **(experts if "num_experts" in options else {})})
     meant = save_release(RELEASES["gptq, 4 bits"], tmp_path / "release", lambda f: copy(tmp_path / "plain", f))
     safetensors.torch.save_file(meant, tmp_path / "plain" / releases.SINGLE, {"format": "pt"})
     plain = finish(read_weights(Checkpoint.open(tmp_path / "plain"), dtype="float32"))
