@@ -27,6 +27,20 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 GEMMA = {"head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": WINDOW}
+SLIDING_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA4 = {
+    **SIZES,
+    "num_hidden_layers": 5,
+    "layer_types": [*SLIDING_TYPES[:2], *SLIDING_TYPES[1:], "full_attention"],
+    "head_dim": 12,
+    "global_head_dim": 16,
+    "sliding_window": WINDOW,
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 16,
+    "tie_word_embeddings": False,
+    "vocab_size_per_layer_input": tiny.VOCAB_SIZE,
+    "use_double_wide_mlp": True,
+}
 GPT2 = {"vocab_size": tiny.VOCAB_SIZE, "n_embd": 32, "n_layer": 3, "n_head": 4, "initializer_range": 0.3}
 NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
 OFF = {"rope_type": "default", "rope_theta": 5000.0}
@@ -48,7 +62,6 @@ DELTA = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 12,
 }
-SLIDING_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 BASE = {key: value for key, value in SIZES.items() if key not in ("initializer_range", "pad_token_id")}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -68,6 +81,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {**YARN, "beta_fast": 8, "beta_slow": 2, "mscale": 0.7, "mscale_all_dim": 0.4}
             | {"truncate": False},
         },
+    ),
+    "llama, proportional": (
+        "llama",
+        {**SIZES, "rope_parameters": {**OFF, "rope_type": "proportional", "partial_rotary_factor": 0.5}},
     ),
     "llama, llama3": ("llama", {**SIZES, "rope_parameters": {**OFF, **LLAMA3, "rope_type": "llama3"}}),
     "mistral, window": ("mistral", {**SIZES, "sliding_window": WINDOW, "head_dim": 12}),
@@ -102,6 +119,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
             },
         },
+    ),
+    "gemma4_text": ("gemma4_text", GEMMA4),
+    "gemma4_text, no token rows": (
+        "gemma4_text",
+        {**GEMMA4, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "tie_word_embeddings": True}
+        | {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 8.0},
     ),
     "gpt2": ("gpt2", GPT2),
     "gpt2, other sizes": (
@@ -255,8 +278,7 @@ def save(folder: Path, model_type: str, options: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **json.loads(json.dumps(options)))).eval()
     with torch.no_grad():
-        biases = (buffer for name, buffer in model.named_buffers() if name.endswith("expert_bias"))
-        for weight in (*model.parameters(), *biases):
+        for weight in model.state_dict().values():
             if weight.ndim == 1:
                 weight.add_(torch.randn_like(weight) * 0.2)
     model.save_pretrained(folder)
@@ -273,8 +295,18 @@ def close(actual: Tensor, expected: Tensor) -> None:
     assert_close(actual, expected)
 
 
+def older_gemma4(raw: dict[str, Any]) -> dict[str, Any]:
+    """With the sizes of full layers' heads by names of their own."""
+    full = {**raw, **raw["per_layer_config"].get(str(raw["num_hidden_layers"] - 1), {})}
+    names = {"global_head_dim": "head_dim", "num_global_key_value_heads": "num_key_value_heads"}
+    old = {key: value for key, value in raw.items() if key != "per_layer_config"}
+    return {**old, **{key: full[name] for key, name in names.items()}}
+
+
 def older(raw: dict[str, Any]) -> dict[str, Any]:
     """The same config.json as earlier versions of transformers wrote it."""
+    if raw["model_type"] == "gemma4_text":
+        return older_gemma4(raw)
     old = {key: value for key, value in raw.items() if key not in ("rope_parameters", "dtype")}
     old["torch_dtype"] = raw["dtype"]
     if raw["model_type"] == "lfm3":  # which has no earlier files
@@ -289,7 +321,7 @@ def older(raw: dict[str, Any]) -> dict[str, Any]:
         names = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
         theta, partial = names.get(raw["model_type"], ("rope_theta", "partial_rotary_factor"))
         old[theta] = rope.pop("rope_theta")
-        if "partial_rotary_factor" in rope:
+        if "partial_rotary_factor" in rope and rope["rope_type"] != "proportional":  # which is newer than that
             old[partial] = rope.pop("partial_rotary_factor")
         rope["type"] = rope.pop("rope_type")
         old["rope_scaling"] = None if rope == {"type": "default"} else rope

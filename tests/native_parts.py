@@ -22,8 +22,8 @@ from tokenglass.model.native_engine.build import find_compiler
 from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.native_engine.facts import kernels_of
 from tokenglass.model.native_engine.machine import Machine
+from tokenglass.model.native_engine.operations import Operations
 from tokenglass.model.native_engine.processor import describe_processor, processor_flags
-from tokenglass.model.native_engine.program import Operations
 from tokenglass.model.native_engine.shared_library import load_compiled, load_library
 from tokenglass.model.native_engine.structures import (
     Buffer,

@@ -82,8 +82,8 @@ def test_the_logits_are_those_of_torch_over_keys_and_values_that_were_rounded_so
     exact = as_tensor(reference.forward(ids_of(300), reference.new_cache(), last=None))
     found = as_tensor(native(model, dtype).forward(ids_of(300), None, last=None))
 
-    def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
-        return storage.write(row, layer, round_to(dtype, keys), round_to(dtype, values))
+    def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> None:
+        storage.write(row, layer, round_to(dtype, keys), round_to(dtype, values))
 
     monkeypatch.setattr("tokenglass.model.torch_engine.views.write", write)
     rounded = as_tensor(reference.forward(ids_of(300), reference.new_cache(), last=None))

@@ -215,7 +215,7 @@ REFUSED = [
         "embeddings is 0; expected at least 2",
     ),
     ("llama", {"rope_scaling": {"type": "dynamic", "factor": 1e300}}, "factor is 1e.300; expected a positive number"),
-    ("llama", {"rope_scaling": {"type": "proportional"}}, "rope_type 'proportional' is not supported"),
+    ("llama", {"rope_scaling": {"type": "axial"}}, "rope_type 'axial' is not supported"),
     ("llama", {"rope_theta": 1.0, "rope_scaling": YARN | {"rope_theta": 1.0}}, "yarn needs more than 1"),
 ]
 

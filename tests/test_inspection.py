@@ -131,7 +131,19 @@ def final_norm_of(model: Any) -> Any:
     return next(getattr(base, name) for name in names if hasattr(base, name))
 
 
-TYPED = ("qwen2_moe", "gpt_oss", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo3", "cohere2", "exaone4")
+TYPED = (
+    "qwen2_moe",
+    "gpt_oss",
+    "gemma2",
+    "gemma3_text",
+    "gemma4_text",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "olmo3",
+    "cohere2",
+    "exaone4",
+)
 
 
 def masks(model: Any, length: int, hidden: int, *, total: bool) -> Any:

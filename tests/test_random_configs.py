@@ -38,7 +38,8 @@ EPS = {
 QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
-    *("lfm3", "glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee", "mixtral", "qwen3_moe", "gpt_oss"),
+    *("gemma4_text", "lfm3", "glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee"),
+    *("mixtral", "qwen3_moe", "gpt_oss"),
     *QWEN3_5,
 )
 PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", *QWEN3_5)
@@ -110,7 +111,7 @@ def random_options(family: str, chance: random.Random) -> Options:
     rope = random_rope(family, size if share is None else int(size * share), chance)
     if share is not None:
         rope["partial_rotary_factor"] = share
-    if family in ("gemma3_text", "olmo3", "lfm3"):
+    if family in ("gemma3_text", "gemma4_text", "olmo3", "lfm3"):
         local = {"rope_type": "default", "rope_theta": chance.choice((500.0, 10000.0))}
         if family == "olmo3":  # whose earlier files cannot give the two another base
             rope["rope_theta"] = local["rope_theta"] = 5e5
@@ -127,7 +128,7 @@ def random_options(family: str, chance: random.Random) -> Options:
 def random_activation(family: str, chance: random.Random) -> Options:
     if family in ("lfm2", "lfm2_moe", "lfm3", *QWEN3_5):  # always silu
         return {}
-    act = "hidden_activation" if family in ("gemma2", "gemma3_text") else "hidden_act"
+    act = "hidden_activation" if family in ("gemma2", "gemma3_text", "gemma4_text") else "hidden_act"
     acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
     return {act: chance.choice(("xielu", "relu2") if family == "apertus" else acts)}
 
@@ -185,8 +186,8 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             attention = {"attn_logit_softcapping": chance.choice((None, 2.0))} if family == "gemma2" else {}
             common = {**window, **cap, **attention, "query_pre_attn_scalar": chance.choice((7, 16))}
             kinds = [common, {**common, **typed}]
-        case "nanochat":
-            kinds = [cap]
+        case "nanochat" | "gemma4_text":
+            kinds = [cap if family == "nanochat" else {**window, **cap, **random_sharing(layers, chance)}]
         case "qwen3_5_text" | "qwen3_5_moe_text" | "qwen3_next":
             keys, values = chance.choice((1, 2)), chance.choice((2, 4))
             heads = {"linear_num_key_heads": keys, "linear_num_value_heads": values}
@@ -211,8 +212,30 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
     return chance.choice(kinds)
 
 
+def random_sharing(layers: int, chance: random.Random) -> Options:
+    """Sizes that differ from layer to layer, and the layers that read what others keep: at most one of each kind's."""
+    types = [chance.choice(("sliding_attention", "full_attention")) for _ in range(layers)]
+    types[-1] = "full_attention"
+    most = max((n for n in range(layers) if set(types[: layers - n]) == set(types)), default=0)
+    inputs = chance.choice((0, 8, 16))
+    most = most if inputs else 0  # transformers cannot run one without the other
+    return {
+        "layer_types": types,
+        "num_kv_shared_layers": chance.randint(0, most),
+        "use_double_wide_mlp": chance.random() < 0.5,
+        "global_head_dim": chance.choice((8, 16, 20)),
+        "attention_k_eq_v": chance.random() < 0.5,
+        "num_global_key_value_heads": 1,
+        "hidden_size_per_layer_input": inputs,
+        "vocab_size_per_layer_input": 64,
+    }
+
+
 def random_rope(family: str, dim: int, chance: random.Random) -> Options:
     theta = {"rope_theta": chance.choice((500.0, 10000.0, 1e6))}
+    if family == "gemma4_text" and chance.random() < 0.5:
+        turning = {"partial_rotary_factor": chance.choice((0.0, 0.25, 1.0)), "factor": chance.choice((1.0, 2.0))}
+        return {**theta, "rope_type": "proportional", **turning}
     factors = {key: [chance.uniform(0.8, 8) for _ in range(dim // 2)] for key in ("short_factor", "long_factor")}
     trained = {"factor": chance.choice((2.0, 4.0)), "original_max_position_embeddings": 32}
     kinds: list[Options] = [{"rope_type": "default"}]
@@ -229,12 +252,22 @@ def random_rope(family: str, dim: int, chance: random.Random) -> Options:
         kinds += [{"rope_type": "proportional", "partial_rotary_factor": share} for share in (0.3, 0.5, 0.5, 1.0)]
     if family == "gpt_oss":  # a file that names no scaling means yarn
         del kinds[0]
-    if family not in ("gemma3_text", "olmo3", "lfm3"):
+    if family not in ("gemma3_text", "gemma4_text", "olmo3", "lfm3"):
         kinds.append({"rope_type": "longrope", **factors, "original_max_position_embeddings": 32})
     return theta | chance.choice(kinds)
 
 
-AMPLIFYING = ("granitemoe", "gpt_oss", "granite", "glm4", "ministral3", "seed_oss", "ernie4_5", "stablelm")
+AMPLIFYING = (
+    "gemma4_text",
+    "granitemoe",
+    "gpt_oss",
+    "granite",
+    "glm4",
+    "ministral3",
+    "seed_oss",
+    "ernie4_5",
+    "stablelm",
+)
 """Of 20 configurations each, some came to 2.3e-5, 190 roundings of float32; those of before stay within 1e-5 here.
 
 20 of granitemoe come to 1.8e-4, where transformers' own in float32 are 1.6e-4 from those in float64."""

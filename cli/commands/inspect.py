@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tokenglass.cli import options
@@ -63,6 +64,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "experts": experts_of(config),
+        "layer_inputs": None if config.layer_inputs is None else asdict(config.layer_inputs),
         "heads": config.num_heads,
         "kv_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
@@ -105,7 +107,8 @@ def packed(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 def layer_kinds(config: ModelConfig) -> list[dict[str, Any]]:
     """How many layers there are of each kind: their rope (null: no rotary positions), sliding window, matrices of a
-    recurrence and taps of a convolution, if any."""
+    recurrence and taps of a convolution, if any; heads and width where they are not the model's, and the layer, from 0
+    on, whose keys and values they read."""
     return [
         {
             "layers": number,
@@ -115,6 +118,10 @@ def layer_kinds(config: ModelConfig) -> list[dict[str, Any]]:
             "rotary_dim": kind.rope.dim if kind.rope is not None else 0,
             "matrices": None if kind.delta is None else kind.delta.value_heads,
             "taps": None if kind.convolution is None else kind.convolution.taps,
+            "kv_heads": None if kind.heads is None else kind.heads.num_kv_heads,
+            "head_dim": None if kind.heads is None else kind.heads.head_dim,
+            "intermediate_size": kind.intermediate_size,
+            "keys_of_layer": kind.source,
         }
         for kind, number in Counter(config.layers).items()
     ]
@@ -141,6 +148,11 @@ def experts_in_words(experts: dict[str, Any]) -> str:
     return f"{sizes}, in {experts['layers']:,} layers"
 
 
+def inputs_in_words(inputs: dict[str, Any]) -> str:
+    """As in "256 numbers of each token for every layer, from a table that stays on the disk"."""
+    return f"{inputs['size']:,} numbers of each token for every layer, from a table that stays on the disk"
+
+
 def kind_in_words(kind: dict[str, Any], learned: bool) -> str:
     """One kind of layer, as in "5 of them: rotary (base 10,000), window of 512"."""
     if kind["taps"]:
@@ -151,7 +163,10 @@ def kind_in_words(kind: dict[str, Any], learned: bool) -> str:
     scaling = "" if kind["rope_type"] in ("default", None) else f", {kind['rope_type']} scaling"
     rope = f"rotary (base {kind['rope_theta']:,.10g}{scaling})" if kind["rope_type"] else plain
     window = f"a window of {kind['window']:,}" if kind["window"] else "sees everything before"
-    return f"{kind['layers']} with {rope}, {window}"
+    heads = f", {kind['kv_heads']} key-value heads of {kind['head_dim']}" if kind["head_dim"] else ""
+    wide = f", an MLP of {kind['intermediate_size']:,}" if kind["intermediate_size"] else ""
+    shared = f", keys and values of layer {kind['keys_of_layer'] + 1}" if kind["keys_of_layer"] is not None else ""
+    return f"{kind['layers']} with {rope}, {window}{heads}{wide}{shared}"
 
 
 def adapter_in_words(adapter: dict[str, Any]) -> str:
@@ -187,6 +202,7 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
         *([] if packed is None else [("packed by", packing_in_words(packed))]),
         *([("experts", experts_in_words(facts["experts"]))] if facts["experts"] else []),
+        *([("token inputs", inputs_in_words(facts["layer_inputs"]))] if facts["layer_inputs"] else []),
         ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),
         ("attention", f"{facts['heads']} heads of {facts['head_dim']}, {facts['kv_heads']} key-value heads{grouped}"),
         ("positions", "; ".join(kind_in_words(kind, facts["learned_positions"]) for kind in facts["layer_kinds"])),

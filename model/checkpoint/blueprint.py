@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tokenglass.model.checkpoint.feed_forwards import Experts, FeedForward, experts_of, feed_forward_of
+from tokenglass.model.checkpoint.layer_inputs import TokenInput, TokenRows, token_input_of, token_rows_of
 from tokenglass.model.checkpoint.mixers import Attention, Mixer, mixer_of
 from tokenglass.model.checkpoint.parts import (
     ChoiceBias,
+    LearnedScale,
     Normalisation,
     Part,
     Projection,
@@ -38,7 +40,8 @@ ENDS = frozenset({f"{EMBEDDING}.weight", f"{HEAD}.weight"})  # which a tied mode
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """x + after_mixer(mixer(before_mixer(x))), then the same with the MLP; `parallel`: both read the same x."""
+    """x + after_mixer(mixer(before_mixer(x))), then the same with the MLP; `parallel`: both read the same x. Then what
+    it takes in of the token, and at last the scale."""
 
     mixer: Mixer
     mlp: FeedForward | Experts
@@ -47,6 +50,8 @@ class Layer:
     before_mlp: Normalisation | None
     after_mlp: Normalisation | Scaling | None
     parallel: bool
+    token_input: TokenInput | None
+    scale: LearnedScale | None
 
     @property
     def side_by_side(self) -> tuple[tuple[Projection, ...], ...]:
@@ -61,7 +66,8 @@ class Layer:
     @property
     def parts(self) -> tuple[Part, ...]:
         norms = dict.fromkeys(norm for norm in self.norms if isinstance(norm, Normalisation))
-        return (*self.mixer.parts, *self.mlp.parts, *norms)
+        token_input = () if self.token_input is None else self.token_input.parts
+        return (*self.mixer.parts, *self.mlp.parts, *norms, *token_input, *([] if self.scale is None else [self.scale]))
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Blueprint:
     embedding: Table
     positions: Table | None
     embedding_norm: Normalisation | None
+    token_rows: TokenRows | None
     layers: tuple[Layer, ...]
     norm: Normalisation
     head: Projection
@@ -85,6 +92,7 @@ class Blueprint:
             embedding=Table(EMBEDDING, config.vocab_size, hidden),
             positions=Table(POSITIONS, config.max_positions, hidden) if config.learned_positions else None,
             embedding_norm=norm_of(config, EMBEDDING_NORM, hidden) if config.embedding_norm else None,
+            token_rows=token_rows_of(config, "model."),
             layers=tuple(_layer(config, kind, f"{LAYER}{index}.") for index, kind in enumerate(config.layers)),
             norm=norm_of(config, "model.norm", hidden),
             head=Projection(HEAD, config.vocab_size, hidden, config.head_bias),
@@ -98,6 +106,8 @@ class Blueprint:
             yield self.positions
         if self.embedding_norm is not None:
             yield self.embedding_norm
+        if self.token_rows is not None:
+            yield from self.token_rows.parts
         for layer in self.layers:
             yield from layer.parts
         yield self.norm
@@ -114,11 +124,12 @@ class Blueprint:
 
     @cached_property
     def quantisable(self) -> frozenset[str]:
-        """The weights that int8 and int4 hold in fewer bits: all matrices but the learned positions and routers."""
+        """The weights that int8 and int4 hold in fewer bits: all matrices but the learned positions, the tables that
+        stay on the disk, and routers."""
         return frozenset(
             f"{part.name}.weight"
             for part in self.parts()
-            if (isinstance(part, Table) and part.name != POSITIONS) or (isinstance(part, Projection) and not part.exact)
+            if part == self.embedding or (isinstance(part, Projection) and not part.exact)
         )
 
     @cached_property
@@ -130,13 +141,18 @@ class Blueprint:
     def sensitive(self) -> frozenset[str]:
         """The matrices of which 4 bits cost most for their size: the embedding, the head, and those of values."""
         values = (layer.mixer.value for layer in self.layers if isinstance(layer.mixer, Attention))
-        return ENDS.union(f"{value.name}.weight" for value in values)
+        return ENDS.union(f"{value.name}.weight" for value in values if value is not None)
 
     def format_of(self, name: str, format: Format) -> Format | None:  # noqa: A002  (the word for it everywhere)
         """In which a model of this format has a weight: int4 has the sensitive ones in int8. None: as numbers."""
         if name not in self.quantisable:
             return None
         return "int8" if name in self.sensitive else format
+
+    @property
+    def on_disk(self) -> frozenset[str]:
+        """Large tables that stay as they are stored, and mapped: a step reads one row of them."""
+        return frozenset() if self.token_rows is None else frozenset(self.token_rows.table.shapes)
 
     @property
     def constants(self) -> dict[str, float]:
@@ -152,7 +168,7 @@ class Blueprint:
     @property
     def read_once(self) -> frozenset[str]:
         """Tables of which a step reads only the rows of its ids."""
-        return frozenset((f"{POSITIONS}.weight", *(() if self.tied else (f"{EMBEDDING}.weight",))))
+        return frozenset((f"{POSITIONS}.weight", *self.on_disk, *(() if self.tied else (f"{EMBEDDING}.weight",))))
 
     @cached_property
     def mixtures(self) -> dict[int, Experts]:
@@ -188,10 +204,14 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
         before_mlp = norm("pre_feedforward_layernorm", there=config.pre_norm)
     return Layer(
         mixer=mixer_of(config, kind, prefix),
-        mlp=experts_of(config, f"{prefix}mlp.") if kind.has_experts else feed_forward_of(config, f"{prefix}mlp."),
+        mlp=experts_of(config, f"{prefix}mlp.")
+        if kind.has_experts
+        else feed_forward_of(config, f"{prefix}mlp.", kind.intermediate_size),
         before_mixer=before_mixer,
         after_mixer=norm("post_attention_layernorm") if after else scaling,
         before_mlp=before_mixer if config.shared_norm else before_mlp,
         after_mlp=norm("post_feedforward_layernorm") if after else scaling,
         parallel=config.parallel_residual,
+        token_input=token_input_of(config, prefix),
+        scale=LearnedScale(f"{prefix}layer_scalar") if config.layer_scale else None,
     )

@@ -135,18 +135,17 @@ class Checkpoint:
         return 8 * self.nbytes / max(1, self.num_parameters)
 
     def nbytes_as(self, kind: str) -> int:
-        """Bytes of the weights when they are loaded in this dtype or format; quantised ones stay as they are stored."""
+        """Bytes of the weights in memory when they are loaded in this dtype or format; quantised ones stay as they are
+        stored, and tables that stay on the disk take none."""
+        blueprint = self.blueprint
         if self.quantisation is not None:
-            return self.nbytes
+            return self.nbytes - sum(info.nbytes for info in self.tensors if info.name in blueprint.on_disk)
+        loaded = {name: math.prod(shape) for name, shape in blueprint.shapes.items() if name not in blueprint.on_disk}
         format = next((known for known in FORMATS if known == kind), None)  # noqa: A001  (the word for it everywhere)
-        if format is None and self.packing is None:
-            return self.num_parameters * BITS[kind] // 8
         kept = {name: stored for name, stored in self.kept.items() if format in (None, stored)}
-        made = (
-            {name: self.blueprint.format_of(name, format) or kind for name in self.blueprint.shapes} if format else {}
-        )
+        made = {name: blueprint.format_of(name, format) or kind for name in loaded} if format else {}
         kinds = {**made, **kept}
-        return sum(math.prod(shape) * BITS[kinds.get(name, kind)] for name, shape in self.blueprint.shapes.items()) // 8
+        return sum(size * BITS[kinds.get(name, kind)] for name, size in loaded.items()) // 8
 
     @property
     def dtypes(self) -> dict[str, int]:

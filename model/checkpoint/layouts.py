@@ -303,7 +303,8 @@ def stored_tensors(
             if numbered := NUMBER.search(part):
                 module = module_of.get(NUMBER.sub(".*", part), part).replace(".*", numbered[0])
             end = ("" if kind == "weight" else f"_{kind}") if module in layout.stacked else f".{kind}"
-            stored = f"{layout.layer}{number}.{module}{end}"
+            place = f"{number}.{module}" if module else number  # some weights stand in the layer itself
+            stored = f"{layout.layer}{place}{end}"
             modules[stored] = module
         else:
             stored = f"{layout.outer.get(stem, stem)}.{kind}"

@@ -13,14 +13,20 @@ from tokenglass.model.config.rope_config import Rope
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """A mixer that keeps keys and values: grouped-query attention, with rotary positions where there is a rope."""
+    """A mixer that keeps keys and values: grouped-query attention, with rotary positions where there is a rope.
+
+    Without a value of its own, the values are the keys as they were projected. Without a key either, it reads the keys
+    and values of the layer `source`.
+    """
 
     query: Projection
-    key: Projection
-    value: Projection
+    key: Projection | None
+    value: Projection | None
     output: Projection
     query_norm: Normalisation | HeadNorms | None
     key_norm: Normalisation | HeadNorms | None
+    value_norm: Normalisation | None  # without a weight
+    source: int | None
     num_heads: int
     num_kv_heads: int
     head_dim: int
@@ -38,14 +44,19 @@ class Attention:
         """Query heads that share one key-value head."""
         return self.num_heads // self.num_kv_heads
 
+    def keys_layer(self, layer: int) -> int:
+        """The layer whose keys and values are read by this one, which is the layer of that number."""
+        return layer if self.source is None else self.source
+
     @property
     def inputs(self) -> tuple[Projection, ...]:
         """The matrices that read the same x, side by side."""
-        return self.query, self.key, self.value, *(() if self.gate is None else (self.gate,))
+        return self.query, *(part for part in (self.key, self.value, self.gate) if part is not None)
 
     @property
     def parts(self) -> tuple[Projection | Normalisation | HeadNorms | Sinks, ...]:
-        others = (part for part in (self.query_norm, self.key_norm, self.sinks) if part is not None)
+        norms = self.query_norm, self.key_norm, self.value_norm
+        others = (part for part in (*norms, self.sinks) if part is not None)
         return (*self.inputs, self.output, *others)
 
 
@@ -146,29 +157,34 @@ def _short_convolution(hidden: int, kind: Convolution, prefix: str) -> ShortConv
 
 
 def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
-    hidden, query, key = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    heads, hidden, bias = config.heads_of(kind), config.hidden_size, config.qkv_bias
+    query, key = config.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim
+    has_keys = kind.source is None
 
-    def norm(name: str, heads: int) -> Normalisation | HeadNorms | None:
+    def norm(name: str, count: int) -> Normalisation | HeadNorms | None:
         if config.qk_norm is None:
             return None
         if config.qk_norm == "each_head":
-            names = (f"{prefix}{name}.norms.{head}" for head in range(heads))
-            return HeadNorms(tuple(replace(norm_of(config, each, config.head_dim), bias=False) for each in names))
-        return norm_of(config, prefix + name, config.head_dim * (heads if config.qk_norm == "projection" else 1))
+            names = (f"{prefix}{name}.norms.{head}" for head in range(count))
+            return HeadNorms(tuple(replace(norm_of(config, each, heads.head_dim), bias=False) for each in names))
+        return norm_of(config, prefix + name, heads.head_dim * (count if config.qk_norm == "projection" else 1))
 
+    value_norm = Normalisation(f"{prefix}v_norm", heads.head_dim, config.norm, config.norm_eps, weight=False)
     return Attention(
-        query=Projection(f"{prefix}q_proj", query, hidden, config.qkv_bias),
-        key=Projection(f"{prefix}k_proj", key, hidden, config.qkv_bias),
-        value=Projection(f"{prefix}v_proj", key, hidden, config.qkv_bias),
+        query=Projection(f"{prefix}q_proj", query, hidden, bias),
+        key=Projection(f"{prefix}k_proj", key, hidden, bias) if has_keys else None,
+        value=Projection(f"{prefix}v_proj", key, hidden, bias) if has_keys and not kind.keys_are_values else None,
         output=Projection(f"{prefix}o_proj", hidden, query, config.o_bias),
         query_norm=norm("q_norm", config.num_heads),
-        key_norm=norm("k_norm", config.num_kv_heads),
+        key_norm=norm("k_norm", heads.num_kv_heads) if has_keys else None,
+        value_norm=value_norm if config.value_norm and has_keys else None,
+        source=kind.source,
         num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
+        num_kv_heads=heads.num_kv_heads,
+        head_dim=heads.head_dim,
         rope=kind.rope,
         window=kind.window,
-        scale=config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale,
+        scale=heads.head_dim**-0.5 if config.attention_scale is None else config.attention_scale,
         softcap=config.attention_softcap,
         rotate_first=config.rotate_first,
         growth=config.query_growth,

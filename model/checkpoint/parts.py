@@ -80,6 +80,17 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedScale:
+    """One factor (1,) on every number."""
+
+    name: str
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {self.name: (1,)}
+
+
+@dataclass(frozen=True, slots=True)
 class Xielu:
     """An activation that was learned (Huang and Schlag 2024, arXiv 2411.13010), with one number for each side of 0.
 
@@ -150,7 +161,8 @@ class Decay:
         return {f"{self.name}.{part}": (self.heads,) for part in ("A_log", "dt_bias")}
 
 
-Part = Projection | Table | Normalisation | HeadNorms | Xielu | Sinks | ChoiceBias | Kernel | Decay  # all with weights
+Part = Projection | Table | Normalisation | HeadNorms | LearnedScale | Xielu | Sinks | ChoiceBias | Kernel | Decay
+"""All that has weights."""
 
 
 def norm_of(config: ModelConfig, name: str, size: int) -> Normalisation:

@@ -1,8 +1,8 @@
 """How quantised weights lie in a safetensors file: which tensors stand for a weight, and what the metadata says.
 
 A weight NAME of 8 bits is NAME.values, NAME.scales and perhaps NAME.factors, of 4 bits NAME.packed, NAME.scales and
-NAME.offsets, with the shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32, but
-for matrices that an import could not keep, which may be bfloat16. Names are the blueprint's.
+NAME.offsets, with the shapes and dtypes that model/checkpoint/quantised.py gives them; everything else is float32 or
+bfloat16. Names are the blueprint's.
 """
 
 from __future__ import annotations
@@ -90,8 +90,7 @@ def stored_parts(
     `present` are the tensors that there are, with their dtypes; factors are expected where they are among them.
     """
     if stored is None or name in present:
-        wide = stored is not None and present[name] == "BF16"
-        return {name: ("BF16" if wide else "F32", shape)}
+        return {name: ("BF16" if present.get(name) == "BF16" else "F32", shape)}
     if stored == "int8":
         factors = {f"{name}.factors": ("U8", factors_shape(*shape))} if f"{name}.factors" in present else {}
         return {f"{name}.values": ("I8", int8_shape(*shape)), f"{name}.scales": ("F32", shape[:1]), **factors}

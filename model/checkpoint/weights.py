@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tokenglass.model.checkpoint.adapting import Change
-from tokenglass.model.checkpoint.arrays import STORED, Array, cast, read_arrays, to_float32
+from tokenglass.model.checkpoint.arrays import BFLOAT16, STORED, Array, cast, read_arrays, to_float32
 from tokenglass.model.checkpoint.blueprint import ENDS, HEAD, Blueprint
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.formats.coded import CodedMatrix
@@ -72,9 +72,10 @@ def read_weights(
 ) -> Generator[Progress, None, ModelWeights]:
     """Every weight of a checkpoint, one after another. Raises CheckpointError where the files do not hold them all.
 
-    Weights whose dtype is already right stay mapped. `quantizer` makes fewer bits of the matrices, and float32 of the
-    rest; quantised checkpoints are read as they are. Of the packed matrices of a release, those that a format of `keep`
-    holds exactly become that. What is made in memory by a change of dtype is kept where `place` puts it.
+    Weights whose dtype is already right stay mapped, and so do tables of which a step reads one row. `quantizer` makes
+    fewer bits of the matrices, and float32 of the rest; quantised checkpoints are read as they are. Of the packed
+    matrices of a release, those that a format of `keep` holds exactly become that. What is made in memory by a change
+    of dtype is kept where `place` puts it.
     """
     if checkpoint.quantisation is not None:
         return (yield from _read_quantised(checkpoint, checkpoint.quantisation.format))
@@ -159,6 +160,9 @@ def iterate_weights(
             yield name, piece.kept().with_parts(place)
             continue
         array = cut(name, piece.numbers(dtype) if isinstance(piece, CodedMatrix) else piece)
+        if name in plan.blueprint.on_disk and array.dtype in (np.float32, BFLOAT16) and not is_changed:
+            yield name, array
+            continue
         exact = is_changed and quantizer is not None  # rounded once
         values = array if exact else cast(array, "float32" if name in plan.blueprint.in_float32 else dtype)
         if quantizer is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
 from tokenglass.model.config.fields import Fields, quote
-from tokenglass.model.config.layer_kinds import MAX_LAYERS, LayerKind, QueryGrowth
+from tokenglass.model.config.layer_kinds import MAX_LAYERS, HeadSizes, LayerInputs, LayerKind, QueryGrowth
 from tokenglass.model.config.layer_states import CONVOLUTION_INPUTS, LayerState, RecurrentState
 from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
 from tokenglass.model.config.pieces import missing_pieces
@@ -59,6 +59,7 @@ class ModelConfig:
     # normalise queries and keys: each head, each with a weight of its own, or all heads at once
     qk_norm: Literal["head", "each_head", "projection"] | None = None
     rotate_first: bool = False  # then normalise queries and keys
+    value_norm: bool = False  # normalise values, per head and without a weight
     query_growth: QueryGrowth | None = None  # with the position
     qkv_bias: bool = False
     o_bias: bool = False
@@ -68,6 +69,8 @@ class ModelConfig:
     output_gate: Literal["number", "head"] | None = None  # each that attention gives, times a sigmoid of its input
     sinks: bool = False  # attention may look at nothing, as far as each head has learned
     mixture: Mixture | None = None  # of experts, in the layers that have some
+    layer_inputs: LayerInputs | None = None  # of each token, for every layer
+    layer_scale: bool = False  # a learned factor on what leaves each layer
     head_bias: bool = False
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"] = "silu"
     attention_scale: float | None = None  # on query times key; None: 1 / sqrt(head_dim)
@@ -92,22 +95,15 @@ class ModelConfig:
             raise ConfigError(f"config.json: num_layers is {self.num_layers}; expected between 1 and {MAX_LAYERS:,}")
         if self.mixture is not None:
             self._check_experts(self.mixture)
-        if self.num_heads * self.head_dim > MAX_SIZE:
-            raise ConfigError(f"config.json: {self.num_heads} heads of size {self.head_dim} are more than {MAX_SIZE:,}")
+        if self.layer_inputs is not None:
+            self._check_layer_inputs(self.layer_inputs)
         if self.qk_norm == "each_head" and self.num_heads * self.num_layers > MOST_HEADS:
             raise ConfigError(
                 f"config.json: {self.num_heads} heads in {self.num_layers} layers, each with a norm of its own; "
                 f"expected {MOST_HEADS:,} in all at most"
             )
-        if self.num_heads % self.num_kv_heads:
-            raise ConfigError(
-                f"config.json: {self.num_heads} attention heads cannot be shared by {self.num_kv_heads} key-value heads"
-            )
-        for dim in {kind.rope.dim for kind in self.layers if kind.rope is not None}:
-            if dim % 2 or not 2 <= dim <= self.head_dim:
-                raise ConfigError(
-                    f"config.json: head_dim is {self.head_dim}; rotary positions need an even number, not {dim}"
-                )
+        for kind in {replace(kind, source=None) for kind in self.layers}:
+            self._check_heads(kind)
         for name in (
             *("norm_eps", "attention_scale", "attention_softcap", "logit_scale", "logit_softcap"),
             *("embedding_scale", "residual_scale"),
@@ -120,6 +116,41 @@ class ModelConfig:
                 f"config.json: mask_token_id is {quote(self.mask_token_id)}, beyond the {self.vocab_size:,} tokens"
             )
         self._refuse_combinations()
+
+    def _check_heads(self, kind: LayerKind) -> None:
+        """Raises ConfigError for sizes of heads and of a feed-forward that no model has."""
+        heads = self.heads_of(kind)
+        for name, size in (("num_kv_heads", heads.num_kv_heads), ("head_dim", heads.head_dim)):
+            if not 1 <= size <= MAX_SIZE:
+                raise ConfigError(
+                    f"config.json: {name} is {quote(size)} in some layers; expected between 1 and {MAX_SIZE:,}"
+                )
+        if self.num_heads * heads.head_dim > MAX_SIZE:
+            raise ConfigError(
+                f"config.json: {self.num_heads} heads of size {heads.head_dim} are more than {MAX_SIZE:,}"
+            )
+        if self.num_heads % heads.num_kv_heads:
+            raise ConfigError(
+                f"config.json: {self.num_heads} attention heads cannot be shared by {heads.num_kv_heads} "
+                "key-value heads"
+            )
+        dim = 2 if kind.rope is None else kind.rope.dim
+        if kind.rope is not None and (dim % 2 or not 2 <= dim <= heads.head_dim):
+            raise ConfigError(
+                f"config.json: head_dim is {heads.head_dim}; rotary positions need an even number, not {dim}"
+            )
+
+    def _check_layer_inputs(self, inputs: LayerInputs) -> None:
+        """Raises ConfigError for sizes that no model has."""
+        if not 1 <= inputs.size <= MAX_SIZE:
+            raise ConfigError(
+                f"config.json: hidden_size_per_layer_input is {quote(inputs.size)}; expected between 1 and {MAX_SIZE:,}"
+            )
+        if not self.vocab_size <= inputs.rows <= MAX_SIZE:
+            raise ConfigError(
+                f"config.json: vocab_size_per_layer_input is {quote(inputs.rows)}; expected {self.vocab_size:,}, "
+                "the tokens there are, or more"
+            )
 
     def _check_experts(self, mixture: Mixture) -> None:
         """Raises ConfigError for sizes that no model has."""
@@ -160,6 +191,10 @@ class ModelConfig:
         """Whether hidden states outgrow float16, as Gemma's do, whose norms multiply by 1 + weight."""
         return self.norm == "rms_plus_one"
 
+    def heads_of(self, kind: LayerKind) -> HeadSizes:
+        """Those of one layer."""
+        return HeadSizes(self.num_kv_heads, self.head_dim) if kind.heads is None else kind.heads
+
     @property
     def group_size(self) -> int:
         """Query heads that share one key-value head."""
@@ -171,9 +206,9 @@ class ModelConfig:
         return next((kind.window for kind in self.layers if kind.window is not None), None)
 
     @property
-    def layer_states(self) -> tuple[LayerState | RecurrentState, ...]:
-        """What each layer keeps, by its kind of mixer."""
-        return tuple(self._state_of(kind) for kind in self.layers)
+    def layer_states(self) -> dict[int, LayerState | RecurrentState]:
+        """What each layer keeps, by its kind of mixer; one that reads what another keeps is not in it."""
+        return {layer: self._state_of(kind) for layer, kind in enumerate(self.layers) if kind.source is None}
 
     def _state_of(self, kind: LayerKind) -> LayerState | RecurrentState:
         """Of each position keys and values, or what a convolution takes in; or of the whole text its matrices."""
@@ -181,18 +216,19 @@ class ModelConfig:
             return RecurrentState(kind.delta.state_size)
         if kind.convolution is not None:
             return LayerState(1, self.num_heads, self.hidden_size // self.num_heads, name=CONVOLUTION_INPUTS)
-        return LayerState(2, self.num_kv_heads, self.head_dim, kind.window)
+        heads = self.heads_of(kind)
+        return LayerState(2, heads.num_kv_heads, heads.head_dim, kind.window)
 
     def cache_bytes_per_token(self, dtype: str) -> int:
         """Bytes of a cache of float32, bfloat16, float16 or int8 that one position takes, held by every layer."""
-        return sum(state.bytes_per_token(dtype) for state in self.layer_states)
+        return sum(state.bytes_per_token(dtype) for state in self.layer_states.values())
 
     def cache_bytes(self, length: int, dtype: str) -> int:
         """Bytes of cache for `length` positions: sliding-window layers hold their window and slack at most."""
         return sum(
             state.fixed_bytes
             + state.bytes_per_token(dtype) * (length if state.window is None else min(length, state.window + 2 * SLACK))
-            for state in self.layer_states
+            for state in self.layer_states.values()
         )
 
     def rope_regime(self, length: int) -> tuple[int, ...]:
@@ -218,8 +254,9 @@ class ModelConfig:
             reason = f"it has {', '.join(missing)}" if missing else f"supported: {', '.join(FAMILIES)}"
             raise ConfigError(f"config.json: model_type {quote(model_type)} is not supported ({reason})")
         fields = Fields({**DEFAULTS.get(model_type, {}), **raw})
-        fields.refuse("per_layer_config")
         switches = FAMILIES[model_type](fields)
+        if "per_layer_config" not in fields.asked:
+            fields.refuse("per_layer_config")
         note_unread(fields)
         return ModelConfig(
             model_type=model_type,

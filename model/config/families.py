@@ -17,7 +17,7 @@ from tokenglass.model.config.experts_kin import (
     read_qwen3_moe,
 )
 from tokenglass.model.config.fields import Fields
-from tokenglass.model.config.gemma_kin import read_gemma, read_gemma2, read_gemma3
+from tokenglass.model.config.gemma_kin import read_gemma, read_gemma2, read_gemma3, read_gemma4
 from tokenglass.model.config.layer_norm_kin import (
     read_cohere2,
     read_gpt2,
@@ -59,6 +59,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "gemma": read_gemma,
     "gemma2": read_gemma2,
     "gemma3_text": read_gemma3,
+    "gemma4_text": read_gemma4,
     "phi": read_phi,
     "phi3": read_phi3,
     "olmo2": read_olmo2,

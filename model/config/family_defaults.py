@@ -141,6 +141,16 @@ DEFAULTS: dict[str, Defaults] = {
         "rope_theta": 1e6,
         "rope_local_base_freq": 1e4,
     },
+    "gemma4_text": {
+        **defaults(262144, 2304, 9216, 30, 8, 131072),
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": 512,
+        "vocab_size_per_layer_input": 262144,
+        "hidden_size_per_layer_input": 256,
+        "tie_word_embeddings": True,
+    },
     "gpt2": {
         "vocab_size": 50257,
         "n_positions": 1024,

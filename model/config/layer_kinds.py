@@ -77,15 +77,38 @@ class DeltaNet:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadSizes:
+    """Key-value heads, and how many numbers a head has."""
+
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInputs:
+    """A vector of `size` numbers that each layer takes in of every token, out of a table of `rows` tokens."""
+
+    size: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class LayerKind:
     """What differs from layer to layer: the rope (None: no positions), the window (None: everything before), whether
-    the feed-forward is a mixture of experts, and what mixes positions where it is not attention."""
+    the feed-forward is a mixture of experts, and what mixes positions where it is not attention.
+
+    `heads` and `intermediate_size` are None where they are the model's.
+    """
 
     rope: Rope | None
     window: int | None = None  # positions a query may see, its own included
     has_experts: bool = False
     convolution: Convolution | None = None
     delta: DeltaNet | None = None
+    heads: HeadSizes | None = None
+    intermediate_size: int | None = None
+    source: int | None = None  # the layer whose keys and values it reads, where it has none
+    keys_are_values: bool = False  # but for the norm and the rope of keys
 
 
 def with_layers(
@@ -120,14 +143,22 @@ def note_difference(f: Fields, scaling: Mapping[str, Any], newer: Mapping[str, A
 
 
 def ropes_by_type(
-    f: Fields, windows: Sequence[int | None], head_dim: int, theta: float, local_theta: float
+    f: Fields,
+    windows: Sequence[int | None],
+    head_dim: int,
+    theta: float,
+    local_theta: float,
+    full_head_dim: int | None = None,
 ) -> dict[str, Any]:
-    """A rope for the layers with a window and one for the others, from either style of file."""
+    """A rope for the layers with a window and one for the others, from either style of file.
+
+    `full_head_dim` is the size of the others' heads, where they have another.
+    """
     per_type, most = f.part("rope_parameters"), f.integer("max_position_embeddings")
     older = f.part("rope_scaling")  # one object, of the full layers, whose keys win
     full = Fields({**per_type.part("full_attention").raw, **older.raw}, older.where, f.notes)
     ropes = {
-        True: read_rope(drop_truncate(full), theta=theta, head_dim=head_dim, max_positions=most),
+        True: read_rope(drop_truncate(full), theta=theta, head_dim=full_head_dim or head_dim, max_positions=most),
         False: read_rope(
             drop_truncate(per_type.part("sliding_attention")), theta=local_theta, head_dim=head_dim, max_positions=most
         ),

@@ -26,6 +26,7 @@ QWEN_MEDIA = (151655, 151656)
 QWEN3_5_MEDIA = (248056, 248057)
 WRAPPERS: Mapping[str, Wrapper] = {
     "gemma3": Wrapper("gemma3_text", tied=True, media=(262144,)),
+    "gemma4": Wrapper("gemma4_text", tied=True, media=(258880, 258884, 258881)),
     "mistral3": Wrapper("mistral", tied=True, media=(10,)),
     "llava": Wrapper("llama", media=(32000,)),
     "llava_next": Wrapper("llama", media=(32000,)),
@@ -39,7 +40,7 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "qwen3_5": Wrapper("qwen3_5_text", media=QWEN3_5_MEDIA),
     "qwen3_5_moe": Wrapper("qwen3_5_moe_text", media=QWEN3_5_MEDIA),
 }
-MEDIA_KEYS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+MEDIA_KEYS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index", "audio_token_id")
 OUTER = ("eos_token_id", "bos_token_id", "pad_token_id", "dtype", "torch_dtype")
 
 

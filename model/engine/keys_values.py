@@ -41,7 +41,7 @@ class LayerGroup:
 def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
     """The layers by what they keep, in the order in which the first of each stands."""
     layers: dict[LayerState | RecurrentState, list[int]] = {}
-    for layer, state in enumerate(config.layer_states):
+    for layer, state in config.layer_states.items():
         layers.setdefault(state, []).append(layer)
     return tuple(LayerGroup(tuple(those), state) for state, those in layers.items())
 

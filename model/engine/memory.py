@@ -55,7 +55,7 @@ def cache_peak(config: ModelConfig, length: int, rows: int, dtype: str) -> int:
 
 def snapshot_bytes(config: ModelConfig) -> int:
     """Bytes of a row's recurrent states, however long it is: its snapshots, and two more while it goes on."""
-    return (MOST_SNAPSHOTS + 2) * sum(state.fixed_bytes for state in config.layer_states)
+    return (MOST_SNAPSHOTS + 2) * sum(state.fixed_bytes for state in config.layer_states.values())
 
 
 def count_rows(room: int, length: int, limit: int, most: int) -> int:

@@ -9,6 +9,7 @@ other bias is a term of its own.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +38,11 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
     chosen, runner_up = rows_of(model.lm_head, pair).double()
     scale = model.config.logit_scale or 1
     direction, final_bias = pull_back(model.model.norm, recording.residual[-1], (chosen - runner_up) * scale)
-    components = embedding_terms(model, recording, view, direction)
+    components = [*embedding_terms(model, recording, view, direction * scales(model)[0])]
     by_position, weights = [], []
-    for layer, block in enumerate(blocks(model)):
-        mixer = block.mixer
+    final = direction
+    for layer, (block, layer_scale) in enumerate(zip(blocks(model), scales(model), strict=True)):
+        mixer, direction = block.mixer, final * layer_scale
         if isinstance(mixer, Attention):
             name, (carried, weight) = "attention", attention_terms(mixer, block, layer, recording, view, direction)
             weights.append(weight)
@@ -51,12 +53,22 @@ def split_logits(model: Transformer, recording: Recording, view: ForkView, pair:
         components.append(Component(f"{name} {layer + 1}", "attention", layer + 1, carried.sum().item()))
         components += bias_terms(block, layer, recording, direction)
         components.append(Component(f"MLP {layer + 1}", "mlp", layer + 1, mlp_term(block, layer, recording, direction)))
+        if recording.token_input:
+            logit = (direction @ recording.token_input[layer].double()).item()
+            components.append(Component(f"token input {layer + 1}", "embedding", layer + 1, logit))
     if final_bias is not None:
         components.append(Component("final norm bias", "bias", None, final_bias))
     if model.lm_head.bias is not None:
         chosen, runner_up = model.lm_head.bias.double()[list(pair)]
         components.append(Component("head bias", "bias", None, scale * (chosen - runner_up).item()))
     return Split(tuple(components), torch.stack(by_position), torch.stack(weights or [torch.zeros_like(carried)]))
+
+
+def scales(model: Transformer) -> list[float]:
+    """For each layer, what everything that it adds is multiplied by until the final norm: the learned factors of the
+    layer and of all behind it."""
+    own = [1.0 if block.layer_scalar is None else block.layer_scalar.double().item() for block in blocks(model)]
+    return [math.prod(own[layer:]) for layer in range(len(own))]
 
 
 def embedding_terms(model: Transformer, recording: Recording, view: ForkView, direction: Tensor) -> list[Component]:
@@ -115,7 +127,8 @@ def attention_terms(
         by_head = by_head * attention.opening(x).double()
     by_head = by_head.view(spec.num_kv_heads, -1, spec.head_dim)
     weights = attention_weights(attention, x, layer, view)  # (heads, slots)
-    values = view.fork.values[layer][0].double()  # (kv_heads, slots, head_dim)
+    _, values = view.keys_values[spec.keys_layer(layer)]
+    values = values[0].double()  # (kv_heads, slots, head_dim)
     carried = (by_head @ values.transpose(1, 2)).flatten(0, 1) * weights  # (heads, slots)
     evicted = torch.zeros(view.fork.start(spec.window), dtype=carried.dtype, device=carried.device)
     return torch.cat((evicted, carried.sum(0))), torch.cat((evicted, weights.mean(0)))
@@ -125,7 +138,8 @@ def attention_weights(attention: Attention, x: Tensor, layer: int, view: ForkVie
     """The weights of the one query made from x (hidden,), (heads, slots) in float64."""
     spec = attention.spec
     query = attention.queries(x[None, None], view).double().view(spec.num_kv_heads, spec.group_size, spec.head_dim)
-    products = query @ view.fork.keys[layer][0].double().transpose(1, 2) * spec.scale
+    keys, _ = view.keys_values[spec.keys_layer(layer)]
+    products = query @ keys[0].double().transpose(1, 2) * spec.scale
     if spec.softcap is not None:
         products = spec.softcap * torch.tanh(products / spec.softcap)
     mask = view.sight(spec.window).mask

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -36,20 +36,19 @@ class Fork:
         self.cache = cache
         self.row = row
         self.prefix = prefix
-        self.keys: dict[int, Tensor] = {}  # of the pass, per layer (1, kv_heads, slots, head_dim)
-        self.values: dict[int, Tensor] = {}
         self.inputs: dict[int, Tensor] = {}  # of its convolutions, per layer (slots, channels)
 
     def start(self, window: int | None) -> int:
         """The position in slot 0 of the layers with this window."""
         return 0 if window is None else self.cache.rows[self.row].start
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix and, behind them, of the pass (1, kv_heads, slots, head_dim)."""
         stored_keys, stored_values, start = self.cache.rows[self.row].layer(layer)
-        for stored, new, past in ((stored_keys, keys, self.keys), (stored_values, values, self.values)):
-            prefix = as_tensor(stored)[None, :, : self.prefix - start]
-            past[layer] = torch.cat((prefix.to(new.dtype), new), dim=2)
-        return self.keys[layer], self.values[layer]
+        prefixes = (as_tensor(stored)[None, :, : self.prefix - start] for stored in (stored_keys, stored_values))
+        pairs = zip(prefixes, (keys, values), strict=True)
+        all_keys, all_values = (torch.cat((prefix.to(new.dtype), new), dim=2) for prefix, new in pairs)
+        return all_keys, all_values
 
     def write_inputs(self, layer: int, inputs: Tensor) -> Tensor:
         """What a convolution takes in, of the prefix and of the pass (rows, channels)."""
@@ -70,10 +69,13 @@ class ForkView(PassView):
         self.positions = positions[None]
         self.planned_length = fork.cache.rows[fork.row].planned_length
         self.tables = {}
+        self.keys_values = {}
         self.sees = sees
 
     def attend(self, inputs: AttentionInputs) -> Tensor:
-        return super().attend(inputs.over(*self.fork.write(inputs.layer, inputs.key, inputs.value)))
+        if inputs.key_value is not None:
+            inputs = replace(inputs, key_value=self.fork.extend(inputs.layer, *inputs.key_value))
+        return super().attend(inputs)
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
         held = self.fork.write_inputs(layer, inputs[0])
@@ -120,6 +122,7 @@ class Recording:
     attention_input: list[Tensor] = field(default_factory=list)
     attended: list[Tensor] = field(default_factory=list)  # by attention or a convolution, before a post norm
     mlp: list[Tensor] = field(default_factory=list)
+    token_input: list[Tensor] = field(default_factory=list)  # of layers that take one in
 
 
 @contextmanager
@@ -139,10 +142,16 @@ def record(model: Transformer) -> Iterator[Recording]:
     def on_mlp(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         taken.mlp.append(output[0, 0])
 
+    def on_token_input(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        taken.token_input.append(output[0, 0])
+
     hooks = [
         module.register_forward_hook(hook)
         for block in blocks(model)
-        for module, hook in ((block, on_block), (block.mixer, on_attention), (block.mlp, on_mlp))
+        for module, hook in (
+            *((block, on_block), (block.mixer, on_attention), (block.mlp, on_mlp)),
+            *([(block.post_per_layer_input_norm, on_token_input)] if block.token_activation is not None else []),
+        )
     ]
     try:
         yield taken

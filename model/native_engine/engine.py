@@ -50,7 +50,7 @@ class NativeEngine:
         """Raises KernelsError where these weights or this cache are unknown to the kernels."""
         if cache_dtype not in CACHES:
             raise KernelsError(f"they do not know a cache of {cache_dtype}")
-        config = self.config = blueprint.config
+        self.config = blueprint.config
         self.blueprint = blueprint
         self.weights = weights
         self.cache_dtype = cache_dtype
@@ -58,15 +58,7 @@ class NativeEngine:
         self.program = Program(blueprint, weights)
         self.tables: dict[tuple[int, ...], RotaryTables] = {}  # by what planned lengths mean for the ropes
         self._dims = (c_int64 * len(self.program.ropes))(*[rope.dim for rope in self.program.ropes])
-        self.sizes = Sizes(
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_dim,
-            config.vocab_size,
-            *mixture_sizes(config.mixture),
-        )
+        self.sizes = sizes_of(blueprint)
         self.watches_experts = False  # whether logits are to say which experts their positions took
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
@@ -187,6 +179,22 @@ class NativeEngine:
         parts = [part for rope in self.program.ropes for part in rotary_table(rope, size, planned_length)]
         self.tables[regime] = tables = RotaryTables(size, parts)
         return tables
+
+
+def sizes_of(blueprint: Blueprint) -> Sizes:
+    """What all operations have in common; of layers, the widest."""
+    config, rows = blueprint.config, blueprint.token_rows
+    heads = [config.heads_of(kind) for kind in config.layers]
+    return Sizes(
+        config.hidden_size,
+        max(config.intermediate_size, *(kind.intermediate_size or 0 for kind in config.layers)),
+        config.num_heads,
+        config.num_heads * max(each.head_dim for each in heads),
+        max(each.num_kv_heads * each.head_dim for each in heads),
+        config.vocab_size,
+        0 if rows is None else rows.table.size,
+        *mixture_sizes(config.mixture),
+    )
 
 
 def mixture_sizes(mixture: Mixture | None) -> tuple[int, int, int]:

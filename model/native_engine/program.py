@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ctypes import Array as CArray
 from itertools import groupby
 from typing import Any
 
@@ -11,76 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint import blueprint, feed_forwards, mixers, parts
-from tokenglass.model.checkpoint.arrays import BFLOAT16, cast, dtype_name, to_float32
-from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight, QuantizedWeight
+from tokenglass.model.checkpoint.arrays import cast, dtype_name, to_float32
+from tokenglass.model.checkpoint.layer_inputs import TokenInput, TokenRows
+from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.keys_values import layer_groups, layer_places
-from tokenglass.model.errors import KernelsError
+from tokenglass.model.native_engine.operations import Operations, Weight
 from tokenglass.model.native_engine.structures import (
     Activation,
     Buffer,
     Code,
-    Kind,
     Matrix,
     Norm,
     Normed,
     Operation,
 )
-
-FLOATS = {np.dtype(np.float32): Kind.FLOAT32, BFLOAT16: Kind.BFLOAT16}
-Weight = NDArray[Any] | QuantizedWeight
-
-
-class Operations:
-    """Writes single operations, and keeps the arrays that their pointers lead into."""
-
-    def __init__(self) -> None:
-        self.kept: list[NDArray[Any]] = []
-        self.rows_of_matrices: list[CArray[Matrix]] = []
-
-    def multiply(
-        self, source: Buffer, target: Buffer, *matrices: Matrix, norm: Norm | None = None, **fields: Any
-    ) -> Operation:
-        """target, target + 1, ... = matrices(norm(source))."""
-        operation = Operation(**{"kind": Code.MULTIPLY, "source": source, "target": target, **fields})
-        operation.parts, operation.matrices = len(matrices), self.row(*matrices)
-        if norm is not None:
-            operation.norm = norm
-        return operation
-
-    def row(self, *matrices: Matrix) -> CArray[Matrix]:
-        """Matrices side by side, which live as long as this."""
-        row = (Matrix * len(matrices))(*matrices)
-        self.rows_of_matrices.append(row)
-        return row
-
-    def matrix(self, weight: Weight, bias: NDArray[Any] | None = None) -> Matrix:
-        """A weight (out, in) and a bias. Raises KernelsError."""
-        parts: tuple[NDArray[Any] | None, ...]
-        if isinstance(weight, Int8Weight):
-            kind, parts = Kind.INT8, (weight.values, weight.scales, None, weight.factors)
-            rows, columns = weight.out_features, weight.in_features
-        elif isinstance(weight, Int4Weight):
-            kind, parts = Kind.INT4, (weight.packed, weight.scales, weight.offsets, None)
-            rows, columns = weight.out_features, weight.in_features
-        else:
-            if weight.dtype not in FLOATS:
-                raise KernelsError(f"they do not know weights of {dtype_name(weight.dtype)}")
-            kind, parts = FLOATS[weight.dtype], (weight, None, None, None)
-            rows, columns = weight.shape
-        bias = None if bias is None else to_float32(bias)
-        return Matrix(kind, rows, columns, *map(self.keep, parts), self.keep(bias))
-
-    def normalise(self, norm: Norm, source: Buffer, target: Buffer, *, add: bool = False) -> Operation:
-        return Operation(kind=Code.NORMALISE, source=source, target=target, add=add, norm=norm)
-
-    def keep(self, array: NDArray[Any] | None) -> int | None:
-        """The address of an array that lives as long as this."""
-        if array is None:
-            return None
-        array = np.ascontiguousarray(array)
-        self.kept.append(array)
-        return array.ctypes.data
 
 
 class Program(Operations):
@@ -100,9 +44,15 @@ class Program(Operations):
         yield self._embedding()
         if spec.embedding_norm is not None:
             yield self.normalise(self._norm(spec.embedding_norm), Buffer.HIDDEN, Buffer.HIDDEN)
+        if spec.token_rows is not None:
+            yield from self._token_rows(spec.token_rows)
         yield Operation(kind=Code.TAP, layer=0)
         for index, layer in enumerate(spec.layers):
             yield from self._layer(layer, index)
+            if layer.token_input is not None:
+                yield from self._take_in(layer.token_input, index)
+            if layer.scale is not None:
+                yield self.normalise(self._scale(self._floats(layer.scale.name)[0]), Buffer.HIDDEN, Buffer.HIDDEN)
             yield Operation(kind=Code.TAP, layer=index + 1)
         head = self.matrix(self._weights[spec.head_weight], self._bias(spec.head))
         ends = {"scale": spec.config.logit_scale or 1.0, "softcap": spec.config.logit_softcap or 0.0}
@@ -112,11 +62,33 @@ class Program(Operations):
     def _embedding(self) -> Operation:
         spec = self._spec
         tables = [spec.embedding, *([] if spec.positions is None else [spec.positions])]
-        scale, weight = spec.config.embedding_scale or 1.0, self._weights[f"{spec.embedding.name}.weight"]
-        if isinstance(weight, np.ndarray):  # rounded to the dtype, as it was in training
-            scale = float(to_float32(cast(np.array([scale], np.float32), dtype_name(weight.dtype)))[0])
+        scale = self._rounded(spec.config.embedding_scale or 1.0, spec.embedding)
         row = self.row(*(self.matrix(self._weights[f"{table.name}.weight"]) for table in tables))
-        return Operation(kind=Code.EMBED, parts=len(tables), scale=scale, matrices=row)
+        return Operation(kind=Code.EMBED, target=Buffer.HIDDEN, parts=len(tables), scale=scale, matrices=row)
+
+    def _rounded(self, scale: float, table: parts.Table) -> float:
+        """A factor on what a table holds, rounded to its dtype, as it was in training."""
+        weight = self._weights[f"{table.name}.weight"]
+        if not isinstance(weight, np.ndarray):
+            return scale
+        return float(to_float32(cast(np.array([scale], np.float32), dtype_name(weight.dtype)))[0])
+
+    def _token_rows(self, spec: TokenRows) -> Iterator[Operation]:
+        """Factors on what is normalised are in its eps and its weight."""
+        rows, norm = Buffer.TOKEN_ROWS, self._norm(spec.norm, spec.sum_scale)
+        norm.eps = spec.norm.eps / spec.projection_scale**2
+        yield self.multiply(Buffer.HIDDEN, rows, self._projection(spec.projection))
+        yield self.normalise(norm, rows, rows, stretches=spec.table.size // spec.size)
+        table = self.row(self.matrix(self._weights[f"{spec.table.name}.weight"]))
+        scale = self._rounded(spec.table_scale, spec.table) * spec.sum_scale
+        yield Operation(kind=Code.EMBED, target=rows, parts=1, scale=scale, matrices=table, add=True)
+
+    def _take_in(self, spec: TokenInput, index: int) -> Iterator[Operation]:
+        gate, size = self._projection(spec.gate), spec.gate.out_features
+        yield self.multiply(Buffer.HIDDEN, Buffer.GATE, gate, activation=Activation[spec.activation.upper()])
+        stretch = {"first": index * size, "size": size}
+        yield Operation(kind=Code.TIMES, source=Buffer.TOKEN_ROWS, target=Buffer.GATE, **stretch)
+        yield from self._add(Buffer.GATE, spec.output, spec.norm)
 
     def _layer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
         if isinstance(layer.mlp, feed_forwards.Experts):
@@ -132,7 +104,8 @@ class Program(Operations):
         yield from self._add(Buffer.GATE, layer.mlp.down, layer.after_mlp)
 
     def _mixer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
-        spec, (state, place), before = layer.mixer, self._places[index], self._norm(layer.before_mixer)
+        spec, before = layer.mixer, self._norm(layer.before_mixer)
+        state, place = self._places[spec.keys_layer(index) if isinstance(spec, mixers.Attention) else index]
         projections, target = [self._projection(part) for part in spec.inputs], int(Buffer.QUERY)
         for _, alike in groupby(projections, key=lambda matrix: matrix.kind):  # each kind takes x in a form of its own
             matrices = [*alike]
@@ -147,7 +120,8 @@ class Program(Operations):
         else:
             yield from self._attend(spec, state, place)
             if spec.gate is not None:
-                yield Operation(kind=Code.OPEN, by_head=spec.gate.out_features == spec.num_heads)
+                by_head = spec.gate.out_features == spec.num_heads
+                yield Operation(kind=Code.OPEN, head_dim=spec.head_dim, by_head=by_head)
         yield from self._add(Buffer.MIXED, spec.output, layer.after_mixer)
 
     def _convolve(self, spec: parts.Kernel, state: int, place: int) -> Operation:
@@ -184,6 +158,9 @@ class Program(Operations):
             layer=place,
             rope=-1 if spec.rope is None else self.ropes.index(spec.rope),
             window=-1 if spec.window is None else spec.window,
+            kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+            reads_only=spec.source is not None,
             scale=spec.scale,
             softcap=spec.softcap or 0.0,
             rotate_first=spec.rotate_first,
@@ -191,13 +168,16 @@ class Program(Operations):
             trained=1.0 if spec.growth is None else spec.growth.trained_positions,
             sinks=self._sinks(spec.sinks),
         )
-        if spec.query_norm is not None and spec.key_norm is not None:
-            query_norm, key_norm = self._qk_norm(spec.query_norm), self._qk_norm(spec.key_norm)
-            if spec.query_norm.size == spec.head_dim:  # in one go with the rope
-                operation.norm, operation.other_norm = query_norm, key_norm
-            else:
-                yield self.normalise(query_norm, Buffer.QUERY, Buffer.QUERY)
-                yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
+        if spec.value_norm is not None:
+            source = Buffer.KEY if spec.value is None else Buffer.VALUE
+            norm = self._norm(spec.value_norm)
+            yield self.normalise(norm, source, Buffer.VALUE, stretches=spec.num_kv_heads)
+        query_norm, key_norm = self._qk_norm(spec.query_norm), self._qk_norm(spec.key_norm)
+        if spec.query_norm is not None and spec.query_norm.size != spec.head_dim:
+            yield self.normalise(query_norm, Buffer.QUERY, Buffer.QUERY)
+            yield self.normalise(key_norm, Buffer.KEY, Buffer.KEY)
+        else:  # in one go with the rope
+            operation.norm, operation.other_norm = query_norm, key_norm
         yield operation
 
     def _up(self, layer: blueprint.Layer, spec: feed_forwards.FeedForward) -> Operation:
@@ -287,24 +267,29 @@ class Program(Operations):
         assert not isinstance(bias, Int8Weight | Int4Weight), "biases are never quantised"
         return bias
 
-    def _qk_norm(self, spec: parts.Normalisation | parts.HeadNorms) -> Norm:
-        if isinstance(spec, parts.Normalisation):
+    def _qk_norm(self, spec: parts.Normalisation | parts.HeadNorms | None) -> Norm:
+        if not isinstance(spec, parts.HeadNorms):
             return self._norm(spec)
         norm = self._norm(spec.heads[0])
         norm.weight = self.keep(np.concatenate([self._floats(name) for name in spec.shapes]))
         norm.apart = spec.size
         return norm
 
-    def _norm(self, spec: parts.Normalisation | parts.Scaling | None) -> Norm:
+    def _scale(self, factor: float) -> Norm:
+        """In the place of a norm of the residual stream."""
+        hidden = self._spec.config.hidden_size
+        return Norm(Normed.SCALE, hidden, 0.0, self.keep(np.full(hidden, factor, np.float32)), None)
+
+    def _norm(self, spec: parts.Normalisation | parts.Scaling | None, factor: float = 1.0) -> Norm:
+        """What it gives times `factor`."""
         if spec is None:
             return Norm(kind=Normed.NONE)
         if isinstance(spec, parts.Scaling):
-            hidden = self._spec.config.hidden_size
-            return Norm(Normed.SCALE, hidden, 0.0, self.keep(np.full(hidden, spec.factor, np.float32)), None)
+            return self._scale(spec.factor)
         weight, bias = (self._weights.get(f"{spec.name}.{part}") for part in ("weight", "bias"))
         weight = np.ones(spec.size, np.float32) if weight is None else weight
         assert isinstance(weight, np.ndarray), "norms are never quantised"
         assert bias is None or isinstance(bias, np.ndarray)
-        scale = to_float32(weight) + np.float32(spec.kind == "rms_plus_one")
+        scale = (to_float32(weight) + np.float32(spec.kind == "rms_plus_one")) * np.float32(factor)
         kind = Normed.LAYER if spec.kind == "layer" else Normed.RMS
         return Norm(kind, spec.size, spec.eps, self.keep(scale), self.keep(None if bias is None else to_float32(bias)))

@@ -9,11 +9,13 @@ from enum import IntEnum
 Kind = IntEnum("Kind", "FLOAT32 BFLOAT16 INT8 INT4", start=0)
 Normed = IntEnum("Normed", "NONE RMS LAYER SCALE", start=0)
 Code = IntEnum(
-    "Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE CONVOLVE RECUR OPEN", start=0
+    "Code", "EMBED NORMALISE MULTIPLY ATTEND TAP HEAD CHOOSE MULTIPLY_PAIRS COMBINE CONVOLVE RECUR OPEN TIMES", start=0
 )
 Activation = IntEnum("Activation", "IDENTITY SILU GELU GELU_TANH RELU RELU_SQUARED XIELU CLAMPED_SWIGLU", start=0)
 Buffer = IntEnum(
-    "Buffer", "HIDDEN READY QUERY KEY VALUE OPENING MIXED GATE UP ADDED ROUTED SHARED INNER INNER_UP OUTER", start=0
+    "Buffer",
+    "HIDDEN READY QUERY KEY VALUE OPENING MIXED GATE UP ADDED TOKEN_ROWS ROUTED SHARED INNER INNER_UP OUTER",
+    start=0,
 )
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
 
@@ -37,6 +39,7 @@ class Norm(ctypes.Structure):
 class Operation(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("kind", "source", "target", "experts", "parts", "gated", "activation", "add")),
+        *((name, c_int64) for name in ("first", "size")),
         *(
             (name, c_int64)
             for name in (
@@ -44,6 +47,9 @@ class Operation(ctypes.Structure):
                 "layer",
                 "rope",
                 "window",
+                "kv_heads",
+                "head_dim",
+                "reads_only",
                 "rotate_first",
                 "taps",
                 "key_heads",
@@ -67,7 +73,7 @@ class Sizes(ctypes.Structure):
     _fields_ = tuple(
         (name, c_int64)
         for name in (
-            *("hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab"),
+            *("hidden", "intermediate", "heads", "query", "key", "vocab", "token_rows"),
             *("experts", "slots", "inner"),
         )
     )

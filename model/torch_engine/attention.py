@@ -71,26 +71,30 @@ class AttentionInputs:
     layer: int
     spec: mixers.Attention
     query: Tensor  # (batch, heads, length, head_dim)
-    key: Tensor  # (batch, kv_heads, slots, head_dim)
-    value: Tensor
+    key_value: tuple[Tensor, Tensor] | None  # (batch, kv_heads, length, head_dim); None: another layer's are read
     sinks: Tensor | None
 
-    def over(self, key: Tensor, value: Tensor) -> AttentionInputs:
-        """The same queries over other keys and values (batch, kv_heads, slots, head_dim)."""
-        return replace(self, key=key, value=value)
+    @property
+    def keys_layer(self) -> int:
+        """The layer whose keys and values are read."""
+        return self.spec.keys_layer(self.layer)
 
     def split(self, counts: Sequence[int]) -> list[AttentionInputs]:
         """Those of each sequence, of so many positions each, that lie side by side as one."""
-        parts = zip(*(torch.split(x, list(counts), 2) for x in (self.query, self.key, self.value)), strict=True)
-        return [replace(self, query=query, key=key, value=value) for query, key, value in parts]
+        parts = (torch.split(x, list(counts), 2) for x in (self.query, *(self.key_value or ())))
+        return [
+            replace(self, query=query, key_value=(rest[0], rest[1]) if rest else None)
+            for query, *rest in zip(*parts, strict=True)
+        ]
 
 
-def attend(inputs: AttentionInputs, seen: Sight) -> Tensor:
-    """What the queries get (batch, heads, length, head_dim) from the values that they may look at.
+def attend(inputs: AttentionInputs, key: Tensor, value: Tensor, seen: Sight) -> Tensor:
+    """What the queries get (batch, heads, length, head_dim) from the values that they may look at; keys and values are
+    (batch, kv_heads, slots, head_dim).
 
     Without a scale the products are divided by sqrt(head_dim); a soft cap bounds them by cap * tanh(x / cap).
     """
-    query, key, value, sinks = inputs.query, inputs.key, inputs.value, inputs.sinks
+    query, sinks = inputs.query, inputs.sinks
     scale, softcap = inputs.spec.scale, inputs.spec.softcap
     batch, heads, length, head_dim = query.shape
     kv_heads = key.shape[1]

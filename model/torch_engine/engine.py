@@ -154,7 +154,9 @@ def build_transformer(
         if isinstance(weight, Int8Weight | Int4Weight):
             put_quantised(model, name, weight.with_parts(lambda part: as_tensor(part).to(device)), dtype)
         else:
-            tensors[name] = as_tensor(weight).to(device, dtype)  # beside quantised matrices some are of another dtype
+            as_stored = name in model.blueprint.on_disk
+            # Beside quantised matrices some are of another dtype.
+            tensors[name] = as_tensor(weight).to(device, None if as_stored else dtype)
     if model.blueprint.tied and isinstance(model.lm_head, nn.Linear):
         tensors[f"{HEAD}.weight"] = tensors[f"{EMBEDDING}.weight"]
     model.load_state_dict(tensors, assign=True)

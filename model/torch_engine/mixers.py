@@ -18,17 +18,18 @@ class Attention(nn.Module):
     def __init__(self, spec: mixers.Attention):
         super().__init__()
         self.spec = spec
-        self.q_proj, self.k_proj, self.v_proj = linear(spec.query), linear(spec.key), linear(spec.value)
+        self.q_proj = linear(spec.query)
+        self.k_proj = None if spec.key is None else linear(spec.key)
+        self.v_proj = None if spec.value is None else linear(spec.value)
         self.o_proj = linear(spec.output)
         self.sinks = None if spec.sinks is None else nn.Parameter(torch.zeros(spec.sinks.heads))
         if spec.gate is not None:
             self.gate_proj = linear(spec.gate)
-        if spec.query_norm is not None and spec.key_norm is not None:
-            self.q_norm, self.k_norm = qk_norm(spec.query_norm), qk_norm(spec.key_norm)
+        self.q_norm, self.k_norm, self.v_norm = map(qk_norm, (spec.query_norm, spec.key_norm, spec.value_norm))
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
-        query, key, value = self.queries(x, view), self.keys(x, view), self.heads(self.v_proj(x))
-        mixed = view.attend(AttentionInputs(layer, self.spec, query, key, value, self.sinks)).transpose(1, 2)
+        inputs = AttentionInputs(layer, self.spec, self.queries(x, view), self.keys_values(x, view), self.sinks)
+        mixed = view.attend(inputs).transpose(1, 2)
         return self.o_proj((mixed if self.spec.gate is None else mixed * self.opening(x)).flatten(2))
 
     def opening(self, x: Tensor) -> Tensor:
@@ -37,16 +38,21 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor, view: PassView) -> Tensor:
         """What is compared with keys, (batch, heads, length, head_dim), of x (batch, length, hidden)."""
-        query = self.turned(self.q_proj(x), self.q_norm if self.spec.query_norm else None, view)
+        query = self.turned(self.q_proj(x), self.q_norm, view)
         growth = self.spec.growth
         if growth is None:
             return query
         times = 1 + growth.beta * torch.log1p(torch.floor(view.positions / growth.trained_positions))
         return query * times[:, None, :, None].to(query.dtype)
 
-    def keys(self, x: Tensor, view: PassView) -> Tensor:
-        """What queries are compared with, (batch, kv_heads, length, head_dim)."""
-        return self.turned(self.k_proj(x), self.k_norm if self.spec.key_norm else None, view)
+    def keys_values(self, x: Tensor, view: PassView) -> tuple[Tensor, Tensor] | None:
+        """What queries are compared with, and what they get, both (batch, kv_heads, length, head_dim); None where
+        another layer's are read."""
+        if self.k_proj is None:
+            return None
+        key = self.k_proj(x)
+        value = self.heads(key if self.v_proj is None else self.v_proj(x))
+        return self.turned(key, self.k_norm, view), value if self.v_norm is None else self.v_norm(value)
 
     def turned(self, x: Tensor, norm: Norm | HeadNorms | None, view: PassView) -> Tensor:
         """Projected queries or keys, normalised and rotated, in the order that the family has."""

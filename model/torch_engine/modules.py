@@ -45,7 +45,9 @@ class HeadNorms(nn.Module):
         return torch.cat([norm(head) for norm, head in zip(self.norms, heads, strict=True)], -1)
 
 
-def qk_norm(spec: parts.Normalisation | parts.HeadNorms) -> Norm | HeadNorms:
+def qk_norm(spec: parts.Normalisation | parts.HeadNorms | None) -> Norm | HeadNorms | None:
+    if spec is None:
+        return None
     return HeadNorms(spec) if isinstance(spec, parts.HeadNorms) else Norm(spec)
 
 

@@ -39,6 +39,13 @@ class Split:
         self.blueprint = blueprint
         self.rank = rank
         self.size = size
+        if blueprint.token_rows is not None or any(
+            kind.heads is not None or kind.source is not None for kind in blueprint.config.layers
+        ):
+            raise ParameterError(
+                "embeddings of each layer, and heads that differ from layer to layer, are not split over several "
+                "processes; use one"
+            )
         self.modules = {EMBEDDING: COLUMNS, HEAD: COLUMNS}
         for layer in blueprint.layers:
             if isinstance(layer.mlp, Experts):

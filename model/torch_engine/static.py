@@ -23,9 +23,12 @@ STATIC = {Transformer, Decoder, Block, Attention, MLP, Norm, Scale, Xielu, nn.Mo
 ID, POSITION, STARTS = 0, 1, 2  # places of a step's numbers: its token, its position, where each group's slots begin
 
 
-def is_static(model: nn.Module) -> bool:
-    """Whether a step asks nothing of the host: quantised weights, split ones and experts may."""
-    return all(type(module) in STATIC for module in model.modules())
+def is_static(model: Transformer) -> bool:
+    """Whether a step asks nothing of the host: quantised weights, split ones and experts may. Layers that read what
+    others keep, and tables on the disk, are not among what is built for it."""
+    shares = any(kind.source is not None for kind in model.config.layers)
+    has_rows = model.blueprint.token_rows is not None
+    return not (shares or has_rows) and all(type(module) in STATIC for module in model.modules())
 
 
 def single_step(rows: Rows) -> int | None:
@@ -131,17 +134,18 @@ class StaticView(PassView):
         return self.tables[rope]
 
     def attend(self, inputs: AttentionInputs) -> Tensor:
+        assert inputs.key_value is not None, "see is_static"
         group, place = self.step.places[inputs.layer]
         keys, values = self.step.arrays[group][2 * place : 2 * place + 2]
         start = self.step.numbers[STARTS + group]
         slot = self.positions[0] - start
-        keys.index_copy_(1, slot, inputs.key[0])
-        values.index_copy_(1, slot, inputs.value[0])
+        for held, new in zip((keys, values), inputs.key_value, strict=True):
+            held.index_copy_(1, slot, new[0])
         window = inputs.spec.window
         if (group, window) not in self.masks:
-            held = self.step.slots[group] + start
-            mask = held <= self.positions[0]
+            positions = self.step.slots[group] + start
+            mask = positions <= self.positions[0]
             if window is not None:
-                mask &= held > self.positions[0] - window
+                mask &= positions > self.positions[0] - window
             self.masks[group, window] = mask[None, None, None]
-        return attend(inputs.over(keys[None], values[None]), Sight(self.masks[group, window]))
+        return attend(inputs, keys[None], values[None], Sight(self.masks[group, window]))

@@ -56,15 +56,20 @@ def as_tensor(array: Any) -> Tensor:
     return torch.from_numpy(array)
 
 
-def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Store keys and values (1, kv_heads, count, head_dim) of a row's next positions; all up to them, and the position
-    that these begin with."""
+def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> None:
+    """Store keys and values (1, kv_heads, count, head_dim) of a row's next positions."""
     all_keys, all_values, start = row.layer(layer)
-    begin = row.length - start
-    end = begin + keys.shape[2]
-    all_keys[:, begin:end] = keys[0]
-    all_values[:, begin:end] = values[0]
-    return all_keys[None, :, :end], all_values[None, :, :end], start
+    here = slice(row.length - start, row.length - start + keys.shape[2])
+    all_keys[:, here] = keys[0]
+    all_values[:, here] = values[0]
+
+
+def read(row: CacheRow, layer: int, count: int) -> tuple[Tensor, Tensor, int]:
+    """Keys and values (1, kv_heads, slots, head_dim) of a row up to its next `count` positions, which are stored, and
+    the position that these begin with."""
+    keys, values, start = row.layer(layer)
+    end = row.length - start + count
+    return keys[None, :, :end], values[None, :, :end], start
 
 
 def write_inputs(row: CacheRow, layer: int, inputs: Tensor, before: int) -> Tensor:

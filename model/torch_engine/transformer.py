@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint import blueprint, feed_forwards, mixers, parts
+from tokenglass.model.checkpoint.layer_inputs import TokenRows
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.torch_engine.delta import GatedDeltaNet
-from tokenglass.model.torch_engine.feed_forwards import MLP, Experts
+from tokenglass.model.torch_engine.feed_forwards import ACTIVATIONS, MLP, Experts
 from tokenglass.model.torch_engine.mixers import Attention, ShortConvolution
 from tokenglass.model.torch_engine.modules import Norm, linear
 from tokenglass.model.torch_engine.storage import TensorCache
@@ -60,6 +61,12 @@ class Block(nn.Module):
                 name = "residual_scale"
                 self.add_module(name, Scale(norm))
             self.names.append(name)
+        self.token_activation = None
+        if (token := spec.token_input) is not None:
+            self.token_activation = ACTIVATIONS[token.activation]
+            self.per_layer_input_gate, self.per_layer_projection = linear(token.gate), linear(token.output)
+            self.post_per_layer_input_norm = Norm(token.norm)
+        self.layer_scalar = None if spec.scale is None else nn.Parameter(torch.ones(1))
 
     @property
     def mixer(self) -> Attention | ShortConvolution | GatedDeltaNet:
@@ -90,7 +97,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         mixed = x + self.after_mixer(self.mixer(self.before_mixer(x), layer, view))
-        return mixed + self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else mixed)))
+        x = mixed + self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else mixed)))
+        if self.token_activation is not None and view.token_rows is not None:
+            opened = self.token_activation(self.per_layer_input_gate(x)) * view.token_rows[:, :, layer]
+            x = x + self.post_per_layer_input_norm(self.per_layer_projection(opened))
+        return x if self.layer_scalar is None else x * self.layer_scalar
 
 
 class Decoder(nn.Module):
@@ -102,6 +113,11 @@ class Decoder(nn.Module):
         self.embed_tokens = embedding(spec.embedding)
         self.embed_positions = None if spec.positions is None else embedding(spec.positions)
         self.embed_norm = None if spec.embedding_norm is None else Norm(spec.embedding_norm)
+        self.rows = spec.token_rows
+        if self.rows is not None:
+            self.embed_tokens_per_layer = embedding(self.rows.table)
+            self.per_layer_model_projection = linear(self.rows.projection)
+            self.per_layer_projection_norm = Norm(self.rows.norm)
         self.layers = nn.ModuleList(Block(layer) for layer in spec.layers)
         self.norm = Norm(spec.norm)
 
@@ -113,9 +129,20 @@ class Decoder(nn.Module):
             x = x * torch.full((), self.scale, dtype=x.dtype, device=x.device)
         if self.embed_norm is not None:
             x = self.embed_norm(x)
+        if self.rows is not None:
+            view.token_rows = self.token_rows(self.rows, token_ids, x)
         for layer, block in enumerate(self.layers):
             x = block(x, layer, view)
         return self.norm(x)
+
+    def token_rows(self, spec: TokenRows, token_ids: Tensor, x: Tensor) -> Tensor:
+        """What each layer takes in of the tokens (batch, length, layers, size), of their embeddings x (batch, length,
+        hidden); see layer_inputs.TokenRows."""
+        stored = self.embed_tokens_per_layer(token_ids)
+        rows = stored * torch.full((), spec.table_scale, dtype=stored.dtype, device=stored.device)
+        projected = self.per_layer_model_projection(x) * spec.projection_scale
+        normed = self.per_layer_projection_norm(projected.unflatten(-1, (-1, spec.size)))
+        return (normed + rows.to(x.dtype).view_as(normed)) * spec.sum_scale
 
 
 class Transformer(nn.Module):

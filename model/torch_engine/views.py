@@ -13,11 +13,13 @@ from tokenglass.model.engine.cache import CacheRow
 from tokenglass.model.torch_engine.attention import AttentionInputs, Sight, attend, sight
 from tokenglass.model.torch_engine.delta import GatedDeltaNet
 from tokenglass.model.torch_engine.rope import rotary_cosines
-from tokenglass.model.torch_engine.storage import TensorCache, write, write_inputs
+from tokenglass.model.torch_engine.storage import TensorCache, read, write, write_inputs
 
 
 class PassView:
     """What the layers of one forward pass share: positions, rotary tables, and what may be looked at."""
+
+    token_rows: Tensor | None = None  # (batch, length, layers, size), of models that have embeddings of each layer
 
     def __init__(
         self, token_ids: Tensor, planned_length: int | None = None, block: int = 0, hide: Tensor | None = None
@@ -27,6 +29,7 @@ class PassView:
         self.hide = hide
         self.tables: dict[Rope, tuple[Tensor, Tensor]] = {}
         self.sights: dict[int | None, Sight] = {}
+        self.keys_values: dict[int, tuple[Tensor, Tensor]] = {}  # of each layer, for those that read another's
         self.positions = torch.arange(length, device=token_ids.device).expand(batch, length)
         self.planned_length = length if planned_length is None else planned_length
 
@@ -45,7 +48,9 @@ class PassView:
 
     def attend(self, inputs: AttentionInputs) -> Tensor:
         """What a layer's queries get (batch, heads, length, head_dim) from the values that they may look at."""
-        return attend(inputs, self.sight(inputs.spec.window))
+        if inputs.key_value is not None:
+            self.keys_values[inputs.layer] = inputs.key_value
+        return attend(inputs, *self.keys_values[inputs.keys_layer], self.sight(inputs.spec.window))
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:  # noqa: ARG002
         """What a layer's convolution makes of its inputs (batch, length, channels) and those before them."""
@@ -106,11 +111,13 @@ class RowPart:
 
     def attend(self, inputs: AttentionInputs) -> Tensor:
         """Store the keys and values (1, kv_heads, count, head_dim), and let the queries read all of the row."""
-        key, value, start = write(self.row, inputs.layer, inputs.key, inputs.value)
+        if inputs.key_value is not None:
+            write(self.row, inputs.layer, *inputs.key_value)
+        key, value, start = read(self.row, inputs.keys_layer, self.count)
         window = inputs.spec.window
         if window not in self.sights:
             self.sights[window] = sight(self.positions, start, key.shape[2], window, block=self.block)
-        return attend(inputs.over(key, value), self.sights[window])
+        return attend(inputs, key, value, self.sights[window])
 
     def convolve(self, layer: int, inputs: Tensor, conv: nn.Conv1d) -> Tensor:
         """Store the inputs (1, count, channels), and convolve them with those before them."""

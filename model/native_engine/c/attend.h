@@ -7,7 +7,7 @@
 // One head of one position, normalised and rotated, as it is compared with others: out may be x.
 NOINLINE void prepare_head(const Engine *e, const Operation *op, const PassRow *row, const Norm *norm, long head,
                            const float *x, long position, float *out) {
-    long n = e->sizes.head_dim;
+    long n = op->head_dim;
     Norm own = *norm;
     if (own.apart) own.weight += head * own.apart;
     if (own.kind != NORM_NONE && !op->rotate_first)
@@ -33,14 +33,14 @@ static void prepare_query(const Engine *e, const Operation *op, const PassRow *r
     prepare_head(e, op, row, &op->norm, head, x, position, out);
     if (!op->growth) return;
     float times = 1 + op->growth * log1p(floor(position / op->trained));
-    for (long i = 0; i < e->sizes.head_dim; i++) out[i] *= times;
+    for (long i = 0; i < op->head_dim; i++) out[i] *= times;
 }
 
 // A head in the piece of a row's cache that holds this position, or the rest of its chunk.
 static CachedHead cached_head_of(const Engine *e, const Operation *op, const PassRow *row, long head, long position) {
     const Piece *first = row->pieces[op->state], *piece = first + row->piece_counts[op->state] - 1;
     while (piece > first && piece->start > position) piece--;
-    long kind = e->pass.cache_kind, heads = e->sizes.kv_heads, bytes = bytes_of_vector(kind, e->sizes.head_dim);
+    long kind = e->pass.cache_kind, heads = op->kv_heads, bytes = bytes_of_vector(kind, op->head_dim);
     const char *keys = (const char *)piece->memory + (2 * op->layer * heads + head) * piece->slots * bytes;
     return (CachedHead){kind, bytes, keys, keys + heads * piece->slots * bytes, piece->start};
 }
@@ -48,7 +48,7 @@ static CachedHead cached_head_of(const Engine *e, const Operation *op, const Pas
 // Writes the key and the value of new position i of a row into the cache.
 static void write_key_and_value(const Engine *e, const Operation *op, const PassRow *row, long head, long i,
                                 float *scratch) {
-    long n = e->sizes.head_dim, position = row->length + i, c = row->first + i;
+    long n = op->head_dim, position = row->length + i, c = row->first + i;
     CachedHead to = cached_head_of(e, op, row, head, position);
     long offset = (position - to.start) * to.bytes;
     prepare_head(e, op, row, &op->other_norm, head, column(e, KEY, c) + head * n, position, scratch);
@@ -59,7 +59,7 @@ static void write_key_and_value(const Engine *e, const Operation *op, const Pass
 // The queries of new positions first .. first + count - 1 of a row for one key-value head, position by position.
 static Queries queries_of(const Engine *e, const Operation *op, const PassRow *row, long head, long first, long count,
                           bool ready, float **scratch) {
-    long n = e->sizes.head_dim, size = PADDED(n), group = e->sizes.heads / e->sizes.kv_heads;
+    long n = op->head_dim, size = PADDED(n), group = group_of(e, op);
     long start = row->pieces[op->state]->start, end = row->length + row->count;
     float *values = *scratch;
     int64_t *from = (int64_t *)(values + count * group * size), *to = from + count * group;
@@ -91,7 +91,7 @@ static void fold_partial(const Queries *queries, Partial into, Partial new) {
 
 // The softmax of the queries of one key-value head before any position: nothing, or the sinks.
 static void begin_partial(const Engine *e, const Operation *op, long head, const Queries *queries, Partial partial) {
-    long group = e->sizes.heads / e->sizes.kv_heads;
+    long group = group_of(e, op);
     memset(partial.sum, 0, queries->count * (1 + queries->size) * sizeof(float));
     for (long q = 0; q < queries->count; q++) {
         partial.most[q] = op->sinks ? op->sinks[head * group + q % group] : -INFINITY;
@@ -100,8 +100,8 @@ static void begin_partial(const Engine *e, const Operation *op, long head, const
 }
 
 // Writes the attention output of the queries of one key-value head, first the position, then the head of its group.
-static void write_mixed(const Engine *e, const PassRow *row, long head, long first, const Queries *queries, Partial result) {
-    long n = queries->head_dim, group = e->sizes.heads / e->sizes.kv_heads;
+static void write_mixed(const Engine *e, const Operation *op, const PassRow *row, long head, long first, const Queries *queries, Partial result) {
+    long n = queries->head_dim, group = group_of(e, op);
     for (long q = 0; q < queries->count; q++) {
         float *out = column(e, MIXED, row->first + first + q / group) + (head * group + q % group) * n;
         for (long d = 0; d < n; d++) out[d] = result.mixed[q * queries->size + d] / result.sum[q];
@@ -113,10 +113,10 @@ static void write_mixed(const Engine *e, const PassRow *row, long head, long fir
 static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, const PassRow *row, long task,
                             float *partials) {
     long chunks = chunks_of(op, row), chunk = task % chunks, head = task / chunks;
-    float *scratch = (float *)self->scratch, *partial = partials + task * partial_size(e, row);
+    float *scratch = (float *)self->scratch, *partial = partials + task * partial_size(e, op, row);
     long base = (first_chunk(op, row) + chunk) * CHUNK, length = row->length;
     CachedHead from = cached_head_of(e, op, row, head, base);
-    for (long p = max(base, length); p < min(base + CHUNK, length + row->count); p++)
+    for (long p = max(base, length); p < min(base + CHUNK, length + row->count) && !op->reads_only; p++)
         write_key_and_value(e, op, row, head, p - length, scratch);
     Queries queries = queries_of(e, op, row, head, 0, row->count, false, &scratch);
     attend_chunk(&queries, &from, base, scratch, partial_at(partial, &queries));
@@ -124,25 +124,26 @@ static void attend_to_chunk(const Engine *e, Member *self, const Operation *op, 
     Partial result = partial_at(scratch, &queries);
     begin_partial(e, op, head, &queries, result);
     fold_partial(&queries, result, partial_at(partial, &queries));
-    write_mixed(e, row, head, 0, &queries, result);
+    write_mixed(e, op, row, head, 0, &queries, result);
 }
 
 // Second phase, where there are several chunks: each task puts those of one head together.
 static void join_chunks(const Engine *e, Member *self, const Operation *op, const PassRow *row, long head, float *partials) {
-    long group = e->sizes.heads / e->sizes.kv_heads, chunks = chunks_of(op, row), size = partial_size(e, row);
-    Queries queries = {.count = row->count * group, .head_dim = e->sizes.head_dim, .size = PADDED(e->sizes.head_dim)};
+    long group = group_of(e, op), chunks = chunks_of(op, row), size = partial_size(e, op, row);
+    Queries queries = {.count = row->count * group, .head_dim = op->head_dim, .size = PADDED(op->head_dim)};
     Partial result = partial_at((float *)self->scratch, &queries);
     begin_partial(e, op, head, &queries, result);
     for (long chunk = 0; chunk < chunks; chunk++)
         fold_partial(&queries, result, partial_at(partials + (head * chunks + chunk) * size, &queries));
-    write_mixed(e, row, head, 0, &queries, result);
+    write_mixed(e, op, row, head, 0, &queries, result);
 }
 
 // A row of many new positions, first phase: each task writes one of them, and makes its queries ready.
 static void write_position(const Engine *e, Member *self, const Operation *op, const PassRow *row, long i) {
-    for (long head = 0; head < e->sizes.kv_heads; head++) write_key_and_value(e, op, row, head, i, (float *)self->scratch);
+    for (long head = 0; head < op->kv_heads && !op->reads_only; head++)
+        write_key_and_value(e, op, row, head, i, (float *)self->scratch);
     for (long head = 0; head < e->sizes.heads; head++) {
-        float *x = column(e, QUERY, row->first + i) + head * e->sizes.head_dim;
+        float *x = column(e, QUERY, row->first + i) + head * op->head_dim;
         prepare_query(e, op, row, head, x, row->length + i, x);
     }
 }
@@ -150,7 +151,7 @@ static void write_position(const Engine *e, Member *self, const Operation *op, c
 // Second phase: each task takes a strip of them for one head.
 static void attend_strip(const Engine *e, Member *self, const Operation *op, const PassRow *row, long task) {
     // The last strips see most: they come first, so that no thread is left alone with one.
-    long heads = e->sizes.kv_heads, strip = strips_of(row) - 1 - task / heads, head = task % heads;
+    long heads = op->kv_heads, strip = strips_of(row) - 1 - task / heads, head = task % heads;
     float *scratch = (float *)self->scratch;
     long first = strip * POSITIONS_PER_STRIP, count = min(POSITIONS_PER_STRIP, row->count - first);
     Queries queries = queries_of(e, op, row, head, first, count, true, &scratch);
@@ -165,7 +166,7 @@ static void attend_strip(const Engine *e, Member *self, const Operation *op, con
         attend_chunk(&queries, &from, base, scratch, new);
         fold_partial(&queries, result, new);
     }
-    write_mixed(e, row, head, first, &queries, result);
+    write_mixed(e, op, row, head, first, &queries, result);
 }
 
 static void attend(Engine *e, Member *self, const Operation *op) {

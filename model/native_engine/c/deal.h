@@ -20,9 +20,11 @@ static long chunks_of(const Operation *op, const PassRow *row) {
     return (row->length + row->count - 1) / CHUNK - first_chunk(op, row) + 1;
 }
 
+static long group_of(const Engine *e, const Operation *op) { return e->sizes.heads / op->kv_heads; }
+
 // Numbers in what one chunk gives the queries of one key-value head.
-static long partial_size(const Engine *e, const PassRow *row) {
-    return row->count * (e->sizes.heads / e->sizes.kv_heads) * (2 + PADDED(e->sizes.head_dim));
+static long partial_size(const Engine *e, const Operation *op, const PassRow *row) {
+    return row->count * group_of(e, op) * (2 + PADDED(op->head_dim));
 }
 
 // The row whose task this is: the last that begins at it or before.
@@ -48,7 +50,7 @@ static void deal_columns(Engine *e) {
 }
 
 static void deal_attention(const Engine *e, const Deal *deal, const Operation *op) {
-    long heads = e->sizes.kv_heads, first = 0, second = 0, partial = 0;
+    long heads = op->kv_heads, first = 0, second = 0, partial = 0;
     for (long r = 0; r <= e->pass.count; r++) {
         deal->first[r] = first;
         deal->second[r] = second;
@@ -62,7 +64,7 @@ static void deal_attention(const Engine *e, const Deal *deal, const Operation *o
             long chunks = chunks_of(op, row);
             first += chunks * heads;
             second += chunks > 1 ? heads : 0;
-            partial += chunks * heads * partial_size(e, row);
+            partial += chunks * heads * partial_size(e, op, row);
         }
     }
 }

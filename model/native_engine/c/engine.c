@@ -20,6 +20,9 @@
 //   UP      intermediate         MULTIPLY, the task that gates   the same task
 //   ADDED   hidden               MULTIPLY, where a norm comes    NORMALISE, which adds it to HIDDEN
 //                                before the sum
+//   TOKEN_  what all layers take in  MULTIPLY by a projection;   TIMES, a layer's stretch of it
+//   ROWS    of each token        NORMALISE; EMBED, which adds
+//                                the table's
 //   ROUTED  experts              MULTIPLY by the router          CHOOSE
 //   SHARED  1                    MULTIPLY, the shared expert's   CHOOSE
 //   READY   hidden, or the       MULTIPLY and HEAD, where there  the products of the same operation
@@ -53,6 +56,7 @@
 //   CONVOLVE   convolve          rows times heads |
 //   RECUR      recur             rows times value heads, and one more for each row |
 //   OPEN       open_gate         columns |
+//   TIMES      times             columns |
 //   TAP        tap               columns, to pass->hidden |  Left out where nobody asks for hidden states.
 #include "attend.h"
 #include "convolve.h"
@@ -78,6 +82,7 @@ static void run_program(Member *self, void *argument) {
             case CONVOLVE: convolve(e, self, op); break;
             case RECUR: recur(e, self, op); break;
             case OPEN: open_gate(e, self, op); break;
+            case TIMES: times(e, self, op); break;
         }
 }
 
@@ -189,17 +194,20 @@ static long most_value_heads(const Engine *e) {
 static long widest(const Engine *e) {  // numbers of a column that is multiplied
     long most = e->sizes.hidden;
     for (long i = 0; i < e->count; i++)
-        for (long p = 0; p < e->operations[i].parts * max(1, e->operations[i].experts); p++)
+        for (long p = 0; e->operations[i].matrices && p < e->operations[i].parts * max(1, e->operations[i].experts); p++)
             most = max(most, e->operations[i].matrices[p].columns);
     return PADDED(most);
 }
 
 static size_t scratch_size(const Engine *e) {  // bytes of a thread's own memory: what its greediest task takes
-    size_t size = PADDED(e->sizes.head_dim), positions = max(POSITIONS_PER_STRIP, SHORT_ROW_POSITIONS);
-    size_t queries = positions * (e->sizes.heads / e->sizes.kv_heads);
+    size_t positions = max(POSITIONS_PER_STRIP, SHORT_ROW_POSITIONS), attending = 0;
     size_t columns = e->sizes.slots ? PAIRS_PER_BATCH : UNSHARED_COLUMNS;
     size_t multiplying = (columns + 1) * e->widths[READY] + ROWS_PER_TASK_MANY_COLUMNS * widest(e);
-    size_t attending = queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK;
+    for (const Operation *op = e->operations; op < e->operations + e->count; op++) {
+        if (op->kind != ATTEND) continue;
+        size_t queries = positions * group_of(e, op), size = PADDED(op->head_dim);
+        attending = max(attending, queries * (size + 4) + 2 * queries * (2 + size) + queries * CHUNK);
+    }
     return (max(max(multiplying, attending), 4 * widest_mixer(e)) + 64) * sizeof(float);
 }
 
@@ -231,10 +239,10 @@ Engine *tokenglass_new(const Operation *operations, int64_t count, const Sizes *
     e->sizes = *sizes;
     e->tiled = tiles_allowed();
     long channels = widest_mixer(e), rates = most_value_heads(e);
-    long query = max(sizes->heads * sizes->head_dim, channels), key = max(sizes->kv_heads * sizes->head_dim, channels);
+    long query = max(sizes->query, channels), key = max(sizes->key, channels);
     long widths[BUFFERS] = {[HIDDEN] = sizes->hidden, [ADDED] = sizes->hidden,
                             [QUERY] = query, [KEY] = key, [VALUE] = key, [OPENING] = query, [MIXED] = query,
-                            [GATE] = sizes->intermediate, [UP] = sizes->intermediate,
+                            [GATE] = sizes->intermediate, [UP] = sizes->intermediate, [TOKEN_ROWS] = sizes->token_rows,
                             [ROUTED] = max(sizes->experts, rates), [SHARED] = max(1, rates), [INNER] = sizes->inner,
                             [INNER_UP] = sizes->inner, [OUTER] = sizes->hidden};
     long fixed = max(FIXED_BYTES(widest(e)), WORD_BYTES(widest(e)));

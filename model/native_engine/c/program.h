@@ -5,10 +5,13 @@
 
 enum { FLOAT32, BFLOAT16, INT8, INT4 };  // how the numbers of a matrix or a cache are kept
 enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_SCALE };  // SCALE only multiplies by the weight
-enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE, CONVOLVE, RECUR, OPEN };
+enum { EMBED, NORMALISE, MULTIPLY, ATTEND, TAP, HEAD, CHOOSE, MULTIPLY_PAIRS, COMBINE, CONVOLVE, RECUR, OPEN, TIMES };
 enum { IDENTITY, SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, XIELU, CLAMPED_SWIGLU };
 // Per column, which is one position of one row; from INNER on, per pair of a column and one of its experts.
-enum { HIDDEN, READY, QUERY, KEY, VALUE, OPENING, MIXED, GATE, UP, ADDED, ROUTED, SHARED, INNER, INNER_UP, OUTER, BUFFERS };
+enum {
+    HIDDEN, READY, QUERY, KEY, VALUE, OPENING, MIXED, GATE, UP, ADDED, TOKEN_ROWS, ROUTED, SHARED, INNER, INNER_UP, OUTER,
+    BUFFERS
+};
 
 typedef struct {
     int64_t kind, rows, columns;
@@ -27,11 +30,14 @@ typedef struct {
 typedef struct {
     int64_t kind, source, target;
     int64_t experts;     // MULTIPLY_PAIRS: how many have matrices, the shared one included; 0 elsewhere
-    int64_t parts;       // MULTIPLY: matrices with targets `target`, `target` + 1, ...
+    int64_t parts;       // MULTIPLY: matrices with targets `target`, `target` + 1, ...; NORMALISE: stretches side by side
     int64_t gated;       // the first part's activation times the second, in the first's target
     int64_t activation, add;  // add: to the target, instead of writing it
+    int64_t first, size;      // TIMES: the stretch of the source
     int64_t state, layer;  // of layers that keep the same, and which it is of them; TAP and CHOOSE: which it is of its kind
     int64_t rope, window;  // ATTEND; -1 where there is none; all windows are of one size
+    int64_t kv_heads, head_dim;  // ATTEND; OPEN: the size of a head
+    int64_t reads_only;    // ATTEND: keys and values are written by another operation
     int64_t rotate_first;  // ATTEND: the norms come after the rotation
     int64_t taps;            // CONVOLVE and RECUR: positions that are mixed
     int64_t key_heads, value_heads, key_dim, value_dim;  // RECUR
@@ -51,7 +57,8 @@ typedef struct {
 } Operation;
 
 typedef struct {
-    int64_t hidden, intermediate, heads, kv_heads, head_dim, vocab;
+    int64_t hidden, intermediate, heads, query, key, vocab;  // query and key: all heads' of the widest layer
+    int64_t token_rows;             // all layers', side by side; 0 where there are none
     int64_t experts, slots, inner;  // of mixtures: experts but for the shared one, pairs of a column, the widest expert
 } Sizes;
 

@@ -13,9 +13,13 @@ static void embed(Engine *e, Member *self, const Operation *op) {
     long n = m->columns;
     float *row = (float *)self->scratch;
     TASKS(self, c, pass->columns) {
-        float *out = column(e, HIDDEN, c);
+        float *out = column(e, op->target, c);
         row_as_float32(m, pass->ids[c], row);
         float scale = m->kind == INT8 ? ((const float *)m->scales)[pass->ids[c]] : 1;
+        if (op->add) {
+            for (long i = 0; i < n; i++) out[i] += row[i] * scale * (float)op->scale;
+            continue;
+        }
         for (long i = 0; i < n; i++) out[i] = row[i] * scale;
         if (op->parts > 1) {
             row_as_float32(learned, e->positions[c], row);
@@ -27,8 +31,10 @@ static void embed(Engine *e, Member *self, const Operation *op) {
 }
 
 static void normalise_columns(Engine *e, Member *self, const Operation *op) {
-    long columns = e->pass.columns;
-    TASKS(self, c, columns) normalise(&op->norm, column(e, op->source, c), column(e, op->target, c), op->add);
+    long columns = e->pass.columns, n = op->norm.size;
+    TASKS(self, c, columns)
+        for (long p = 0; p < op->parts; p++)
+            normalise(&op->norm, column(e, op->source, c) + p * n, column(e, op->target, c) + p * n, op->add);
     barrier(self, columns);
 }
 
@@ -158,6 +164,17 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
 #endif
     if (all <= UNSHARED_COLUMNS) prefetch_next(e, self, op, all);
     barrier(self, total);
+}
+
+// A buffer times a stretch of another, number by number.
+static void times(Engine *e, Member *self, const Operation *op) {
+    long columns = e->pass.columns;
+    TASKS(self, c, columns) {
+        float *out = column(e, op->target, c);
+        const float *with = column(e, op->source, c) + op->first;
+        for (long i = 0; i < op->size; i++) out[i] *= with[i];
+    }
+    barrier(self, columns);
 }
 
 static void tap(Engine *e, Member *self, const Operation *op) {

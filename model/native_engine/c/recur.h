@@ -129,7 +129,7 @@ static void recur(Engine *e, Member *self, const Operation *op) {
 
 // What attention gave, times the sigmoid of its gate.
 static void open_gate(Engine *e, Member *self, const Operation *op) {
-    long columns = e->pass.columns, size = e->sizes.head_dim, n = e->sizes.heads * size;
+    long columns = e->pass.columns, size = op->head_dim, n = e->sizes.heads * size;
     TASKS(self, c, columns) {
         float *x = column(e, MIXED, c);
         const float *gate = column(e, OPENING, c);
