@@ -49,17 +49,17 @@ class CacheMachine(RuleBasedStateMachine):
     def truncate(self, data: st.DataObject) -> None:
         row, length = self.draw_cut(data)
         before, usage = len(self.rows[row]), self.cache.usage(row)
-        kept = self.cache.truncate(row, length)
-        assert kept in (0, length) or (self.has_snapshots and kept < length)
+        length_left = self.cache.truncate(row, length)
+        assert length_left in (0, length) or (self.has_snapshots and length_left < length)
         if self.goes_back(before - length, usage.length - usage.evicted):
-            assert kept == length
-        self.rows[row] = self.rows[row][:kept]
+            assert length_left == length
+        self.rows[row] = self.rows[row][:length_left]
 
     @rule(data=st.data())
     def select(self, data: st.DataObject) -> None:
-        kept = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
-        self.cache.select(kept)
-        self.rows = [list(self.rows[row]) for row in kept]
+        selection = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
+        self.cache.select(selection)
+        self.rows = [list(self.rows[row]) for row in selection]
 
     @rule(data=st.data())
     def detach(self, data: st.DataObject) -> None:
@@ -73,9 +73,9 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def attach(self, data: st.DataObject) -> None:
         row, whole, tail = data.draw(st.sampled_from(self.fitting()))
-        kept = self.cache.truncate(row, tail.start)
-        self.rows[row] = self.rows[row][:kept]
-        if kept == tail.start:
+        length = self.cache.truncate(row, tail.start)
+        self.rows[row] = self.rows[row][:length]
+        if length == tail.start:
             self.cache.attach(row, tail)
             self.rows[row] = list(whole)
 

@@ -15,7 +15,7 @@ def is_rejected(observed: Sequence[int], probabilities: Sequence[float], level: 
     total = sum(observed)
     expected = [total * probability for probability in probabilities]
     assert min(expected) >= 5, "too few counts in a bin for the test to mean anything"
-    statistic = sum((seen - wanted) ** 2 / wanted for seen, wanted in zip(observed, expected, strict=True))
+    statistic = sum((count - wanted) ** 2 / wanted for count, wanted in zip(observed, expected, strict=True))
     freedom = len(observed) - 1
     spread = 2 / (9 * freedom)
     z = ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)

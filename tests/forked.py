@@ -90,7 +90,7 @@ def on_terminal(arguments: list[str], typed: bytes) -> tuple[int, str, str]:
 
 
 def between_pipes(arguments: list[str], typed: bytes) -> tuple[int, str, str]:
-    (stdin, given), (out, stdout), (err, stderr) = os.pipe(), os.pipe(), os.pipe()
+    (stdin, write_end), (out, stdout), (err, stderr) = os.pipe(), os.pipe(), os.pipe()
     process = os.fork()
     if process == 0:
         for number, descriptor in enumerate((stdin, stdout, stderr)):
@@ -99,12 +99,12 @@ def between_pipes(arguments: list[str], typed: bytes) -> tuple[int, str, str]:
         child(arguments)
     for descriptor in (stdin, stdout, stderr):
         os.close(descriptor)
-    os.write(given, typed)
-    os.close(given)
-    read = read_to_end([out, err])
+    os.write(write_end, typed)
+    os.close(write_end)
+    outputs = read_to_end([out, err])
     for descriptor in (out, err):
         os.close(descriptor)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), read[out].hex(), read[err].hex()
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), outputs[out].hex(), outputs[err].hex()
 
 
 def read_to_end(descriptors: list[int], when_silent: bytes = b"") -> dict[int, bytes]:

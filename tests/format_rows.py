@@ -76,30 +76,30 @@ def gguf_file(kind: Any, *, keep: bool) -> Meaning:
 def measure(meaning: Meaning) -> tuple[float, Agreement, Agreement]:
     """The greatest difference between two weights, relative to the greatest weight, and how both engines agree."""
     with tempfile.TemporaryDirectory() as name:
-        folder, meant = meaning(Path(name))
+        folder, reference = meaning(Path(name))
         checkpoint = Checkpoint.open(folder)
-        read = finish(read_weights(checkpoint, dtype="float32"))
-        weights = max(difference(as_float32(read.weights[name]), tensor) for name, tensor in meant.items())
+        content = finish(read_weights(checkpoint, dtype="float32"))
+        weights = max(difference(as_float32(content.weights[name]), tensor) for name, tensor in reference.items())
         ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-        expected = logits_of(folder, meant, ids)
-        native = NativeEngine(read.blueprint, read.weights, load_library(), "float32", 1)
+        expected = logits_of(folder, reference, ids)
+        native = NativeEngine(content.blueprint, content.weights, load_library(), "float32", 1)
         engine = load_engine(checkpoint, dtype="float32", device="cpu")
         return weights, agreement(native, ids, expected), agreement(engine, ids, expected)
 
 
-def difference(ours: Tensor, meant: Tensor) -> float:
+def difference(ours: Tensor, reference: Tensor) -> float:
     """In the dtype of what is meant; 0 where they have the same bits."""
-    ours = ours.to(meant.dtype)
-    return 0.0 if torch.equal(ours, meant) else float((ours - meant).abs().max() / meant.abs().max())
+    ours = ours.to(reference.dtype)
+    return 0.0 if torch.equal(ours, reference) else float((ours - reference).abs().max() / reference.abs().max())
 
 
-def logits_of(folder: Path, meant: dict[str, Tensor], ids: Tensor) -> Tensor:
+def logits_of(folder: Path, reference: dict[str, Tensor], ids: Tensor) -> Tensor:
     """transformers' logits of the model with these weights."""
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
 
     plain = folder / "meant"
     plain.mkdir()
-    tensors = {name: tensor.float() for name, tensor in meant.items()}
+    tensors = {name: tensor.float() for name, tensor in reference.items()}
     safetensors.torch.save_file(tensors, plain / SINGLE, {"format": "pt"})
     (plain / "config.json").write_bytes((folder / "config.json").read_bytes())
     edit_json(plain / "config.json", quantization_config=None, quantization=None, dtype="float32")

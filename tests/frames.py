@@ -42,13 +42,13 @@ def without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def is_percent(shown: str, probability: float) -> bool:
+def is_percent(text: str, probability: float) -> bool:
     """Whether a percentage says what a probability is, as exactly as it can."""
     value = 100 * probability
-    number = float(shown.removesuffix(" %").lstrip("<>"))
-    if shown.startswith("<"):
+    number = float(text.removesuffix(" %").lstrip("<>"))
+    if text.startswith("<"):
         return value < number
-    return value > number if shown.startswith(">") else abs(value - number) <= 0.0501
+    return value > number if text.startswith(">") else abs(value - number) <= 0.0501
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,9 @@ class Moment:
             assert "\n from " not in panel
             return
         positions = sorted((row for row in rows if row["row"] == "position"), key=lambda row: -row["kl_bits"])
-        shown = re.findall(r"^ from .*$", panel, re.MULTILINE)
+        lines = re.findall(r"^ from .*$", panel, re.MULTILINE)
         assert [visible_piece(row["piece"].encode()) for row in positions[:5]] == re.findall(
-            rf"  (\S+) {PERCENT}", shown[0]
+            rf"  (\S+) {PERCENT}", lines[0]
         )
 
 
@@ -131,8 +131,8 @@ def moments_of(lines: list[Json], *, forced_too: bool = False) -> Iterator[Momen
 
 
 def number_in(title: str) -> int:
-    found = re.search(r"token ([\d,]+) of", title)
-    return int(found[1].replace(",", "")) if found else 0
+    match = re.search(r"token ([\d,]+) of", title)
+    return int(match[1].replace(",", "")) if match else 0
 
 
 def title_of(lines: list[str]) -> str:

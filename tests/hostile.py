@@ -31,18 +31,18 @@ def sound(folder: Path) -> Path:
 def build(folder: Path) -> dict[str, Path]:
     """Checkpoints by what is hostile in them."""
     first = sound(folder / "first")
-    made: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
 
     def copy(name: str, called: str = "") -> Path:
-        made[name] = Path(shutil.copytree(first, folder / (called or name)))
-        return made[name]
+        paths[name] = Path(shutil.copytree(first, folder / (called or name)))
+        return paths[name]
 
     copy("folder name", LINES)
     copy("tensor name")
-    edit_weights(made["tensor name"], lambda tensors: tensors.update({HOSTILE: tensors.pop("model.norm.weight")}))
+    edit_weights(paths["tensor name"], lambda tensors: tensors.update({HOSTILE: tensors.pop("model.norm.weight")}))
     copy("long tensor name")
     edit_weights(
-        made["long tensor name"], lambda tensors: tensors.update({LONG[: 10**6]: tensors["model.norm.weight"].clone()})
+        paths["long tensor name"], lambda tensors: tensors.update({LONG[: 10**6]: tensors["model.norm.weight"].clone()})
     )
     for name, changes in {
         "model type": {"model_type": HOSTILE},
@@ -58,19 +58,19 @@ def build(folder: Path) -> dict[str, Path]:
         json.dumps({HOSTILE: HOSTILE, "penalty_alpha": LONG})
     )
     copy("template")
-    (made["template"] / "chat_template.jinja").write_text(RAISES)
+    (paths["template"] / "chat_template.jinja").write_text(RAISES)
     copy("template's syntax")
-    (made["template's syntax"] / "chat_template.jinja").write_text("{% " + HOSTILE + " %}")
+    (paths["template's syntax"] / "chat_template.jinja").write_text("{% " + HOSTILE + " %}")
     copy("index")
-    (made["index"] / "model.safetensors").unlink()
-    (made["index"] / "model.safetensors.index.json").write_text(
+    (paths["index"] / "model.safetensors").unlink()
+    (paths["index"] / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {HOSTILE: HOSTILE + ".safetensors"}})
     )
     copy("token")
-    add_tokens(made["token"])
+    add_tokens(paths["token"])
     copy("tokenizer")
-    (made["tokenizer"] / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"type": HOSTILE}}))
-    return made
+    (paths["tokenizer"] / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"type": HOSTILE}}))
+    return paths
 
 
 def add_tokens(folder: Path) -> None:

@@ -245,12 +245,12 @@ def check(case: Case) -> None:
     if case.mode == "a sample":
         request = replace(request, seed=derived_seed(request.seed, 1))
     expected = outcome(alone, replace(case, request=request))
-    found = outcome(MODES[case.mode], case)
-    if isinstance(found, str):
-        told = REFUSED.get(case.mode, ())
-        assert found == expected or any(name in found for name in told), (case, found, expected)
+    actual = outcome(MODES[case.mode], case)
+    if isinstance(actual, str):
+        refusal = REFUSED.get(case.mode, ())
+        assert actual == expected or any(name in actual for name in refusal), (case, actual, expected)
         return
-    assert found == expected, (case, found, expected)
+    assert actual == expected, (case, actual, expected)
 
 
 def main() -> None:

@@ -99,5 +99,5 @@ def plain(text: str) -> str:
 
 def escape(text: str) -> str:
     r"""Text as roff shows it: a backslash is \e, a dash one that can be copied, and no line begins a request."""
-    shown = text.replace("\\", r"\e").replace("-", r"\-")
-    return re.sub(r"(?m)^([.'])", r"\\&\1", shown)
+    escaped_text = text.replace("\\", r"\e").replace("-", r"\-")
+    return re.sub(r"(?m)^([.'])", r"\\&\1", escaped_text)

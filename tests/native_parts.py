@@ -181,8 +181,8 @@ class Bench(Operations):
 
     def module(self, linear: Any) -> Matrix:
         weight = linear.weight
-        kept = as_array(weight) if isinstance(weight, Tensor) else weight.with_parts(as_array)
-        return self.matrix(kept, None if linear.bias is None else as_array(linear.bias))
+        array = as_array(weight) if isinstance(weight, Tensor) else weight.with_parts(as_array)
+        return self.matrix(array, None if linear.bias is None else as_array(linear.bias))
 
     def norm(self, norm: nn.Module) -> Norm:
         assert isinstance(norm, NormModule)

@@ -40,13 +40,13 @@ def pack_mlx(weight: Tensor, bits: int, group: int, dtype: torch.dtype = torch.b
     biases, scales = least.to(dtype), ((greatest - least) / (2**bits - 1)).to(dtype)
     scale, bias = scales.float()[..., None], biases.float()[..., None]
     codes = ((groups - bias) / scale).round().clamp(0, 2**bits - 1)
-    meant = (codes * scale + bias).reshape(weight.shape)
+    reference = (codes * scale + bias).reshape(weight.shape)
     packed = words(codes.reshape(weight.shape), bits, torch.uint32)
     if bits in (2, 4, 8):  # the same layout, which transformers reads too
         from transformers.integrations.metal_quantization import _affine_dequantize_tensor  # noqa: PLC0415
 
-        assert torch.equal(_affine_dequantize_tensor(packed, scales, biases, group, bits), meant)
-    return {"weight": packed, "scales": scales, "biases": biases}, meant
+        assert torch.equal(_affine_dequantize_tensor(packed, scales, biases, group, bits), reference)
+    return {"weight": packed, "scales": scales, "biases": biases}, reference
 
 
 def pack_mlx_floats(weight: Tensor, bits: int) -> Packed:
@@ -61,9 +61,9 @@ def pack_mlx_floats(weight: Tensor, bits: int) -> Packed:
     else:
         floats = scaled.to(torch.float8_e4m3fn)
         codes, values = floats.view(torch.uint8), floats.float()
-    meant = (values * powers.exp2()[..., None]).reshape(weight.shape)
+    reference = (values * powers.exp2()[..., None]).reshape(weight.shape)
     packed = words(codes.reshape(weight.shape), bits, torch.uint32)
-    return {"weight": packed, "scales": (powers + 127).to(torch.uint8)}, meant
+    return {"weight": packed, "scales": (powers + 127).to(torch.uint8)}, reference
 
 
 def nearest(numbers: Tensor, table: tuple[float, ...]) -> Tensor:
@@ -92,31 +92,31 @@ def pack_gptq(
     group = columns if group == -1 else group
     order = torch.randperm(columns, generator=torch.Generator().manual_seed(columns)) if act_order else None
     codes, scales, zeros = uneven(weight if order is None else weight[:, order], bits, group, symmetric=symmetric)
-    meant = ((codes - zeros) * scales.float()).reshape(weight.shape)
+    reference = ((codes - zeros) * scales.float()).reshape(weight.shape)
     codes = codes.reshape(weight.shape)
     group_of = torch.arange(columns, dtype=torch.int32) // group
     if order is not None:  # groups are of neighbours in another order of the inputs
         back = order.argsort()
-        meant, codes, group_of = meant[:, back], codes[:, back], group_of[back]
+        reference, codes, group_of = reference[:, back], codes[:, back], group_of[back]
     parts = {
         "qweight": words(codes, bits).T,
         "qzeros": words(zeros[..., 0].T - int(version == 1), bits),
         "scales": scales[..., 0].T,
         "g_idx": group_of,
     }
-    return parts, meant
+    return parts, reference
 
 
 def pack_awq(weight: Tensor, group: int, *, symmetric: bool = False) -> Packed:
     codes, scales, zeros = uneven(weight, 4, group, symmetric=symmetric)
-    meant = ((codes - zeros) * scales.float()).reshape(weight.shape)
+    reference = ((codes - zeros) * scales.float()).reshape(weight.shape)
     order = [0, 2, 4, 6, 1, 3, 5, 7]
 
     def pack(rows: Tensor) -> Tensor:
         return words(rows.reshape(len(rows), -1, 8)[..., order].reshape(rows.shape), 4)
 
     codes = codes.reshape(weight.shape).T
-    return {"qweight": pack(codes), "qzeros": pack(zeros[..., 0].T), "scales": scales[..., 0].T}, meant
+    return {"qweight": pack(codes), "qzeros": pack(zeros[..., 0].T), "scales": scales[..., 0].T}, reference
 
 
 def pack_4_bits(weight: Tensor, block: int, *, nested: bool = False, storage: torch.dtype = torch.uint8) -> Packed:
@@ -137,12 +137,12 @@ def pack_4_bits(weight: Tensor, block: int, *, nested: bool = False, storage: to
     else:
         parts["weight.absmax"] = scales
     codes = nearest(flat / flat.abs().amax(1, keepdim=True), NF4)
-    meant = (torch.tensor(NF4)[codes] * scales[:, None]).reshape(-1)[:size].reshape(weight.shape)
+    reference = (torch.tensor(NF4)[codes] * scales[:, None]).reshape(-1)[:size].reshape(weight.shape)
     pairs = codes.reshape(-1)[: size + size % 2].reshape(-1, 2).to(torch.uint8)
     parts["weight"] = (pairs[:, 0] << 4 | pairs[:, 1]).view(storage).reshape(-1, 1)
     parts["weight.quant_map"] = torch.tensor(NF4)
     content = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
-    return {**parts, "weight.quant_state.bitsandbytes__nf4": content}, meant
+    return {**parts, "weight.quant_state.bitsandbytes__nf4": content}, reference
 
 
 def pack_rows(weight: Tensor) -> Packed:
@@ -160,20 +160,20 @@ def pack_modelopt(weight: Tensor) -> Packed:
     scales = (groups.abs().amax(2) / 6 / overall).to(torch.float8_e4m3fn)
     scale = (scales.float() * overall)[..., None]
     codes = nearest(groups / scale, E2M1)
-    meant = (torch.tensor(E2M1)[codes] * scale).reshape(weight.shape)
+    reference = (torch.tensor(E2M1)[codes] * scale).reshape(weight.shape)
     pairs = codes.reshape(len(weight), -1, 2).to(torch.uint8)
     packed = pairs[..., 0] | pairs[..., 1] << 4
     parts = {"weight": packed, "weight_scale": scales, "weight_scale_2": overall, "input_scale": torch.ones(())}
-    return parts, meant
+    return parts, reference
 
 
 def pack_ordered(weight: Tensor, group: int) -> Packed:
     """compressed-tensors of early versions, whose groups are of neighbours in another order of the inputs."""
-    parts, meant = pack_gptq(weight, 4, group, act_order=True)
-    codes, scales = (meant / scale_of_each(parts)).round() + 8, parts["scales"].T
+    parts, reference = pack_gptq(weight, 4, group, act_order=True)
+    codes, scales = (reference / scale_of_each(parts)).round() + 8, parts["scales"].T
     shape = torch.tensor(weight.shape)
     packed = {"weight_packed": words(codes, 4), "weight_scale": scales, "weight_g_idx": parts["g_idx"]}
-    return {**packed, "weight_shape": shape}, meant
+    return {**packed, "weight_shape": shape}, reference
 
 
 def scale_of_each(parts: dict[str, Tensor]) -> Tensor:
@@ -184,10 +184,10 @@ def scale_of_each(parts: dict[str, Tensor]) -> Tensor:
 def pack_early_zeros(weight: Tensor, group: int) -> Packed:
     """compressed-tensors of early versions, which kept zeros in bytes with a sign."""
     codes, scales, zeros = uneven(weight, 4, group, symmetric=False)
-    meant = ((codes - zeros) * scales.float()).reshape(weight.shape)
+    reference = ((codes - zeros) * scales.float()).reshape(weight.shape)
     packed = {"weight_packed": words(codes.reshape(weight.shape), 4), "weight_scale": scales[..., 0]}
     zero_points = (zeros[..., 0] - 8).to(torch.int8)
-    return {**packed, "weight_zero_point": zero_points, "weight_shape": torch.tensor(weight.shape)}, meant
+    return {**packed, "weight_zero_point": zero_points, "weight_shape": torch.tensor(weight.shape)}, reference
 
 
 def pack_every_byte(weight: Tensor) -> Packed:

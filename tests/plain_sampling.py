@@ -79,8 +79,8 @@ class Plain:
         """Ids from the most probable down, ties by id."""
         return sorted(range(len(self.scores)), key=lambda token_id: (-self.scores[token_id], token_id))
 
-    def only(self, kept: np.ndarray) -> np.ndarray:
-        return np.where(kept, self.scores, -math.inf)
+    def only(self, mask: np.ndarray) -> np.ndarray:
+        return np.where(mask, self.scores, -math.inf)
 
     def near(self, values: np.ndarray, border: float) -> None:
         distances = np.abs(np.asarray(values) - border)
@@ -159,14 +159,14 @@ class Plain:
     def top_p(self) -> np.ndarray:
         if self.p.top_p == 1 or self.parameters.is_greedy:
             return self.scores
-        probs, kept, mass = self.probs(), np.zeros(len(self.scores), bool), 0.0
+        probs, mask, mass = self.probs(), np.zeros(len(self.scores), bool), 0.0
         for token_id in self.order():
             self.near([mass], self.p.top_p)
             if mass >= self.p.top_p:
                 break
-            kept[token_id] = True
+            mask[token_id] = True
             mass += probs[token_id]
-        return self.only(kept)
+        return self.only(mask)
 
     def min_p(self) -> np.ndarray:
         if not self.p.min_p or self.parameters.is_greedy:
@@ -203,6 +203,6 @@ class Plain:
         probs = self.probs()
         self.near(probs, self.p.xtc_threshold)
         reaching = [token_id for token_id in self.order() if probs[token_id] >= self.p.xtc_threshold]
-        kept = np.ones(len(probs), bool)
-        kept[reaching[:-1]] = False
-        return self.only(kept)
+        mask = np.ones(len(probs), bool)
+        mask[reaching[:-1]] = False
+        return self.only(mask)

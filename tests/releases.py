@@ -48,17 +48,17 @@ def save_release(release: Release, folder: Path, save: Callable[[Path], Path]) -
     save(folder)
     tensors = safetensors.torch.load_file(folder / SINGLE)
     stored: dict[str, Tensor] = {}
-    meant: dict[str, Tensor] = {}
+    reference: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.ndim == 2 and (release.everything or ".layers." in name) and not name.endswith("mlp.gate.weight"):
-            parts, meant[name] = release.pack(tensor)
+            parts, reference[name] = release.pack(tensor)
             stored |= {name.removesuffix("weight") + role: part.contiguous() for role, part in parts.items()}
         else:
-            stored[name] = meant[name] = tensor
+            stored[name] = reference[name] = tensor
     safetensors.torch.save_file(stored, folder / SINGLE, {"format": "pt"})
     tiny.edit_json(folder / "config.json", **json.loads(json.dumps(release.config)))
     tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
-    return meant
+    return reference
 
 
 def save_llama(folder: Path) -> Path:
@@ -117,8 +117,8 @@ def pack_fp8(weight: Tensor, role: str, block: tuple[int, int] | None, dtype: to
     grid = weight.float().reshape(weight.shape[0] // high, high, weight.shape[1] // wide, wide)
     scales = (grid.abs().amax((1, 3)) / 448).to(dtype)
     codes = (grid / scales.float()[:, None, :, None]).reshape(weight.shape).to(torch.float8_e4m3fn)
-    meant = Fp8Dequantize(None)._dequantize_one(codes, scales, torch.float32)
-    return {"weight": codes, role: scales if block else scales.reshape(())}, meant
+    reference = Fp8Dequantize(None)._dequantize_one(codes, scales, torch.float32)
+    return {"weight": codes, role: scales if block else scales.reshape(())}, reference
 
 
 # compressed-tensors
@@ -153,12 +153,14 @@ def pack_compressed(weight: Tensor, kind: str, arguments: dict[str, Any]) -> Pac
     rounded = compressor.decompress(dict(parts), scheme)["weight"]
     if overall is None:
         scales = parts["weight_scale"] if kind.startswith("mx") else parts["weight_scale"].float()
-        meant = compressor.decompress({**parts, "weight_scale": scales}, scheme)["weight"].float()
+        reference = compressor.decompress({**parts, "weight_scale": scales}, scheme)["weight"].float()
     else:
         codes = unpack_fp4_from_uint8(parts["weight_packed"], rows, columns, dtype=torch.float32)
-        meant = dequantize(codes, parts["weight_scale"].float(), args=args, dtype=torch.float32, global_scale=overall)
-    assert torch.equal(meant.to(rounded.dtype), rounded)  # the library computes in bfloat16
-    return parts, meant
+        reference = dequantize(
+            codes, parts["weight_scale"].float(), args=args, dtype=torch.float32, global_scale=overall
+        )
+    assert torch.equal(reference.to(rounded.dtype), rounded)  # the library computes in bfloat16
+    return parts, reference
 
 
 def compressed(kind: str, kept: str | None = None, *, family: str = "llama", **arguments: Any) -> Release:

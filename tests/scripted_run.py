@@ -157,26 +157,26 @@ def main() -> None:
     parser.add_argument("--hold-file", type=Path)
     parser.add_argument("--chat", action="store_true", help="the view of an answer in a chat")
     parser.add_argument("--pieces", help="a Python literal: the texts of the tokens")
-    given = parser.parse_args()
-    pieces = __import__("ast").literal_eval(given.pieces) if given.pieces else STORY
-    console = make_console(sys.stdout, color=given.color)
+    options = parser.parse_args()
+    pieces = __import__("ast").literal_eval(options.pieces) if options.pieces else STORY
+    console = make_console(sys.stdout, color=options.color)
     with soft_interrupt() as interrupt:
         view: View = PlainView(console)
         if supports_live(sys.stdout, sys.stderr):
-            view = LiveView(console, given.panel, given.color_by, given.speed, interrupt)
-        if given.chat:
+            view = LiveView(console, options.panel, options.color_by, options.speed, interrupt)
+        if options.chat:
             view = in_chat(view, Thoughts())
         stream = records(
-            list(pieces) * given.repeat,
-            given.prompt_tokens,
-            cached=not given.no_cache,
-            fail_after=given.fail_after,
-            delay=given.delay,
+            list(pieces) * options.repeat,
+            options.prompt_tokens,
+            cached=not options.no_cache,
+            fail_after=options.fail_after,
+            delay=options.delay,
             interrupt=interrupt,
-            hold=Hold(given.hold, given.hold_file) if given.hold else None,
+            hold=Hold(options.hold, options.hold_file) if options.hold else None,
         )
         try:
-            finish = view.show(run(given.prompt, given.prompt_tokens), stream)
+            finish = view.show(run(options.prompt, options.prompt_tokens), stream)
         except EngineError as error:
             print(f"scripted: {error}", file=sys.stderr)
             sys.exit(1)

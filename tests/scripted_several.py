@@ -88,14 +88,14 @@ def main() -> None:
     parser.add_argument("--speed", type=Pace.parse, default=MAX)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--color", default="auto")
-    given = parser.parse_args()
-    console = make_console(sys.stdout, color=given.color)
-    search = Search(beams=COUNT) if given.beams else Search(COUNT, SEEDS)
+    options = parser.parse_args()
+    console = make_console(sys.stdout, color=options.color)
+    search = Search(beams=COUNT) if options.beams else Search(COUNT, SEEDS)
     with soft_interrupt() as interrupt:
         view: View = SeveralPlain(console, COUNT)
         if supports_live(sys.stdout, sys.stderr):
-            view = SeveralLive(console, COUNT, pace=given.speed, interrupt=interrupt)
-        records = (beams if given.beams else samples)(given.delay, interrupt)
+            view = SeveralLive(console, COUNT, pace=options.speed, interrupt=interrupt)
+        records = (beams if options.beams else samples)(options.delay, interrupt)
         finish = view.show(scripted_run.run(search=search), records)
     print(f"reason {finish.reason}", file=sys.stderr)
 

@@ -49,9 +49,9 @@ def bash(command: str) -> subprocess.CompletedProcess[bytes]:
 
 def assert_one_line_error(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
     """Exit code, nothing on stdout, and one line on stderr that holds the words."""
-    told = done.stderr.decode()
-    assert done.returncode == code, told
+    errors = done.stderr.decode()
+    assert done.returncode == code, errors
     assert done.stdout == b""
-    assert len(told.splitlines()) == 1, told
+    assert len(errors.splitlines()) == 1, errors
     for word in words:
-        assert word in told
+        assert word in errors

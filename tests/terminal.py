@@ -28,7 +28,9 @@ class Terminal:
     """A program on a pseudo-terminal, and the screen with its scrollback as pyte understands them."""
 
     def __init__(self, arguments: str = "", columns: int = 80, lines: int = 24, program: str = "", **environment: str):
-        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "LC_ALL")}
+        environ = {
+            name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "LC_ALL")
+        }
         self.screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=0.5)
         self.stream = pyte.Stream(self.screen)
         self.output = ""
@@ -38,7 +40,7 @@ class Terminal:
             dimensions=(lines, columns),
             encoding="utf-8",
             timeout=PATIENCE,
-            env={**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PS1": "", **environment},
+            env={**environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PS1": "", **environment},
             # What a shell without job control runs in its background is deaf to Ctrl-C, and so is all that it starts.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
@@ -135,9 +137,9 @@ def is_held(held: Path, token: int) -> bool:
     return held.exists() and held.read_text(encoding="utf-8") == str(token)
 
 
-def newest_token(shown: str) -> int:
+def newest_token(text: str) -> int:
     """The number that the panel shows, or 0."""
-    return max((int(number) for number in re.findall(r"token (\d+) ", shown)), default=0)
+    return max((int(number) for number in re.findall(r"token (\d+) ", text)), default=0)
 
 
 def assert_restored(terminal: Terminal) -> None:

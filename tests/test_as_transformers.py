@@ -144,15 +144,15 @@ IGNORED = [
 ]
 
 
-@pytest.mark.parametrize(("family", "changes", "told"), IGNORED, ids=[f"{i[0]}: {i[2]}" for i in IGNORED])
+@pytest.mark.parametrize(("family", "changes", "message"), IGNORED, ids=[f"{i[0]}: {i[2]}" for i in IGNORED])
 def test_a_field_that_transformers_does_not_follow_is_noted(
-    family: str, changes: dict[str, Any], told: str, tmp_path: Path
+    family: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     save(tmp_path, family, OPTIONS.get(family, SIZES))
     tiny.edit_json(tmp_path / "config.json", **changes)
     agrees(tmp_path)
     (note,) = Checkpoint.open(tmp_path).config.notes
-    assert told in note
+    assert message in note
     assert len(note) < 300
 
 
@@ -322,8 +322,8 @@ NUMBERS = [
 def test_a_number_that_makes_no_rope_is_refused_by_name(family: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_hf({**BASE, "model_type": family, **changes})
-    told = str(caught.value)
-    assert any(word in told for word in ("theta", "factor", "beta", "mscale", "rotary", "per layer type")), told
+    message = str(caught.value)
+    assert any(word in message for word in ("theta", "factor", "beta", "mscale", "rotary", "per layer type")), message
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])

@@ -50,9 +50,9 @@ def prompt(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def test_a_script_is_followed_to_its_end_token(tokenizer: Tokenizer, prompt: tuple[int, ...]) -> None:
-    said = tokenizer.encode(" said hello 日本語")[1:]
-    steps, finish = run(tiny.ScriptedEngine(tiny.says(*said, EOS, after=len(prompt))), tokenizer, prompt)
-    assert tiny.new_tokens(steps) == [*said, EOS]
+    token_ids = tokenizer.encode(" said hello 日本語")[1:]
+    steps, finish = run(tiny.ScriptedEngine(tiny.says(*token_ids, EOS, after=len(prompt))), tokenizer, prompt)
+    assert tiny.new_tokens(steps) == [*token_ids, EOS]
     assert text_of(steps, finish) == " said hello 日本語"
     assert all("\ufffd" not in step.text for step in steps)
     assert finish.reason == "eos"
@@ -199,10 +199,10 @@ def test_a_request_out_of_range_is_refused_by_name(wrong: dict[str, int]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("side", "kept"),
+    ("side", "token_ids"),
     [("left", (0, 7, 8, 9)), ("right", (0, 1, 2, 3)), ("middle", (0, 1, 8, 9))],
 )
-def test_truncation_keeps_the_start_token_and_the_side_not_cut(side: Any, kept: tuple[int, ...]) -> None:
+def test_truncation_keeps_the_start_token_and_the_side_not_cut(side: Any, token_ids: tuple[int, ...]) -> None:
     ids = tuple(range(10))
-    assert truncate(ids, 4, side, keep=1) == kept
+    assert truncate(ids, 4, side, keep=1) == token_ids
     assert truncate(ids, 10, side, keep=1) == ids

@@ -87,8 +87,8 @@ def texts_of(model: Any, requests: Iterable[Request]) -> Iterator[Text]:
 def batch(
     model: Any, requests: Sequence[Request], slots: int = 8, *, delays: Sequence[int] = (), **options: Any
 ) -> list[Record]:
-    given = Given([*texts_of(model, requests)], [*delays])
-    return list(Batch(model.engine, given, slots, threading.Event(), {}, **options).records())
+    source = Given([*texts_of(model, requests)], [*delays])
+    return list(Batch(model.engine, source, slots, threading.Event(), {}, **options).records())
 
 
 def alone(model: Any, request: Request) -> Outcome:
@@ -156,8 +156,10 @@ def test_prompts_that_come_late_find_a_place_beside_those_in_work(tale: LoadedMo
 
 
 def story(model: LoadedModel, words: int, end: str, **options: Any) -> Request:
-    given = {"seed": 1, "sampling": SAMPLED, "max_new_tokens": 6, **options}
-    return Request(model.tokenizer.encode(" ".join(WORDS[place % len(WORDS)] for place in range(words)) + end), **given)
+    settings = {"seed": 1, "sampling": SAMPLED, "max_new_tokens": 6, **options}
+    return Request(
+        model.tokenizer.encode(" ".join(WORDS[place % len(WORDS)] for place in range(words)) + end), **settings
+    )
 
 
 @pytest.mark.parametrize("slots", [1, 3, 16])
@@ -243,9 +245,9 @@ def test_an_error_of_one_text_ends_that_one_and_no_other(tale: LoadedModel) -> N
 
 def test_an_interrupt_lets_the_texts_in_work_end_and_begins_no_other(tale: LoadedModel) -> None:
     requests = [story(tale, 4, f" {number}", seed=number, max_new_tokens=12) for number in range(9)]
-    interrupt, given = threading.Event(), Given([*texts_of(tale, requests)])
+    interrupt, source = threading.Event(), Given([*texts_of(tale, requests)])
     records = []
-    for record in Batch(tale.engine, given, 3, interrupt, {}).records():
+    for record in Batch(tale.engine, source, 3, interrupt, {}).records():
         records.append(record)
         if len(records) == 5:
             interrupt.set()
@@ -256,7 +258,7 @@ def test_an_interrupt_lets_the_texts_in_work_end_and_begins_no_other(tale: Loade
 
 def test_an_error_of_the_engine_ends_every_text_and_is_raised(tale: LoadedModel) -> None:
     requests = [story(tale, 4, f" {number}") for number in range(4)]
-    given = Given([*texts_of(tale, requests)])
+    source = Given([*texts_of(tale, requests)])
 
     class Breaking:
         limit, vocab_size, measure = tale.engine.limit, tale.engine.vocab_size, tale.engine.measure
@@ -271,7 +273,7 @@ def test_an_error_of_the_engine_ends_every_text_and_is_raised(tale: LoadedModel)
 
     records: list[Record] = []
     with pytest.raises(EngineError, match="memory is gone"):
-        records.extend(Batch(Breaking(), given, 3, threading.Event(), {}).records())  # type: ignore[arg-type]
+        records.extend(Batch(Breaking(), source, 3, threading.Event(), {}).records())  # type: ignore[arg-type]
     assert [outcome(records, number).reason for number in range(3)] == ["error"] * 3
 
 
@@ -315,8 +317,8 @@ def test_what_is_kept_does_not_grow_with_the_number_of_texts(tale: LoadedModel) 
     """Neither the numbers of a finished text nor its row are there when the run is over."""
     recorders = []
     requests = [story(tale, 3, f" {number}", max_new_tokens=2) for number in range(40)]
-    given = Given([*texts_of(tale, requests)])
-    work = Batch(tale.engine, given, 4, threading.Event(), {})
+    source = Given([*texts_of(tale, requests)])
+    work = Batch(tale.engine, source, 4, threading.Event(), {})
     once = work.decode_once
 
     def decode_once(recorder: Any) -> Iterator[Step]:

@@ -69,15 +69,15 @@ def finishes(records: Sequence[Record]) -> list[Finish]:
 
 def texts(records: Sequence[Record]) -> dict[int, list[int | None]]:
     """The new tokens of every sequence, followed through the steps and their parents."""
-    found: dict[int, list[int | None]] = {}
+    token_ids: dict[int, list[int | None]] = {}
     before: dict[int, list[int | None]] = {}
     forward = -1
     for step in (record for record in records if isinstance(record, Step)):
         if step.forward != forward:
-            forward, before = step.forward, {number: list(ids) for number, ids in found.items()}
-        kept = [choice.token_id for choice in step.choices if choice.status == "sampled"]
-        found[step.sequence] = before.get(step.sequence if step.parent is None else step.parent, []) + kept
-    return found
+            forward, before = step.forward, {number: list(ids) for number, ids in token_ids.items()}
+        new_ids = [choice.token_id for choice in step.choices if choice.status == "sampled"]
+        token_ids[step.sequence] = before.get(step.sequence if step.parent is None else step.parent, []) + new_ids
+    return token_ids
 
 
 def assert_same_as_transformers(
@@ -102,12 +102,12 @@ def assert_same_as_transformers(
         **options,
     )
     records = list(decode_beams(Job(engine, tokenizer, request), parameters))
-    told = texts(records)
+    actual = texts(records)
     ends = finishes(records)
     assert len(ends) == count
     sequences = expected.sequences[:, len(request.prompt_ids) :].tolist()
     for finish, theirs, score in zip(ends, sequences, expected.sequences_scores.tolist(), strict=True):
-        ours = told[finish.sequence]
+        ours = actual[finish.sequence]
         assert ours == theirs[: len(ours)]
         assert set(theirs[len(ours) :]) <= {eos[0] if eos else 0}
         assert finish.score == pytest.approx(score, rel=1e-5)
@@ -197,7 +197,7 @@ def test_every_row_of_a_pass_is_told_once_and_a_branch_names_its_parent(
 
     steps = [record for record in records if isinstance(record, Step)]
     assert [step.index for step in steps] == list(range(len(steps)))
-    seen: set[int] = set()
+    sequences: set[int] = set()
     running = 1
     for _, group in itertools.groupby(steps, lambda step: step.forward):
         mates = list(group)
@@ -206,11 +206,11 @@ def test_every_row_of_a_pass_is_told_once_and_a_branch_names_its_parent(
             assert sum(step.num_input_tokens > 0 for step in mates) == running
         assert len({step.sequence for step in mates}) == len(mates)
         for step in mates:
-            assert (step.parent is None) == (step.sequence in seen or step.forward == 0 or step.sequence == 0)
-            assert step.parent is None or (step.parent in seen | {0} and step.num_input_tokens == 0)
+            assert (step.parent is None) == (step.sequence in sequences or step.forward == 0 or step.sequence == 0)
+            assert step.parent is None or (step.parent in sequences | {0} and step.num_input_tokens == 0)
             assert step.text == ""
             assert len({step.seconds for step in mates}) == 1
-        seen |= {step.sequence for step in mates}
+        sequences |= {step.sequence for step in mates}
         running = sum(not is_last(step, request) for step in chosen) if chosen else running
     assert any(choice.status == "pruned" for step in steps for choice in step.choices)
     totals = run_totals.totals
@@ -287,9 +287,9 @@ def test_healed_beams_all_say_the_prompts_last_token_anew(engine: TorchEngine, t
     request = asked(tokenizer.encode("The little"), healed=b" fo", max_new_tokens=8)
     records = search(engine, tokenizer, request, 4)
     for finish in finishes(records):
-        said = tokenizer.decode(texts(records)[finish.sequence])
-        assert said.startswith(" fo")
-        assert finish.text == said[3:]
+        text = tokenizer.decode(texts(records)[finish.sequence])
+        assert text.startswith(" fo")
+        assert finish.text == text[3:]
 
 
 def test_guided_beams_are_scored_by_the_guided_logprobs(engine: TorchEngine, tokenizer: Tokenizer) -> None:
@@ -327,8 +327,10 @@ def test_an_interrupt_ranks_what_there_is(taken: int, engine: TorchEngine, token
     ends = finishes(after)
     assert {finish.reason for finish in ends} == {"interrupt"}
     assert len(ends) == (1 if taken < 2 else 3)
-    told = texts([*before, *after])
-    assert [finish.text for finish in ends] == [tokenizer.decode(told.get(finish.sequence, [])) for finish in ends]
+    ranked_texts = texts([*before, *after])
+    assert [finish.text for finish in ends] == [
+        tokenizer.decode(ranked_texts.get(finish.sequence, [])) for finish in ends
+    ]
 
 
 def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> None:
@@ -336,8 +338,8 @@ def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> No
         return torch.full((512,), torch.nan) if length > 3 else torch.arange(512.0) / 100
 
     records = decode_beams(Job(tiny.ScriptedEngine(script), tokenizer, asked((1, 2))), BeamParameters(2))
-    seen = list(itertools.islice(records, 4))
-    seen += list(itertools.takewhile(lambda record: len(finishes([record])) == 0, records))
+    beginning = list(itertools.islice(records, 4))
+    beginning += list(itertools.takewhile(lambda record: len(finishes([record])) == 0, records))
     last = next(records)
     assert isinstance(last, Finish)
     assert (last.reason, last.totals.new_tokens) == ("error", 2)

@@ -212,11 +212,11 @@ def test_the_command_prints_json_that_holds_every_reading(saved_checkpoint: Path
 def test_a_pipe_gets_a_table_without_a_colour_or_a_bar_of_progress(saved_checkpoint: Path) -> None:
     done = tokenglass("bench", str(saved_checkpoint), "--quick", "--threads", "1")
     assert done.returncode == 0, done.stderr
-    told = done.stdout.decode()
-    assert "\x1b" not in told
+    text = done.stdout.decode()
+    assert "\x1b" not in text
     assert b"measuring" not in done.stderr
     for word in ("context", "prefill", "first", "decode", "limit", "peak memory"):
-        assert word in told
+        assert word in text
 
 
 def test_a_model_that_is_not_there_is_one_line() -> None:

@@ -352,23 +352,23 @@ def test_a_saved_tree_holds_every_token_and_every_text_with_their_numbers(engine
     draw(branches)
     path = tmp_path / "tree.json"
     write(as_json(branches, RUN), path, new=True)
-    told = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
     nodes = list(branches.nodes())
-    assert [node["parent"] for node in told["nodes"]] == [
+    assert [node["parent"] for node in content["nodes"]] == [
         None if node.parent is None else nodes.index(node.parent) for node in nodes
     ]
-    assert [node.get("token_id") for node in told["nodes"]] == [
+    assert [node.get("token_id") for node in content["nodes"]] == [
         None if node.choice is None else node.token_id for node in nodes
     ]
-    texts = {branch["text"]: branch for branch in told["branches"]}
+    texts = {branch["text"]: branch for branch in content["branches"]}
     marked = texts[" fox é"]
     assert marked["token_ids"] == [node.token_id for node in first.path()]
     logprobs = [node.choice.logprob for node in first.path() if node.choice and node.choice.logprob is not None]
     assert marked["logprob"] == pytest.approx(math.fsum(logprobs))
     assert marked["logprob_per_token"] == pytest.approx(math.fsum(logprobs) / len(logprobs))
-    assert [branch["here"] for branch in told["branches"]].count(True) == 1
-    assert told["run"]["request"]["seed"] == 7
-    assert told["run"]["model_fingerprint"] == "f" * 8
+    assert [branch["here"] for branch in content["branches"]].count(True) == 1
+    assert content["run"]["request"]["seed"] == 7
+    assert content["run"]["model_fingerprint"] == "f" * 8
 
 
 def test_a_file_that_is_there_is_not_written_over_unless_it_is_our_own(tmp_path: Path) -> None:

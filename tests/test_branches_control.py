@@ -100,9 +100,9 @@ def test_drawing_alone_gives_the_candidates_the_text_and_the_end_of_a_run(name: 
     assert [choice.token_id for choice in chosen] == [choice.token_id for choice in expected]
     assert branches.here.reason == (None if finish.reason in ("length", "constraint") else finish.reason)
     assert branches.text(branches.here) == text
-    for found, wanted in zip(chosen, expected, strict=True):
+    for actual, wanted in zip(chosen, expected, strict=True):
         if wanted.status != "forced":  # what is forced has no numbers
-            assert numbers(found) == numbers(wanted)
+            assert numbers(actual) == numbers(wanted)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -123,9 +123,9 @@ def test_a_place_offers_the_same_whichever_way_led_there(name: str, data: st.Dat
                 branches.pick(data.draw(st.integers(0, len(branches.candidates()) - 1)))
         try:
             look(branches)
-            found = possible(branches)
+            first_offer = possible(branches)
         except NothingPossible:
-            found = None
+            first_offer = None
 
         path = branches.here.path()
         again = begin(request)
@@ -138,7 +138,7 @@ def test_a_place_offers_the_same_whichever_way_led_there(name: str, data: st.Dat
         except NothingPossible:
             wanted = None
         assert again.here.reason == branches.here.reason
-        assert found == wanted
+        assert first_offer == wanted
         assert again.text(again.here) == branches.text(branches.here)
 
 

@@ -50,13 +50,13 @@ def dequantised(vectors: NDArray[np.int8]) -> NDArray[np.float32]:
 @CONFIGS
 def test_int8_is_the_nearest_of_255_steps_up_to_the_greatest_number_of_each_vector(config: ModelConfig) -> None:
     model = tiny.random_transformer(config)
-    kept = []
+    arrays = []
     for dtype in ("float32", "int8"):
         engine = native(model, dtype)
         cache = engine.new_cache()
         engine.forward(ids_of(1), cache)  # of one position, the first layer's keys and values are the same in both
-        kept.append(np.stack(cache.rows[0].layer(0)[:2])[:, :, 0])
-    exact, rounded = kept
+        arrays.append(np.stack(cache.rows[0].layer(0)[:2])[:, :, 0])
+    exact, rounded = arrays
     greatest = np.abs(exact).max(-1, keepdims=True)
     assert greatest.min() > 0
     assert np.abs(rounded[..., :-4]).max(-1).min() == 127
@@ -80,15 +80,15 @@ def test_the_logits_are_those_of_torch_over_keys_and_values_that_were_rounded_so
     model = tiny.random_transformer(config)
     reference = TorchEngine(model, torch.device("cpu"), torch.float32)
     exact = as_tensor(reference.forward(ids_of(300), reference.new_cache(), last=None))
-    found = as_tensor(native(model, dtype).forward(ids_of(300), None, last=None))
+    logits = as_tensor(native(model, dtype).forward(ids_of(300), None, last=None))
 
     def write(row: CacheRow, layer: int, keys: Tensor, values: Tensor) -> None:
         storage.write(row, layer, round_to(dtype, keys), round_to(dtype, values))
 
     monkeypatch.setattr("tokenglass.model.torch_engine.views.write", write)
     rounded = as_tensor(reference.forward(ids_of(300), reference.new_cache(), last=None))
-    distance = (found - exact).abs().max()
-    assert (found - rounded).abs().mean() < (found - exact).abs().mean() / 20
+    distance = (logits - exact).abs().max()
+    assert (logits - rounded).abs().mean() < (logits - exact).abs().mean() / 20
     assert 0 < distance < 10 * STEPS[dtype] * exact.abs().max()
 
 

@@ -67,10 +67,10 @@ def test_what_goes_on_from_a_file_has_the_logits_of_the_whole_text(
         again = new_cache(name)
         assert load_row(path, again, IDENTITY, VOCAB)
         text = [*saved[: min(shared, count)], *ids_of(more, seed=2)]
-        kept = again.keep_prefix(0, text[:-1])
-        assert kept <= len(text) - 1
-        close = model(torch.tensor([text[kept:]]), again)[0]
-        assert_close(close, model(torch.tensor([text]))[0, kept:])
+        length = again.keep_prefix(0, text[:-1])
+        assert length <= len(text) - 1
+        close = model(torch.tensor([text[length:]]), again)[0]
+        assert_close(close, model(torch.tensor([text]))[0, length:])
 
 
 def test_the_file_is_safetensors_with_the_cache_s_own_numbers_for_its_owner_alone(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_the_file_is_safetensors_with_the_cache_s_own_numbers_for_its_owner_alon
         cache.advance([ids_of(7)], [0])
         expected = [state.array[:, :, :7].clone() for state in row.states]
         save_row(tmp_path / "cache", cache, IDENTITY)
-        (read,) = load_file(tmp_path / "cache").values()
-        assert torch.equal(read, expected[0])
-        assert read.dtype == dtype
+        (array,) = load_file(tmp_path / "cache").values()
+        assert torch.equal(array, expected[0])
+        assert array.dtype == dtype
         assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o600
 
 
@@ -119,9 +119,9 @@ def test_a_run_from_a_file_writes_the_text_that_it_writes_alone(tale: LoadedMode
     def cache() -> KVCache:
         return tale.engine.new_cache(planned_length=40)
 
-    kept = cache()
-    saying = text(PROMPT, kept)
-    save_row(path, kept, tale.cache_identity)
+    cache_before = cache()
+    saying = text(PROMPT, cache_before)
+    save_row(path, cache_before, tale.cache_identity)
     held = json.loads(read_header(path).metadata["token_ids"])
     for prompt in (PROMPT, f"{PROMPT}{saying} And then", "Once upon a hill"):
         loaded = cache()

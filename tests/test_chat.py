@@ -176,8 +176,8 @@ def test_the_kept_cache_holds_the_numbers_of_a_fresh_one(folder: Path, loaded: L
     length = conversation.cache.lengths[0]
     fresh = loaded.engine.new_cache()
     as_tensor(loaded.engine.forward(torch.tensor([conversation.cache.rows[0].token_ids]), fresh))
-    for kept, made in zip(conversation.cache.rows[0].states, fresh.rows[0].states, strict=True):
-        here, there = (as_tensor(state.array)[:, :, :length] for state in (kept, made))
+    for kept, other in zip(conversation.cache.rows[0].states, fresh.rows[0].states, strict=True):
+        here, there = (as_tensor(state.array)[:, :, :length] for state in (kept, other))
         assert (here - there).abs().max() <= 1e-4
 
 
@@ -195,8 +195,8 @@ def test_chat_answers_every_line_of_a_pipe_and_reports_what_it_reused(folder: Pa
     lines = f"hello\n\nand now?\n/save {saved}\n/clear\n/nonsense\nhello\n"
     done = tokenglass("chat", "-m", str(folder), "-n", "6", "--seed", "1", "--stats", stdin=lines.encode())
     assert done.returncode == 0, done.stderr
-    told = done.stderr.decode()
-    assert told.count("prompt positions reused") == 3
-    assert "(0 of" in told.splitlines()[0]
+    errors = done.stderr.decode()
+    assert errors.count("prompt positions reused") == 3
+    assert "(0 of" in errors.splitlines()[0]
     assert [message["role"] for message in json.loads(saved.read_text())] == ["user", "assistant"] * 2
-    assert "unknown command /nonsense" in told
+    assert "unknown command /nonsense" in errors

@@ -39,9 +39,9 @@ def talk(folder: Path, *lines: str, options: str = "-n 6 --seed 1", code: int = 
 def test_save_and_load_take_a_conversation_into_another_chat_and_back(folder: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a.json", tmp_path / "b.json"
     first.write_text(json.dumps(GREETING))
-    written, told = talk(folder, f"/load {first}", f"/save {second}", "/undo", "/retry", "/load", f"/save {first}")
+    written, messages = talk(folder, f"/load {first}", f"/save {second}", "/undo", "/retry", "/load", f"/save {first}")
     assert json.loads(second.read_text()) == GREETING
-    assert told.splitlines() == [
+    assert messages.splitlines() == [
         f"2 messages read from {first}",
         f"2 messages written to {second}",
         "taken back: Hi <|im_end|>",
@@ -52,8 +52,8 @@ def test_save_and_load_take_a_conversation_into_another_chat_and_back(folder: Pa
     assert written == ""
     listed = generate("-m", str(folder), "--chat", "-n", "6", "--seed", "1", stdin=json.dumps(GREETING[:1]).encode())
     first.write_text(json.dumps(GREETING[:1]))
-    written, told = talk(folder, f"/load {first}", "/retry", f"/save {first}")
-    assert "waits for an answer" in told
+    written, messages = talk(folder, f"/load {first}", "/retry", f"/save {first}")
+    assert "waits for an answer" in messages
     assert written == listed.stdout.decode("utf-8", "replace") + "\n"
     assert [message["role"] for message in json.loads(first.read_text())] == ["user", "assistant"]
 
@@ -79,8 +79,8 @@ def test_a_damaged_or_hostile_file_is_one_line_and_the_conversation_stays(tmp_pa
     folder = chat_checkpoint(tmp_path / "model", strict + CHATML)
     bad, before, after = tmp_path / "bad.json", tmp_path / "before.json", tmp_path / "after.json"
     bad.write_bytes(content)
-    _, told = talk(folder, "hello", f"/save {before}", f"/load {bad}", f"/save {after}")
-    first, refused, last = told.splitlines()
+    _, messages = talk(folder, "hello", f"/save {before}", f"/load {bad}", f"/save {after}")
+    first, refused, last = messages.splitlines()
     assert first.endswith(str(before))
     assert last.endswith(str(after))
     assert refused.isprintable()
@@ -92,20 +92,22 @@ def test_a_damaged_or_hostile_file_is_one_line_and_the_conversation_stays(tmp_pa
 def test_a_file_that_the_chat_did_not_write_is_never_written_over(folder: Path, tmp_path: Path) -> None:
     precious, own = tmp_path / "precious", tmp_path / "own.json"
     precious.write_text("precious")
-    _, told = talk(folder, "hello", f"/save {precious}", f"/save {own}", "more", f"/save {own}", "/save /dev/null/x")
+    _, messages = talk(
+        folder, "hello", f"/save {precious}", f"/save {own}", "more", f"/save {own}", "/save /dev/null/x"
+    )
     assert precious.read_text() == "precious"
-    assert "is there already" in told.splitlines()[0]
+    assert "is there already" in messages.splitlines()[0]
     assert len(json.loads(own.read_text())) == 4
-    assert "/dev/null/x: " in told
+    assert "/dev/null/x: " in messages
     assert sorted(tmp_path.iterdir()) == sorted([precious, own])
 
 
 def test_set_changes_what_the_option_would_have_set(folder: Path) -> None:
-    written, told = talk(folder, "/set temperature 0", "/set n 9", "/set --stop 'no such text'", "hello")
+    written, messages = talk(folder, "/set temperature 0", "/set n 9", "/set --stop 'no such text'", "hello")
     assert written == talk(folder, "hello", options="-n 9 --seed 1 -t 0")[0]
     assert written != talk(folder, "hello")[0]
-    assert told.splitlines()[1].startswith("temperature 0 (greedy)")
-    assert told.splitlines()[1].endswith("seed 1, max new tokens 9")
+    assert messages.splitlines()[1].startswith("temperature 0 (greedy)")
+    assert messages.splitlines()[1].endswith("seed 1, max new tokens 9")
 
 
 @pytest.mark.parametrize(
@@ -114,8 +116,8 @@ def test_set_changes_what_the_option_would_have_set(folder: Path) -> None:
 def test_set_refuses_with_the_words_of_the_option(folder: Path, setting: str) -> None:
     name, value = setting.split()
     by_option = generate(f"--{name}", value, "hello").stderr.decode().removeprefix("generate: ").strip()
-    _, told = talk(folder, f"/set {setting}", "/set")
-    refused, stays = told.splitlines()
+    _, messages = talk(folder, f"/set {setting}", "/set")
+    refused, stays = messages.splitlines()
     assert refused.split("; as in")[0] == by_option.split("; see")[0]
     assert stays.startswith("temperature 0.8")
 
@@ -148,8 +150,10 @@ def test_retry_takes_the_next_seed_and_continue_goes_on(folder: Path) -> None:
 
 def test_system_is_shown_set_and_taken_away(folder: Path, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
-    _, told = talk(folder, "/system", "/system Be brief.", "/system", "hello", f"/save {saved}", "/system -", "/clear")
-    assert told.splitlines() == [
+    _, messages = talk(
+        folder, "/system", "/system Be brief.", "/system", "hello", f"/save {saved}", "/system -", "/clear"
+    )
+    assert messages.splitlines() == [
         "there is no system message; /system TEXT gives one",
         "the system message is set",
         "the system message is: Be brief.",
@@ -161,19 +165,19 @@ def test_system_is_shown_set_and_taken_away(folder: Path, tmp_path: Path) -> Non
 
 
 def test_tokens_flow_and_thoughts_look_into_the_last_answer(folder: Path) -> None:
-    _, told = talk(folder, "/tokens", "/flow", "/thoughts", "hello", "/tokens", "/flow 2", "/flow 7", "/thoughts")
-    lines = told.splitlines()
+    _, messages = talk(folder, "/tokens", "/flow", "/thoughts", "hello", "/tokens", "/flow 2", "/flow 7", "/thoughts")
+    lines = messages.splitlines()
     assert lines[:2] == ["there is no answer to look into yet"] * 2
     assert lines[2] == lines[-1] == "there are no thoughts before the last answer"
-    assert "positions of the context, 6 of them the answer" in told
+    assert "positions of the context, 6 of them the answer" in messages
     assert "final" in lines[3]
     assert "/flow N explains a token of the last answer, 1 to 6" in lines[-2]
-    assert "position" in told
+    assert "position" in messages
 
 
-@pytest.mark.parametrize(("line", "told"), [("/retyr", "did you mean /retry?"), ("/undo it", "/undo stands alone")])
-def test_a_command_that_is_none_is_told(folder: Path, line: str, told: str) -> None:
-    assert told in talk(folder, line)[1]
+@pytest.mark.parametrize(("line", "message"), [("/retyr", "did you mean /retry?"), ("/undo it", "/undo stands alone")])
+def test_a_command_that_is_none_is_told(folder: Path, line: str, message: str) -> None:
+    assert message in talk(folder, line)[1]
 
 
 def test_quit_ends_the_chat_and_what_follows_is_not_read(folder: Path) -> None:
@@ -181,11 +185,11 @@ def test_quit_ends_the_chat_and_what_follows_is_not_read(folder: Path) -> None:
 
 
 def test_help_names_every_command(folder: Path) -> None:
-    _, told = talk(folder, "/help")
+    _, messages = talk(folder, "/help")
     names = ["retry", "continue", "undo", "clear", "system", "set", "tokens", "flow", "thoughts", "save", "load"]
     names += ["help", "quit"]
-    assert [line.split()[0] for line in told.splitlines()[:-1]] == [f"/{name}" for name in names]
-    assert max(map(len, told.splitlines())) < 80
+    assert [line.split()[0] for line in messages.splitlines()[:-1]] == [f"/{name}" for name in names]
+    assert max(map(len, messages.splitlines())) < 80
 
 
 def test_without_a_name_the_chat_model_that_is_here_answers(folder: Path, tmp_path: Path) -> None:
@@ -212,6 +216,6 @@ def test_on_a_closed_stdin_a_chat_just_ends(folder: Path) -> None:
 def test_the_tokens_of_an_answer_fit_any_width(width: int, glyphs: Any) -> None:
     choices = [scripted_run.choice(piece.encode(), number) for number, piece in enumerate(scripted_run.STORY)]
     rows = AnswerTokens(choices).rows(width, glyphs)
-    told = " ".join("".join(segment.text for segment in row) for row in rows).split()
-    assert [int(word) for word in told if word.isdecimal()] == list(range(1, len(choices) + 1))
+    words = " ".join("".join(segment.text for segment in row) for row in rows).split()
+    assert [int(word) for word in words if word.isdecimal()] == list(range(1, len(choices) + 1))
     assert all(sum(segment.cell_length for segment in row) <= max(width, 30) for row in rows)

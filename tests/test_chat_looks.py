@@ -123,19 +123,19 @@ def test_while_a_model_thinks_the_end_of_its_thought_is_shown(columns: int) -> N
     terminal = Terminal(f"--chat --prompt '' --panel slim --delay 0.03 --pieces {shlex.quote(repr(pieces))}", columns)
     most_shown, is_over = 0, False
     for frame in terminal.frames():
-        shown = " ".join(" ".join(frame).split())
-        is_over = is_over or "thought for" in shown
+        screen = " ".join(" ".join(frame).split())
+        is_over = is_over or "thought for" in screen
         if is_over:
-            assert "word" not in re.sub("token .*", "", shown)
-        elif numbers := [int(number) for number in re.findall(r"word(\d+)", re.sub("token .*", "", shown))]:
+            assert "word" not in re.sub("token .*", "", screen)
+        elif numbers := [int(number) for number in re.findall(r"word(\d+)", re.sub("token .*", "", screen))]:
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
             most_shown = max(most_shown, len(numbers))
     assert terminal.finish() == 0
     assert is_over
     assert most_shown > 12
-    said = "".join(pieces[-8:])
+    thought = "".join(pieces[-8:])
     assert_lines(terminal.lines()[:2], r"▸ thought for 4\d tokens \(/thoughts\)", "")
-    assert said.replace(" ", "") in "".join("".join(terminal.lines()).split())
+    assert thought.replace(" ", "") in "".join("".join(terminal.lines()).split())
     assert "token 5" not in terminal.shown()
     assert_restored(terminal)
 

@@ -249,8 +249,8 @@ def test_a_template_that_is_none_is_refused_in_one_line(tmp_path: Path, stored: 
 )
 def test_a_token_that_is_none_is_refused_in_one_line(tmp_path: Path, config: dict[str, Any]) -> None:
     folder = save(tmp_path, CHATML, **config)
-    for read in (ChatTemplate.from_folder, Tokenizer.from_folder):
+    for reader in (ChatTemplate.from_folder, Tokenizer.from_folder):
         with pytest.raises(TokenizerError, match=r"tokenizer_config\.json") as caught:
-            read(folder)
+            reader(folder)
         assert len(str(caught.value).splitlines()) == 1
         assert str(caught.value).isprintable()

@@ -85,9 +85,9 @@ def test_everything_holds_for_a_sound_model(probe: Probe) -> None:
     ids=["sees the end", "forgets", "cuts badly", "mixes rows", "has nan", "constant"],
 )
 def test_a_fault_fails_the_claim_that_it_breaks(probe: Probe, spoil, fails: set[str]) -> None:
-    found = verdicts(replace(probe, engine=Broken(probe.engine, spoil)))
+    results = verdicts(replace(probe, engine=Broken(probe.engine, spoil)))
 
-    assert {name for name, passed in found.items() if passed is False} == fails
+    assert {name for name, passed in results.items() if passed is False} == fails
 
 
 def test_a_tokenizer_that_streams_another_text_fails(probe: Probe) -> None:
@@ -148,21 +148,21 @@ def bits(exact: Tensor, rounded: Tensor) -> float:
 def test_the_bundled_model_holds_on_this_machine() -> None:
     done = shell.tokenglass("check", "--backend", "torch")
 
-    told = done.stdout.decode()
+    text = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
-    assert told.startswith("tale, float32, torch, 96 tokens")
-    assert told.count("holds") == 6  # the claims, and "everything holds"
-    assert "\x1b" not in told
-    assert len(told.splitlines()) == 8  # a title, headings, a line for each claim, and the sum: none is folded
+    assert text.startswith("tale, float32, torch, 96 tokens")
+    assert text.count("holds") == 6  # the claims, and "everything holds"
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 8  # a title, headings, a line for each claim, and the sum: none is folded
 
 
 def test_another_dtype_is_compared_with_float32_in_json() -> None:
     done = shell.tokenglass("check", "--backend", "torch", "--dtype", "bfloat16", "--json")
 
     assert done.returncode == 0, done.stderr.decode()
-    told = json.loads(done.stdout)
-    findings = {finding["name"]: finding for finding in told["findings"]}
-    assert told["checked"] == "tale, bfloat16, torch, 96 tokens"
+    facts = json.loads(done.stdout)
+    findings = {finding["name"]: finding for finding in facts["findings"]}
+    assert facts["checked"] == "tale, bfloat16, torch, 96 tokens"
     assert list(findings) == [*CLAIMS, "divergence", "flips"]
     assert 0 < findings["divergence"]["value"] < findings["divergence"]["tolerance"]
     assert findings["flips"]["passed"] is None

@@ -78,10 +78,10 @@ def test_a_table_of_rotary_frequencies_as_old_files_hold_is_left_aside(folder: P
     load(folder)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, -1000, -1])
-def test_a_truncated_file_is_refused(kept: int, folder: Path) -> None:
+@pytest.mark.parametrize("length", [0, 4, 100, -1000, -1])
+def test_a_truncated_file_is_refused(length: int, folder: Path) -> None:
     file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:kept])
+    file.write_bytes(file.read_bytes()[:length])
     assert f"{file}: damaged or incomplete" in refusal(folder)
 
 

@@ -62,10 +62,10 @@ def choose(loaded: LoadedModel, prompt: str, answers: list[str], **options: Any)
 def test_joint_probabilities_are_the_products_of_transformers_single_steps(pair: tuple[Any, LoadedModel]) -> None:
     reference, loaded = pair
     prompt = PROMPT * 4  # beyond the sliding window
-    found = choose(loaded, prompt, ANSWERS)
+    choosing = choose(loaded, prompt, ANSWERS)
     prompt_ids = loaded.tokenizer.encode(prompt)
-    assert found.prompt_tokens == len(prompt_ids)
-    for answer in found.answers:
+    assert choosing.prompt_tokens == len(prompt_ids)
+    for answer in choosing.answers:
         ids = loaded.tokenizer.encode(prompt + answer.text)
         with torch.inference_mode():
             logprobs = reference(torch.tensor([ids])).logits[0].double().log_softmax(-1)
@@ -98,9 +98,9 @@ def test_one_prefill_serves_all_answers_and_the_prompts_that_begin_alike(
 
     monkeypatch.setattr(tale.engine, "forward", counted)
     chooser = Chooser(tale.engine, tale.tokenizer)
-    found = chooser.choose(behind(tale.tokenizer, PROMPT), ANSWERS)
-    further = sum(len(answer.tokens) - 1 for answer in found.answers)
-    assert passes == [found.prompt_tokens, further]
+    choosing = chooser.choose(behind(tale.tokenizer, PROMPT), ANSWERS)
+    further = sum(len(answer.tokens) - 1 for answer in choosing.answers)
+    assert passes == [choosing.prompt_tokens, further]
     passes.clear()
     chooser.choose(behind(tale.tokenizer, PROMPT), [" girl", " boy"])
     assert passes == [1]
@@ -121,53 +121,55 @@ def test_the_mass_of_disjoint_answers_never_passes_one(
     grown = dict.fromkeys([*answers, *((*answers[0], *more) for more in answers[:stems])])  # some begin others
     named = {str(ids): ids for ids in grown}
     chooser = Chooser(small.engine, small.tokenizer)
-    found = chooser.choose(from_ids(context, named), list(named))
-    by_ids = {named[answer.text]: answer for answer in found.answers}
+    choosing = chooser.choose(from_ids(context, named), list(named))
+    by_ids = {named[answer.text]: answer for answer in choosing.answers}
     free = [ids for ids in by_ids if not any(ids != other and ids[: len(other)] == other for other in by_ids)]
     mass = sum(math.exp(by_ids[ids].logprob) for ids in free)
     assert mass <= 1 + 1e-9
-    assert found.outside == pytest.approx(max(0.0, 1 - mass), abs=1e-9)
-    assert sum(answer.prob for answer in found.answers) == pytest.approx(1)
-    assert sum(answer.mean_prob for answer in found.answers) == pytest.approx(1)
+    assert choosing.outside == pytest.approx(max(0.0, 1 - mass), abs=1e-9)
+    assert sum(answer.prob for answer in choosing.answers) == pytest.approx(1)
+    assert sum(answer.mean_prob for answer in choosing.answers) == pytest.approx(1)
 
 
 def test_answers_that_are_all_there_is_leave_nothing_outside(small: LoadedModel) -> None:
     named = {str(token_id): (token_id,) for token_id in range(tiny.VOCAB_SIZE)}
-    found = Chooser(small.engine, small.tokenizer).choose(from_ids((1, 2), named), list(named))
-    assert found.outside == pytest.approx(0, abs=1e-9)
-    assert [answer.prob for answer in found.answers] == pytest.approx([math.exp(a.logprob) for a in found.answers])
+    choosing = Chooser(small.engine, small.tokenizer).choose(from_ids((1, 2), named), list(named))
+    assert choosing.outside == pytest.approx(0, abs=1e-9)
+    assert [answer.prob for answer in choosing.answers] == pytest.approx(
+        [math.exp(a.logprob) for a in choosing.answers]
+    )
 
 
 def test_an_answer_that_begins_another_keeps_what_the_longer_one_leaves(tale: LoadedModel) -> None:
-    found = choose(tale, PROMPT, [" boy", " boy named Tim", " girl"])
-    boy, tim, girl = (math.exp(answer.logprob) for answer in found.answers)
+    choosing = choose(tale, PROMPT, [" boy", " boy named Tim", " girl"])
+    boy, tim, girl = (math.exp(answer.logprob) for answer in choosing.answers)
     mass = boy + girl
-    assert [answer.prob for answer in found.answers] == pytest.approx([(boy - tim) / mass, tim / mass, girl / mass])
-    assert found.outside == pytest.approx(1 - mass)
-    assert found.parting(found.answers[0], found.answers[1]) == 1
+    assert [answer.prob for answer in choosing.answers] == pytest.approx([(boy - tim) / mass, tim / mass, girl / mass])
+    assert choosing.outside == pytest.approx(1 - mass)
+    assert choosing.parting(choosing.answers[0], choosing.answers[1]) == 1
 
 
 def test_long_answers_have_shares_where_their_probabilities_round_to_nothing(tale: LoadedModel) -> None:
-    found = choose(tale, PROMPT, [" Zq gh" * 30, " Zq gh" * 30 + " x", " Wv" * 90])
-    assert all(math.exp(answer.logprob) == 0 for answer in found.answers)
-    assert sum(answer.prob for answer in found.answers) == pytest.approx(1)
+    choosing = choose(tale, PROMPT, [" Zq gh" * 30, " Zq gh" * 30 + " x", " Wv" * 90])
+    assert all(math.exp(answer.logprob) == 0 for answer in choosing.answers)
+    assert sum(answer.prob for answer in choosing.answers) == pytest.approx(1)
     assert shares([-math.inf, -math.inf]) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("answers", [["girl", "boy"], ["girl", "boy", "dog who ran"]])
 def test_a_prompt_that_ends_in_a_space_is_healed(tale: LoadedModel, answers: list[str]) -> None:
     """Its last token is taken back: given that the next token begins with a space, the answers are as without it."""
-    found = choose(tale, PROMPT + " ", answers)
+    choosing = choose(tale, PROMPT + " ", answers)
     plain = choose(tale, PROMPT, [" " + answer for answer in answers])
     ids = tale.tokenizer.encode(PROMPT)
     before = log_softmax(tale.engine.forward([ids], None)[0])[-1]
     spaces = [k for k in range(tale.tokenizer.vocab_size) if tale.tokenizer.piece(k).startswith(b" ")]
     mass = math.log(np.exp(before[spaces]).sum())
-    assert found.tail == b" "
-    for healed, answer in zip(found.answers, plain.answers, strict=True):
+    assert choosing.tail == b" "
+    for healed, answer in zip(choosing.answers, plain.answers, strict=True):
         assert healed.logprob == pytest.approx(answer.logprob - mass, abs=1e-5)
         assert healed.prob == pytest.approx(answer.prob)
-    assert sum(math.exp(answer.logprob) for answer in found.answers) <= 1
+    assert sum(math.exp(answer.logprob) for answer in choosing.answers) <= 1
 
 
 def test_an_answer_is_cut_together_with_its_prompt(tmp_path: Path) -> None:
@@ -191,15 +193,15 @@ def test_where_more_than_one_token_would_be_cut_otherwise_the_answer_is_cut_by_i
 
 def test_a_prior_divides_by_what_an_empty_prompt_gives(tale: LoadedModel) -> None:
     answers = [" girl", " boy named Tim", " Once"]
-    found = choose(tale, PROMPT, answers, prior=tale.tokenizer.encode(""))
+    choosing = choose(tale, PROMPT, answers, prior=tale.tokenizer.encode(""))
     empty = Chooser(tale.engine, tale.tokenizer).choose(
         from_ids(tale.tokenizer.start_ids, {a: tale.tokenizer.encode_bare(a) for a in answers}), answers
     )
     priors = [answer.logprob for answer in empty.answers]
-    assert [answer.prior_logprob for answer in found.answers] == pytest.approx(priors)
-    expected = shares([a.logprob - prior for a, prior in zip(found.answers, priors, strict=True)])
-    assert [answer.prob for answer in found.answers] == pytest.approx(expected)
-    assert found.outside == choose(tale, PROMPT, answers).outside
+    assert [answer.prior_logprob for answer in choosing.answers] == pytest.approx(priors)
+    expected = shares([a.logprob - prior for a, prior in zip(choosing.answers, priors, strict=True)])
+    assert [answer.prob for answer in choosing.answers] == pytest.approx(expected)
+    assert choosing.outside == choose(tale, PROMPT, answers).outside
 
 
 def test_turning_puts_every_answer_in_every_place_once() -> None:
@@ -280,7 +282,7 @@ def test_typed_decisions_have_the_shape_that_servers_share(tale: LoadedModel) ->
     ],
 )
 def test_a_question_of_another_shape_is_refused_by_name(question: Any, words: str) -> None:
-    with pytest.raises(ParameterError, match=words) as told:
+    with pytest.raises(ParameterError, match=words) as caught:
         TypedQuestion.read("why\n\x1b", question)
-    assert "why" in str(told.value)
-    assert "\x1b" not in str(told.value)
+    assert "why" in str(caught.value)
+    assert "\x1b" not in str(caught.value)

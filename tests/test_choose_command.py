@@ -76,19 +76,19 @@ def test_questions_are_answered_a_line_each_and_a_bad_one_does_not_stop_the_rest
         {"id": 5, "messages": [{"role": "user", "content": "Hi"}], "answers": ["a", "b"]},
         {"id": "z", "prompt": PROMPT + " red", "answers": [" fox", " ball"]},
     ]
-    given = "\n".join(map(json.dumps, lines[:3])) + "\nnonsense\n\n[1]\n" + "\n".join(map(json.dumps, lines[3:]))
-    done = tokenglass("choose", "--jsonl", " girl", " frog", stdin=b"\xef\xbb\xbf" + given.encode())
-    told = [json.loads(line) for line in done.stdout.splitlines()]
+    questions = "\n".join(map(json.dumps, lines[:3])) + "\nnonsense\n\n[1]\n" + "\n".join(map(json.dumps, lines[3:]))
+    done = tokenglass("choose", "--jsonl", " girl", " frog", stdin=b"\xef\xbb\xbf" + questions.encode())
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1
-    assert [line["id"] for line in told] == ["a", 2, 3, None, None, None, 5, "z"]
-    assert [line.get("line") for line in told] == [None, None, 3, 4, 6, 7, 8, None]
-    assert told[0]["best"] == " girl"
-    assert [answer["text"] for answer in told[1]["answers"]] == [" girl", " frog"]
+    assert [line["id"] for line in answers] == ["a", 2, 3, None, None, None, 5, "z"]
+    assert [line.get("line") for line in answers] == [None, None, 3, 4, 6, 7, 8, None]
+    assert answers[0]["best"] == " girl"
+    assert [answer["text"] for answer in answers[1]["answers"]] == [" girl", " frog"]
     errors = done.stderr.decode().splitlines()
     assert [error.split(":")[0] for error in errors] == ["line 3", "line 4", "line 6", "line 7", "line 8"]
     assert "no chat template" in errors[-1]
     alone = json.loads(tokenglass("choose", "--json", "-p", PROMPT, " girl", " boy").stdout)
-    assert told[0]["answers"] == alone["answers"]  # what came before it changes nothing
+    assert answers[0]["answers"] == alone["answers"]  # what came before it changes nothing
 
 
 def test_a_chat_template_stands_around_the_prompt_and_the_answer_follows_it(
@@ -172,8 +172,8 @@ def test_it_reads_in_forty_columns_without_colour(environment: dict[str, str]) -
     terminal = shown(40, *ANSWERS, " frog who said hello to a very big bear", **environment)
     assert all(len(line) <= 40 for line in terminal.lines())
     assert {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()} == {"default"}
-    told = " ".join(terminal.shown().split())
-    assert "begin with one of these" in told
+    text = " ".join(terminal.shown().split())
+    assert "begin with one of these" in text
     if "TERM" in environment:
         assert "\x1b" not in terminal.output
         assert terminal.output.isascii()

@@ -59,9 +59,9 @@ def test_inspect_counts_what_the_files_hold_without_loading_torch() -> None:
 
 
 def test_inspect_reads_for_people() -> None:
-    told = tokenglass("inspect").stdout.decode()
+    text = tokenglass("inspect").stdout.decode()
     for word in ("llama", "parameters", "context", "cache", "bfloat16"):
-        assert word in told
+        assert word in text
 
 
 def test_tokens_prints_the_tokenizer_s_own_ids_and_bytes_that_join_to_the_text() -> None:
@@ -73,8 +73,8 @@ def test_tokens_prints_the_tokenizer_s_own_ids_and_bytes_that_join_to_the_text()
 
 
 def test_tokens_reads_stdin_and_shows_one_row_per_token() -> None:
-    told = tokenglass("tokens", stdin=b"The fox\n").stdout.decode().splitlines()
-    assert len(told) == 1 + len(json.loads(tokenglass("tokens", "--json", "The fox").stdout))
+    lines = tokenglass("tokens", stdin=b"The fox\n").stdout.decode().splitlines()
+    assert len(lines) == 1 + len(json.loads(tokenglass("tokens", "--json", "The fox").stdout))
 
 
 def test_the_model_can_come_from_the_environment() -> None:

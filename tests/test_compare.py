@@ -78,15 +78,15 @@ def test_every_mode_writes_as_many_tokens_as_were_asked_for_and_lossless_ones_th
     loaded: LoadedModel, name: str
 ) -> None:
     mode, request = Variants(loaded).find(name), request_of(loaded, 21)
-    found, expected = time_run(mode, request), time_run(Variants(loaded).find("autoregressive"), request)
-    assert len(found.token_ids) == 21
-    assert found.text == loaded.tokenizer.decode([*request.prompt_ids, *found.token_ids])[len(PROMPTS[1]) :]
-    assert 0 < found.first_seconds <= found.seconds
+    actual, expected = time_run(mode, request), time_run(Variants(loaded).find("autoregressive"), request)
+    assert len(actual.token_ids) == 21
+    assert actual.text == loaded.tokenizer.decode([*request.prompt_ids, *actual.token_ids])[len(PROMPTS[1]) :]
+    assert 0 < actual.first_seconds <= actual.seconds
     if mode.lossless:
-        assert found.token_ids == expected.token_ids
-        assert found.forwards <= 2 * expected.forwards
+        assert actual.token_ids == expected.token_ids
+        assert actual.forwards <= 2 * expected.forwards
     if not name.startswith("parallel"):
-        assert mode.lossless or found.token_ids == expected.token_ids
+        assert mode.lossless or actual.token_ids == expected.token_ids
 
 
 def test_passes_are_those_of_the_prompt_and_of_every_block(loaded: LoadedModel) -> None:
@@ -99,8 +99,8 @@ def test_passes_are_those_of_the_prompt_and_of_every_block(loaded: LoadedModel) 
 
 def test_passes_of_a_draft_model_are_not_those_of_the_model(loaded: LoadedModel, plain: LoadedModel) -> None:
     mode = Variants(loaded, draft=plain, draft_length=4).find("speculative-model")
-    found = time_run(mode, request_of(loaded, 21))
-    assert found.forwards == 1 + 4  # the draft model has the same weights: 4 guesses and one token more each time
+    timing = time_run(mode, request_of(loaded, 21))
+    assert timing.forwards == 1 + 4  # the draft model has the same weights: 4 guesses and one token more each time
 
 
 def test_a_name_that_is_no_mode_is_refused(loaded: LoadedModel) -> None:
@@ -112,12 +112,14 @@ def test_a_name_that_is_no_mode_is_refused(loaded: LoadedModel) -> None:
 def test_runs_are_interleaved_and_their_median_counts(loaded: LoadedModel) -> None:
     modes = [Variants(loaded).find(name) for name in ("autoregressive", "jacobi")]
     requests = [request_of(loaded, 3, seed=seed) for seed in (1, 2)]
-    counts = [[len(found) for runs in every for found in runs.by_request] for every in interleave(modes, requests, 2)]
+    counts = [
+        [len(one_run) for runs in every for one_run in runs.by_request] for every in interleave(modes, requests, 2)
+    ]
     assert counts[:5] == [[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [2, 1, 1, 1]]
     assert len(counts) == 8
     one = time_run(modes[0], requests[0])
-    made = [replace(one, seconds=seconds, first_seconds=seconds / 2) for seconds in (1.0, 9.0, 2.0)]
-    runs = TimedRuns(modes[0], [made])
+    timings = [replace(one, seconds=seconds, first_seconds=seconds / 2) for seconds in (1.0, 9.0, 2.0)]
+    runs = TimedRuns(modes[0], [timings])
     assert (runs.seconds(0), runs.first_seconds(0)) == (2.0, 1.0)
     assert runs.rates == [3.0, 3 / 9, 1.5]
 
@@ -134,11 +136,11 @@ def test_a_greedy_divergence_is_told_with_the_margin_of_the_top_two(loaded: Load
     request = replace(request_of(loaded, 8, GREEDY), top=5)
     choices = settled(loaded, request)
     expected = [choice.token_id for choice in choices]
-    found = divergence(loaded, request, expected, [*expected[:3], expected[3] + 1, *expected[4:]])
+    parting = divergence(loaded, request, expected, [*expected[:3], expected[3] + 1, *expected[4:]])
     first, second = [c.logprob for c in choices[3].candidates if c.token_id not in request.eos_token_ids][:2]
-    assert found is not None
-    assert (found.index, found.expected, found.found) == (3, expected[3], expected[3] + 1)
-    assert found.margin == pytest.approx(first - second, abs=1e-4)
+    assert parting is not None
+    assert (parting.index, parting.expected, parting.found) == (3, expected[3], expected[3] + 1)
+    assert parting.margin == pytest.approx(first - second, abs=1e-4)
 
 
 def test_a_sampled_divergence_is_told_with_the_distance_of_the_draw(loaded: LoadedModel) -> None:
@@ -146,24 +148,24 @@ def test_a_sampled_divergence_is_told_with_the_distance_of_the_draw(loaded: Load
     choices = settled(loaded, request)
     expected = [choice.token_id for choice in choices]
     for index, choice in enumerate(choices):
-        found = divergence(loaded, request, expected, [*expected[:index], -1, *expected[index + 1 :]])
+        parting = divergence(loaded, request, expected, [*expected[:index], -1, *expected[index + 1 :]])
         ordered = sorted(choice.candidates, key=lambda c: (-c.prob, c.token_id))
         place = [c.token_id for c in ordered].index(choice.token_id)
         below, own = math.fsum(c.prob for c in ordered[:place]), ordered[place].prob
         edges = ([choice.draw - below] if place else []) + (
             [below + own - choice.draw] if below + own < 1 - 1e-9 else []
         )
-        assert found is not None
-        assert found.margin == pytest.approx(min(edges, default=math.inf), abs=1e-4)
-        assert found.margin > 0
+        assert parting is not None
+        assert parting.margin == pytest.approx(min(edges, default=math.inf), abs=1e-4)
+        assert parting.margin > 0
 
 
 def test_equal_texts_do_not_diverge_and_a_shorter_one_has_no_margin(loaded: LoadedModel) -> None:
     request = request_of(loaded, 4)
     assert divergence(loaded, request, [5, 6], [5, 6]) is None
-    found = divergence(loaded, request, [5, 6], [5])
-    assert found is not None
-    assert (found.index, found.expected, found.found, found.margin) == (1, 6, None, None)
+    parting = divergence(loaded, request, [5, 6], [5])
+    assert parting is not None
+    assert (parting.index, parting.expected, parting.found, parting.margin) == (1, 6, None, None)
 
 
 # The whole
@@ -171,18 +173,18 @@ def test_equal_texts_do_not_diverge_and_a_shorter_one_has_no_margin(loaded: Load
 
 def compared(loaded: LoadedModel, names: tuple[str, ...], **plan: Any) -> tuple[Comparison, int]:
     plan = {"sampling": SAMPLED, "prompts": PROMPTS, "seeds": (1, 2), "tokens": 24, "rounds": 1, **plan}
-    made = Comparison(
+    comparison = Comparison(
         loaded, Scorer(loaded), Plan(**plan), [Variants(loaded, block_size=8).find(name) for name in names]
     )
-    made.try_modes()
-    return made, sum(1 for _ in made.measure())
+    comparison.try_modes()
+    return comparison, sum(1 for _ in comparison.measure())
 
 
 @pytest.fixture(scope="module")
 def comparison(loaded: LoadedModel) -> Comparison:
-    made, steps = compared(loaded, ("autoregressive", "parallel-1", "speculative-ngram", "speculative-model"))
-    assert steps == made.steps
-    return made
+    result, steps = compared(loaded, ("autoregressive", "parallel-1", "speculative-ngram", "speculative-model"))
+    assert steps == result.steps
+    return result
 
 
 def test_every_row_has_every_metric_and_references_only_those_of_texts(comparison: Comparison) -> None:
@@ -192,7 +194,7 @@ def test_every_row_has_every_metric_and_references_only_those_of_texts(compariso
     ]
     for row in comparison.rows:
         assert tuple(row.metrics) == METRICS
-        assert {name for name, found in row.metrics.items() if found is None} == (
+        assert {name for name, estimate in row.metrics.items() if estimate is None} == (
             set() if row.is_mode else set(METRICS[:5]) | {"same_tokens", "shared_tokens"}
         )
 
@@ -215,16 +217,16 @@ def test_a_person_makes_no_errors_in_the_task_with_the_bundled_vocabulary() -> N
 
 
 def test_a_mode_that_the_checkpoint_cannot_do_is_left_out_with_its_own_reason(plain: LoadedModel) -> None:
-    made, _ = compared(plain, ("autoregressive", "parallel-4", "speculative-parallel"), prompts=PROMPTS[:1])
-    assert [refused.mode for refused in made.refused] == ["parallel-4", "speculative-parallel"]
-    assert all("mask token" in refused.reason for refused in made.refused)
-    assert [row.name for row in made.rows if row.is_mode] == ["autoregressive"]
+    comparison, _ = compared(plain, ("autoregressive", "parallel-4", "speculative-parallel"), prompts=PROMPTS[:1])
+    assert [refused.mode for refused in comparison.refused] == ["parallel-4", "speculative-parallel"]
+    assert all("mask token" in refused.reason for refused in comparison.refused)
+    assert [row.name for row in comparison.rows if row.is_mode] == ["autoregressive"]
 
 
 def test_greedy_texts_need_one_seed(loaded: LoadedModel) -> None:
-    made, _ = compared(loaded, ("autoregressive",), sampling=GREEDY)
-    assert made.seeds == (1,)
-    assert len(made.requests) == len(PROMPTS)
+    comparison, _ = compared(loaded, ("autoregressive",), sampling=GREEDY)
+    assert comparison.seeds == (1,)
+    assert len(comparison.requests) == len(PROMPTS)
 
 
 def test_a_parted_text_is_listed(comparison: Comparison, loaded: LoadedModel) -> None:
@@ -277,9 +279,9 @@ def facts(comparison: Comparison) -> dict[str, Any]:
 
 
 def test_the_facts_are_json_of_one_schema(facts: dict[str, Any]) -> None:
-    told = json.loads(json.dumps(facts, allow_nan=False))
-    jsonschema.validate(told, SCHEMA)
-    assert told == facts
+    content = json.loads(json.dumps(facts, allow_nan=False))
+    jsonschema.validate(content, SCHEMA)
+    assert content == facts
     assert facts["lossless_texts"] == len(PROMPTS) * 2
 
 
@@ -393,11 +395,11 @@ def test_a_pipe_gets_a_table_without_a_colour_or_a_bar_of_progress(masked_folder
     options = ("--model", model, "--scorer", model, "--modes", "parallel-1", *QUICK)
     done = tokenglass("compare", "-", *options, stdin=b"The fox\n", NO_COLOR="1")
     assert done.returncode == 0, done.stderr
-    told = done.stdout.decode()
-    assert "\x1b" not in told
+    text = done.stdout.decode()
+    assert "\x1b" not in text
     assert b"comparing" not in done.stderr
     for word in ("autoregressive", "parallel-1", "human", "shuffled words", "unigram sampler", "bits/byte"):
-        assert word in told
+        assert word in text
 
 
 def test_what_cannot_be_compared_is_one_line(saved_checkpoint: Path) -> None:

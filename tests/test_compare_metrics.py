@@ -140,14 +140,14 @@ SHARES = st.builds(Share, st.floats(0, 10), st.floats(0.1, 10))
 
 @given(prompts=st.lists(st.lists(SHARES, min_size=1, max_size=3), min_size=2, max_size=5))
 def test_an_interval_holds_what_resamples_can_give_and_is_the_same_every_time(prompts: list[list[Share]]) -> None:
-    found = estimate(prompts, 200)
-    assert found == estimate(prompts, 200)
-    assert found is not None
-    assert found.low is not None
-    assert found.high is not None
+    interval = estimate(prompts, 200)
+    assert interval == estimate(prompts, 200)
+    assert interval is not None
+    assert interval.low is not None
+    assert interval.high is not None
     ratios = [sum(share.part for share in group) / sum(share.whole for share in group) for group in prompts]
-    assert min(ratios) - 1e-9 <= found.low <= found.high <= max(ratios) + 1e-9
-    assert min(ratios) - 1e-9 <= found.value <= max(ratios) + 1e-9
+    assert min(ratios) - 1e-9 <= interval.low <= interval.high <= max(ratios) + 1e-9
+    assert min(ratios) - 1e-9 <= interval.value <= max(ratios) + 1e-9
 
 
 def test_a_ratio_is_one_of_sums() -> None:
@@ -155,10 +155,10 @@ def test_a_ratio_is_one_of_sums() -> None:
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_on_each_side() -> None:
-    found = estimate([[Share(number % 2, 1)] for number in range(100)])
-    assert found is not None
-    assert found.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)
-    assert found.high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
+    interval = estimate([[Share(number % 2, 1)] for number in range(100)])
+    assert interval is not None
+    assert interval.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)
+    assert interval.high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
 
 
 def test_texts_of_one_prompt_are_drawn_together() -> None:
@@ -205,9 +205,9 @@ def test_bits_are_those_of_the_continuation_under_transformers(saved_checkpoint:
     oracle = AutoModelForCausalLM.from_pretrained(saved_checkpoint, dtype=torch.float32)
     with torch.inference_mode():
         mean = oracle(ids, labels=labels).loss.item()
-    found = Scorer(loaded).bits(prompt, continuation)
-    assert found.whole == len(continuation)
-    assert found.part == pytest.approx(mean * (ids.shape[1] - known) / math.log(2), rel=1e-5)
+    score = Scorer(loaded).bits(prompt, continuation)
+    assert score.whole == len(continuation)
+    assert score.part == pytest.approx(mean * (ids.shape[1] - known) / math.log(2), rel=1e-5)
 
 
 def test_bytes_are_those_of_utf8_and_nothing_takes_no_bits(saved_checkpoint: Path) -> None:
@@ -218,12 +218,12 @@ def test_bytes_are_those_of_utf8_and_nothing_takes_no_bits(saved_checkpoint: Pat
 
 def test_a_text_beyond_the_scorers_context_loses_its_beginning(saved_checkpoint: Path) -> None:
     loaded = load_model(saved_checkpoint)
-    found = Scorer(loaded).bits("The fox said. " * 100, "The bear")
-    assert found.part > 0
+    score = Scorer(loaded).bits("The fox said. " * 100, "The bear")
+    assert score.part > 0
     ids = loaded.tokenizer.encode("The fox said. " * 100 + "The bear")
     count = len(ids) - shared_length(ids, loaded.tokenizer.encode("The fox said. " * 100))
     logprobs = as_tensor(loaded.engine.forward(torch.tensor([ids[-loaded.engine.limit :]]), None, last=None))[
         0
     ].log_softmax(-1)
     nats = -sum(logprobs[-1 - place, ids[-place]].item() for place in range(1, count + 1))
-    assert found.part == pytest.approx(nats / math.log(2), rel=1e-4)
+    assert score.part == pytest.approx(nats / math.log(2), rel=1e-4)

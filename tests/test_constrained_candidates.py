@@ -51,15 +51,15 @@ def test_the_likeliest_to_be_drawn_are_there_with_their_ranks(name: str, seed: i
     choice, raw, final = chosen(SETTINGS[name], seed, top, kept)
     by_raw = np.lexsort((np.arange(VOCAB), -raw)).tolist()
     by_final = [k for k in np.lexsort((np.arange(VOCAB), -final)).tolist() if final[k] > 0]
-    found = [candidate.token_id for candidate in choice.candidates]
-    assert found[:top] == by_raw[:top]
-    assert set(by_final[:top]) <= set(found)
-    assert choice.token_id in found
-    assert len(found) <= 2 * top + 1
+    token_ids = [candidate.token_id for candidate in choice.candidates]
+    assert token_ids[:top] == by_raw[:top]
+    assert set(by_final[:top]) <= set(token_ids)
+    assert choice.token_id in token_ids
+    assert len(token_ids) <= 2 * top + 1
     for candidate in choice.candidates:
         assert candidate.rank == by_raw.index(candidate.token_id) + 1
         assert candidate.prob == pytest.approx(final[candidate.token_id], abs=1e-9)
-    without_chosen = [k for k in found if k != choice.token_id]
+    without_chosen = [k for k in token_ids if k != choice.token_id]
     assert without_chosen == sorted(without_chosen, key=by_raw.index)
 
 
@@ -122,8 +122,8 @@ def test_a_trace_with_more_candidates_changes_no_line_of_a_constrained_run(tmp_p
             "3",
             *more,
         )
-        alone, kept = generate(*arguments), generate(*arguments, "--trace", str(path), "--trace-top", "8")
-        choices = [[json.loads(line).get("choices") for line in run.stdout.splitlines()] for run in (alone, kept)]
+        alone, with_trace = generate(*arguments), generate(*arguments, "--trace", str(path), "--trace-top", "8")
+        choices = [[json.loads(line).get("choices") for line in run.stdout.splitlines()] for run in (alone, with_trace)]
         assert choices[0] == choices[1]
         first = choices[0][1][0]["candidates"]
         assert {"regex"} < {candidate.get("removed_by") for candidate in first}

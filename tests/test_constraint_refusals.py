@@ -146,7 +146,7 @@ def test_options_become_the_constraint_that_they_name(tmp_path: Path) -> None:
 def test_wrong_options_are_refused_in_one_line(tmp_path: Path) -> None:
     latin = tmp_path / "latin"
     latin.write_bytes(b"\xff\xfe\xff")
-    for options, told in [
+    for options, message in [
         (ControlOptions(regex="a", any_json=True), "--regex and --json exclude each other"),
         (ControlOptions(json_schema="nowhere.json"), "nowhere.json: no such file"),
         (ControlOptions(json_schema=str(tmp_path)), "not a regular file"),
@@ -154,5 +154,5 @@ def test_wrong_options_are_refused_in_one_line(tmp_path: Path) -> None:
         (ControlOptions(json_schema="a\0b"), "no such file"),
         (ControlOptions(regex=""), "empty"),
     ]:
-        with pytest.raises(ParameterError, match=re.escape(told)):
+        with pytest.raises(ParameterError, match=re.escape(message)):
             read_constraint(options)

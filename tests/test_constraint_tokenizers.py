@@ -29,52 +29,52 @@ REGEX = r"(the|fox|bear| and| é|\n|,|[a-c]| ){1,12}\."
 
 
 def word_piece() -> tokenizers.Tokenizer:
-    made = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
         tiny.TEXTS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[UNK]"], show_progress=False)
     )
-    made.decoder = decoders.WordPiece()
-    return made
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
 
 
 def word_ends() -> tokenizers.Tokenizer:
-    made = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=200, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
     )
-    made.train_from_iterator(tiny.TEXTS, trainer)
-    made.decoder = decoders.BPEDecoder(suffix="</w>")
-    return made
+    tokenizer.train_from_iterator(tiny.TEXTS, trainer)
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    return tokenizer
 
 
 def words() -> tokenizers.Tokenizer:
-    made = tokenizers.Tokenizer(models.WordLevel(unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.train_from_iterator(tiny.TEXTS, trainers.WordLevelTrainer(special_tokens=["<unk>"], show_progress=False))
-    return made
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(tiny.TEXTS, trainers.WordLevelTrainer(special_tokens=["<unk>"], show_progress=False))
+    return tokenizer
 
 
 def unigram() -> tokenizers.Tokenizer:
-    made = tokenizers.Tokenizer(models.Unigram())
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = tokenizers.Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
-    made.train_from_iterator(tiny.TEXTS, trainer)
-    made.decoder = decoders.Metaspace()
-    return made
+    tokenizer.train_from_iterator(tiny.TEXTS, trainer)
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
 
 
 def with_added() -> tokenizers.Tokenizer:
-    made = tiny.byte_level_tokenizer()
-    made.add_tokens(["é", " and", "\n\n", "bear bear", "Ġthe", "▁fox"])
-    return made
+    tokenizer = tiny.byte_level_tokenizer()
+    tokenizer.add_tokens(["é", " and", "\n\n", "bear bear", "Ġthe", "▁fox"])
+    return tokenizer
 
 
 def decoding(decoder: Any) -> tokenizers.Tokenizer:
-    made = tiny.byte_fallback_tokenizer()
-    made.decoder = decoder
-    return made
+    tokenizer = tiny.byte_fallback_tokenizer()
+    tokenizer.decoder = decoder
+    return tokenizer
 
 
 def sequence(*parts: Any) -> Callable[[], tokenizers.Tokenizer]:
@@ -171,9 +171,9 @@ def test_the_text_behind_a_prompt_is_the_pieces_of_its_tokens(name: str, data: s
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_tokenizer_whose_decoder_rewrites_texts_is_refused_by_the_name_of_its_part(name: str) -> None:
-    make, told = REFUSED[name]
+    make, part = REFUSED[name]
     tokenizer = Tokenizer(make())
-    with pytest.raises(ParameterError, match=told) as raised:
+    with pytest.raises(ParameterError, match=part) as raised:
         Constraint("regex", ("a+",)).begin(tokenizer, frozenset())
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 300

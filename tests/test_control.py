@@ -59,14 +59,14 @@ def engine(saved_checkpoint: Path) -> TorchEngine:
 
 
 def test_a_stop_ends_the_text_before_it(tokenizer: Tokenizer) -> None:
-    said = tokenizer.encode_bare(" one two three")
-    steps, finish = run(tiny.ScriptedEngine(tiny.says(*said, EOS, after=1)), tokenizer, (5,), stops=("wo t",))
+    ids = tokenizer.encode_bare(" one two three")
+    steps, finish = run(tiny.ScriptedEngine(tiny.says(*ids, EOS, after=1)), tokenizer, (5,), stops=("wo t",))
     assert (text_of(steps, finish), finish.reason) == (" one t", "stop")
 
 
 def test_text_that_only_might_have_become_a_stop_comes_with_the_finish(tokenizer: Tokenizer) -> None:
-    said = tokenizer.encode_bare(" one two")
-    steps, finish = run(tiny.ScriptedEngine(tiny.says(*said, EOS, after=1)), tokenizer, (5,), stops=("two three",))
+    ids = tokenizer.encode_bare(" one two")
+    steps, finish = run(tiny.ScriptedEngine(tiny.says(*ids, EOS, after=1)), tokenizer, (5,), stops=("two three",))
     assert (text_of(steps, finish), finish.text, finish.reason) == (" one two", "two", "eos")
 
 
@@ -248,8 +248,8 @@ def test_ways_of_decoding_stop_at_a_special_token(engine: TorchEngine) -> None:
     """The fifth token that comes is made a special one."""
     prompt = Tokenizer(tiny.byte_level_tokenizer()).encode("The fox")
     steps, _ = run(engine, Tokenizer(tiny.byte_level_tokenizer()), prompt, max_new_tokens=5)
-    *said, mark = tiny.new_tokens(steps)
-    assert mark not in said
+    *ids, mark = tiny.new_tokens(steps)
+    assert mark not in ids
     backend = tiny.byte_level_tokenizer()
     name = backend.id_to_token(mark)
     backend.add_special_tokens([name])
@@ -265,8 +265,8 @@ def test_ways_of_decoding_stop_at_a_special_token(engine: TorchEngine) -> None:
         "jacobi": decode_jacobi(Job(engine, tokenizer, request, cache=engine.new_cache()), 4),
     }
     for way, records in ways.items():
-        kept = list(records)
-        finish = next(record for record in kept if isinstance(record, Finish))
-        steps = [step for step in kept if isinstance(step, Step) and step.sequence == 0]
+        records_kept = list(records)
+        finish = next(record for record in records_kept if isinstance(record, Finish))
+        steps = [step for step in records_kept if isinstance(step, Step) and step.sequence == 0]
         text = "".join(step.text for step in steps) + finish.text
-        assert (text, finish.reason) == (tokenizer.decode(said), "stop"), way
+        assert (text, finish.reason) == (tokenizer.decode(ids), "stop"), way

@@ -102,8 +102,8 @@ def test_thoughts_are_kept_beside_what_is_said_and_no_later_prompt_holds_them(lo
     script = tokenizer.encode_bare("<think>\nthe fox\n</think>\n\nYes.") + tokenizer.encode_bare("<|im_end|>")
     conversation.engine = tiny.ScriptedEngine(tiny.says(*script, after=len(turn.prompt_ids)), limit=256)
     answer(conversation, turn, 60, eos_token_ids=frozenset({script[-1]}))
-    said = conversation.messages[-1]
-    assert said.fields == {"role": "assistant", "content": "Yes.", "reasoning_content": "the fox"}
+    message = conversation.messages[-1]
+    assert message.fields == {"role": "assistant", "content": "Yes.", "reasoning_content": "the fox"}
     later = b"".join(map(tokenizer.piece, conversation.ask("And?").prompt_ids)).decode()
     assert "Yes." in later
     assert "the fox" not in later
@@ -194,9 +194,11 @@ class Talk(RuleBasedStateMachine):
         return "".join(record.text for record in records)
 
     def compare(self) -> None:
-        told = [(message.role, message.content) for message in self.conversation.messages]
+        messages = [(message.role, message.content) for message in self.conversation.messages]
         system = [] if self.system is None else [("system", self.system)]
-        assert told == system + [part for asked, said in self.pairs for part in (("user", asked), ("assistant", said))]
+        assert messages == system + [
+            part for asked, answer in self.pairs for part in (("user", asked), ("assistant", answer))
+        ]
 
 
 def test_any_order_of_commands_leaves_the_messages_and_the_cache_right(loaded: LoadedModel) -> None:

@@ -63,13 +63,13 @@ def test_the_cache_panel_tells_the_kinds_of_state_apart_and_counts_both(folder: 
     assert usage.nbytes_used == attention + convolution == 5 * usage.bytes_per_token
     assert usage.bytes_per_token == loaded.checkpoint.config.cache_bytes_per_token("float32")
     assert usage.nbytes_held == sum(state.array.nbytes for state in cache.rows[0].states)
-    shown = "".join(
+    text = "".join(
         part.text
         for row in CacheBar(usage, (), Totals()).rows(200, UNICODE)
         for part in row
         if isinstance(part, Segment)
     )
-    assert "1.2 KiB keys and values, 640 B convolution inputs" in shown
+    assert "1.2 KiB keys and values, 640 B convolution inputs" in text
 
 
 def test_a_cache_of_one_kind_of_state_does_not_name_it(saved_checkpoint: Path) -> None:

@@ -36,12 +36,12 @@ TEXT = "Once upon a time there was a fox, and the fox met another fox."
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two random models of one tokenizer."""
-    made = []
+    paths = []
     for layers in (2, 3):
         folder = tiny.save_llama(tmp_path_factory.mktemp(f"model{layers}"), num_hidden_layers=layers)
         tiny.byte_level_tokenizer().save(str(folder / "tokenizer.json"))
-        made.append(folder)
-    return made[0], made[1]
+        paths.append(folder)
+    return paths[0], paths[1]
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +70,22 @@ def differences(models: tuple[LoadedModel, LoadedModel], top: int = 5) -> list[D
 def test_every_number_of_two_models_is_that_of_transformers(
     models: tuple[LoadedModel, LoadedModel], logprobs: list[torch.Tensor]
 ) -> None:
-    found = differences(models)
+    comparisons = differences(models)
     ids = torch.tensor(models[0].tokenizer.encode(TEXT))
     one, other = logprobs
     divergences = (torch.nn.functional.kl_div(other, one, reduction="none", log_target=True).sum(-1)) / math.log(2)
-    assert [each.divergence for each in found] == pytest.approx(divergences.tolist(), rel=1e-4, abs=1e-5)
-    assert all(each.is_exact for each in found)
-    assert [each.is_flip for each in found] == (one.argmax(-1) != other.argmax(-1)).tolist()
-    for table, choices in ((one, [each.first for each in found]), (other, [each.second for each in found])):
+    assert [each.divergence for each in comparisons] == pytest.approx(divergences.tolist(), rel=1e-4, abs=1e-5)
+    assert all(each.is_exact for each in comparisons)
+    assert [each.is_flip for each in comparisons] == (one.argmax(-1) != other.argmax(-1)).tolist()
+    for table, choices in ((one, [each.first for each in comparisons]), (other, [each.second for each in comparisons])):
         given_ = table.gather(1, ids[1:, None])
         assert [choice.logprob for choice in choices] == pytest.approx(given_[:, 0].tolist(), rel=1e-4, abs=1e-4)
         assert [choice.rank for choice in choices] == ((table > given_).sum(-1) + 1).tolist()
-    sums = Summary.of(found)
+    sums = Summary.of(comparisons)
     assert sums.divergence == pytest.approx(float(divergences.mean()), rel=1e-4)
     assert sums.first_bits == pytest.approx(float(-one.gather(1, ids[1:, None]).mean()) / math.log(2), rel=1e-4)
-    assert worst(found, 1)[0].position == int(divergences.argmax()) + 1
-    assert sums.flips == sum(each.is_flip for each in found) > 0
+    assert worst(comparisons, 1)[0].position == int(divergences.argmax()) + 1
+    assert sums.flips == sum(each.is_flip for each in comparisons) > 0
 
 
 def test_a_model_does_not_differ_from_itself(models: tuple[LoadedModel, LoadedModel]) -> None:
@@ -106,12 +106,12 @@ def test_candidates_alone_give_a_bound_that_all_of_them_reach(models: tuple[Load
 
 
 def test_rescored_tokens_have_the_numbers_of_the_model(models: tuple[LoadedModel, LoadedModel]) -> None:
-    found = differences(models, 40)
+    comparisons = differences(models, 40)
     token_ids = models[0].tokenizer.encode(TEXT)
-    recorded = [each.first for each in found][4:]
+    recorded = [each.first for each in comparisons][4:]
     again = list(rescore(models[1].engine, models[1].tokenizer, token_ids[:5], recorded))
     assert [each.first for each in again] == recorded
-    for old, new in zip(found[4:], again, strict=True):
+    for old, new in zip(comparisons[4:], again, strict=True):
         assert (new.position, new.second.rank) == (old.position, old.second.rank)
         assert new.second.logprob == pytest.approx(old.second.logprob, abs=1e-5)
         assert new.divergence is None or new.divergence <= (old.divergence or 0) + 1e-6
@@ -121,9 +121,9 @@ def test_rescored_tokens_have_the_numbers_of_the_model(models: tuple[LoadedModel
 def test_two_texts_are_compared_up_to_where_they_part() -> None:
     first = [dataclasses.replace(choice(b" a", place), token_id=place) for place in range(6)]
     second = [*first[:3], *(dataclasses.replace(each, token_id=99) for each in first[3:])]
-    found = list(compare_texts(first, second))
-    assert [each.parts for each in found] == [False, False, False, True]
-    assert Summary.of(found).parting == first[3].position
+    comparisons = list(compare_texts(first, second))
+    assert [each.parts for each in comparisons] == [False, False, False, True]
+    assert Summary.of(comparisons).parting == first[3].position
     assert list(compare_texts(first, first[:2]))[-1].position == first[1].position
 
 
@@ -223,14 +223,14 @@ def test_two_settings_differ_as_the_final_distributions_of_transformers_do(
     model, off = models[0], {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     both = SamplingParameters(**{**off, **first}), SamplingParameters(**{**off, **second})
     token_ids = model.tokenizer.encode(TEXT)
-    found = list(compare_settings(model.engine, model.tokenizer, token_ids, both))
-    one, other = (softmax(logprobs[0], given) for given in (first, second))
+    comparisons = list(compare_settings(model.engine, model.tokenizer, token_ids, both))
+    one, other = (softmax(logprobs[0], settings) for settings in (first, second))
     given_ = torch.tensor(token_ids[1:])[:, None]
-    for probs, choices in ((one, [each.first for each in found]), (other, [each.second for each in found])):
+    for probs, choices in ((one, [each.first for each in comparisons]), (other, [each.second for each in comparisons])):
         assert [each.prob for each in choices] == pytest.approx(probs.gather(1, given_)[:, 0].tolist(), abs=1e-5)
-    assert [each.moved for each in found] == pytest.approx(((one - other).abs().sum(-1) / 2).tolist(), abs=1e-4)
+    assert [each.moved for each in comparisons] == pytest.approx(((one - other).abs().sum(-1) / 2).tolist(), abs=1e-4)
     bits = (one * (one / other).log2()).nan_to_num(0.0, posinf=math.inf).sum(-1).tolist()
-    for each, expected in zip(found, bits, strict=True):
+    for each, expected in zip(comparisons, bits, strict=True):
         if math.isinf(expected):
             assert each.divergence is None
         else:

@@ -109,20 +109,20 @@ def cut_short(loop: str, tale: Any, error: BaseException, after: int) -> tuple[l
     return seen, caught.value
 
 
-def assert_all_ended(seen: list[Record]) -> None:
+def assert_all_ended(records: list[Record]) -> None:
     """Every sequence of the records has one Finish, of reason error where it had not ended by itself."""
-    finishes = [record for record in seen if isinstance(record, Finish)]
-    assert {finish.sequence for finish in finishes} >= {record.sequence for record in seen if record.sequence == 0}
+    finishes = [record for record in records if isinstance(record, Finish)]
+    assert {finish.sequence for finish in finishes} >= {record.sequence for record in records if record.sequence == 0}
     assert len({finish.sequence for finish in finishes}) == len(finishes) > 0
     assert "error" in {finish.reason for finish in finishes}
-    assert isinstance(seen[-1], Finish)
+    assert isinstance(records[-1], Finish)
 
 
 @pytest.mark.parametrize("error", SHORT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {error}"[:50])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_no_memory_is_a_finish_and_one_kind_of_error(loop: str, error: Exception, tale: Any) -> None:
-    seen, raised = cut_short(loop, tale, error, ENDS)
-    assert_all_ended(seen)
+    records, raised = cut_short(loop, tale, error, ENDS)
+    assert_all_ended(records)
     assert isinstance(raised, EngineError)
     assert "not enough memory" in str(raised)
 
@@ -131,26 +131,26 @@ def test_no_memory_is_a_finish_and_one_kind_of_error(loop: str, error: Exception
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("after", [0, ENDS])
 def test_any_exception_is_a_finish_and_passes_on(loop: str, error: BaseException, after: int, tale: Any) -> None:
-    seen, raised = cut_short(loop, tale, error, after)
-    assert_all_ended(seen)
+    records, raised = cut_short(loop, tale, error, after)
+    assert_all_ended(records)
     assert raised is error
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_second_ctrl_c_quits_at_once(loop: str, tale: Any) -> None:
-    seen, raised = cut_short(loop, tale, KeyboardInterrupt(), ENDS)
+    records, raised = cut_short(loop, tale, KeyboardInterrupt(), ENDS)
     assert isinstance(raised, KeyboardInterrupt)
-    assert not [record for record in seen if isinstance(record, Finish)]
+    assert not [record for record in records if isinstance(record, Finish)]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_finish_counts_the_steps_and_tells_what_was_held_back(loop: str, tale: Any) -> None:
-    seen, _ = cut_short(loop, tale, ValueError(), ENDS)
-    finish = seen[-1]
+    records, _ = cut_short(loop, tale, ValueError(), ENDS)
+    finish = records[-1]
     assert isinstance(finish, Finish)
     assert finish.totals.forwards > 0
     whole, _ = cut_short(loop, tale, ValueError(), ENDS)
-    assert [record.text for record in whole] == [record.text for record in seen]
+    assert [record.text for record in whole] == [record.text for record in records]
 
 
 def test_a_text_that_ended_is_not_ended_again_and_failing_ends_are_one() -> None:
@@ -191,7 +191,7 @@ generate()
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         ('RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', "not enough memory"),
         ("MemoryError()", "not enough memory"),
@@ -199,8 +199,8 @@ generate()
         ("type('Panic', (BaseException,), {})('index out of bounds')", "internal error: Panic"),
     ],
 )
-def test_json_lines_end_with_a_finish_and_the_program_with_a_line_and_1(error: str, told: str) -> None:
-    run_failing(error, told, ["--jsonl"])
+def test_json_lines_end_with_a_finish_and_the_program_with_a_line_and_1(error: str, message: str) -> None:
+    run_failing(error, message, ["--jsonl"])
 
 
 @pytest.mark.parametrize("options", [["--jsonl", "--num-samples", "2"], ["--jsonl", "--flow"], []])
@@ -208,12 +208,12 @@ def test_so_do_several_texts_explained_ones_and_plain_text(options: list[str]) -
     run_failing("MemoryError()", "not enough memory", options)
 
 
-def run_failing(error: str, told: str, options: list[str]) -> None:
+def run_failing(error: str, message: str, options: list[str]) -> None:
     program = PROGRAM.replace("{error}", error).replace("{options}", repr(options))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert told in line
+    assert message in line
     assert len(line) < 700
     if options:
         *_, last = map(json.loads, done.stdout.splitlines())

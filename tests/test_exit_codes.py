@@ -62,9 +62,9 @@ def test_of_several_texts_those_that_were_cut_off_are_counted() -> None:
 
 def test_a_chosen_seed_is_one_line_that_repeats_the_text_and_quiet_hides_it() -> None:
     first = generate("The fox", "-n", "12")
-    told = re.fullmatch(rb"seed (\d+)\n", first.stderr)
-    assert told is not None
-    again = generate("The fox", "-n", "12", "--seed", told[1].decode())
+    match = re.fullmatch(rb"seed (\d+)\n", first.stderr)
+    assert match is not None
+    again = generate("The fox", "-n", "12", "--seed", match[1].decode())
     assert (again.stdout, again.stderr) == (first.stdout, b"")
     assert generate("The fox", "-n", "2", "--quiet").stderr == b""
     assert generate("The fox", "-n", "2", "-t", "0").stderr == b"", "greedy text depends on no seed"

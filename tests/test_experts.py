@@ -33,9 +33,9 @@ SHARED = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("experts")
-    save(made, "qwen2_moe", SHARED)
-    return made
+    root = tmp_path_factory.mktemp("experts")
+    save(root, "qwen2_moe", SHARED)
+    return root
 
 
 LLAMAS = ("gate_proj", "up_proj", "down_proj")
@@ -69,30 +69,30 @@ def test_experts_in_one_tensor_are_those_in_many(
 
 
 def test_routers_stay_in_float32_where_all_other_matrices_have_8_bits(folder: Path) -> None:
-    read = finish(read_weights(Checkpoint.open(folder), dtype="float32", quantizer=Quantizer("int8")))
-    routers = {name for name in read.weights if name.endswith((".mlp.gate.weight", ".shared_expert_gate.weight"))}
+    content = finish(read_weights(Checkpoint.open(folder), dtype="float32", quantizer=Quantizer("int8")))
+    routers = {name for name in content.weights if name.endswith((".mlp.gate.weight", ".shared_expert_gate.weight"))}
     assert len(routers) == 2 * SIZES["num_hidden_layers"]
-    assert all(np.asarray(read.weights[name]).dtype == np.float32 for name in routers)
-    assert read.blueprint.quantisable.isdisjoint(routers)
-    assert f"{'model.layers.0.mlp'}.experts.5.up_proj.weight" in read.blueprint.quantisable
+    assert all(np.asarray(content.weights[name]).dtype == np.float32 for name in routers)
+    assert content.blueprint.quantisable.isdisjoint(routers)
+    assert f"{'model.layers.0.mlp'}.experts.5.up_proj.weight" in content.blueprint.quantisable
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_what_routers_choose_by_beside_probabilities_is_not_rounded(dtype: str, tmp_path: Path) -> None:
     save(tmp_path, *CASES["lfm2_moe"])
     stored = load_file(tmp_path / "model.safetensors")
-    read = finish(read_weights(Checkpoint.open(tmp_path), dtype=dtype)).weights
+    content = finish(read_weights(Checkpoint.open(tmp_path), dtype=dtype)).weights
     for layer in range(1, 4):
-        bias = np.asarray(read[f"model.layers.{layer}.mlp.expert_bias"])
+        bias = np.asarray(content[f"model.layers.{layer}.mlp.expert_bias"])
         assert bias.dtype == np.float32
         assert np.array_equal(bias, stored[f"model.layers.{layer}.feed_forward.expert_bias"].numpy())
 
 
 def test_a_step_reads_the_share_of_the_experts_that_it_takes(folder: Path) -> None:
-    read = finish(read_weights(Checkpoint.open(folder), dtype="float32"))
+    content = finish(read_weights(Checkpoint.open(folder), dtype="float32"))
     expert = 3 * SIZES["hidden_size"] * EXPERTS["moe_intermediate_size"] * 4  # bytes
-    whole = sum(weight.nbytes for name, weight in read.weights.items() if name not in read.blueprint.read_once)
-    assert step_bytes(read.blueprint, read.weights) == whole - 4 * expert * SIZES["num_hidden_layers"]
+    whole = sum(weight.nbytes for name, weight in content.weights.items() if name not in content.blueprint.read_once)
+    assert step_bytes(content.blueprint, content.weights) == whole - 4 * expert * SIZES["num_hidden_layers"]
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])

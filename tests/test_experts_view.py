@@ -31,13 +31,13 @@ PROMPT, NUMBER = "The fox said hello", 6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("experts")
-    save(made, "qwen2_moe", OPTIONS)
-    return made
+    root = tmp_path_factory.mktemp("experts")
+    save(root, "qwen2_moe", OPTIONS)
+    return root
 
 
 def lines(folder: Path, *options: str) -> list[dict[str, Any]]:
-    told = shell.generate(
+    done = shell.generate(
         "-m",
         str(folder),
         PROMPT,
@@ -51,8 +51,8 @@ def lines(folder: Path, *options: str) -> list[dict[str, Any]]:
         "--jsonl",
         *options,
     )
-    assert told.returncode == 0, told.stderr
-    return [json.loads(line) for line in told.stdout.decode().splitlines()]
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.decode().splitlines()]
 
 
 WAYS = {
@@ -173,8 +173,8 @@ def test_watching_changes_no_token_and_without_it_nothing_is_kept(folder: Path) 
 
 def test_a_trace_keeps_them_for_the_page(folder: Path, tmp_path: Path) -> None:
     trace = tmp_path / "run.jsonl"
-    told = shell.generate("-m", str(folder), PROMPT, "-n", "3", "--experts", "--trace", str(trace))
-    assert told.returncode == 0, told.stderr
+    done = shell.generate("-m", str(folder), PROMPT, "-n", "3", "--experts", "--trace", str(trace))
+    assert done.returncode == 0, done.stderr
     html = shell.tokenglass("export", str(trace), "--html").stdout.decode()
     data = json.loads(html.split('type="application/json">')[1].split("</script>")[0])
     tokens = data["texts"][0]["tokens"]
@@ -202,12 +202,12 @@ def layers_of(*taken: tuple[int, ...]) -> list[LayerExperts]:
 
 
 def test_the_panel_says_which_came_first_and_how_many_are_those_of_the_token_before() -> None:
-    shown = frame(ExpertsPanel(layers_of((3, 1), (0, 5)), layers_of((1, 2), (0, 5))), width=100)
-    assert "2 in each of 2 layers" in shown
-    assert "50.0 % on average" in shown
-    assert "75.0 % as for the token before" in shown
-    assert "0: 3 50.0 %" in shown
-    assert "2: 0 50.0 %" in shown
+    text = frame(ExpertsPanel(layers_of((3, 1), (0, 5)), layers_of((1, 2), (0, 5))), width=100)
+    assert "2 in each of 2 layers" in text
+    assert "50.0 % on average" in text
+    assert "75.0 % as for the token before" in text
+    assert "0: 3 50.0 %" in text
+    assert "2: 0 50.0 %" in text
     assert "before" not in frame(ExpertsPanel(layers_of((3, 1))), width=100)
 
 
@@ -246,9 +246,9 @@ def test_the_panel_fits_whatever_a_trace_holds(
 
 
 def test_several_texts_say_how_many_experts_they_took_together() -> None:
-    shown = frame(SharedExperts([layers_of((3, 1), (0, 5)), layers_of((1, 2), (0, 5))]), width=100)
-    assert "2.5 in each of 2 layers for all texts together" in shown
-    assert "60.0 % of them for more than one" in shown
+    text = frame(SharedExperts([layers_of((3, 1), (0, 5)), layers_of((1, 2), (0, 5))]), width=100)
+    assert "2.5 in each of 2 layers for all texts together" in text
+    assert "60.0 % of them for more than one" in text
     assert frame(SharedExperts([]), width=100).strip() == ""
 
 

@@ -110,8 +110,8 @@ def test_the_page_has_the_numbers_of_the_trace(mode: str, tmp_path: Path) -> Non
     done = tokenglass("export", str(path), "--html")
     assert done.returncode == 0, done.stderr.decode()
     texts = data_of(done.stdout.decode())["texts"]
-    said = ["".join(token["text"] for token in each["tokens"]) for each in texts]
-    assert "\n".join(said) == text if mode == "samples" else said[0] == text
+    contents = ["".join(token["text"] for token in each["tokens"]) for each in texts]
+    assert "\n".join(contents) == text if mode == "samples" else contents[0] == text
     for token in texts[0]["tokens"]:
         chosen = next(each for each in token["candidates"] if each["id"] == token["id"])
         assert (chosen["prob"], chosen["logprob"]) == (token["prob"], token["logprob"])

@@ -52,11 +52,11 @@ PIECES = (
 
 
 def records_of(*pieces: bytes) -> list[Record]:
-    made = [
+    steps = [
         dataclasses.replace(STEP, index=at, choices=(dataclasses.replace(choice(piece), piece=piece, position=at),))
         for at, piece in enumerate(pieces)
     ]
-    return [*made, FINISH]
+    return [*steps, FINISH]
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -71,10 +71,10 @@ def test_the_table_has_every_choice_of_the_trace_with_exact_numbers(mode: str, t
     assert done.returncode == 0, done.stderr.decode()
     rows = iter(rows_of(done.stdout.decode()))
     for line in map(json.loads, path.read_text().splitlines()):
-        for made in line.get("choices", []):
+        for fields in line.get("choices", []):
             row = next(rows)
-            assert {name: row[name] for name in NAMES} == {name: cell(made[name]) for name in NAMES}
-            assert bytes.fromhex(row["bytes"]) == bytes(made.get("bytes", made["piece"].encode()))
+            assert {name: row[name] for name in NAMES} == {name: cell(fields[name]) for name in NAMES}
+            assert bytes.fromhex(row["bytes"]) == bytes(fields.get("bytes", fields["piece"].encode()))
             assert (row["step"], row["seconds"]) == (cell(line["index"]), cell(line["seconds"]))
     assert next(rows, None) is None
 
@@ -97,15 +97,15 @@ def test_no_cell_is_a_formula_and_no_byte_is_lost(pieces: list[bytes]) -> None:
 @given(st.lists(st.sampled_from([*PIECES, MARKUP, NASTY, "\n\n# a\n", "\n```\n"]), min_size=1, max_size=5))
 def test_no_text_becomes_markup_of_markdown(texts: list[str]) -> None:
     """As CommonMark with tables has it (markdown-it-py)."""
-    read = MarkdownIt("commonmark", {"html": True}).enable("table")
-    kept = [(run(prompt="".join(texts)), records_of(*[text.encode() for text in texts]))]
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    texts_with_run = [(run(prompt="".join(texts)), records_of(*[text.encode() for text in texts]))]
     plain = [(run(prompt="plain"), records_of(*[b"plain"] * len(texts)))]
-    found, expected = (read.parse("".join(markdown(each))) for each in (kept, plain))
-    assert [token.type for token in found] == [token.type for token in expected]
-    inside = [[child.type for child in token.children or ()] for token in found]
+    actual, expected = (parser.parse("".join(markdown(each))) for each in (texts_with_run, plain))
+    assert [token.type for token in actual] == [token.type for token in expected]
+    inside = [[child.type for child in token.children or ()] for token in actual]
     assert inside == [[child.type for child in token.children or ()] for token in expected]
-    (text,) = kept_texts(kept)
-    fences = [token.content for token in found if token.type == "fence"]
+    (text,) = kept_texts(texts_with_run)
+    fences = [token.content for token in actual if token.type == "fence"]
     assert len(fences) == 2
     assert "plain" not in fences[1]
     assert fences[1].count("\n") == text.text.count("\n") + 1
@@ -121,9 +121,9 @@ def test_markdown_tells_every_token_with_its_numbers() -> None:
 @settings(max_examples=15)
 @given(trace=traces)
 def test_any_records_make_a_table_a_text_and_a_picture(trace: Any) -> None:
-    described, made, finishes = trace
-    records = [*made, *finishes]
-    assert len(rows_of("".join(table([(described, records)])))) == sum(len(step.choices) for step in made)
+    described, steps, finishes = trace
+    records = [*steps, *finishes]
+    assert len(rows_of("".join(table([(described, records)])))) == sum(len(step.choices) for step in steps)
     assert "".join(markdown([(described, records)])).startswith("# A kept run")
     ET.fromstring(picture([(described, records)]))
 
@@ -131,8 +131,8 @@ def test_any_records_make_a_table_a_text_and_a_picture(trace: Any) -> None:
 def test_the_picture_shows_the_text_and_fetches_nothing() -> None:
     records: list[Record] = [*steps([" fox", " 日本", MARKUP[:20]]), FINISH]
     drawn = picture([(run(), records)])
-    shown = "".join(ET.fromstring(drawn).itertext()).replace("\xa0", " ")
-    assert "Once upon a time fox 日本</script>" in shown
+    text = "".join(ET.fromstring(drawn).itertext()).replace("\xa0", " ")
+    assert "Once upon a time fox 日本</script>" in text
     assert "url(#" in drawn
     assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "").replace("https://www.textualize.io", "")
 
@@ -142,9 +142,9 @@ def test_a_picture_of_several_texts_names_each() -> None:
     for sequence in range(2):
         records += [dataclasses.replace(step, sequence=sequence) for step in steps([" fox"])]
     drawn = picture([(run(), [*records, FINISH, dataclasses.replace(FINISH, sequence=1)])])
-    shown = "".join(ET.fromstring(drawn).itertext()).replace("\xa0", " ")
-    assert "text 0" in shown
-    assert "text 1" in shown
+    text = "".join(ET.fromstring(drawn).itertext()).replace("\xa0", " ")
+    assert "text 0" in text
+    assert "text 1" in text
 
 
 @pytest.mark.parametrize("name", ["--svg", "--md", "--csv"])

@@ -67,18 +67,18 @@ def test_the_mouse_shows_the_numbers_of_a_token(browser: Browser, tmp_path: Path
         browser.point(f'[data-number="{number}"]')
         step = records[number]
         assert isinstance(step, Step)
-        (shown,) = step.choices
-        assert shown.prob is not None
-        assert shown.logprob is not None
+        (choice,) = step.choices
+        assert choice.prob is not None
+        assert choice.logprob is not None
         about = browser.text("#about")
-        assert about.startswith(f"Token {number + 1}: “{visible_piece(shown.piece)}”")
-        assert f"{100 * shown.prob:.1f} % final" in about
-        assert f"{100 * math.exp(shown.logprob):.1f} % raw" in about
-        assert f"rank {shown.rank}" in browser.text("#numbers")
+        assert about.startswith(f"Token {number + 1}: “{visible_piece(choice.piece)}”")
+        assert f"{100 * choice.prob:.1f} % final" in about
+        assert f"{100 * math.exp(choice.logprob):.1f} % raw" in about
+        assert f"rank {choice.rank}" in browser.text("#numbers")
         rows = browser.run(f"[...document.querySelectorAll('#candidates tr')].map(row => {CELLS})")
-        assert [row[0] for row in rows] == [visible_piece(candidate.piece) for candidate in shown.candidates]
+        assert [row[0] for row in rows] == [visible_piece(candidate.piece) for candidate in choice.candidates]
         assert [row[3] for row in rows].count("chosen") == 1
-        cut = [candidate.removed_by for candidate in shown.candidates if candidate.removed_by]
+        cut = [candidate.removed_by for candidate in choice.candidates if candidate.removed_by]
         assert [row[3] for row in rows if row[3].startswith("cut by")] == [f"cut by {name}" for name in cut]
 
 

@@ -105,8 +105,8 @@ def test_an_index_that_names_a_fifo_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("command", [("inspect",), ("quantize",), ("import",)])
 def test_a_fifo_given_to_a_command_is_refused(command: tuple[str, ...], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.gguf")
-    made = [] if command == ("inspect",) else [str(tmp_path / "out")]
-    assert_one_line_error(tokenglass(*command, str(tmp_path / "a.gguf"), *made), 1, "a.gguf")
+    target = [] if command == ("inspect",) else [str(tmp_path / "out")]
+    assert_one_line_error(tokenglass(*command, str(tmp_path / "a.gguf"), *target), 1, "a.gguf")
     assert not (tmp_path / "out").exists()
 
 

@@ -52,7 +52,7 @@ def test_the_bundled_model_names_the_fox_because_of_the_earlier_fox() -> None:
     (flow,) = read_json(shell.tokenglass("flow", STORY, "--jsonl"))
 
     assert flow.chosen.piece == b" fox"
-    strongest = max(flow.positions[:-1], key=lambda told: told.direct.kl_bits)
+    strongest = max(flow.positions[:-1], key=lambda influence: influence.direct.kl_bits)
     assert strongest.token.piece == b" fox"
     assert math.exp(flow.logprob) > 0.8
     assert math.exp(flow.logprob + strongest.direct.logprob_change) < 0.01
@@ -61,10 +61,10 @@ def test_the_bundled_model_names_the_fox_because_of_the_earlier_fox() -> None:
 
 def test_the_kept_induction_run_points_at_the_earlier_occurrence(flow: Flow) -> None:
     assert flow.chosen.piece == b"ak"
-    strongest = max(flow.positions[:-1], key=lambda told: told.direct.kl_bits)
+    strongest = max(flow.positions[:-1], key=lambda influence: influence.direct.kl_bits)
     assert (strongest.position, strongest.token.piece) == (5, b"ak")
-    assert strongest.direct.kl_bits > 5 * sorted(told.direct.kl_bits for told in flow.positions[:-1])[-2]
-    assert max(flow.positions[1:-1], key=lambda told: told.logit) == strongest
+    assert strongest.direct.kl_bits > 5 * sorted(influence.direct.kl_bits for influence in flow.positions[:-1])[-2]
+    assert max(flow.positions[1:-1], key=lambda influence: influence.logit) == strongest
     assert math.exp(flow.logprob + flow.positions[4].direct.logprob_change) > 0.8  # already read by those after it
     assert math.exp(flow.logprob + flow.positions[4].total.logprob_change) < 0.01
     assert flow.sum_of_components == near(flow.difference)
@@ -81,24 +81,24 @@ def test_the_kept_run_is_what_the_program_finds_in_smollm2(flow: Flow) -> None:
     if shell.tokenglass("inspect", "smollm2").returncode != 0:
         pytest.skip("needs `tokenglass pull smollm2`")
 
-    made = kept(fresh_run().decode())
+    fresh = kept(fresh_run().decode())
 
-    for told, found in zip(flow.positions, made.positions, strict=True):
-        assert told.token == found.token
-        assert abs(told.logit - found.logit) < 1e-3
-        if told.direct is not None:
-            assert abs(told.direct.kl_bits - found.direct.kl_bits) < 1e-3
-    assert [told.top for told in flow.layers] == [found.top for found in made.layers]
+    for old, new in zip(flow.positions, fresh.positions, strict=True):
+        assert old.token == new.token
+        assert abs(old.logit - new.logit) < 1e-3
+        if old.direct is not None:
+            assert abs(old.direct.kl_bits - new.direct.kl_bits) < 1e-3
+    assert [old.top for old in flow.layers] == [new.top for new in fresh.layers]
 
 
 def test_a_pipe_gets_plain_text_with_letters_below_what_mattered() -> None:
     done = shell.tokenglass("flow", STORY, "--rows", "5")
 
-    told = done.stdout.decode()
+    words = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
-    assert "\x1b" not in told
+    assert "\x1b" not in words
     assert done.stderr == b""
-    lines = told.splitlines()
+    lines = words.splitlines()
     text = next(number for number, line in enumerate(lines) if "Once upon a time" in line)
     at = lines[text].index(" fox.")
     assert lines[text + 1][at : at + 4] == "AAAA"
@@ -192,7 +192,7 @@ def test_tables_keep_their_columns(flow: Flow, width: int) -> None:
 
 
 def test_the_tables_name_their_numbers(flow: Flow) -> None:
-    told = " ".join(text_of(FlowPage(flow, limit=9), 120).split())
+    text = " ".join(text_of(FlowPage(flow, limit=9), 120).split())
 
     for words in (
         "“ak” at position 19 had 99.7 % (rank 1); the runner-up, “ack”, had 0.2 %.",
@@ -205,7 +205,7 @@ def test_the_tables_name_their_numbers(flow: Flow) -> None:
         "53 others together",
         "logit “ak” - logit “ack” = +6.253",
     ):
-        assert words in told, told
+        assert words in text, text
 
 
 def test_the_rows_that_are_shown_add_up_to_the_sum(flow: Flow) -> None:
@@ -219,16 +219,16 @@ def test_the_commit_depth_is_always_among_the_layers_shown() -> None:
     for count in (2, 7, 31, 97):
         for commit in range(count):
             for limit in (4, 9, 12):
-                shown = pick_rows(count, commit, limit)
-                assert shown == sorted(set(shown))
-                assert len(shown) == min(limit, count)
-                assert {0, commit, count - 1} <= set(shown)
+                layers = pick_rows(count, commit, limit)
+                assert layers == sorted(set(layers))
+                assert len(layers) == min(limit, count)
+                assert {0, commit, count - 1} <= set(layers)
 
 
 def test_the_positions_that_matter_most_are_shown_in_the_order_of_the_text(flow: Flow) -> None:
-    shown = [told.position for told in telling(flow, 5)]
+    positions = [influence.position for influence in telling(flow, 5)]
 
-    assert shown == [0, 4, 5, 17, 18]
+    assert positions == [0, 4, 5, 17, 18]
 
 
 @pytest.mark.parametrize(("left", "found"), [(0.3, 2), (0.5, 2), (0.7, 1), (0.9, 1), (0.95, 0), (1.0, 0), (1.2, 3)])
@@ -239,13 +239,13 @@ def test_levels_are_shares_of_the_probability_that_is_left(left: float, found: i
 
 def test_a_token_cannot_speak_to_the_terminal(flow: Flow) -> None:
     evil = replace(flow, chosen=Token(1, b"\x1b[2J\n\xe2"), positions=flow.positions[:-1] + tuple(
-        replace(told, token=Token(2, "\u202e\x07".encode())) for told in flow.positions[-1:]
+        replace(text, token=Token(2, "\u202e\x07".encode())) for text in flow.positions[-1:]
     ))  # fmt: skip
 
     for glyphs in (UNICODE, ASCII):
-        told = text_of(FlowPage(evil, "none"), 80, glyphs) + text_of(FlowPanel(as_rows(evil)), 80, glyphs)
-        assert not any(ord(char) < 32 and char != "\n" for char in told)
-        assert "\u202e" not in told
+        text = text_of(FlowPage(evil, "none"), 80, glyphs) + text_of(FlowPanel(as_rows(evil)), 80, glyphs)
+        assert not any(ord(char) < 32 and char != "\n" for char in text)
+        assert "\u202e" not in text
 
 
 @pytest.mark.parametrize(
@@ -271,15 +271,15 @@ def test_long_texts_are_cut_from_the_front(flow: Flow) -> None:
 def test_the_live_rows_draw_what_the_flow_found(flow: Flow) -> None:
     rows = as_rows(flow)
 
-    told = text_of(FlowPanel(rows), 120)
+    text = text_of(FlowPanel(rows), 120)
 
-    assert "ak <0.1 %" in told
-    assert "settled in layer 30 of 30" in told
-    assert "before: ·B" in told
+    assert "ak <0.1 %" in text
+    assert "settled in layer 30 of 30" in text
+    assert "before: ·B" in text
     assert FlowPanel(()).rows(80, UNICODE) == []
     assert len(FlowPanel(({"row": "sums"}, {"row": "layer", "prob": "x"})).rows(80, UNICODE)) > 0  # a damaged trace
     step = Step(0, 0, 0, "decode", 1, (), "", None, 0.0, flow=rows)
-    assert text_of(FlowPanel(from_line(to_line(step)).flow), 120) == told
+    assert text_of(FlowPanel(from_line(to_line(step)).flow), 120) == text
 
 
 def test_a_choice_that_was_not_the_most_probable_says_what_was(flow: Flow) -> None:

@@ -33,7 +33,7 @@ def tale(request: pytest.FixtureRequest) -> LoadedModel:
 
 
 def run(tale: LoadedModel, job: Job) -> list[Choice]:
-    return [made for record in decode(job) if isinstance(record, Step) for made in record.choices]
+    return [choice for record in decode(job) if isinstance(record, Step) for choice in record.choices]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -49,7 +49,7 @@ def test_a_fork_goes_on_as_a_greedy_run_from_there(tale: LoadedModel, temperatur
     assert [fork.tie.choice.position for fork in forks] == sorted(fork.tie.choice.position for fork in forks)
     assert len(cache.rows) == 1
     assert cache.rows[0].token_ids == held
-    token_ids = [made.token_id for made in choices if made.token_id is not None]
+    token_ids = [choice.token_id for choice in choices if choice.token_id is not None]
     for fork in forks:
         start = fork.tie.choice.position - len(request.prompt_ids)
         assert fork.other[0] == fork.tie.other.token_id != token_ids[start] == fork.taken[0]
@@ -57,7 +57,7 @@ def test_a_fork_goes_on_as_a_greedy_run_from_there(tale: LoadedModel, temperatur
         # The oracle: the text up to there is a prompt; what it repeats counts as new text does with this penalty
         prompt = (*request.prompt_ids, *token_ids[:start], fork.other[0])
         alone = replace(request, prompt_ids=prompt, sampling=sampling.replace(temperature=0.0), max_new_tokens=LENGTH)
-        expected = [made.token_id for made in run(tale, Job.of(tale, alone))]
+        expected = [choice.token_id for choice in run(tale, Job.of(tale, alone))]
         assert [*fork.other[1:]] == expected
 
 

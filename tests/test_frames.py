@@ -55,24 +55,24 @@ def test_every_frame_of_several_texts_shows_all_of_them_after_one_pass(way: str,
     frames, lines = frames_of(f"-n {COUNT} --seed 1 {way}", tmp_path / "trace.jsonl", speed)
     passes = {max(map(len, running.values())): running for running in Passes().after(lines) if running}
     first = 0 if "beams" in way else 1
-    seen = set()
+    sequences = set()
     for frame in frames[:-1]:  # the last shows all texts in full
         number = number_in(title_of(frame))
         if not number:
             continue
-        seen.add(number)
+        sequences.add(number)
         rows = re.findall(ROW, "\n".join(frame), re.MULTILINE)
-        shown = {int(row[1]) - first: row for row in rows}
-        assert set(passes[number]) <= set(shown)
-        assert {sequence for sequence, row in shown.items() if row[0] == "▸"} <= set(passes[number])
+        row_of = {int(row[1]) - first: row for row in rows}
+        assert set(passes[number]) <= set(row_of)
+        assert {sequence for sequence, row in row_of.items() if row[0] == "▸"} <= set(passes[number])
         for sequence, choices in passes[number].items():
-            _, _, logprob, said = shown[sequence]
+            _, _, logprob, end = row_of[sequence]
             assert float(logprob) == pytest.approx(sum(choice["logprob"] for choice in choices), abs=0.0051)
             text = "".join(str(choice["piece"]) for choice in choices)
-            assert without_blanks(text).endswith(without_blanks(said.removeprefix("…")))
-            assert said.strip()
+            assert without_blanks(text).endswith(without_blanks(end.removeprefix("…")))
+            assert end.strip()
     if speed == "default":
-        assert len(seen) >= 0.9 * COUNT
+        assert len(sequences) >= 0.9 * COUNT
 
 
 def test_every_page_of_pick_shows_the_choice_that_generate_makes_at_that_place(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_every_page_of_pick_shows_the_choice_that_generate_makes_at_that_place(t
         terminal.drain()
         page = terminal.shown().rpartition(f"─ token {place + 1} ─")
         assert without_blanks(page[0]).endswith(without_blanks(moments[place - 1].text if place else PROMPT))
-        shown = re.findall(r"^ [1-9]  (\S+) ", page[2], re.MULTILINE)
-        assert shown == [piece_of(candidate) for candidate in moment.choice["candidates"][:9]]
+        pieces = re.findall(r"^ [1-9]  (\S+) ", page[2], re.MULTILINE)
+        assert pieces == [piece_of(candidate) for candidate in moment.choice["candidates"][:9]]
         if place:
             before = moments[place - 1].choice
             assert before is not None

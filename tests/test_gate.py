@@ -65,15 +65,15 @@ def test_the_text_is_the_full_text_cut_at_the_first_stop(
 @given(text=st.text(ALPHABET, max_size=25), stops=PHRASES, borders=st.lists(st.booleans(), max_size=4))
 def test_only_what_may_still_become_a_stop_is_held_back(text: str, stops: tuple[str, ...], borders: list[bool]) -> None:
     gate = Gate(byte_tokenizer(), (), stops)
-    seen, printed = b"", ""
+    content, printed = b"", ""
     for token_id in tokens_of(text, borders):
         printed += gate.add(token_id)
-        seen += byte_tokenizer().piece(token_id)
+        content += byte_tokenizer().piece(token_id)
         if gate.stopped:
             return
-        held = seen.decode("utf-8", "ignore").removeprefix(printed)
+        held = content.decode("utf-8", "ignore").removeprefix(printed)
         possible = any(stop.startswith(held) for stop in stops)
-        assert not held or possible or not seen.endswith(seen.decode("utf-8", "ignore")[-1:].encode())
+        assert not held or possible or not content.endswith(content.decode("utf-8", "ignore")[-1:].encode())
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_nothing_of_a_token_that_a_ban_takes_back_was_printed(
         printed += gate.add(token_id)
         if gate.banned_from is None:
             continue
-        kept = gate.banned_from
-        before, after = (b"".join(map(byte_tokenizer().piece, ids[:k])) for k in (kept, count))
+        place = gate.banned_from
+        before, after = (b"".join(map(byte_tokenizer().piece, ids[:k])) for k in (place, count))
         assert any(ban.encode() in after for ban in bans)
         assert not any(ban.encode() in before for ban in bans)
         assert before.startswith(printed.encode())
-        gate.rewind(kept)
+        gate.rewind(place)
         other = next(i for i in range(3, 300) if byte_tokenizer().piece(i) == b"z")
         assert printed + gate.add(other) + gate.flush() == before.decode("utf-8", "replace") + "z"
         return

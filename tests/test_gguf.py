@@ -55,10 +55,10 @@ def imported(path: Path, folder: Path, **options: Any) -> Path:
 
 def test_every_tensor_and_the_config_come_back(original: Path, small: Path, tmp_path: Path) -> None:
     folder = imported(small, tmp_path / "out")
-    expected, found = load_file(original / "model.safetensors"), load_file(folder / "model.safetensors")
-    assert found.keys() == expected.keys()
+    expected, actual = load_file(original / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        assert torch.equal(actual[name], tensor), name
     fields = json.loads((folder / "config.json").read_text())
     assert (fields["num_attention_heads"], fields["num_key_value_heads"], fields["rms_norm_eps"]) == (4, 2, 1e-6)
     assert (fields["rope_theta"], fields["tie_word_embeddings"]) == (5000.0, False)
@@ -70,10 +70,10 @@ def test_quantised_weights_are_what_the_library_reads(kind: Any, original: Path,
     name = "model.layers.1.self_attn.q_proj.weight"
     stored = interleave(load_file(original / "model.safetensors")[name], 4).numpy()
     expected = torch.from_numpy(gguf.dequantize(gguf.quantize(stored, kind), kind).copy())
-    found = load_file(folder / "model.safetensors")[name]
-    assert torch.equal(interleave(found, 4).float(), expected)
-    kept = {TYPES.F16: torch.float16, TYPES.BF16: torch.bfloat16}
-    assert found.dtype == kept.get(kind, torch.float32), "float16 and bfloat16 stay, the rest becomes float32"
+    tensor = load_file(folder / "model.safetensors")[name]
+    assert torch.equal(interleave(tensor, 4).float(), expected)
+    dtypes = {TYPES.F16: torch.float16, TYPES.BF16: torch.bfloat16}
+    assert tensor.dtype == dtypes.get(kind, torch.float32), "float16 and bfloat16 stay, the rest becomes float32"
 
 
 @pytest.mark.parametrize("kind", [TYPES.Q2_K, TYPES.Q4_K, TYPES.Q6_K, TYPES.IQ4_XS, TYPES.IQ2_XXS, TYPES.MXFP4])
@@ -130,9 +130,9 @@ def test_logits_equal_those_of_the_model_that_was_converted(
     more = {"qwen3__attention__key_length": 16, "qwen3__attention__value_length": 16} if family == "Qwen3" else {}
     path = write_gguf(tmp_path / "a.gguf", tmp_path / "written", **more)
     ids = torch.arange(40)[None] * 7 % 432
-    found = as_tensor(load_model(imported(path, tmp_path / "out")).engine.forward(ids, None, last=None))
+    logits = as_tensor(load_model(imported(path, tmp_path / "out")).engine.forward(ids, None, last=None))
     with torch.inference_mode():
-        assert_close(found, written(ids).logits)
+        assert_close(logits, written(ids).logits)
 
 
 # The tokenizer
@@ -183,8 +183,8 @@ def test_sentencepiece_merges_follow_the_scores() -> None:
 
 
 def test_the_start_token_is_put_first_where_the_file_says_so() -> None:
-    for told, expected in ((True, (0,)), (False, ())):
-        metadata = byte_level_metadata(bos_token_id=0, add_bos_token=told)
+    for adds_start, expected in ((True, (0,)), (False, ())):
+        metadata = byte_level_metadata(bos_token_id=0, add_bos_token=adds_start)
         assert Tokenizer(tokenizer_of(metadata)[0]).start_ids == expected
 
 

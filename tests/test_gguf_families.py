@@ -204,12 +204,12 @@ def test_experts_in_mxfp4_become_bfloat16_which_holds_them_exactly(tmp_path: Pat
     exact = imported(path)
     for _ in import_gguf(path, tmp_path / "wide", dtype="float32"):
         pass
-    found, expected = (load_file(folder / "model.safetensors") for folder in (exact, tmp_path / "wide"))
-    experts = [name for name in found if ".experts." in name and not name.endswith("bias")]
+    actual, expected = (load_file(folder / "model.safetensors") for folder in (exact, tmp_path / "wide"))
+    experts = [name for name in actual if ".experts." in name and not name.endswith("bias")]
     assert len(experts) == 8
-    for name in found:
-        assert found[name].dtype == (torch.bfloat16 if name in experts else torch.float32)
-        assert torch.equal(found[name].float(), expected[name]), name
+    for name in actual:
+        assert actual[name].dtype == (torch.bfloat16 if name in experts else torch.float32)
+        assert torch.equal(actual[name].float(), expected[name]), name
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def write(folder: Path, quantised: Any, name: str = "llama") -> Path:
 def weights_of(path: Path, **options: Any) -> tuple[Weights, str]:
     """What is read of an import, and what it said."""
     folder = path.parent / f"imported{len([*path.parent.iterdir()])}"
-    said = finish(import_gguf(path, folder, **options))
-    return finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights, said
+    notes = finish(import_gguf(path, folder, **options))
+    return finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights, notes
 
 
 @pytest.mark.parametrize("kind", KEPT, ids=by_name)
@@ -58,11 +58,11 @@ def weights_of(path: Path, **options: Any) -> tuple[Weights, str]:
 def test_every_matrix_is_kept_as_the_gguf_library_reads_it(name: str, kind: Any, tmp_path: Path) -> None:
     """To the bit; Q4_K's scales and offsets to half a unit of float16 each, whatever order a family's rows have."""
     path = write(tmp_path, kind, name)
-    (kept, said), (plain, _) = weights_of(path, keep=True), weights_of(path)
+    (kept, notes), (plain, _) = weights_of(path, keep=True), weights_of(path)
     matrices = {name for name, weight in kept.items() if isinstance(weight, Int4Weight)}
     blueprint = Checkpoint.open(next(tmp_path.glob("imported*"))).blueprint
     assert matrices == blueprint.quantisable
-    assert said.startswith(f"{len(matrices)} of {len(matrices)} matrices kept as int4 ({kind.name}")
+    assert notes.startswith(f"{len(matrices)} of {len(matrices)} matrices kept as int4 ({kind.name}")
     for matrix in matrices:
         weight, expected = kept[matrix], plain[matrix]
         assert isinstance(weight, Int4Weight)
@@ -113,14 +113,14 @@ def test_logits_are_those_of_the_widened_weights(
     finish(import_gguf(path, tmp_path / "kept", keep=True))
     finish(import_gguf(path, tmp_path / "plain"))
     ids = [[*range(1, 60)]]
-    kept, plain = (
+    packed_engine, plain = (
         load_model(tmp_path / name, cache_dtype="float32", device="cpu", backend=backend).engine.forward(
             ids, None, last=None
         )[0]
         for name in ("kept", "plain")
     )
     bound = 1e-3 if kind == TYPES.Q4_1 else 1e-2  # activations of 16 bits; scales of 11 bits
-    assert np.abs(kept - plain).max() <= bound * np.abs(plain).max()
+    assert np.abs(packed_engine - plain).max() <= bound * np.abs(plain).max()
 
 
 def some_other_types(kind: Any) -> Callable[[str], Any]:
@@ -132,8 +132,8 @@ def some_other_types(kind: Any) -> Callable[[str], Any]:
 def test_what_is_not_kept_is_said_in_one_line(tmp_path: Path) -> None:
     """A gate is not kept where what it gates is not."""
     path = write(tmp_path, some_other_types(TYPES.Q4_K))
-    weights, said = weights_of(path, keep=True)
-    assert said == (
+    weights, notes = weights_of(path, keep=True)
+    assert notes == (
         "11 of 15 matrices kept as int4 (Q4_K, its scales rounded to float16); "
         "BF16 is bfloat16; Q4_K became float32; Q6_K became float32; Q8_0 became float32"
     )
@@ -150,8 +150,8 @@ def test_what_is_not_kept_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_the_rest_may_be_bfloat16(tmp_path: Path) -> None:
     path = write(tmp_path, some_other_types(TYPES.Q4_0))
-    (kept, said), (plain, _) = weights_of(path, keep=True, dtype="bfloat16"), weights_of(path)
-    assert said.endswith("BF16 is bfloat16; Q4_0 became bfloat16; Q6_K became bfloat16; Q8_0 became bfloat16")
+    (kept, notes), (plain, _) = weights_of(path, keep=True, dtype="bfloat16"), weights_of(path)
+    assert notes.endswith("BF16 is bfloat16; Q4_0 became bfloat16; Q6_K became bfloat16; Q8_0 became bfloat16")
     embedding, expected = kept["model.embed_tokens.weight"], plain["model.embed_tokens.weight"]
     assert isinstance(embedding, np.ndarray)
     assert isinstance(expected, np.ndarray)
@@ -166,8 +166,8 @@ def test_the_rest_may_be_bfloat16(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_kept_the_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     path = write(tmp_path, TYPES.Q8_0)
-    said = finish(import_gguf(path, tmp_path / "kept", keep=True))
-    assert said == "0 of 15 matrices kept as int4; Q8_0 became float32"
+    notes = finish(import_gguf(path, tmp_path / "kept", keep=True))
+    assert notes == "0 of 15 matrices kept as int4; Q8_0 became float32"
     assert Checkpoint.open(tmp_path / "kept").quantisation is None
 
 

@@ -56,8 +56,8 @@ def test_layers_without_attention_may_be_listed(tmp_path: Path) -> None:
 def test_layers_that_guess_further_tokens_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     others = {f"blk.4.{name}.weight": np.ones(64, np.float32) for name in ("attn_norm", "nextn.enorm")}
     changes = {"qwen35__block_count": 5, "qwen35__nextn_predict_layers": 1}
-    folder, said = imported(write(tmp_path, others=others, **changes))
-    assert said == "without the layers that guess further tokens"
+    folder, notes = imported(write(tmp_path, others=others, **changes))
+    assert notes == "without the layers that guess further tokens"
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 4
 
 
@@ -101,14 +101,14 @@ def test_a_decay_that_no_head_can_have_is_refused(tmp_path: Path) -> None:
 def test_a_matrix_whose_groups_are_torn_apart_is_widened_exactly(tmp_path: Path) -> None:
     """Heads of 16 in blocks of 32; what else there is, is kept."""
     path = write(tmp_path, changes={"linear_value_head_dim": 16}, quantised=TYPES.Q4_0)
-    (kept_folder, said), (plain_folder, _) = imported(path, keep=True), imported(path)
+    (kept_folder, notes), (plain_folder, _) = imported(path, keep=True), imported(path)
     kept, plain = (
         finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights for folder in (kept_folder, plain_folder)
     )
     wide = {f"model.layers.{layer}.linear_attn.out_proj.weight" for layer in range(3)}
     matrices = Checkpoint.open(kept_folder).blueprint.quantisable
     assert {name for name in matrices if not isinstance(kept[name], Int4Weight)} == wide
-    assert said == f"{len(matrices) - 3} of {len(matrices)} matrices kept as int4 (Q4_0); Q4_0 became float32"
+    assert notes == f"{len(matrices) - 3} of {len(matrices)} matrices kept as int4 (Q4_0); Q4_0 became float32"
     for name, expected in plain.items():
         weight = kept[name]
         assert np.array_equal(weight.dequantize() if isinstance(weight, Int4Weight) else weight, expected), name

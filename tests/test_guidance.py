@@ -63,11 +63,11 @@ def test_a_guided_greedy_run_takes_the_tokens_that_transformers_takes(
         pad_token_id=0,
     )
 
-    found = tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))
+    token_ids = tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))
 
-    assert found == expected[0, len(request.prompt_ids) :].tolist()
+    assert token_ids == expected[0, len(request.prompt_ids) :].tolist()
     unguided = replace(request, negative_ids=(), sampling=SamplingParameters(temperature=0))
-    assert found != tiny.new_tokens(list(decode(Job(engine, tokenizer, unguided))))
+    assert token_ids != tiny.new_tokens(list(decode(Job(engine, tokenizer, unguided))))
 
 
 @pytest.mark.parametrize("scale", [1.5, 4.0])
@@ -119,8 +119,8 @@ def test_guided_scores_are_penalised_as_those_of_transformers_are(
         pad_token_id=0,
         **{"eos_token_id": None, **theirs},
     )
-    found = tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))
-    assert found == expected[0, len(request.prompt_ids) :].tolist()
+    token_ids = tiny.new_tokens(list(decode(Job(engine, tokenizer, request))))
+    assert token_ids == expected[0, len(request.prompt_ids) :].tolist()
 
 
 @pytest.mark.parametrize("penalty", [0.6, 1.4])
@@ -148,8 +148,8 @@ def test_a_guided_distribution_with_a_mask_is_that_of_the_same_list_of_transform
     mask = Mask("constraint", np.isin(np.arange(300), allowed))
     context = Context(text, 0, 1, masks=(mask,), negative=negative.numpy())
     sampling = SamplingParameters(temperature=0.7, top_k=30, top_p=0.9, repetition_penalty=penalty, guidance_scale=1.7)
-    found = torch.from_numpy(Sampler(sampling, lambda _: b"").distribution(row, context).final)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    distribution = torch.from_numpy(Sampler(sampling, lambda _: b"").distribution(row, context).final)
+    torch.testing.assert_close(distribution, expected, atol=1e-6, rtol=0)
 
 
 def test_the_logits_are_those_behind_the_negative_prompt_also_after_a_rewind(

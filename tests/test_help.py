@@ -201,8 +201,8 @@ def test_a_suggestion_is_one_line_on_stderr() -> None:
 
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=12), max_size=8))
 def test_a_suggestion_is_one_of_the_names_or_nothing(word: str, names: list[str]) -> None:
-    said = did_you_mean(word, names)
-    assert said == "" or any(name in said for name in names)
+    suggestion = did_you_mean(word, names)
+    assert suggestion == "" or any(name in suggestion for name in names)
 
 
 @given(st.sampled_from(SAMPLERS), st.data())

@@ -116,9 +116,9 @@ def read_back(trace: tuple[Run, list[Step], list[Finish]]) -> tuple[Run, list[An
     return run, records
 
 
-def assert_harmless(shown: str) -> None:
-    found = STRANGE.search(OWN.sub("", shown))
-    assert found is None, ascii(shown[max(0, found.start() - 50) : found.end() + 50])
+def assert_harmless(text: str) -> None:
+    match = STRANGE.search(OWN.sub("", text))
+    assert match is None, ascii(text[max(0, match.start() - 50) : match.end() + 50])
 
 
 @pytest.mark.slow
@@ -201,8 +201,8 @@ def test_any_value_in_any_setting_is_read_and_shown_or_refused(changes: Any, ste
         return
     assert isinstance(run, Run)
     finish = Finish(0, "eos", "", Totals())
-    shown = Counted(SeveralPlain(make_console(io.StringIO(), color="never"))).show(run, [*steps, finish])
-    assert isinstance(summary(run, shown), str)
+    finishes = Counted(SeveralPlain(make_console(io.StringIO(), color="never"))).show(run, [*steps, finish])
+    assert isinstance(summary(run, finishes), str)
     out = io.StringIO()
     console = make_console(out, color="always")
     console.width, console.height = 60, 24

@@ -143,14 +143,14 @@ def test_the_bounds_hold_for_any_distribution(weights: list[float], top: int, da
     probs = sorted((weight / sum(weights) for weight in weights), reverse=True)
     entropy = -sum(prob * math.log2(prob) for prob in probs)
     chosen = data.draw(st.integers(0, len(probs) - 1))
-    shown = sorted({*range(min(top, len(probs))), chosen})
-    candidates = tuple(Candidate(token_id, b"x", math.log(probs[token_id]), None) for token_id in shown)
+    top_ids = sorted({*range(min(top, len(probs))), chosen})
+    candidates = tuple(Candidate(token_id, b"x", math.log(probs[token_id]), None) for token_id in top_ids)
     drawn = Choice(0, chosen, b"x", math.log(probs[chosen]), None, None, None, None, candidates)
     bounds = Bounds.of(drawn)
     assert bounds is not None
-    assert bounds.rest == pytest.approx(1 - sum(probs[token_id] for token_id in shown), abs=1e-9)
+    assert bounds.rest == pytest.approx(1 - sum(probs[token_id] for token_id in top_ids), abs=1e-9)
     assert bounds.least_entropy <= entropy + 1e-9
-    if len(shown) == len(probs):
+    if len(top_ids) == len(probs):
         assert bounds.least_entropy == pytest.approx(entropy, abs=1e-6)
 
 
@@ -206,8 +206,8 @@ def test_two_thousand_mutations_are_traces_or_one_clear_line() -> None:
         if chance.random() < 0.06:
             return chance.choice(values)
         if isinstance(value, dict):
-            kept = {name: mutate(each) for name, each in value.items() if chance.random() > 0.02}
-            return {chance.choice([*kept]): mutate(each) for each in kept.values()} if chance.random() < 0.02 else kept
+            rest = {name: mutate(each) for name, each in value.items() if chance.random() > 0.02}
+            return {chance.choice([*rest]): mutate(each) for each in rest.values()} if chance.random() < 0.02 else rest
         return [mutate(each) for each in value] if isinstance(value, list) else value
 
     for turn in range(2000):

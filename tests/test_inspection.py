@@ -81,9 +81,9 @@ def test_what_attention_carried_is_split_among_the_positions_without_a_rest(pair
 
     for component in flow.components:
         if component.kind == "attention":
-            carried = sum(told.attribution[component.layer - 1] for told in flow.positions)
+            carried = sum(influence.attribution[component.layer - 1] for influence in flow.positions)
             assert abs(carried - component.logit) < 1e-9
-    weights = torch.tensor([told.weight for told in flow.positions])
+    weights = torch.tensor([influence.weight for influence in flow.positions])
     if pair.engine.model.config.sinks:  # which take the rest
         assert ((weights.sum(0) > 0.5) & (weights.sum(0) < 1)).all()
     else:
@@ -186,11 +186,11 @@ def test_a_knock_out_is_what_transformers_computes_with_that_position_masked(pai
             pair.reference(inputs[:, :1])  # its dynamic rope forgets
             mask = masks(pair.reference, LENGTH - 1, hidden, total=total)
             without = pair.reference(inputs, attention_mask=mask).logits[0, -1].double().log_softmax(-1)
-        told = flow.positions[hidden].total if total else flow.positions[hidden].direct
-        assert told is not None
-        assert abs(told.kl_bits - divergence_bits(whole, without).item()) < 2e-4
-        assert abs(told.logprob_change - (without[ids[-1]] - whole[ids[-1]]).item()) < 2e-4
-        largest = max(largest, told.kl_bits)
+        knock_out_bits = flow.positions[hidden].total if total else flow.positions[hidden].direct
+        assert knock_out_bits is not None
+        assert abs(knock_out_bits.kl_bits - divergence_bits(whole, without).item()) < 2e-4
+        assert abs(knock_out_bits.logprob_change - (without[ids[-1]] - whole[ids[-1]]).item()) < 2e-4
+        largest = max(largest, knock_out_bits.kl_bits)
     assert largest > 1e-3  # hiding something did something
 
 
@@ -220,17 +220,17 @@ def test_hiding_a_position_outside_of_every_window_does_exactly_nothing(case: st
     flow = read(pair.engine, ids_of()).at(LENGTH - 1)
 
     assert pair.engine.model.config.window == 16
-    for told in flow.positions[: LENGTH - 1 - 16]:
-        assert told.direct == Effect(0.0, 0.0)
-        assert set(told.attribution) == set(told.weight) == {0.0}
-    assert all(told.direct.kl_bits > 0 for told in flow.positions[LENGTH - 1 - 16 : -1])
+    for influence in flow.positions[: LENGTH - 1 - 16]:
+        assert influence.direct == Effect(0.0, 0.0)
+        assert set(influence.attribution) == set(influence.weight) == {0.0}
+    assert all(influence.direct.kl_bits > 0 for influence in flow.positions[LENGTH - 1 - 16 : -1])
 
 
 def test_the_last_position_is_where_the_choice_is_made_and_is_not_hidden(pair: Pair) -> None:
     flow = read(pair.engine, ids_of()).at(20, total=True)
 
-    assert [told.direct is None for told in flow.positions] == [False] * 19 + [True]
-    assert [told.total is None for told in flow.positions] == [False] * 19 + [True]
+    assert [influence.direct is None for influence in flow.positions] == [False] * 19 + [True]
+    assert [influence.total is None for influence in flow.positions] == [False] * 19 + [True]
 
 
 def test_numbers_do_not_depend_on_the_way_along_the_text_or_on_the_cache(pair: Pair) -> None:
@@ -249,18 +249,20 @@ def test_numbers_do_not_depend_on_the_way_along_the_text_or_on_the_cache(pair: P
 
     assert all(torch.equal(old, state.array) for old, state in zip(before, cache.rows[0].states, strict=True))
     assert cache.lengths == [104]
-    told = [row for row in rows if row["row"] == "position"]
-    assert len(told) == LIVE_POSITIONS
-    for row in told:
+    positions = [row for row in rows if row["row"] == "position"]
+    assert len(positions) == LIVE_POSITIONS
+    for row in positions:
         known = there.positions[row["position"]]
         assert row["logit"] == near(known.logit)
         assert abs(row["kl_bits"] - known.direct.kl_bits) < 2e-4
-    assert [row["top"] for row in rows if row["row"] == "layer"] == [told.top.piece.decode() for told in there.layers]
+    assert [row["top"] for row in rows if row["row"] == "layer"] == [
+        positions.top.piece.decode() for positions in there.layers
+    ]
 
 
 def close(first: Flow, second: Flow) -> None:
     assert first.chosen == second.chosen
-    assert [told.top for told in first.layers] == [told.top for told in second.layers]
+    assert [layer.top for layer in first.layers] == [layer.top for layer in second.layers]
     for one, other in zip(first.positions, second.positions, strict=True):
         assert one.logit == near(other.logit)
         assert one.direct is other.direct or abs(one.direct.kl_bits - other.direct.kl_bits) < 2e-4
@@ -307,11 +309,11 @@ def test_a_divergence_is_that_of_its_definition(logits: list[float], data: st.Da
     others = data.draw(st.lists(st.floats(-30, 30), min_size=len(logits), max_size=len(logits)))
     first, second = (torch.tensor(row, dtype=torch.float64).log_softmax(-1) for row in (logits, others))
 
-    told = divergence_bits(first, second).item()
+    bits = divergence_bits(first, second).item()
 
     expected = sum(math.exp(a) * (a - b) for a, b in zip(first.tolist(), second.tolist(), strict=True)) / math.log(2)
-    assert told == pytest.approx(expected, abs=1e-9)
-    assert told >= 0
+    assert bits == pytest.approx(expected, abs=1e-9)
+    assert bits >= 0
     assert divergence_bits(first, first).item() == 0
 
 
@@ -361,10 +363,10 @@ def test_attribution_is_that_of_hooks_on_transformers_gpt2(tmp_path: Path) -> No
         value = taken[f"qkv {layer}"][0].split(32, dim=-1)[2].view(-1, 4, 8)  # (length, heads, head_dim)
         mixed = attentions[layer][0, :, -1].T[:, :, None] * value  # (length, heads, head_dim)
         carried = mixed.flatten(1) @ block.attn.c_proj.weight @ direction
-        told = torch.tensor([position.attribution[layer] for position in flow.positions])
-        assert_close(told, carried)
-        told = torch.tensor([position.weight[layer] for position in flow.positions])
-        torch.testing.assert_close(told, attentions[layer][0, :, -1].mean(0), rtol=0, atol=1e-5)
+        attribution = torch.tensor([position.attribution[layer] for position in flow.positions])
+        assert_close(attribution, carried)
+        attribution = torch.tensor([position.weight[layer] for position in flow.positions])
+        torch.testing.assert_close(attribution, attentions[layer][0, :, -1].mean(0), rtol=0, atol=1e-5)
         bias = (direction @ block.attn.c_proj.bias).item()
         assert named[f"attention {layer + 1} bias"] == near(bias)
         mlp = (direction @ taken[f"mlp {layer}"][0, -1]).item()
@@ -390,14 +392,14 @@ def test_lens_and_attribution_agree_with_transformer_lens(tmp_path: Path) -> Non
     named = {component.name: component.logit for component in flow.components}
     stack, labels = cache.decompose_resid(layer=-1, mode="all", pos_slice=-1, return_labels=True)
     scaled = cache.apply_ln_to_stack(stack, layer=-1, pos_slice=-1)[:, 0] * model.ln_final.w
-    told = dict(zip(labels, (scaled @ direction).tolist(), strict=True))
-    assert told["embed"] == near(named["embedding"])
-    assert told["pos_embed"] == near(named["position embedding"])
+    by_label = dict(zip(labels, (scaled @ direction).tolist(), strict=True))
+    assert by_label["embed"] == near(named["embedding"])
+    assert by_label["pos_embed"] == near(named["position embedding"])
     for layer in range(3):
         for theirs, ours in (("attn_out", "attention"), ("mlp_out", "MLP")):
             mine = named[f"{ours} {layer + 1}"] + named[f"{ours} {layer + 1} bias"]
-            assert abs(told[f"{layer}_{theirs}"] - mine) < 1e-4
-    for layer, seen in enumerate(cache.accumulated_resid(layer=-1, pos_slice=-1, incl_mid=False, apply_ln=False)):
+            assert abs(by_label[f"{layer}_{theirs}"] - mine) < 1e-4
+    for layer, state in enumerate(cache.accumulated_resid(layer=-1, pos_slice=-1, incl_mid=False, apply_ln=False)):
         with torch.inference_mode():
-            probs = model.unembed(model.ln_final(seen[None]))[0, 0].softmax(-1)
+            probs = model.unembed(model.ln_final(state[None]))[0, 0].softmax(-1)
         assert abs(probs[ids[-1]].item() - flow.layers[layer].prob) < 1e-4

@@ -66,11 +66,11 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def linear(rows: int, columns: int, *, bias: bool, seed: int) -> nn.Linear:
-    made = nn.Linear(columns, rows, bias=bias).requires_grad_(False)
-    made.weight.copy_(random(rows, columns, seed=seed))
+    module = nn.Linear(columns, rows, bias=bias).requires_grad_(False)
+    module.weight.copy_(random(rows, columns, seed=seed))
     if bias:
-        made.bias.copy_(random(rows, seed=seed + 1))
-    return made
+        module.bias.copy_(random(rows, seed=seed + 1))
+    return module
 
 
 def norm_of(kind: str, size: int, *, seed: int) -> Norm:
@@ -149,12 +149,12 @@ def test_an_older_processor_computes_the_same_products(kind: str, processor: str
     x = random(21, columns, seed=2)
     bench, flags = Bench(), (f"-march={processor}",)
     assert products_of(*flags) == "words"
-    made = bench.run(x, bench.head(module), flags=flags)
+    products = bench.run(x, bench.head(module), flags=flags)
     expected = F.linear(x.double(), float_weight(module).double(), module.bias.double()).float()
-    close(made, expected, rounding(kind, x, float_weight(module), *flags))
+    close(products, expected, rounding(kind, x, float_weight(module), *flags))
     for count in (1, 2, 3):
         alone = bench.run(x[:count].contiguous(), bench.head(module), flags=flags)
-        assert torch.equal(made[:count], alone)
+        assert torch.equal(products[:count], alone)
 
 
 @pytest.mark.parametrize("flags", [(), *([WORDS] if X86 else [])])

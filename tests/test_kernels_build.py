@@ -30,9 +30,9 @@ LOADED = (
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     native_parts.compiled()  # skips where there is no compiler
-    made = tmp_path / "kernels"
-    made.mkdir(mode=0o700)
-    return made
+    path = tmp_path / "kernels"
+    path.mkdir(mode=0o700)
+    return path
 
 
 def test_the_second_use_compiles_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +142,11 @@ def test_a_change_in_any_source_makes_another_library(tmp_path: Path, monkeypatc
     assert {"engine.c", "threads.h", "levels.txt"} <= {copy.name for copy in copies}
     monkeypatch.setattr(sources, "sources", lambda: copies)
     compiler = [sys.executable]
-    found = {build.fingerprint(compiler, [], "")}
+    fingerprints = {build.fingerprint(compiler, [], "")}
     for copy in copies:
         copy.write_text(copy.read_text() + "// another\n")
-        found.add(build.fingerprint(compiler, [], ""))
-    assert len(found) == 1 + len(copies)
+        fingerprints.add(build.fingerprint(compiler, [], ""))
+    assert len(fingerprints) == 1 + len(copies)
 
 
 @pytest.mark.slow

@@ -52,9 +52,9 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("family")
-    save(made, *CASES[request.param])
-    return made
+    root = tmp_path_factory.mktemp("family")
+    save(root, *CASES[request.param])
+    return root
 
 
 def load(folder: Path, dtype: str = "float32") -> TorchEngine:
@@ -150,15 +150,15 @@ def test_wirings_that_no_family_has_are_those_of_torch_or_refused(pre: bool, pos
 
 def test_every_family_leaves_the_hidden_states_of_torch(folder: Path) -> None:
     reference = load(folder)
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
     layers = reference.model.model.layers
     for layer in layers:
-        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    layers[-1].register_forward_hook(lambda _, given, out: seen.append(out))
+        layer.register_forward_pre_hook(lambda _, given: outputs.append(given[0]))
+    layers[-1].register_forward_hook(lambda _, given, out: outputs.append(out))
     ids = random_ids(30)
     expected = reference.model(ids, last=True)
     logits, hidden = (as_tensor(part) for part in native(load(folder).model).hidden_states(ids, None))
-    expected_states = torch.stack(seen).flatten(1, 2)
+    expected_states = torch.stack(outputs).flatten(1, 2)
     torch.testing.assert_close(hidden, expected_states, rtol=1e-5, atol=1e-4)
     close(logits, expected)
 
@@ -176,8 +176,8 @@ def test_every_family_keeps_the_keys_and_values_of_torch(folder: Path) -> None:
     for row, other in zip(ours.rows, theirs.rows, strict=True):
         assert (row.token_ids, row.start) == (other.token_ids, other.start)
         for state, expected in zip(row.states, other.states, strict=True):
-            kept, there = (each.cut(each.start, 60).array for each in (state, expected))
-            torch.testing.assert_close(as_tensor(kept), there, rtol=1e-4, atol=1e-4)
+            here, there = (each.cut(each.start, 60).array for each in (state, expected))
+            torch.testing.assert_close(as_tensor(here), there, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("past", "causal", "block"), [(0, 0, 9), (13, 0, 9), (13, 4, 20), (0, 150, 32), (140, 0, 8)])
@@ -245,8 +245,8 @@ def test_caches_used_in_turn_are_told_apart_wherever_their_storage_goes() -> Non
     as_tensor(engine.forward(ids, second))
     as_tensor(engine.forward(ids[:, :60], first))
     as_tensor(engine.forward(ids[:, :1], second))
-    found = as_tensor(engine.forward(ids[:, 60:], first))
-    assert torch.equal(found, as_tensor(engine.forward(ids, None)))
+    logits = as_tensor(engine.forward(ids[:, 60:], first))
+    assert torch.equal(logits, as_tensor(engine.forward(ids, None)))
     second.select([0])
     again = torch.cat((ids[:1], ids[:1, :1], ids[:1, :20]), dim=1)
     assert torch.equal(as_tensor(engine.forward(again[:, -20:], second)), as_tensor(engine.forward(again, None)))

@@ -43,9 +43,9 @@ def compilations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "kernels"
-    made.mkdir(mode=0o700)
-    return made
+    path = tmp_path / "kernels"
+    path.mkdir(mode=0o700)
+    return path
 
 
 def truncated(library: Path, content: bytes) -> None:

@@ -97,10 +97,10 @@ def test_one_line_says_that_the_kernels_are_compiled_and_the_second_run_says_not
     path = program(tmp_path / "cc", compiler)
     cache = tmp_path / "cache"
     environment = {"CC": shlex.quote(str(path)), MARCH: "native", "XDG_CACHE_HOME": str(cache)}
-    said = []
+    outputs = []
     for _ in range(2):
         done = generate("Once upon a time", "-n", "3", "--seed", "1", "--device", "cpu", **environment)
         assert len(done.stdout) > 3
-        said.append(done.stderr.decode())
-    assert said == ["compiling the kernels for this processor (once, about 10 s)\n", ""]
+        outputs.append(done.stderr.decode())
+    assert outputs == ["compiling the kernels for this processor (once, about 10 s)\n", ""]
     assert len([*cache.rglob("*.so")]) == 1

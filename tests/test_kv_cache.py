@@ -95,15 +95,15 @@ def test_a_large_cache_holds_what_a_small_one_held(dtype: torch.dtype) -> None:
     """Beyond 2 MiB its memory is of large pages, where the system has them."""
     cache = new_cache(limit=1 << 16, dtype=dtype)
     row, layers = cache.rows[0], range(tiny.CONFIG.num_layers)
-    kept = [torch.randn(1, tiny.CONFIG.num_kv_heads, 5, tiny.CONFIG.head_dim).to(dtype) for _ in layers]
+    vectors = [torch.randn(1, tiny.CONFIG.num_kv_heads, 5, tiny.CONFIG.head_dim).to(dtype) for _ in layers]
     for count in (5, 1 << 16):
         new = count - row.length
         cache.reserve([new])
-        for layer, part in enumerate(kept):
+        for layer, part in enumerate(vectors):
             if count == 5:
                 write(row, layer, part, -part)
         cache.advance([[0] * new], [0])
-    for layer, part in enumerate(kept):
+    for layer, part in enumerate(vectors):
         keys, values, _ = row.layer(layer)
         assert torch.equal(keys[None, :, :5], part)
         assert torch.equal(values[None, :, :5], -part)

@@ -81,9 +81,9 @@ def test_whatever_the_tokens_the_screen_holds_their_text_once_and_then_the_panel
     region.finish([], rows)
 
     expected = wrapped(visible("".join(pieces)), width) + ["".join(segment.text for segment in row) for row in rows]
-    told = screen.lines()
-    assert told[: len(expected)] == [line.rstrip() for line in expected]
-    assert not any(told[len(expected) :])
+    lines = screen.lines()
+    assert lines[: len(expected)] == [line.rstrip() for line in expected]
+    assert not any(lines[len(expected) :])
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -97,9 +97,9 @@ def wrapped(text: str, width: int) -> list[str]:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("size", ["full", "slim"])
 def test_the_panel_looks_as_it_was_approved(width: int, height: int, size: str) -> None:
-    told = drawn(Panel(progress(14), size, panel_height(width, height)), width)
+    lines = drawn(Panel(progress(14), size, panel_height(width, height)), width)
 
-    assert_snapshot(f"panel-{size}-{width}x{height}", told)
+    assert_snapshot(f"panel-{size}-{width}x{height}", lines)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_the_panel_of_each_situation_looks_as_it_was_approved(name: str, panel: 
 
 def test_an_ascii_terminal_gets_the_same_panel_in_ascii() -> None:
     rows = Panel(progress(14), "full", 16).rows(80, ASCII)
-    told = "\n".join("".join(segment.text for segment in row).rstrip() for row in rows) + "\n"
+    text = "\n".join("".join(segment.text for segment in row).rstrip() for row in rows) + "\n"
 
-    assert told.isascii()
-    assert_snapshot("panel-ascii", told)
+    assert text.isascii()
+    assert_snapshot("panel-ascii", text)
 
 
 @given(st.integers(1, 250), st.integers(0, 60), st.integers(1, 53), st.sampled_from(["full", "slim", "off"]))
@@ -139,14 +139,14 @@ def test_no_row_is_wider_than_the_terminal_and_no_panel_higher_than_its_share(
 
 def test_the_chosen_token_is_shown_in_every_panel_that_shows_candidates() -> None:
     for tokens in range(1, 54):
-        told = drawn(Panel(progress(tokens), "full", 6), 80)
-        assert told.count("▸") == 1
+        lines = drawn(Panel(progress(tokens), "full", 6), 80)
+        assert lines.count("▸") == 1
 
 
 def test_the_draw_and_the_headings_have_room_before_the_second_line_of_the_cache() -> None:
     for height in range(6, 24):
-        told = drawn(Panel(progress(14), "full", height), 80)
-        assert " used, " not in told or (" draw " in told and " token " in told and "rank" in told)
+        lines = drawn(Panel(progress(14), "full", height), 80)
+        assert " used, " not in lines or (" draw " in lines and " token " in lines and "rank" in lines)
     assert " used, " not in drawn(Panel(progress(14), "full", 12), 80)
     assert "▼" in drawn(Panel(progress(14), "full", 12), 80)
 
@@ -178,22 +178,22 @@ def drawn(panel: Panel, width: int) -> str:
     return "\n".join("".join(segment.text for segment in row).rstrip() for row in rows) + "\n"
 
 
-def assert_snapshot(name: str, told: str) -> None:
+def assert_snapshot(name: str, screen: str) -> None:
     """Compare with the approved file; UPDATE_SNAPSHOTS=1 approves what is there now."""
     path = SNAPSHOTS / f"{name}.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOTS.mkdir(exist_ok=True)
-        path.write_text(told, encoding="utf-8")
-    assert told == path.read_text(encoding="utf-8")
+        path.write_text(screen, encoding="utf-8")
+    assert screen == path.read_text(encoding="utf-8")
 
 
 def test_a_forced_end_leaves_the_last_choice_in_the_panel_and_flow_stays_with_its_own_step() -> None:
     run = scripted_run.run(eos_token_ids=frozenset({7}))
     first, second, *_ = scripted_run.steps(scripted_run.STORY)
-    shown = replace(Progress(run, Totals()).plus(first), flow=({"row": "sums"},))
+    progress_shown = replace(Progress(run, Totals()).plus(first), flow=({"row": "sums"},))
     (chosen,) = second.choices
     end = replace(chosen, token_id=7, status="forced", candidates=(), logprob=None)
 
-    assert shown.plus(replace(second, choices=(chosen, end))).choice == chosen
-    assert shown.plus(replace(second, choices=(end,))).choice == first.choices[0]
-    assert shown.plus(second).flow == ()
+    assert progress_shown.plus(replace(second, choices=(chosen, end))).choice == chosen
+    assert progress_shown.plus(replace(second, choices=(end,))).choice == first.choices[0]
+    assert progress_shown.plus(second).flow == ()

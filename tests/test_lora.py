@@ -282,10 +282,10 @@ def test_diff_shows_a_model_without_and_with_an_adapter(plain: Path, tmp_path: P
 
 def test_quantize_and_inspect_take_adapters(plain: Path, tmp_path: Path) -> None:
     lora = str(plain / "fox")
-    made = shell.tokenglass("quantize", str(plain / "base"), str(tmp_path / "int8"), "--lora", lora, "--json")
-    assert made.returncode == 0, made.stderr
+    done = shell.tokenglass("quantize", str(plain / "base"), str(tmp_path / "int8"), "--lora", lora, "--json")
+    assert done.returncode == 0, done.stderr
     adapted = Checkpoint.open(plain / "base").with_adapters((Adapter.open(plain / "fox"),))
-    assert json.loads(made.stdout)["source_fingerprint"] == adapted.fingerprint
+    assert json.loads(done.stdout)["source_fingerprint"] == adapted.fingerprint
     assert adapted.fingerprint != Checkpoint.open(plain / "base").fingerprint
     facts = json.loads(shell.tokenglass("inspect", "--lora", lora, "--json").stdout)
     assert facts["adapters"][0] | {"ranks": [4], "scale": 1.0, "parameters": 256} == facts["adapters"][0]

@@ -131,10 +131,10 @@ def test_a_line_that_cannot_be_answered_is_told_by_its_number_and_stops_no_other
     answers = lines_of(done.stdout)
     assert [answer["id"] for answer in answers] == ["a", 2, "b", "c", 6, 7, "f", "g", "h", "i", "z"]
     assert {answer["id"] for answer in answers if answer["finish_reason"] != "error"} == {"a", "z"}
-    told = done.stderr.decode().splitlines()
-    assert [line.split(":")[0] for line in told[:-1]] == [f"line {number}" for number in range(2, 12)]
-    assert "did you mean --temperature?" in told[1]
-    assert "2 prompts answered, 10 could not be" in told[-1]
+    lines = done.stderr.decode().splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == [f"line {number}" for number in range(2, 12)]
+    assert "did you mean --temperature?" in lines[1]
+    assert "2 prompts answered, 10 could not be" in lines[-1]
     assert b"Traceback" not in done.stderr
     assert b"root:" not in done.stdout
 
@@ -245,10 +245,10 @@ def test_runs_that_are_killed_at_random_lose_and_repeat_nothing(tmp_path: Path) 
             process.communicate()
     with prompts_file.open("rb") as opened:
         done = start("--each-line", "-n", "8", "--seed", "5", "--output", str(file), stdin=opened)
-        _, told = done.communicate()
-    assert done.returncode == 0, told
+        _, errors = done.communicate()
+    assert done.returncode == 0, errors
     assert [answer["id"] for answer in lines_of(file.read_bytes())] == list(range(1, 301))
-    assert b"were before" in told
+    assert b"were before" in errors
 
 
 def test_ctrl_c_finishes_what_is_in_work_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -258,14 +258,14 @@ def test_ctrl_c_finishes_what_is_in_work_and_says_how_to_go_on(tmp_path: Path) -
         process = start("--each-line", "-n", "12", "--slots", "4", "--output", str(file), stdin=opened)
         wait_for_lines(file, 8)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=60)
     answers = lines_of(file.read_bytes())
     assert process.returncode == 130
     assert 8 <= len(answers) < 400
     assert {answer["finish_reason"] for answer in answers} <= {"length", "eos"}
     assert [answer["id"] for answer in answers] == list(range(1, len(answers) + 1))
-    assert f"the same command goes on with {file}" in told.decode()
-    assert b"the next Ctrl-C quits at once" in told
+    assert f"the same command goes on with {file}" in errors.decode()
+    assert b"the next Ctrl-C quits at once" in errors
 
 
 def test_a_prompt_is_answered_before_the_next_one_comes() -> None:
@@ -317,7 +317,7 @@ def test_only_a_regular_file_keeps_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--each-line", "--num-samples", "2"), "--num-samples has no effect here; it needs a single prompt"),
         (("--each-line", "--mode", "jacobi"), "--mode has no effect"),
@@ -331,11 +331,11 @@ def test_only_a_regular_file_keeps_answers(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_anything_is_read(
-    arguments: tuple[str, ...], told: str
+    arguments: tuple[str, ...], message: str
 ) -> None:
     done = generate(*arguments, stdin=b"The fox\n")
     assert done.returncode == 2
-    assert told in done.stderr.decode()
+    assert message in done.stderr.decode()
     assert done.stdout == b""
 
 

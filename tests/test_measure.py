@@ -41,21 +41,21 @@ def test_it_finds_what_numpy_finds(logits: np.ndarray, count: int) -> None:
         with pytest.raises(EngineError, match="not numbers"):
             Measure(compiled())(logits, count)
         return
-    made, expected = Measure(compiled())(logits, count), Raw.of(logits, count)
-    assert made.peak == expected.peak
-    below = made.below()
+    actual, expected = Measure(compiled())(logits, count), Raw.of(logits, count)
+    assert actual.peak == expected.peak
+    below = actual.below()
     weights = np.exp(below)
-    assert made.mass == pytest.approx(math.fsum(weights), rel=1e-14)  # added without an error
+    assert actual.mass == pytest.approx(math.fsum(weights), rel=1e-14)  # added without an error
     weighted = math.fsum(weight * x for weight, x in zip(weights, below, strict=True) if weight)
-    assert made.weighted == pytest.approx(weighted, rel=1e-13, abs=1e-300)
+    assert actual.weighted == pytest.approx(weighted, rel=1e-13, abs=1e-300)
     order = np.lexsort((np.arange(len(below)), -below))
     possible = np.count_nonzero(below > -math.inf)
-    found = len(made.head.token_ids)
-    assert found >= min(count, possible)
-    assert made.head.is_complete <= (found == possible)
-    assert made.head.token_ids.tolist() == order[:found].tolist()
-    assert made.head.values.tolist() == below[order[:found]].tolist()
-    assert found == possible or below[order[found]] < made.head.values[-1]
+    num_candidates = len(actual.head.token_ids)
+    assert num_candidates >= min(count, possible)
+    assert actual.head.is_complete <= (num_candidates == possible)
+    assert actual.head.token_ids.tolist() == order[:num_candidates].tolist()
+    assert actual.head.values.tolist() == below[order[:num_candidates]].tolist()
+    assert num_candidates == possible or below[order[num_candidates]] < actual.head.values[-1]
 
 
 @settings(max_examples=100)
@@ -105,11 +105,12 @@ def test_wider_and_scattered_logits_are_measured_too() -> None:
 
 @settings(max_examples=200)
 @given(
-    logits=logits().filter(lambda made: math.isfinite(made.max())), temperature=st.floats(5e-324, 1e300) | st.just(0.8)
+    logits=logits().filter(lambda actual: math.isfinite(actual.max())),
+    temperature=st.floats(5e-324, 1e300) | st.just(0.8),
 )
 def test_the_mass_at_a_temperature_is_that_of_numpy(logits: np.ndarray, temperature: float) -> None:
-    made, expected = Measure(compiled())(logits, 5), Raw.of(logits, 5)
+    actual, expected = Measure(compiled())(logits, 5), Raw.of(logits, 5)
     with np.errstate(over="ignore"):
-        exact = math.fsum(np.exp(made.below() / temperature))
-    assert made.mass_at(temperature) == pytest.approx(exact, rel=1e-14)
+        exact = math.fsum(np.exp(actual.below() / temperature))
+    assert actual.mass_at(temperature) == pytest.approx(exact, rel=1e-14)
     assert expected.mass_at(temperature) == pytest.approx(exact, rel=1e-14)

@@ -76,7 +76,7 @@ def test_parallel_blocks_are_in_the_records() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--mode", "jacobi", "--no-cache"), "leave out --no-cache"),
         (("--mode", "parallel", "--num-samples", "2"), "exclude each other"),
@@ -91,10 +91,10 @@ def test_parallel_blocks_are_in_the_records() -> None:
         (("--beams", "2", "--pause"), "--pause"),
     ],
 )
-def test_what_cannot_be_meant_is_a_line_on_stderr(arguments: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_meant_is_a_line_on_stderr(arguments: tuple[str, ...], message: str) -> None:
     done = generate("The fox", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 

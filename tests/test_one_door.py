@@ -63,14 +63,14 @@ def test_nothing_is_printed_past_the_doors() -> None:
 NASTY = "a\x1b]0;x\x07\x9b31m\u202e\x08b"
 
 
-@pytest.mark.parametrize("made", [NASTY, Text(NASTY), Text(NASTY, "red")])
-def test_a_console_makes_everything_visible(made: str | Text) -> None:
+@pytest.mark.parametrize("renderable", [NASTY, Text(NASTY), Text(NASTY, "red")])
+def test_a_console_makes_everything_visible(renderable: str | Text) -> None:
     out = io.StringIO()
     console = make_console(out, color="never")
-    table = Table(title=made)
-    table.add_column(made)
-    table.add_row(made)
-    for what in (made, table, [made], {"key": NASTY}):
+    table = Table(title=renderable)
+    table.add_column(renderable)
+    table.add_row(renderable)
+    for what in (renderable, table, [renderable], {"key": NASTY}):
         console.print(what)
     console.out(NASTY)
     assert UNSAFE.search(out.getvalue()) is None
@@ -107,5 +107,5 @@ def test_every_kind_of_error_is_in_one_file() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef) and names & {base.id for base in node.bases if isinstance(base, ast.Name)}
     ]
-    assert sorted(found.split(": ")[0] for found in elsewhere) == ["errors.py"] * len(elsewhere), elsewhere
+    assert sorted(place.split(": ")[0] for place in elsewhere) == ["errors.py"] * len(elsewhere), elsewhere
     assert len(elsewhere) >= 10

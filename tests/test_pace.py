@@ -84,11 +84,11 @@ def assert_frame_is_a_step(lines: list[str], pieces: tuple[str, ...] = scripted_
     """Text, title and chosen token of one frame belong to one step; its number, or 0 before the first."""
     top = next(k for k, line in enumerate(lines) if line.startswith("─ "))
     title = lines[top]
-    number = int(found[1]) if (found := re.search(r"token (\d+) of", title)) else 0
+    number = int(match[1]) if (match := re.search(r"token (\d+) of", title)) else 0
     if number and "back" not in title:
-        said = scripted_run.PROMPT + "".join(pieces[:number])
+        text = scripted_run.PROMPT + "".join(pieces[:number])
         is_whole = any("eos: the model" in line for line in lines)  # the last paragraph has been written unbroken
-        assert lines[:top] == (wrapped if is_whole else laid_out)(said, 80)
+        assert lines[:top] == (wrapped if is_whole else laid_out)(text, 80)
     if number:
         chosen = next(line for line in lines if line.startswith(" chosen"))
         assert chosen.split()[1] == visible_piece(pieces[number - 1].encode())

@@ -55,8 +55,8 @@ def run(
 
 def filled(steps: list[Step]) -> list[int]:
     """The revealed ids in the order of their positions."""
-    found = {c.position: c.token_id for step in steps for c in step.choices if c.token_id is not None}
-    return [found[position] for position in sorted(found)]
+    ids = {c.position: c.token_id for step in steps for c in step.choices if c.token_id is not None}
+    return [ids[position] for position in sorted(ids)]
 
 
 def text_of(steps: list[Step], finish: Finish) -> str:
@@ -130,8 +130,8 @@ def test_the_logits_of_a_block_are_the_same_with_a_cache(engine: TorchEngine, pr
     for guesses in ([MASK] * 7, [MASK, 50, MASK, MASK, 51, MASK, MASK]):
         whole = as_tensor(engine.forward(torch.tensor([clean + guesses]), None, last=None, block=8))[0, -8:]
         inputs = clean[cache.lengths[0] :] + guesses
-        found = as_tensor(engine.forward(torch.tensor([inputs]), cache, last=None, block=8))[0, -8:]
-        assert_close(found, whole)
+        logits = as_tensor(engine.forward(torch.tensor([inputs]), cache, last=None, block=8))[0, -8:]
+        assert_close(logits, whole)
         cache.truncate(0, len(clean) - 1)
 
 
@@ -242,8 +242,8 @@ def test_masked_places_report_their_entropy_and_nothing_else(
     for choice in step.choices:
         assert 0 < choice.entropy <= 9
         if choice.status == "masked":
-            told = (choice.token_id, choice.logprob, choice.prob, choice.rank, choice.draw, choice.candidates)
-            assert told == (None, None, None, None, None, ())
+            fields = (choice.token_id, choice.logprob, choice.prob, choice.rank, choice.draw, choice.candidates)
+            assert fields == (None, None, None, None, None, ())
 
 
 def test_entropies_agree_with_what_the_sampler_reports(
@@ -277,8 +277,8 @@ def test_totals_are_a_fold_over_steps_that_each_reveal_something(
 
 
 def test_an_end_token_cuts_its_block(tokenizer: Tokenizer) -> None:
-    said = [40, 41, EOS, 43, 44, 45, 46, 47]
-    at_once = ScriptedEngine(said, after=3)
+    ids = [40, 41, EOS, 43, 44, 45, 46, 47]
+    at_once = ScriptedEngine(ids, after=3)
     steps, finish = run(at_once, tokenizer, (10, 11, 12), {"passes": 1})
     assert filled(steps) == [40, 41, EOS]
     assert (finish.reason, finish.totals.new_tokens) == ("eos", 3)
@@ -297,9 +297,9 @@ def test_what_was_revealed_behind_an_end_token_is_dropped(tokenizer: Tokenizer) 
 
 
 def test_a_stop_string_ends_the_text_inside_a_block(tokenizer: Tokenizer) -> None:
-    said = tokenizer.encode(" said hello to the bear and")[1:]
+    ids = tokenizer.encode(" said hello to the bear and")[1:]
     steps, finish = run(
-        ScriptedEngine(list(said), after=3), tokenizer, (10, 11, 12), {"passes": 1, "block_size": 16}, stops=("hello",)
+        ScriptedEngine(list(ids), after=3), tokenizer, (10, 11, 12), {"passes": 1, "block_size": 16}, stops=("hello",)
     )
     assert text_of(steps, finish) == " said "
     assert finish.reason == "stop"

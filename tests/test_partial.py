@@ -154,9 +154,9 @@ def test_two_at_once_both_end_well(command: str, tmp_path: Path) -> None:
     arguments = [SCRIPTS / "tokenglass", command, source, tmp_path / "made"]
     both = [subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT) for _ in "12"]
     ends = [(process.communicate(), process.returncode) for process in both]
-    told = b"".join(stderr for (_, stderr), _ in ends)
+    errors = b"".join(stderr for (_, stderr), _ in ends)
     assert all(code == 0 or b"already there" in stderr for (_, stderr), code in ends), ends
-    assert any(code == 0 for _, code in ends), told
+    assert any(code == 0 for _, code in ends), errors
     load_model(tmp_path / "made")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 

@@ -127,16 +127,16 @@ def test_type_branch_tree_switch_save_and_quit(tmp_path: Path) -> None:
     terminal.wait_for(lambda: "▸" in next(line for line in terminal.screen.display if "日本" in line))
     terminal.press("\r", KEYS, f"{PROMPT} Zoë 日本", "marked")
     terminal.press("s", f"saved to {file}"[:60])
-    told = json.loads(file.read_text(encoding="utf-8"))
-    assert sorted((branch["text"] == " Zoë 日本", branch["marked"]) for branch in told["branches"]) == [
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert sorted((branch["text"] == " Zoë 日本", branch["marked"]) for branch in content["branches"]) == [
         (False, False),
         (True, True),
     ]
-    assert all(branch["logprob"] < 0 for branch in told["branches"])
-    assert told["run"]["request"]["seed"] == 1
+    assert all(branch["logprob"] < 0 for branch in content["branches"])
+    assert content["run"]["request"]["seed"] == 1
     terminal.press("\r", "draw 0.")
     terminal.press("s", "saved to")
-    assert len(json.loads(file.read_text(encoding="utf-8"))["nodes"]) == len(told["nodes"]) + 1
+    assert len(json.loads(file.read_text(encoding="utf-8"))["nodes"]) == len(content["nodes"]) + 1
     terminal.press("\x7f", "marked")
     terminal.child.send("q")
     assert terminal.finish() == 0
@@ -253,7 +253,7 @@ def test_without_a_terminal_it_refuses(arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("> out", "pick needs a terminal"),
         ("< /dev/null", "pick needs a terminal"),
@@ -261,12 +261,12 @@ def test_without_a_terminal_it_refuses(arguments: str) -> None:
         ("--save taken.json", "is there already"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(arguments: str, told: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused_at_once(arguments: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "taken.json").write_text("precious")
     options, redirect = (arguments, "") if arguments.startswith("--") else ("", arguments)
     terminal = Terminal(program=f"cd {shlex.quote(str(tmp_path))}; {program(options)} {redirect}")
     assert terminal.finish() == 2
-    assert told in terminal.shown().replace("\n", "")
+    assert message in terminal.shown().replace("\n", "")
     assert ALTERNATE not in terminal.output
     assert (tmp_path / "taken.json").read_text() == "precious"
 

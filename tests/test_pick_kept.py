@@ -57,10 +57,10 @@ def test_undo_takes_back_steps_and_whole_runs_also_in_another_sitting(tmp_path: 
     again.child.send("q")
     assert again.finish() == 0
     assert_restored(again)
-    kept = again.printed().strip()
-    assert written.startswith(kept)
+    text = again.printed().strip()
+    assert written.startswith(text)
     replayed = tokenglass("replay", str(trace))
-    assert (PROMPT + replayed.stdout.decode()).strip() == kept
+    assert (PROMPT + replayed.stdout.decode()).strip() == text
     rewinds = [json.loads(line).get("rewound_to") for line in trace.read_text().splitlines()]
     assert len([place for place in rewinds if place is not None]) == 2
     assert page.read_text().startswith("<!doctype html>")
@@ -111,10 +111,10 @@ def test_a_branch_is_exported_as_text_and_as_a_trace_that_replays(tmp_path: Path
     taken.write_text("precious")
     terminal = Picker("-n 5")
     terminal.press("a", "5 tokens written")
-    for path, told in ((text, "this branch is in"), (trace, "this branch is in"), (taken, "not written")):
+    for path, message in ((text, "this branch is in"), (trace, "this branch is in"), (taken, "not written")):
         terminal.press("e", "export this branch to")
         terminal.child.send("\x1b[H" + "\x1b[3~" * 40)
-        terminal.press(f"{path}\r", told)
+        terminal.press(f"{path}\r", message)
     terminal.child.send("q")
     assert terminal.finish() == 0
     assert taken.read_text() == "precious"
@@ -123,7 +123,7 @@ def test_a_branch_is_exported_as_text_and_as_a_trace_that_replays(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "told"),
+    ("content", "options", "message"),
     [
         ("[", "", "not valid JSON"),
         ("{}", "", "no tree of `tokenglass pick`"),
@@ -132,13 +132,13 @@ def test_a_branch_is_exported_as_text_and_as_a_trace_that_replays(tmp_path: Path
     ],
 )
 def test_what_cannot_be_loaded_is_one_line_before_the_screen_is_taken(
-    tmp_path: Path, content: str, options: str, told: str
+    tmp_path: Path, content: str, options: str, message: str
 ) -> None:
     file = tmp_path / "t.json"
     file.write_text(content)
     terminal = Terminal(program=f"cd {quoted(tmp_path)}; {SCRIPTS / 'tokenglass'} pick --load t.json {options}")
     assert terminal.finish() in (1, 2)
-    assert told in terminal.shown().replace("\n", "")
+    assert message in terminal.shown().replace("\n", "")
     assert ALTERNATE not in terminal.output
     assert file.read_text() == content
 
@@ -182,9 +182,9 @@ def test_a_line_editor_writes_what_a_list_with_a_cursor_would(keys: list[str]) -
 @pytest.mark.parametrize("width", range(20, 120))
 def test_the_keys_that_explain_all_others_are_in_every_line_of_keys(width: int) -> None:
     (row,) = KeyLine(ALL_KEYS, MORE, (HELP,)).rows(width, UNICODE)
-    told = "".join(segment.text for segment in row)
-    assert len(told) <= width
+    text = "".join(segment.text for segment in row)
+    assert len(text) <= width
     if width >= 40:
-        assert told.rstrip().endswith(("? keys", "?"))
+        assert text.rstrip().endswith(("? keys", "?"))
     if width >= 80:
-        assert "? keys" in told
+        assert "? keys" in text

@@ -16,16 +16,16 @@ def test_the_picture_is_what_its_trace_shows() -> None:
 
 
 def test_the_trace_is_a_real_run_with_these_numbers() -> None:
-    kept = list(read(TRACE.read_text().splitlines()))
-    made = list(read(fresh_run().decode().splitlines()))
-    assert isinstance(kept[0], Run)
-    assert isinstance(made[0], Run)
-    assert kept[0].model_fingerprint == made[0].model_fingerprint, "run: python tests/picture.py"
-    for old, new in zip(kept[1:SURE], made[1:SURE], strict=True):
+    records = list(read(TRACE.read_text().splitlines()))
+    fresh_records = list(read(fresh_run().decode().splitlines()))
+    assert isinstance(records[0], Run)
+    assert isinstance(fresh_records[0], Run)
+    assert records[0].model_fingerprint == fresh_records[0].model_fingerprint, "run: python tests/picture.py"
+    for old, new in zip(records[1:SURE], fresh_records[1:SURE], strict=True):
         assert isinstance(old, Step)
         assert isinstance(new, Step)
         assert (old.text, old.cache) == (new.text, new.cache)
-        for told, found in zip(old.choices, new.choices, strict=True):
-            assert (told.token_id, told.rank, told.draw) == (found.token_id, found.rank, found.draw)
-            assert abs(told.logprob - found.logprob) < 1e-4
-            assert abs(told.prob - found.prob) < 1e-4
+        for before, after in zip(old.choices, new.choices, strict=True):
+            assert (before.token_id, before.rank, before.draw) == (after.token_id, after.rank, after.draw)
+            assert abs(before.logprob - after.logprob) < 1e-4
+            assert abs(before.prob - after.prob) < 1e-4

@@ -21,10 +21,10 @@ GREEDY = ("--temperature", "0", "-n", "12")
 
 def test_a_pipe_gets_the_text_and_nothing_else() -> None:
     piped = generate(*GREEDY, stdin=b"The fox\n")
-    given = generate("The fox", *GREEDY)
+    done = generate("The fox", *GREEDY)
     assert piped.returncode == 0
     assert piped.stderr == b""
-    assert piped.stdout == given.stdout
+    assert piped.stdout == done.stdout
     assert b"\x1b" not in piped.stdout
     assert piped.stdout.startswith((b" ", b",", b".")), "the leading space is kept and the prompt is not repeated"
 
@@ -121,9 +121,9 @@ def test_the_seed_that_was_chosen_is_told_and_repeats_the_text() -> None:
 
 
 def test_stats_go_to_stderr_and_name_dtype_reason_and_settings() -> None:
-    told = generate("The fox", *GREEDY, "--stats").stderr.decode()
+    errors = generate("The fox", *GREEDY, "--stats").stderr.decode()
     for word in ("prefill", "decode", "float32", "length", "greedy", "seed", "positions computed"):
-        assert word in told
+        assert word in errors
 
 
 def test_ctrl_c_keeps_the_text_and_the_finish_and_exits_130() -> None:

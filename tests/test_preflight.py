@@ -119,10 +119,10 @@ def test_rows_that_branch_grow_and_end_are_never_more_than_promised(config: Mode
     peaks = [0]
 
     def zeros(shape: tuple[int, ...]) -> Watched:
-        made = np.zeros(shape, np.float32).view(Watched)
-        alive.append(weakref.ref(made))
+        array = np.zeros(shape, np.float32).view(Watched)
+        alive.append(weakref.ref(array))
         peaks.append(sum(store.nbytes for known in alive if (store := known()) is not None))
-        return made
+        return array
 
     cache = KVCache(config, limit=2048, storage=Storage(zeros, chunk=chunk))
     for length in range(300):
@@ -180,8 +180,8 @@ def test_what_is_weighed_is_what_runs(
     caches = weigh(monkeypatch, "-m", str(folder), "The fox", "-n", "10", *options)
     assert caches.rows == rows
     tokenizer = Tokenizer.from_folder(folder)
-    said = [("system", "Be brief")] * ("--system" in options) + [("user", "The fox")]
-    chat = "".join(f"[{role}] {content} " for role, content in said) + "[assistant]"
+    messages = [("system", "Be brief")] * ("--system" in options) + [("user", "The fox")]
+    chat = "".join(f"[{role}] {content} " for role, content in messages) + "[assistant]"
     prompt = tokenizer.encode_bare(chat) if "--chat" in options else tokenizer.encode("The fox")
     assert caches.length == len(prompt) + 10
     assert caches.negative_length == (len(tokenizer.encode("The sad fox was")) + 10 if "--negative" in options else 0)

@@ -58,9 +58,9 @@ def processed(processor: Processor, logits: Tensor, where: Context) -> Scores:
     return scores
 
 
-def assert_equal(found: Tensor, expected: Tensor) -> None:
-    assert torch.equal(found > 0, expected > 0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+def assert_equal(actual: Tensor, expected: Tensor) -> None:
+    assert torch.equal(actual > 0, expected > 0)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 def theirs(name: str, *values: Any) -> Any:
@@ -161,9 +161,9 @@ def test_the_whole_chain_gives_what_that_of_transformers_gives(size: int) -> Non
     rows = random_rows(size, 3.0)
     expected = peers(torch.tensor([TEXT] * 4), rows.clone()).softmax(-1)
     for row, wanted in zip(rows, expected, strict=True):
-        found = Sampler(parameters, lambda _: b"").distribution(row, context())
-        assert_equal(torch.from_numpy(found.final), wanted)
-        torch.testing.assert_close(torch.from_numpy(found.raw), row.log_softmax(-1))
+        distribution = Sampler(parameters, lambda _: b"").distribution(row, context())
+        assert_equal(torch.from_numpy(distribution.final), wanted)
+        torch.testing.assert_close(torch.from_numpy(distribution.raw), row.log_softmax(-1))
 
 
 def kept(processor: Processor, *probabilities: float, **more: Any) -> list[int]:
@@ -350,9 +350,9 @@ def test_a_text_is_biased_in_its_forms_of_one_token() -> None:
 
 def test_sequence_breakers_are_the_tokens_that_hold_one() -> None:
     tokenizer = Tokenizer(byte_level_tokenizer())
-    found = breakers_of(("e", ";"), tokenizer)
+    breakers = breakers_of(("e", ";"), tokenizer)
     pieces = [tokenizer.piece(token_id) for token_id in range(tokenizer.vocab_size)]
-    assert [pieces[token_id] for token_id in found] == [piece for piece in pieces if b"e" in piece or b";" in piece]
+    assert [pieces[token_id] for token_id in breakers] == [piece for piece in pieces if b"e" in piece or b";" in piece]
 
 
 def test_the_chain_is_told_with_its_values_in_its_order() -> None:

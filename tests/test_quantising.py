@@ -20,17 +20,17 @@ from tokenglass.model.native_engine.quantising import native_quantize
 @given(matrices, st.floats(-20, 3), st.sampled_from([1, 3]))
 def test_the_kernels_make_the_same_bits(stored: Any, matrix: np.ndarray, exponent: float, threads: int) -> None:
     matrix = matrix * np.float32(2**exponent)
-    made = native_quantize(native_parts.compiled(), threads, np.empty)(matrix, stored)
+    result = native_quantize(native_parts.compiled(), threads, np.empty)(matrix, stored)
     expected = quantize(matrix, stored)
     for name, part in expected.parts.items():
-        assert np.array_equal(made.parts[name], part), name
+        assert np.array_equal(result.parts[name], part), name
 
 
 @pytest.mark.parametrize("stored", FORMATS)
 def test_the_kernels_make_the_same_bits_of_large_matrices(stored: Any) -> None:
     matrix = np.random.default_rng(1).standard_normal((300, 1000), dtype=np.float32)
-    made = native_quantize(native_parts.compiled(), 2, np.empty)(matrix, stored)
-    assert all(np.array_equal(made.parts[name], part) for name, part in quantize(matrix, stored).parts.items())
+    result = native_quantize(native_parts.compiled(), 2, np.empty)(matrix, stored)
+    assert all(np.array_equal(result.parts[name], part) for name, part in quantize(matrix, stored).parts.items())
     matrix[290, 7] = np.nan
     with pytest.raises(CheckpointError, match="not a number"):
         native_quantize(native_parts.compiled(), 2, np.empty)(matrix, stored)

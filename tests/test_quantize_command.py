@@ -22,9 +22,9 @@ def test_what_it_stores_generates_and_says_what_it_cost(stored: str, tmp_path: P
     done = tokenglass("quantize", "tale", str(folder), "--format", stored, "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    made = Checkpoint.open(folder)
+    checkpoint = Checkpoint.open(folder)
     bits = 8.26 if stored == "int8" else 6.33  # tale's embedding and head are two fifths of it
-    assert facts["bits_per_weight"] == made.bits_per_weight == pytest.approx(bits, abs=0.01)
+    assert facts["bits_per_weight"] == checkpoint.bits_per_weight == pytest.approx(bits, abs=0.01)
     assert facts["source_fingerprint"] == Checkpoint.open(bundled_folder()).fingerprint
     assert facts["text"] == "built in"
     assert facts["tokens"] > 1000
@@ -40,10 +40,10 @@ def test_the_cost_is_measured_on_the_text_that_is_given(saved_checkpoint: Path, 
     text.write_text("The fox said hello to the bear. " * 4)
     done = tokenglass("quantize", str(saved_checkpoint), str(tmp_path / "made"), "--text", str(text))
     assert done.returncode == 0, done.stderr
-    told = done.stdout.decode()
-    assert str(text) in "".join(told.split())
+    words = done.stdout.decode()
+    assert str(text) in "".join(words.split())
     for word in ("bits per weight", "perplexity", "mean KL", "nats"):
-        assert word in told
+        assert word in words
 
 
 def test_without_measuring_it_says_so(saved_checkpoint: Path, tmp_path: Path) -> None:

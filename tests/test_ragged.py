@@ -60,13 +60,13 @@ def ids_of(count: int, number: int = 0) -> list[int]:
     return [(17 * number + 29 * place + place * place // 7) % tiny.VOCAB_SIZE for place in range(count)]
 
 
-def same(found: Logits, expected: Logits, engine: Any) -> None:
+def same(actual: Logits, expected: Logits, engine: Any) -> None:
     """The same bits from the native engine, whose sums have one order; from torch the same numbers."""
-    assert found.shape == expected.shape
-    if isinstance(engine, TorchEngine) and len(found):
-        assert_close(as_tensor(found), as_tensor(expected))
+    assert actual.shape == expected.shape
+    if isinstance(engine, TorchEngine) and len(actual):
+        assert_close(as_tensor(actual), as_tensor(expected))
     else:
-        assert np.array_equal(found, expected)
+        assert np.array_equal(actual, expected)
 
 
 def addresses(row: CacheRow) -> list[int]:
@@ -84,8 +84,8 @@ def test_prefill_of_some_rows_beside_decode_of_others_is_what_each_gets_alone(co
     for counts in passes:
         starts = cache.lengths
         new = [ids[start : start + count] for ids, start, count in zip(texts, starts, counts, strict=True)]
-        found = engine.forward(new, cache, last=None)
-        for ids, start, count, logits in zip(texts, starts, counts, found, strict=True):
+        actual = engine.forward(new, cache, last=None)
+        for ids, start, count, logits in zip(texts, starts, counts, actual, strict=True):
             assert logits.shape == (count, tiny.VOCAB_SIZE)
             if count:
                 alone = engine.forward([ids[: start + count]], None, last=count, planned_length=512)
@@ -99,9 +99,9 @@ def test_each_row_says_how_many_of_its_last_logits_it_wants(kind: Any) -> None:
     rows = [ids_of(count, number) for number, count in enumerate((12, 1, 5, 0))]
     whole = engine.forward(rows, engine.new_cache(4), last=None)
     for last, counts in ((1, [1, 1, 1, 0]), ([3, 1, 0, 1], [3, 1, 0, 0]), (0, [0, 0, 0, 0]), (9, [9, 1, 5, 0])):
-        found = engine.forward(rows, engine.new_cache(4), last=last)
-        assert [len(logits) for logits in found] == counts
-        for logits, all_logits, count in zip(found, whole, counts, strict=True):
+        actual = engine.forward(rows, engine.new_cache(4), last=last)
+        assert [len(logits) for logits in actual] == counts
+        for logits, all_logits, count in zip(actual, whole, counts, strict=True):
             same(logits, all_logits[len(all_logits) - count :], engine)
 
 
@@ -125,8 +125,8 @@ def test_a_block_in_one_row_is_no_block_in_another(kind: Any) -> None:
     engine = engine_of(PLAIN, kind)
     rows, blocks = [ids_of(20, 1), ids_of(20, 2), ids_of(3, 3)], [8, 0, 3]
     cache = engine.new_cache(3)
-    found = engine.forward(rows, cache, last=None, block=blocks)
-    for ids, block, logits in zip(rows, blocks, found, strict=True):
+    actual = engine.forward(rows, cache, last=None, block=blocks)
+    for ids, block, logits in zip(rows, blocks, actual, strict=True):
         same(logits, engine.forward([ids], None, last=None, block=block, planned_length=512)[0], engine)
     assert [cache.keep_prefix(row, ids) for row, ids in enumerate(rows)] == [12, 20, 0]
 
@@ -139,10 +139,10 @@ def test_rows_that_plan_for_different_lengths_turn_by_different_angles(kind: Any
     assert [cache.add_row(length) for length in planned] == [0, 1, 2]
     ids = ids_of(18)
     engine.forward([ids[:5], ids[:9], ids[:1]], cache)
-    found = engine.forward([ids[5:], ids[9:], ids[1:]], cache, last=None)
-    for logits, length in zip(found, planned, strict=True):
+    actual = engine.forward([ids[5:], ids[9:], ids[1:]], cache, last=None)
+    for logits, length in zip(actual, planned, strict=True):
         same(logits, engine.forward([ids], None, last=len(logits), planned_length=length)[0], engine)
-    assert not np.allclose(found[0][-1], found[1][-1])
+    assert not np.allclose(actual[0][-1], actual[1][-1])
 
 
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[-1]], ids="-".join)
@@ -226,9 +226,9 @@ def test_any_ragged_passes_give_what_the_rows_give_alone(data: st.DataObject, th
     for _ in range(data.draw(st.integers(1, 5))):
         counts = data.draw(st.lists(st.sampled_from([0, 1, 1, 2, 8, 9, 40, 64]), min_size=rows, max_size=rows))
         new = [ids_of(count, data.draw(st.integers(0, 99))) for count in counts]
-        found = engine.forward(new, cache, last=None)
+        actual = engine.forward(new, cache, last=None)
         texts = [ids + more for ids, more in zip(texts, new, strict=True)]
-        for ids, logits in zip(texts, found, strict=True):
+        for ids, logits in zip(texts, actual, strict=True):
             assert_alone(engine, ids, logits)
 
 

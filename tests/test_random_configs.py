@@ -301,8 +301,8 @@ def compare_with_transformers(family: str, seed: int, folder: Path) -> tuple[Agr
     with torch.inference_mode():
         expected = reference(ids).logits
     checkpoint = Checkpoint.open(folder)
-    read = finish(read_weights(checkpoint, dtype="float32"))
-    native = NativeEngine(read.blueprint, read.weights, load_library(), "float32", 1)
+    content = finish(read_weights(checkpoint, dtype="float32"))
+    native = NativeEngine(content.blueprint, content.weights, load_library(), "float32", 1)
     reference_engine = load_engine(checkpoint, dtype="float32", device="cpu")
     return agreement(native, ids, expected), agreement(reference_engine, ids, expected), options
 

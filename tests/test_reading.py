@@ -33,13 +33,13 @@ def test_the_open_paragraph_has_whole_words_in_every_frame_and_is_written_once_a
 
     for frame in terminal.frames():
         assert all(len(line) <= columns for line in frame)
-        told = text_lines(frame)
-        heights.add(len(told))
-        if told[0].endswith("more above"):
-            told = told[1:]
-            assert any(shown[-len(told) :] == told and len(shown) > len(told) for shown in allowed)
+        rows = text_lines(frame)
+        heights.add(len(rows))
+        if rows[0].endswith("more above"):
+            rows = rows[1:]
+            assert any(screen_lines[-len(rows) :] == rows and len(screen_lines) > len(rows) for screen_lines in allowed)
         elif "eos: the model" not in "".join(frame):
-            assert told in allowed
+            assert rows in allowed
 
     assert terminal.finish() == 0
     assert max(heights) <= max(len(wrapped(whole, columns)), lines)
@@ -54,9 +54,9 @@ def test_text_that_is_interrupted_amid_a_paragraph_is_left_once_and_unwrapped() 
     terminal.child.sendintr()
     assert terminal.finish() == 0
 
-    told = text_lines(terminal.lines())
+    lines = text_lines(terminal.lines())
     whole = scripted_run.PROMPT + "".join(PIECES * 9)
-    beginning = wrapped(whole, 60)[: len(told)]
-    assert told[:-1] == beginning[:-1]
-    assert beginning[-1].startswith(told[-1])
+    beginning = wrapped(whole, 60)[: len(lines)]
+    assert lines[:-1] == beginning[:-1]
+    assert beginning[-1].startswith(lines[-1])
     assert_restored(terminal)

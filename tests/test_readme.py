@@ -80,9 +80,9 @@ def test_a_command_of_the_readme_runs(folder: Path, line: str) -> None:
         if f"| {program} " in line and not shutil.which(program):
             pytest.skip(f"{program} is not installed")
     done = bash(f'cd "{folder}" && export TOKENGLASS_HOME="{folder / "store"}" && {line}')
-    told = done.stderr.decode()
-    assert done.returncode == 0, told
-    assert "Traceback" not in told
+    errors = done.stderr.decode()
+    assert done.returncode == 0, errors
+    assert "Traceback" not in errors
     assert done.stdout or "--trace" in line or "--output" in line or "> " in line
 
 

@@ -127,9 +127,9 @@ REAL: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", REAL)
 def test_it_is_read(name: str) -> None:
     raw = REAL[name]
-    read = ModelConfig.from_hf(raw)
-    assert read.num_layers == raw.get("num_hidden_layers", raw.get("n_layer"))
-    assert read.max_positions == raw.get("max_position_embeddings", 1024)
+    config = ModelConfig.from_hf(raw)
+    assert config.num_layers == raw.get("num_hidden_layers", raw.get("n_layer"))
+    assert config.max_positions == raw.get("max_position_embeddings", 1024)
 
 
 def windows(name: str) -> list[int | None]:

@@ -76,9 +76,9 @@ def test_training_that_stops_goes_on_as_if_it_had_not(
     assert ["masked" in record for record in whole] == [True, False, False, True, False, False]
     # The state of a step is saved when the next is asked for: what follows computes the last step again.
     run(streams, RECIPE, tmp_path / "parts", stop + 1)
-    for expected, found in zip(whole[stop:], run(streams, RECIPE, tmp_path / "parts"), strict=True):
+    for expected, actual in zip(whole[stop:], run(streams, RECIPE, tmp_path / "parts"), strict=True):
         for name in expected.keys() - {"seconds"}:
-            assert found[name] == pytest.approx(expected[name], rel=1e-5)
+            assert actual[name] == pytest.approx(expected[name], rel=1e-5)
 
 
 def test_an_end_that_is_announced_comes_in_so_many_steps_even_if_the_run_is_stopped_on_the_way(
@@ -110,11 +110,11 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_state_before_it(
     tmp_path: Path, streams: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(streams, RECIPE, tmp_path, 3)
-    kept = (tmp_path / "training.pt").read_bytes()
+    state = (tmp_path / "training.pt").read_bytes()
     monkeypatch.setattr("tokenglass.weights.recipe.train.train_step", lambda *_: {"loss": math.nan})
     with pytest.raises(FloatingPointError, match="step 2"):
         run(streams, RECIPE, tmp_path)
-    assert (tmp_path / "training.pt").read_bytes() == kept
+    assert (tmp_path / "training.pt").read_bytes() == state
 
 
 def test_the_log_keeps_the_later_record_of_a_step(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_a_fast_run_learns_what_a_precise_one_does(tmp_path: Path, streams: dict
     precise, fast = (
         run(streams, replace(RECIPE, tokens=4 * 1024, fast=fast), tmp_path / f"{fast}") for fast in (False, True)
     )
-    found, expected = ([record["loss"] for record in records] for records in (fast, precise))
-    assert found == pytest.approx(expected, rel=5e-3)
-    assert found != expected
+    actual, expected = ([record["loss"] for record in records] for records in (fast, precise))
+    assert actual == pytest.approx(expected, rel=5e-3)
+    assert actual != expected
 
 
 def test_a_compiled_run_learns_the_same(
@@ -186,11 +186,11 @@ def test_what_a_grown_model_adds_gets_gradients(trained: Transformer, monkeypatc
 
 def test_a_run_begins_with_the_weights_it_is_given(tmp_path: Path, streams: dict[str, torch.Tensor]) -> None:
     torch.manual_seed(0)
-    given = {name: torch.randn_like(weight).bfloat16() * 0.1 for name, weight in new_model(1).state_dict().items()}
-    save_file(given, tmp_path / "model.safetensors")
+    weights = {name: torch.randn_like(weight).bfloat16() * 0.1 for name, weight in new_model(1).state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
     record = next(train(streams, RECIPE, tmp_path, start=tmp_path))
     model = new_model(1)
-    model.load_state_dict(given)
+    model.load_state_dict(weights)
     rows = batch(streams, RECIPE, 0, 256)
     with torch.inference_mode():
         expected = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())

@@ -102,10 +102,10 @@ def test_an_exception_comes_behind_a_finish_for_each_open_text() -> None:
             raise ZeroDivisionError
         yield from texts.decode_once(recorder)
 
-    seen: list[Record] = []
+    records: list[Record] = []
     with pytest.raises(ZeroDivisionError):
-        seen.extend(record(texts, fails, REQUEST, threading.Event()))
-    assert [(one.sequence, one.reason) for one in seen if isinstance(one, Finish)] == [
+        records.extend(record(texts, fails, REQUEST, threading.Event()))
+    assert [(one.sequence, one.reason) for one in records if isinstance(one, Finish)] == [
         (0, "eos"),
         (1, "error"),
         (2, "error"),

@@ -52,8 +52,8 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def as_float32(weight: Any) -> Tensor:
     """A weight of any kind as a tensor."""
-    kept = isinstance(weight, Int4Weight | Int8Weight)
-    return torch.from_numpy(np.ascontiguousarray(weight.dequantize())) if kept else as_tensor(weight)
+    is_packed = isinstance(weight, Int4Weight | Int8Weight)
+    return torch.from_numpy(np.ascontiguousarray(weight.dequantize())) if is_packed else as_tensor(weight)
 
 
 @pytest.mark.parametrize("chunk", [CHUNK, 1])
@@ -62,26 +62,26 @@ def test_every_matrix_is_what_the_library_makes_of_it(
 ) -> None:
     """To the bit, in the dtype that the library gives, whole or 16 rows at a time."""
     monkeypatch.setattr("tokenglass.model.checkpoint.formats.coded.CHUNK", chunk)
-    read = finish(read_weights(Checkpoint.open(saved.folder), dtype="float32"))
-    for name, meant in saved.meant.items():
-        assert torch.equal(as_float32(read.weights[name]).to(meant.dtype), meant), name
+    content = finish(read_weights(Checkpoint.open(saved.folder), dtype="float32"))
+    for name, reference in saved.meant.items():
+        assert torch.equal(as_float32(content.weights[name]).to(reference.dtype), reference), name
 
 
 def test_what_a_layout_holds_exactly_is_kept_and_the_rest_is_widened_with_one_note(saved: Saved) -> None:
     checkpoint = Checkpoint.open(saved.folder)
-    read = finish(read_weights(checkpoint, dtype="bfloat16"))
+    content = finish(read_weights(checkpoint, dtype="bfloat16"))
     kinds = {"int4": Int4Weight, "int8": Int8Weight}
     assert checkpoint.packing is not None
     assert len(checkpoint.packing.matrices) == sum(name in checkpoint.packing.matrices for name in saved.meant)
     for name in checkpoint.packing.matrices:
-        kept = checkpoint.kept.get(name)
-        assert type(read.weights[name]) is (np.ndarray if kept is None else kinds[kept]), name
+        layout = checkpoint.kept.get(name)
+        assert type(content.weights[name]) is (np.ndarray if layout is None else kinds[layout]), name
     if saved.release.kept is None:
-        (note,) = read.notes
+        (note,) = content.notes
         assert note.startswith(saved.release.name)
         assert "are widened to bfloat16, which int4 and int8 do not hold exactly" in note
     else:
-        assert read.notes == ()
+        assert content.notes == ()
         assert set(checkpoint.kept.values()) == {saved.release.kept}
 
 
@@ -104,8 +104,8 @@ def dequantised_logits(saved: Saved, token_ids: list[int]) -> Tensor:
 
     folder = saved.folder / "dequantised"
     folder.mkdir(exist_ok=True)
-    meant = {name: tensor.float() for name, tensor in saved.meant.items()}
-    safetensors.torch.save_file(meant, folder / releases.SINGLE, {"format": "pt"})
+    reference = {name: tensor.float() for name, tensor in saved.meant.items()}
+    safetensors.torch.save_file(reference, folder / releases.SINGLE, {"format": "pt"})
     shutil.copy(saved.folder / "config.json", folder)
     tiny.edit_json(folder / "config.json", quantization_config=None, quantization=None, dtype="float32")
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -130,24 +130,26 @@ def test_inspect_counts_scales_in_the_bits_of_a_weight(tmp_path: Path) -> None:
 
 
 def test_a_release_generates_in_one_command(tmp_path: Path) -> None:
-    meant = save_release(RELEASES["fp8, blocks"], tmp_path / "release", save_llama)
+    reference = save_release(RELEASES["fp8, blocks"], tmp_path / "release", save_llama)
     done = generate("-m", str(tmp_path / "release"), "-n", "8", "-t", "0", PROMPT)
     assert done.returncode == 0, done.stderr
     (note,) = done.stderr.decode().splitlines()
     assert "FP8 in blocks of 32 by 32: 14 of 14 matrices are widened to bfloat16" in note
     plain = save_llama(tmp_path / "plain")
-    safetensors.torch.save_file({k: v.bfloat16() for k, v in meant.items()}, plain / releases.SINGLE, {"format": "pt"})
+    safetensors.torch.save_file(
+        {k: v.bfloat16() for k, v in reference.items()}, plain / releases.SINGLE, {"format": "pt"}
+    )
     tiny.byte_level_tokenizer().save(str(plain / "tokenizer.json"))
     assert done.stdout == generate("-m", str(plain), "-n", "8", "-t", "0", PROMPT).stdout
 
 
 def test_a_packed_matrix_that_int4_holds_is_not_rounded_again_by_quantize(tmp_path: Path) -> None:
-    meant = save_release(RELEASES["int4, groups of 64"], tmp_path / "release", save_llama)
+    reference = save_release(RELEASES["int4, groups of 64"], tmp_path / "release", save_llama)
     arguments = ("quantize", str(tmp_path / "release"), str(tmp_path / "made"), "--format", "int4", "--no-measure")
     assert tokenglass(*arguments).returncode == 0
-    read = finish(read_weights(Checkpoint.open(tmp_path / "made"), dtype="float32"))
-    for name in (name for name in meant if ".layers." in name and "_proj" in name):
-        assert torch.equal(as_float32(read.weights[name]), meant[name]), name
+    content = finish(read_weights(Checkpoint.open(tmp_path / "made"), dtype="float32"))
+    for name in (name for name in reference if ".layers." in name and "_proj" in name):
+        assert torch.equal(as_float32(content.weights[name]), reference[name]), name
     eight = load_model(tmp_path / "release", device="cpu", quantize="int8", backend="native")
     assert isinstance(eight.engine.weights["model.layers.0.mlp.up_proj.weight"], Int8Weight)
 
@@ -173,12 +175,12 @@ def test_a_release_is_computed_in_bfloat16_beside_what_is_kept(
         sizes = {"hidden_size": 64, "intermediate_size": 128, "attention_bias": True}
         return tiny.save_llama(folder, dtype=torch.bfloat16, **sizes)
 
-    meant = save_release(RELEASES["mlx, 4 bits"], tmp_path, save)
+    reference = save_release(RELEASES["mlx, 4 bits"], tmp_path, save)
     loaded = load_model(tmp_path, device="cpu", backend=backend)
     assert (loaded.dtype, loaded.notes) == ("bfloat16", ())
     ids = list(range(1, 60))
     ours = as_tensor(loaded.engine.forward([ids], None, last=None))[0]
-    theirs = dequantised_logits(Saved(RELEASES["mlx, 4 bits"], tmp_path, meant), ids)
+    theirs = dequantised_logits(Saved(RELEASES["mlx, 4 bits"], tmp_path, reference), ids)
     assert (ours - theirs).norm() / theirs.norm() < 5e-2  # the cache is in bfloat16
 
 
@@ -190,8 +192,8 @@ def test_the_memory_that_a_release_takes_is_known_from_its_scales(name: str, bit
     packed = checkpoint.packing.num_weights
     assert checkpoint.nbytes_as("bfloat16") == (packed * bits + (checkpoint.num_parameters - packed) * 16) // 8
     assert checkpoint.nbytes_as("float32") >= checkpoint.nbytes_as("bfloat16") > checkpoint.nbytes_as("int4")
-    read = finish(read_weights(checkpoint, dtype="bfloat16"))
-    nbytes = sum(weight.nbytes for weight in read.weights.values())
+    content = finish(read_weights(checkpoint, dtype="bfloat16"))
+    nbytes = sum(weight.nbytes for weight in content.weights.values())
     assert nbytes == pytest.approx(checkpoint.nbytes_as("bfloat16"), rel=0.05)  # int8 has scales of its own
 
 
@@ -206,7 +208,7 @@ def test_a_release_in_float16_is_rounded_to_bfloat16_and_says_so(tmp_path: Path)
 
 
 def test_modelopt_may_say_it_in_a_file_of_its_own(tmp_path: Path) -> None:
-    meant = save_release(RELEASES["nvfp4 of modelopt"], tmp_path, save_llama)
+    reference = save_release(RELEASES["nvfp4 of modelopt"], tmp_path, save_llama)
     tiny.edit_json(tmp_path / "config.json", quantization_config=None)
     with pytest.raises(CheckpointError, match=r"unsupported dtype|wrong shape"):
         plan_reading(Checkpoint.open(tmp_path))
@@ -214,7 +216,7 @@ def test_modelopt_may_say_it_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(content))
     read = finish(read_weights(Checkpoint.open(tmp_path), dtype="float32"))
     assert all(
-        torch.equal(as_float32(read.weights[name]), weight) for name, weight in meant.items() if weight.ndim == 2
+        torch.equal(as_float32(read.weights[name]), weight) for name, weight in reference.items() if weight.ndim == 2
     )
 
 
@@ -232,11 +234,11 @@ def test_an_adapter_is_merged_into_packed_matrices_which_are_then_not_kept(
     down, up = torch.randn(4, columns), torch.randn(out, 4)
     stem = f"{layer}{changed}"
     adapter = lora_adapter(tmp_path / "adapter", {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up})
-    read = finish(read_weights(Checkpoint.open(release).with_adapters((adapter,)), dtype="float32"))
+    content = finish(read_weights(Checkpoint.open(release).with_adapters((adapter,)), dtype="float32"))
     merged = meant[name] + 10 / 4 * (up @ down)
-    torch.testing.assert_close(as_float32(read.weights[name]), merged, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(as_float32(content.weights[name]), merged, rtol=1e-5, atol=1e-5)
     parts = [*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down"))]
-    widened = [part for part in parts if not isinstance(read.weights[f"{layer}{part}.weight"], Int4Weight)]
+    widened = [part for part in parts if not isinstance(content.weights[f"{layer}{part}.weight"], Int4Weight)]
     assert sorted(widened) == sorted((changed, *with_it))
     engines = [
         load_model(release, dtype="float32", device="cpu", backend=backend, adapters=(adapter,)).engine
@@ -253,12 +255,12 @@ def test_packed_matrices_are_cut_and_ordered_as_others_are(family: str, tmp_path
     sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "linear_value_head_dim": 16}
     experts = {"num_experts": 8, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}
     save(tmp_path / "plain", model_type, {**options, **sizes, **(experts if "num_experts" in options else {})})
-    meant = save_release(RELEASES["gptq, 4 bits"], tmp_path / "release", lambda f: copy(tmp_path / "plain", f))
-    safetensors.torch.save_file(meant, tmp_path / "plain" / releases.SINGLE, {"format": "pt"})
+    reference = save_release(RELEASES["gptq, 4 bits"], tmp_path / "release", lambda f: copy(tmp_path / "plain", f))
+    safetensors.torch.save_file(reference, tmp_path / "plain" / releases.SINGLE, {"format": "pt"})
     plain = finish(read_weights(Checkpoint.open(tmp_path / "plain"), dtype="float32"))
-    read = finish(read_weights(Checkpoint.open(tmp_path / "release"), dtype="float32"))
+    content = finish(read_weights(Checkpoint.open(tmp_path / "release"), dtype="float32"))
     for name, weight in plain.weights.items():
-        assert torch.equal(as_float32(read.weights[name]), as_tensor(weight)), name
+        assert torch.equal(as_float32(content.weights[name]), as_tensor(weight)), name
 
 
 def copy(source: Path, folder: Path) -> Path:
@@ -275,17 +277,17 @@ def test_experts_of_gpt_oss_in_mxfp4(backend: Literal["native", "torch"], tmp_pa
     release, plain = tmp_path / "release", tmp_path / "plain"
     save(plain, model_type, {**options, **sizes})
     copy(plain, release)
-    meant = safetensors.torch.load_file(plain / releases.SINGLE)
-    stored = dict(meant)
-    for name in [name for name in meant if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+    reference = safetensors.torch.load_file(plain / releases.SINGLE)
+    stored = dict(reference)
+    for name in [name for name in reference if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
         experts, columns, rows = stored.pop(name).shape
-        parts, _ = pack_mlx_floats(meant[name].swapaxes(1, 2).reshape(-1, columns), 4)
+        parts, _ = pack_mlx_floats(reference[name].swapaxes(1, 2).reshape(-1, columns), 4)
         blocks = parts["weight"].view(torch.uint8).reshape(experts, rows, columns // 32, 16)
         scales = parts["scales"].reshape(experts, rows, columns // 32)
         stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
-        meant[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).to(meant[name].dtype)
+        reference[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).to(reference[name].dtype)
     safetensors.torch.save_file(stored, release / releases.SINGLE, {"format": "pt"})
-    safetensors.torch.save_file(meant, plain / releases.SINGLE, {"format": "pt"})
+    safetensors.torch.save_file(reference, plain / releases.SINGLE, {"format": "pt"})
     tiny.edit_json(release / "config.json", quantization_config={"quant_method": "mxfp4"})
     ours, theirs = (load_model(folder, dtype="float32", device="cpu", backend=backend) for folder in (release, plain))
     ids = [list(range(1, 40))]

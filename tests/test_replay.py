@@ -71,9 +71,9 @@ def test_the_last_screen_is_that_of_the_records_that_were_written(kept: tuple[Pa
         replayed = list(end_each(at_speed(played, float("inf"), NEVER), NEVER))
     assert isinstance(run, Run)
     assert again == run
-    shown = final_screen(again, replayed)
-    assert shown == final_screen(run, [record for record in records if not isinstance(record, Run)])
-    assert any("eos" in row or "length" in row for row in shown)
+    screen = final_screen(again, replayed)
+    assert screen == final_screen(run, [record for record in records if not isinstance(record, Run)])
+    assert any("eos" in row or "length" in row for row in screen)
 
 
 BLOCKED = """
@@ -186,8 +186,8 @@ def test_unsure_lists_tokens_and_fails_for_scripts(tmp_path: Path) -> None:
     assert "beside" in every.stdout.decode()
     assert tokenglass("replay", str(path), "--unsure", "1").returncode == 0
     least = min(json.loads(line)["choices"][0]["prob"] for line in path.read_text().split("\n")[1:-2])
-    shown = tokenglass("replay", str(path), "--unsure", str(least * 1.0001)).stdout.decode()
-    assert len(shown.splitlines()) == 2, "one stretch of one token"
+    text = tokenglass("replay", str(path), "--unsure", str(least * 1.0001)).stdout.decode()
+    assert len(text.splitlines()) == 2, "one stretch of one token"
 
 
 def test_bad_traces_and_options_are_one_line(tmp_path: Path) -> None:

@@ -148,8 +148,8 @@ def test_the_recorded_speed_obeys_keys_too(tmp_path: Path) -> None:
 def test_several_texts_are_searched_pass_by_pass(kind: str, tmp_path: Path) -> None:
     never = threading.Event()
     search = Search(beams=3) if kind == "beams" else Search(3, (1, 22, 333))
-    made = scripted_several.beams(0, never) if kind == "beams" else scripted_several.samples(0, never)
-    path = write_trace(tmp_path / kind, scripted_run.run(search=search), made)
+    records = scripted_several.beams(0, never) if kind == "beams" else scripted_several.samples(0, never)
+    path = write_trace(tmp_path / kind, scripted_run.run(search=search), records)
     terminal = replayed(path, "--pause")
     terminal.wait_for_token(1)
     for keys, number in ((" ", 2), ("s", 5), ("g9\r", 9), ("h", 8), ("g3\r", 3), ("s", 5)):
@@ -228,11 +228,11 @@ class Scripted(LiveSession):
 def test_a_trace_of_100_000_steps_opens_at_once_and_hardly_any_memory_grows_with_it(long_trace: Path) -> None:
     with open_trace(long_trace) as trace:
         run, played = next(split_runs(trace))
-        read: list[Record] = []
+        records: list[Record] = []
         session = Scripted(trace.following, run, "q")
         with pytest.raises(KeyboardInterrupt):
-            session.run(read.append(record) or record for record in played)  # type: ignore[func-returns-value]
-        assert (session.token, len(read)) == (1, 2)
+            session.run(records.append(record) or record for record in played)  # type: ignore[func-returns-value]
+        assert (session.token, len(records)) == (1, 2)
         tracemalloc.start()
         session = Scripted(trace.following, run, [*"g999", "enter", *"g4999", "enter", *"g17", "enter", "q"])
         with pytest.raises(KeyboardInterrupt):

@@ -44,8 +44,8 @@ def engine(saved_checkpoint: Path) -> Engine:
 
 
 def asked(tokenizer: Tokenizer, **options: Any) -> Request:
-    given = {"seed": 7, "sampling": SAMPLED, "max_new_tokens": 40, "eos_token_ids": frozenset({0}), **options}
-    return Request(tokenizer.encode(PROMPT), **given)
+    settings = {"seed": 7, "sampling": SAMPLED, "max_new_tokens": 40, "eos_token_ids": frozenset({0}), **options}
+    return Request(tokenizer.encode(PROMPT), **settings)
 
 
 def several(engine: Any, tokenizer: Tokenizer, request: Request, count: int) -> list[Record]:
@@ -81,9 +81,9 @@ def assert_each_is_a_run_alone(engine: Any, tokenizer: Tokenizer, request: Reque
         alone = list(decode(Job(engine, tokenizer, replace(request, seed=seed))))
         assert settled(records, number) == settled(alone, 0)
         assert text_of(records, number) == text_of(alone, 0)
-        found, expected = finish_of(records, number), finish_of(alone, 0)
-        assert found.reason == expected.reason
-        assert found.totals.new_tokens == expected.totals.new_tokens
+        actual, expected = finish_of(records, number), finish_of(alone, 0)
+        assert actual.reason == expected.reason
+        assert actual.totals.new_tokens == expected.totals.new_tokens
     return records
 
 
@@ -243,9 +243,9 @@ def test_an_error_finishes_every_sample_and_is_raised(tokenizer: Tokenizer) -> N
     scripted = RowEngine(lambda length, row: None if length == 5 else 30)
     records = decode_samples(Job(scripted, tokenizer, Request((1, 2), 1, SAMPLED)), 2)
 
-    seen = list(itertools.islice(records, 8))
+    beginning = list(itertools.islice(records, 8))
 
-    assert [record.reason for record in seen if isinstance(record, Finish)] == ["error", "error"]
+    assert [record.reason for record in beginning if isinstance(record, Finish)] == ["error", "error"]
     with pytest.raises(EngineError, match="not numbers"):
         next(records)
 
@@ -286,9 +286,9 @@ class RowEngine(tiny.ScriptedEngine):
         self.rows.append(len(token_ids))
         logits = np.zeros((len(token_ids), 1, tiny.VOCAB_SIZE), np.float32)
         for row, length in enumerate(cache.lengths):
-            said = self.pick(length, row)
-            if said is None:
+            token_id = self.pick(length, row)
+            if token_id is None:
                 logits[row] = np.nan
             else:
-                logits[row, 0, said] = 60.0
+                logits[row, 0, token_id] = 60.0
         return list(logits)

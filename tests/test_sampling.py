@@ -106,9 +106,9 @@ def test_what_is_fast_is_what_the_definitions_give(
             sampler(parameters).choose(logits, where)
         return
     assume(plain.margin > 1e-9)
-    found = sampler(parameters).distribution(logits, where)
-    np.testing.assert_allclose(found.final, final, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.raw, logits.double().log_softmax(-1).numpy(), rtol=1e-12, atol=1e-12)
+    distribution = sampler(parameters).distribution(logits, where)
+    np.testing.assert_allclose(distribution.final, final, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(distribution.raw, logits.double().log_softmax(-1).numpy(), rtol=1e-12, atol=1e-12)
     choice = sampler(parameters).choose(logits, where)
     assert choice.prob == pytest.approx(final[choice.token_id])
     if choice.draw is not None:
@@ -259,8 +259,8 @@ def test_every_number_of_a_choice_can_be_computed_from_the_logits(
 
 def check_candidates(choice: Choice, top: int) -> None:
     """The most probable ones in order, and the chosen one always; cut is what could not be drawn."""
-    shown = choice.candidates[:top]
-    values = [c.logprob for c in shown]
+    first = choice.candidates[:top]
+    values = [c.logprob for c in first]
     assert values == sorted(values, reverse=True)
     assert len({c.token_id for c in choice.candidates}) == len(choice.candidates) <= top + 1
     assert choice.token_id in {c.token_id for c in choice.candidates}

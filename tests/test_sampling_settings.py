@@ -139,5 +139,5 @@ def test_a_setting_without_effect_is_refused_by_name(arguments: tuple[str, ...],
     ids=str,
 )
 def test_a_setting_that_acts_or_switches_off_is_not_refused(values: dict[str, Any]) -> None:
-    given = {name: value for name, value in values.items() if name != "samplers"}
-    assert SamplingParameters(**values).idle(given) is None
+    settings = {name: value for name, value in values.items() if name != "samplers"}
+    assert SamplingParameters(**values).idle(settings) is None

@@ -136,7 +136,7 @@ TREE = as_json(walk(["draw", "draw", "mark", "back", "fox", "first", "root", "fi
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "not valid JSON"),
         (b"[]", "expected a JSON object"),
@@ -148,28 +148,28 @@ TREE = as_json(walk(["draw", "draw", "mark", "back", "fox", "first", "root", "fi
         (json.dumps({**TREE, "trail": [-1]}).encode(), "do not make a tree"),
     ],
 )
-def test_what_is_no_tree_is_told_with_the_name_of_the_file(tmp_path: Path, content: bytes, told: str) -> None:
+def test_what_is_no_tree_is_told_with_the_name_of_the_file(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "tree.json"
     file.write_bytes(content)
-    with pytest.raises(TraceError, match=told) as refused:
+    with pytest.raises(TraceError, match=message) as refused:
         read_tree(file)
     assert str(file) in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"token_id": tiny.VOCAB_SIZE + 500}, "is no token of this model"),
         ({"logprob": None}, "is no token of this model"),
         ({"token_id": EOS}, "its text has ended before"),
     ],
 )
-def test_nodes_that_this_model_cannot_have_are_refused(change: dict[str, Any], told: str) -> None:
+def test_nodes_that_this_model_cannot_have_are_refused(change: dict[str, Any], message: str) -> None:
     content = copy.deepcopy(TREE)
     (content["nodes"][content["nodes"][2]["parent"]] if content["nodes"][2]["parent"] else content["nodes"][1]).update(
         change
     )
-    with pytest.raises(TraceError, match=told):
+    with pytest.raises(TraceError, match=message):
         saved_tree(content).restore(begin(ENGINE))
 
 

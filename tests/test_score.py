@@ -131,12 +131,12 @@ def test_rows_together_have_the_numbers_that_each_has_alone(
 ) -> None:
     logits = np.array([[*row, 0.5] for row in rows], np.float32)
     token_ids = np.array(data.draw(st.lists(st.integers(0, 37), min_size=len(rows), max_size=len(rows))))
-    found = measure(logits, token_ids)
+    measures = measure(logits, token_ids)
     for row, token_id in enumerate(token_ids.tolist()):
         raw = Raw.of(logits[row], 1)
-        assert found.logprobs[row] == pytest.approx(raw.logprobs(np.array([token_id]))[0], abs=1e-12)
-        assert found.entropies[row] == pytest.approx(raw.entropy, abs=1e-12)
-        assert found.ranks[row] == raw.rank(token_id)
+        assert measures.logprobs[row] == pytest.approx(raw.logprobs(np.array([token_id]))[0], abs=1e-12)
+        assert measures.entropies[row] == pytest.approx(raw.entropy, abs=1e-12)
+        assert measures.ranks[row] == raw.rank(token_id)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

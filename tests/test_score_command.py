@@ -26,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows_of(told: bytes) -> dict[str, list[str]]:
-    heading, *rows = (line.split("\t") for line in told.decode().splitlines())
+def rows_of(table: bytes) -> dict[str, list[str]]:
+    heading, *rows = (line.split("\t") for line in table.decode().splitlines())
     assert heading == ["bits/byte", "perplexity", "bits", "tokens", "bytes", "file"]
     return {row[-1]: row for row in rows}
 
@@ -117,10 +117,10 @@ def test_a_terminal_shows_the_text_its_legend_and_its_worst_tokens(folder: Path)
     lines = terminal.lines()
     assert lines[0].startswith("The fox ␛[31m‹U+202E›said")  # nothing of the text is a code of the terminal's
     assert lines[1] == "Zq gh!"
-    told = "\n".join(lines)
-    assert "< 1 bit  1–4 bits  4–8 bits  ≥ 8 bits" in told
-    assert "bits per byte" in told
-    assert "the first behind <|endoftext|>" in told
+    text = "\n".join(lines)
+    assert "< 1 bit  1–4 bits  4–8 bits  ≥ 8 bits" in text
+    assert "bits per byte" in text
+    assert "the first behind <|endoftext|>" in text
     assert lines[-3].split() == ["bits", "rank", "entropy", "at", "token", "expected"]
     worst = [float(line.split()[0]) for line in lines[-2:]]
     assert worst == sorted(worst, reverse=True)

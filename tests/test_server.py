@@ -89,8 +89,8 @@ def test_a_server_is_asked_in_its_own_names() -> None:
     with serve(SERVERS["openai"]()) as stand_in:
         biases = ("--logit-bias", "id:31=-5", "--logit-bias", "id:31=2")
         assert generate("-m", f"{stand_in.address}/v1/", "Hi", "--chat", "--system", "Be kind", *biases).returncode == 0
-        said = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi"}]
-        assert stand_in.body["messages"] == said
+        messages = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi"}]
+        assert stand_in.body["messages"] == messages
         assert stand_in.body["logit_bias"] == {"31": -3.0}
         assert {"logprobs": True, "top_logprobs": 5}.items() <= stand_in.body.items()
 

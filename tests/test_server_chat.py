@@ -50,9 +50,9 @@ def test_every_turn_sends_all_messages_and_the_answer_is_the_next_of_them(name: 
     first = [("system", "Be kind"), ("user", "Hello")]
     second = [*first, ("assistant", TEXT), ("user", "And?")]
     assert sent(stand_in) == [first, second, second, [*first, ("assistant", TEXT), ("user", "Well?")]]
-    told = done.stderr.decode()
-    assert f"({name})" in told
-    assert "reused" not in told, "nobody reports it"
+    errors = done.stderr.decode()
+    assert f"({name})" in errors
+    assert "reused" not in errors, "nobody reports it"
     assert [message["content"] for message in json.loads(saved.read_text())] == [
         "Be kind",
         "Hello",
@@ -81,20 +81,20 @@ def thought_of(name: str) -> Reply:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_thought_that_is_told_apart_stands_in_tags_and_is_never_sent_back(name: str, tmp_path: Path) -> None:
-    saved, said = tmp_path / "talk.json", "".join(SAID[1:])
+    saved, answer = tmp_path / "talk.json", "".join(SAID[1:])
     path = CHATS.get(name, "/v1/chat/completions")
     with serve(SERVERS[name](**{path: thought_of(name)})) as stand_in:
         done = talk(stand_in.address, "Hello", "/thoughts", f"/save {saved}", "And?")
         assert done.returncode == 0, done.stderr
         written = generate("-m", stand_in.address, "--chat", "Hello", "--jsonl")
-    assert done.stdout.decode() == f"<think> fox</think>\n\n{said}\n" * 2
+    assert done.stdout.decode() == f"<think> fox</think>\n\n{answer}\n" * 2
     assert " fox" in done.stderr.decode()
-    assert json.loads(saved.read_text())[-1] == {"role": "assistant", "content": said, "reasoning_content": " fox"}
-    assert sent(stand_in)[1] == [("user", "Hello"), ("assistant", said), ("user", "And?")]
+    assert json.loads(saved.read_text())[-1] == {"role": "assistant", "content": answer, "reasoning_content": " fox"}
+    assert sent(stand_in)[1] == [("user", "Hello"), ("assistant", answer), ("user", "And?")]
     assert not any(" fox" in json.dumps(body) for _, body in stand_in.asked)
     *steps, finish = [json.loads(line) for line in written.stdout.splitlines()[1:]]
     assert [len(step["choices"]) for step in steps] == [1, 1, 1], "a tag is no token"
-    assert finish["whole_text"] == f"<think> fox</think>\n\n{said}"
+    assert finish["whole_text"] == f"<think> fox</think>\n\n{answer}"
 
 
 def test_an_answer_that_breaks_off_leaves_the_conversation_as_it_was(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_what_a_chat_over_a_server_cannot_do_is_refused_by_name() -> None:
         for option in (("--regex", "a"), ("--no-cache",), ("--ban", "x"), ("--quantize", "int8")):
             assert_one_line_error(talk(stand_in.address, "x", options=option), 2, option[0])
         done = talk(stand_in.address, "Hello", "/set regex a", "/set top_k 5", "/continue", "/flow", "More")
-        told = done.stderr.decode().splitlines()
+        lines = done.stderr.decode().splitlines()
         expected = ("--regex is not for a server", "top_k 5", "try /retry", "/flow looks into a model that is here")
-        for words, line in zip(expected, told, strict=True):
+        for words, line in zip(expected, lines, strict=True):
             assert words in line
         assert stand_in.body["top_k"] == 5
     assert_one_line_error(tokenglass("chat", "--remote-model", "a", stdin=b""), 2, "-m http://")

@@ -152,14 +152,14 @@ def test_ctrl_c_closes_the_request(process: tuple[subprocess.Popen[str], str], t
         [SCRIPTS / "generate", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     ) as running:
         assert running.stdout is not None
-        said = os.read(running.stdout.fileno(), 10)
+        beginning = os.read(running.stdout.fileno(), 10)
         running.send_signal(signal.SIGINT)
         rest, _ = running.communicate(timeout=60)
     assert running.returncode == 130
     *_, finish = [from_line(line) for line in trace.read_text().splitlines()]
     assert isinstance(finish, Finish)
     assert finish.reason == "interrupt"
-    assert finish.whole_text == (said + rest).decode()
+    assert finish.whole_text == (beginning + rest).decode()
     assert finish.totals.new_tokens < CONTEXT - 100
     assert wait_until(lambda: not is_busy(address)), "the server writes no further"
 
@@ -189,17 +189,17 @@ def test_a_killed_server_gives_one_line_and_keeps_what_came(
         [SCRIPTS / "generate", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     ) as running:
         assert running.stdout is not None
-        said = os.read(running.stdout.fileno(), 10)
+        beginning = os.read(running.stdout.fileno(), 10)
         served.kill()
-        rest, told = running.communicate(timeout=60)
+        rest, errors = running.communicate(timeout=60)
     assert running.returncode == 1
-    (line,) = told.decode().splitlines()
+    (line,) = errors.decode().splitlines()
     assert "broke off the connection" in line
     assert "Traceback" not in line
     *_, finish = [from_line(line) for line in trace.read_text().splitlines()]
     assert isinstance(finish, Finish)
-    assert (finish.reason, finish.whole_text) == ("error", (said + rest).decode())
-    assert tokenglass("replay", str(trace)).stdout == said + rest
+    assert (finish.reason, finish.whole_text) == ("error", (beginning + rest).decode())
+    assert tokenglass("replay", str(trace)).stdout == beginning + rest
 
 
 def test_the_live_view_says_what_is_not_reported(address: str) -> None:

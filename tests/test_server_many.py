@@ -98,9 +98,9 @@ def test_a_line_that_this_server_refuses_or_cannot_do_is_told_by_its_number_and_
         assert (answers["b"]["text"], "cannot be read" in answers["b"]["error"]) == (" fox", True)
         assert "--regex is not for a server" in answers["d"]["error"]
         assert "--top-k is nothing that openai can be asked for" in answers["f"]["error"]
-        told = done.stderr.decode().splitlines()
-        assert [line.split(":")[0] for line in told[:-1]] == [f"line {number}" for number in (1, 2, 4, 5, 6)]
-        assert "2 prompts answered, 5 could not be" in told[-1]
+        lines = done.stderr.decode().splitlines()
+        assert [line.split(":")[0] for line in lines[:-1]] == [f"line {number}" for number in (1, 2, 4, 5, 6)]
+        assert "2 prompts answered, 5 could not be" in lines[-1]
         assert bodies_of(stand_in)[-1]["max_tokens"] == 10
 
 
@@ -262,9 +262,9 @@ def test_a_killed_run_over_a_server_goes_on_and_a_ctrl_c_lets_texts_end(address:
                 assert running.poll() is None
                 threading.Event().wait(0.01)
             running.send_signal(stop)
-            _, told = running.communicate(timeout=60)
+            _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert f"the same command goes on with {file}" in told.decode()
+    assert f"the same command goes on with {file}" in errors.decode()
     done = subprocess.run(command, capture_output=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     answers = lines_of(file.read_bytes())

@@ -163,7 +163,7 @@ def test_mutated_streams_are_records_or_one_clear_line(name: str) -> None:
     with serve(SERVERS[name]()) as stand_in:
         client = Client(Address.parse(stand_in.address))
         source = ServerSource(probe(client), "x")
-        said: list[str] = []
+        messages: list[str] = []
         for _ in range(100):
             stand_in.replies[path] = kind([mutate(chunk) for chunk in stream])
             records: list[Record] = []
@@ -171,10 +171,10 @@ def test_mutated_streams_are_records_or_one_clear_line(name: str) -> None:
                 for record in source.records(Request((-1,), 1, RAW, max_new_tokens=10), threading.Event()):
                     records.append(record)
             except ServerError as error:
-                said.append(str(error))
+                messages.append(str(error))
             assert isinstance(records[-1], Finish)
             for record in records:
                 assert to_line(from_line(to_line(record))) == to_line(record)
         client.close()
-    assert 0 < len(said) < 100
-    assert all(words.isprintable() for words in said)
+    assert 0 < len(messages) < 100
+    assert all(words.isprintable() for words in messages)

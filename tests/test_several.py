@@ -80,13 +80,13 @@ def test_sequences_come_one_after_another_whatever_their_order(mixed: list[int],
     numbered = [Step(index, index, number, "decode", 1, (), "", None, 0.0) for index, number in enumerate(mixed)]
     records: list[Record] = [*numbered, *(Finish(number, "eos", "", Totals()) for number in ends)]
 
-    told = list(in_turn(records))
+    turns = list(in_turn(records))
 
-    assert sorted(map(id, told)) == sorted(map(id, records))
-    assert [record.sequence for record in told] == sorted(record.sequence for record in records)
+    assert sorted(map(id, turns)) == sorted(map(id, records))
+    assert [record.sequence for record in turns] == sorted(record.sequence for record in records)
     for number in range(4):
         own = [record for record in records if record.sequence == number]
-        assert [record for record in told if record.sequence == number] == own
+        assert [record for record in turns if record.sequence == number] == own
 
 
 def test_the_first_sample_streams_while_the_others_wait(samples: tuple[Run, list[Record]]) -> None:
@@ -119,14 +119,14 @@ def test_a_pipe_gets_the_samples_in_order_with_a_newline_between(echo: bool, sam
     assert out.getvalue().decode() == "\n".join(prompt + text for text in texts_of(records))
 
 
-@pytest.mark.parametrize("shown", [1, 3])
-def test_a_pipe_gets_the_best_beam_or_as_many_as_were_asked_for(shown: int, beams: tuple[Run, list[Record]]) -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_pipe_gets_the_best_beam_or_as_many_as_were_asked_for(count: int, beams: tuple[Run, list[Record]]) -> None:
     run, records = beams
     out = io.BytesIO()
 
-    SeveralPipe(out, shown=shown).show(run, records)
+    SeveralPipe(out, shown=count).show(run, records)
 
-    assert out.getvalue().decode() == "\n".join(texts_of(records)[:shown])
+    assert out.getvalue().decode() == "\n".join(texts_of(records)[:count])
 
 
 def test_a_plain_terminal_gets_each_text_below_a_rule(
@@ -148,14 +148,14 @@ def test_a_plain_terminal_gets_each_text_below_a_rule(
 
 def split_at_rules(told: str) -> list[tuple[str, str]]:
     """Title and text below each rule."""
-    found: list[tuple[str, str]] = []
+    parts: list[tuple[str, str]] = []
     for line in told.splitlines(keepends=True):
         if line.startswith("─ "):
-            found.append((line.removeprefix("─ ").split("  ")[0].split(" ─")[0], ""))
-        elif found:
-            title, text = found[-1]
-            found[-1] = title, text + line
-    return found
+            parts.append((line.removeprefix("─ ").split("  ")[0].split(" ─")[0], ""))
+        elif parts:
+            title, text = parts[-1]
+            parts[-1] = title, text + line
+    return parts
 
 
 def plain(recorded_run: tuple[Run, list[Record]]) -> str:
@@ -187,8 +187,8 @@ def test_the_live_view_ends_with_every_text_once_and_the_panel(
     rules = [place for place, line in enumerate(lines) if line.startswith("─ ")]
     assert len(rules) == len(texts) + 1
     for start, end, text in zip(rules[:-1], rules[1:], texts, strict=True):
-        said = "".join(line.ljust(width) for line in lines[start + 1 : end])
-        assert said.rstrip() == "".join(line.ljust(width) for line in wrapped(text, width)).rstrip()
+        content = "".join(line.ljust(width) for line in lines[start + 1 : end])
+        assert content.rstrip() == "".join(line.ljust(width) for line in wrapped(text, width)).rstrip()
     assert sum(line.startswith(" ■") for line in lines[rules[-1] :]) == COUNT
 
 
@@ -203,9 +203,9 @@ def test_after_an_error_the_texts_are_kept_and_the_panel_goes(samples: tuple[Run
     with pytest.raises(EngineError):
         SeveralLive(pinned(screen, 80, 24)).show(run, broken())
 
-    shown = "\n".join(screen.lines())
-    assert "".join(r.text for r in records[:60] if r.sequence == 1).split("\n")[0][:60] in shown
-    assert "passes" not in shown
+    text = "\n".join(screen.lines())
+    assert "".join(r.text for r in records[:60] if r.sequence == 1).split("\n")[0][:60] in text
+    assert "passes" not in text
 
 
 def panel_after(recorded_run: tuple[Run, list[Record]], count: int | None, height: int = 20) -> SeveralPanel:
@@ -260,19 +260,19 @@ def test_where_there_is_room_for_few_the_others_are_counted(samples: tuple[Run, 
     run, records = samples
     many = [replace(record, sequence=number) for number in range(30) for record in records if record.sequence == 0]
     panel = panel_after((run, many), None, 8)
-    told = [text_of(row) for row in panel.rows(80, UNICODE)]
-    assert len(told) == 8
-    assert told[-2].strip() == "and 25 more"
+    lines = [text_of(row) for row in panel.rows(80, UNICODE)]
+    assert len(lines) == 8
+    assert lines[-2].strip() == "and 25 more"
 
 
 @given(st.text("ab日é\u0301👍", max_size=30), st.integers(0, 30))
 def test_the_tail_of_a_text_is_its_end_in_that_many_cells(text: str, width: int) -> None:
     from rich.cells import cell_len  # noqa: PLC0415
 
-    told = tail(text, width, UNICODE)
+    end = tail(text, width, UNICODE)
 
-    assert sum(map(cell_len, told)) <= width
-    assert told == text or (text.endswith(told.removeprefix("…")) and told.startswith("…"[:width]))
+    assert sum(map(cell_len, end)) <= width
+    assert end == text or (text.endswith(end.removeprefix("…")) and end.startswith("…"[:width]))
 
 
 def text_of(row: Any) -> str:
@@ -290,28 +290,28 @@ def terminal(arguments: str, columns: int = 80, lines: int = 24, **environment: 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (80, 10), (40, 12)])
 def test_on_a_terminal_every_text_is_there_once_below_its_rule(columns: int, lines: int) -> None:
-    shown = terminal("", columns, lines)
+    session = terminal("", columns, lines)
 
-    assert shown.finish() == 0
+    assert session.finish() == 0
 
-    above = shown.shown().split("3 samples, token")[0]
+    above = session.shown().split("3 samples, token")[0]
     unwrapped = "".join(line.ljust(columns) for line in above.split("\n"))
     for number, text in enumerate(SAMPLES):
         assert f"sample {number + 1} of 3" in above
         for paragraph in text.split("\n"):
             assert paragraph in unwrapped
         assert above.count(f" ({number}),") + above.count(f" ({number}) ") == 1
-    assert shown.lines()[-1] == "reason eos"
+    assert session.lines()[-1] == "reason eos"
 
 
 def test_ctrl_c_keeps_what_there_is() -> None:
-    shown = terminal("--delay 0.05")
-    shown.wait_for_token(12)
+    session = terminal("--delay 0.05")
+    session.wait_for_token(12)
 
-    shown.child.sendintr()
+    session.child.sendintr()
 
-    assert shown.finish() == 0
-    told = shown.shown()
+    assert session.finish() == 0
+    told = session.shown()
     assert told.endswith("reason interrupt")
     assert "sample 3 of 3" in told
     unwrapped = "".join(line.ljust(80) for line in told.split("\n"))
@@ -320,23 +320,23 @@ def test_ctrl_c_keeps_what_there_is() -> None:
 
 
 def test_pruned_beams_are_struck_through_also_without_colour() -> None:
-    shown = terminal("--beams", NO_COLOR="1")
+    session = terminal("--beams", NO_COLOR="1")
 
-    assert shown.finish() == 0
+    assert session.finish() == 0
 
-    assert re.search(r"\x1b\[(2;)?9m", shown.output)
-    assert not re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", shown.output)
-    assert " x " in shown.shown()
-    assert "score -1.5000" in shown.shown()
+    assert re.search(r"\x1b\[(2;)?9m", session.output)
+    assert not re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", session.output)
+    assert " x " in session.shown()
+    assert "score -1.5000" in session.shown()
 
 
 def test_an_ascii_terminal_gets_the_rows_in_ascii() -> None:
-    shown = terminal("--beams", LC_ALL="C")
+    session = terminal("--beams", LC_ALL="C")
 
-    assert shown.finish() == 0
+    assert session.finish() == 0
 
-    assert shown.shown().isascii()
-    assert "- beam 1 of 3 ---" in shown.shown()
+    assert session.shown().isascii()
+    assert "- beam 1 of 3 ---" in session.shown()
 
 
 def test_texts_that_were_given_up_long_ago_are_forgotten(beams: tuple[Run, list[Record]]) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenglass.model.torch_engine.attention import CAUSAL, Sight, sight
 
 
-def seen(found: Sight, queries: int, slots: int) -> list[list[int]]:
+def seen(actual: Sight, queries: int, slots: int) -> list[list[int]]:
     """The slots that each query sees."""
-    mask = found.mask
+    mask = actual.mask
     if mask is None:
-        return [list(range(found.first, slots))] * queries
+        return [list(range(actual.first, slots))] * queries
     if mask is CAUSAL:
         return [list(range(query + 1)) for query in range(queries)]
     assert isinstance(mask, torch.Tensor)
@@ -36,7 +36,7 @@ def test_a_query_sees_the_past_and_a_block_sees_itself(
     positions = torch.arange(past, past + length)[None]
     hide = None if hidden is None else torch.tensor([[position in hidden for position in range(5)]])
 
-    found = sight(positions, 0, past + length, window, block=block, hide=hide)
+    actual = sight(positions, 0, past + length, window, block=block, hide=hide)
 
     expected = []
     for query in range(past, past + length):
@@ -44,7 +44,7 @@ def test_a_query_sees_the_past_and_a_block_sees_itself(
         last = past + length - 1 if in_block else query
         first = 0 if window is None else max(0, query - window + 1)
         expected.append([key for key in range(first, last + 1) if key not in (hidden or ())])
-    assert seen(found, length, past + length) == expected
+    assert seen(actual, length, past + length) == expected
 
 
 @pytest.mark.parametrize("cached", [False, True])

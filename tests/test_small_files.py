@@ -20,10 +20,10 @@ def test_further_chat_templates_are_copied_and_what_links_out_of_the_folder_is_n
     shutil.copytree(saved_checkpoint, source)
     (source / "additional_chat_templates").mkdir()
     (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
-    made = tmp_path / "int8"
-    for _ in quantize_checkpoint(Checkpoint.open(source), made, quantizer("int8", None, 1)):
+    output = tmp_path / "int8"
+    for _ in quantize_checkpoint(Checkpoint.open(source), output, quantizer("int8", None, 1)):
         pass
-    assert (made / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
+    assert (output / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
     secret = tmp_path / "secrets"
     (source / "additional_chat_templates").rename(secret)
     (source / "additional_chat_templates").symlink_to(secret)

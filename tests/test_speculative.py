@@ -155,7 +155,7 @@ def test_an_ngram_guess_follows_the_longest_and_latest_earlier_place(
     tokenizer: Tokenizer, ids: list[int], longest: int, count: int
 ) -> None:
     sequence = Sequence(tokenizer, Request(tuple(ids), 1), limit=100)
-    found = list(NgramDrafter(longest).draft(sequence, count).token_ids)
+    guess = list(NgramDrafter(longest).draft(sequence, count).token_ids)
     lengths = [
         (length, start)
         for length in range(1, min(longest, len(ids) - 1) + 1)
@@ -163,10 +163,10 @@ def test_an_ngram_guess_follows_the_longest_and_latest_earlier_place(
         if ids[start : start + length] == ids[-length:]
     ]
     if not lengths:
-        assert found == []
+        assert guess == []
     else:
         length, start = max(lengths)
-        assert found == ids[start + length : start + length + count]
+        assert guess == ids[start + length : start + length + count]
 
 
 def test_what_cannot_be_done_is_refused(engine: Engine, tokenizer: Tokenizer) -> None:

@@ -47,15 +47,15 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess[byte
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Small random models with a tokenizer, and their logits from one process and from two."""
-    made = {}
+    paths = {}
     for name in FAMILIES:
         folder = tmp_path_factory.mktemp("split")
         save(folder, *CASES[name])
-        made[name] = folder
+        paths[name] = folder
     for program in ((sys.executable,), TORCHRUN):
-        done = run(*program, RANKS, "logits", *made.values())
+        done = run(*program, RANKS, "logits", *paths.values())
         assert done.returncode == 0, done.stderr.decode()
-    return made
+    return paths
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -139,8 +139,8 @@ def test_what_cannot_be_split_is_refused_in_one_line(
     sizes = {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3, "num_key_value_heads": 3}
     odd = tiny.save_llama(tmp_path, **sizes)
     tiny.byte_level_tokenizer().save(str(odd / "tokenizer.json"))
-    given = [part.format(odd=odd) for part in arguments]
-    command, port = [shell.SCRIPTS / "generate", "-m", folders["llama"], "abc", "-n", "3", *given], free_port()
+    options = [part.format(odd=odd) for part in arguments]
+    command, port = [shell.SCRIPTS / "generate", "-m", folders["llama"], "abc", "-n", "3", *options], free_port()
     first, second = (start(rank, port, *command) for rank in range(2))
     _, errors = first.communicate(timeout=120)
     second.communicate(timeout=60)
@@ -194,10 +194,10 @@ def test_norms_of_single_heads_are_refused_by_name() -> None:
 
 
 def test_a_process_knows_its_place_from_what_torchrun_says() -> None:
-    said = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host"}
-    assert Processes.of(said) == Processes(1, 4, 1)
+    environ = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host"}
+    assert Processes.of(environ) == Processes(1, 4, 1)
     assert not Processes(1, 4, 1).leads
     for wrong in ({"WORLD_SIZE": "1", "RANK": "0"}, {"RANK": "x"}, {"WORLD_SIZE": ""}):
-        assert Processes.of({**said, **wrong}) is None
-    assert Processes.of({name: value for name, value in said.items() if name != "MASTER_ADDR"}) is None
+        assert Processes.of({**environ, **wrong}) is None
+    assert Processes.of({name: value for name, value in environ.items() if name != "MASTER_ADDR"}) is None
     assert Processes.of(os.environ) is None

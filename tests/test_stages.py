@@ -26,9 +26,9 @@ def kept(logits: Any, parameters: SamplingParameters, context: Context, top: int
     """A choice, and what the log has of it."""
     log = ChoiceLog(parameters)
     choice = Sampler(parameters, lambda token_id: b"<%d>" % token_id, top, keep=log.keep).choose(logits, context)
-    found = log.find(choice)
-    assert found is not None
-    return choice, found
+    entry = log.find(choice)
+    assert entry is not None
+    return choice, entry
 
 
 def ids(choice: Choice) -> list[int]:
@@ -41,11 +41,11 @@ def test_the_first_stage_is_raw_and_the_last_is_final_whatever_the_chain(
 ) -> None:
     context = data.draw(contexts(len(logits)))
     try:
-        choice, found = kept(logits, parameters, context)
+        choice, entry = kept(logits, parameters, context)
     except NothingPossible:
         return
 
-    stages = found.stages(ids(choice))
+    stages = entry.stages(ids(choice))
     first, last = stages[0], stages[-1]
 
     raw = [math.exp(candidate.logprob) for candidate in choice.candidates]
@@ -61,11 +61,11 @@ def test_each_stage_is_what_a_chain_that_ends_there_leaves(
     context = data.draw(contexts(len(logits)))
     parameters = parameters.replace(temperature=parameters.temperature or 0.7)
     try:
-        choice, found = kept(logits, parameters, context)
+        choice, entry = kept(logits, parameters, context)
     except NothingPossible:
         return
     names = [processor.name for processor in sampler(parameters).chain]
-    stages = found.stages(ids(choice))
+    stages = entry.stages(ids(choice))
     assert [stage.name for stage in stages] == ["raw", *(mask.name for mask in context.masks), *names]
 
     for count, stage in enumerate(stages[1 + len(context.masks) :], start=1):
@@ -80,28 +80,28 @@ def test_each_stage_is_what_a_chain_that_ends_there_leaves(
 def test_other_temperatures_are_what_a_run_at_them_would_sample_from() -> None:
     logits = torch.randn(400, generator=torch.Generator().manual_seed(5))
     parameters = SamplingParameters(temperature=0.8, top_p=0.9, top_k=30)
-    choice, found = kept(logits, parameters, at(3))
+    choice, entry = kept(logits, parameters, at(3))
 
     for temperature in (0.2, 0.8, 1.5):
         other = sampler(parameters.replace(temperature=temperature)).choose(logits, at(3))
-        stage = found.at_temperature(ids(other), temperature)
+        stage = entry.at_temperature(ids(other), temperature)
         assert stage.probs == pytest.approx([candidate.prob for candidate in other.candidates], abs=1e-12)
         assert stage.settings == f"{temperature:g}"
-    assert found.at_temperature(ids(choice), 0.8).probs == found.stages(ids(choice))[-1].probs
+    assert entry.at_temperature(ids(choice), 0.8).probs == entry.stages(ids(choice))[-1].probs
 
 
 def test_draws_fall_as_the_final_distribution_says_and_the_first_hundred_stay_the_first() -> None:
     logits = torch.randn(50, generator=torch.Generator().manual_seed(5))
-    choice, found = kept(logits, SamplingParameters(temperature=1.0, top_k=6), at(3), top=6)
+    choice, entry = kept(logits, SamplingParameters(temperature=1.0, top_k=6), at(3), top=6)
     final = {candidate.token_id: candidate.prob or 0.0 for candidate in choice.candidates}
 
-    hundred, many = found.draw_again(100), found.draw_again(5000)
+    hundred, many = entry.draw_again(100), entry.draw_again(5000)
 
     assert sum(hundred.values()) == 100
     assert set(many) <= set(final)
     assert all(count <= many[token_id] for token_id, count in hundred.items())
     assert not chi_square.is_rejected([many.get(token_id, 0) for token_id in final], list(final.values()))
-    assert hundred == found.draw_again(100)
+    assert hundred == entry.draw_again(100)
 
 
 def test_the_log_keeps_what_there_is_room_for_and_copies_what_is_used_again() -> None:
@@ -115,9 +115,9 @@ def test_the_log_keeps_what_there_is_room_for_and_copies_what_is_used_again() ->
         choices.append(choosing.choose(logits, Context(token_ids, 2, 1)))
         token_ids.append(number)
 
-    found = [log.find(choice) for choice in choices]
-    assert [one is None for one in found] == [True, True, False, False, False]
-    for number, one in enumerate(found[2:], start=2):
+    entries = [log.find(choice) for choice in choices]
+    assert [one is None for one in entries] == [True, True, False, False, False]
+    for number, one in enumerate(entries[2:], start=2):
         assert one is not None
         assert one.stages([number])[0].probs[0] > 0.9
         assert len(one.context.token_ids) == 2 + number
@@ -127,9 +127,9 @@ def test_the_log_keeps_what_there_is_room_for_and_copies_what_is_used_again() ->
 
 def test_masks_are_stages_too_and_greedy_ends_with_one_token() -> None:
     context = at(2, masks=(Mask("ban", removed=(0,)),))
-    _, found = kept(torch.tensor([3.0, 2.0, 1.0]), SamplingParameters(temperature=0.0), context)
+    _, entry = kept(torch.tensor([3.0, 2.0, 1.0]), SamplingParameters(temperature=0.0), context)
 
-    stages = found.stages([0, 1, 2])
+    stages = entry.stages([0, 1, 2])
 
     assert [stage.name for stage in stages] == ["raw", "ban", "temperature"]
     assert stages[1].probs[0] == 0

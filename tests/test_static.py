@@ -72,9 +72,9 @@ def test_logits_that_were_given_are_not_written_over(tmp_path: Path) -> None:
     cache = static.new_cache()
     static.forward([[1, 2, 3]], cache)
     first = static.forward([[4]], cache)[0]
-    kept = first.copy()
+    copy = first.copy()
     static.forward([[5]], cache)
-    assert (first == kept).all()
+    assert (first == copy).all()
 
 
 @pytest.mark.parametrize("format", ["int8", "int4"])

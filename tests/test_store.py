@@ -101,7 +101,7 @@ def test_kept_models_are_listed_and_half_ones_are_not(home: Path) -> None:
     keep("org/bear")
     keep(".pulling/half")
     (models_folder() / "empty").mkdir()
-    assert [(kept.name, kept.origin.licence) for kept in kept_models(models_folder())] == [
+    assert [(model.name, model.origin.licence) for model in kept_models(models_folder())] == [
         ("fox", "MIT"),
         ("org/bear", "MIT"),
     ]

@@ -41,8 +41,8 @@ def test_logits_equal_transformers(tale: LoadedModel, oracle) -> None:
     ids = torch.tensor([tale.tokenizer.encode(TEXT)])
     with torch.inference_mode():
         expected = oracle(ids).logits
-    found = as_tensor(tale.engine.forward(ids, None, last=None))
-    assert_close(found, expected)
+    logits = as_tensor(tale.engine.forward(ids, None, last=None))
+    assert_close(logits, expected)
 
 
 def test_greedy_text_equals_transformers_for_200_tokens(tale: LoadedModel, oracle) -> None:
@@ -53,7 +53,7 @@ def test_greedy_text_equals_transformers_for_200_tokens(tale: LoadedModel, oracl
         max_new_tokens=200,
     )
     records = decode(Job(tale.engine, tale.tokenizer, request))
-    found = [choice.token_id for record in records if hasattr(record, "choices") for choice in record.choices]
+    token_ids = [choice.token_id for record in records if hasattr(record, "choices") for choice in record.choices]
     prompt = torch.tensor([request.prompt_ids])
     with torch.inference_mode():
         out = oracle.generate(
@@ -67,7 +67,7 @@ def test_greedy_text_equals_transformers_for_200_tokens(tale: LoadedModel, oracl
             eos_token_id=None,
             pad_token_id=0,
         )
-    assert found == out[0, len(request.prompt_ids) :].tolist()
+    assert token_ids == out[0, len(request.prompt_ids) :].tolist()
 
 
 def test_float32_is_the_automatic_dtype_on_a_cpu_and_the_checkpoint_s_can_be_asked_for(tale: LoadedModel) -> None:

@@ -24,14 +24,14 @@ def test_text_is_in_the_scrollback_once_and_the_last_panel_whole(columns: int, l
     assert terminal.finish() == 0
 
     expected = wrapped(LONG, columns)
-    told = terminal.lines()
-    assert told[: len(expected)] == expected
-    panel_lines = told[len(expected) :]
+    rows = terminal.lines()
+    assert rows[: len(expected)] == expected
+    panel_lines = rows[len(expected) :]
     assert panel_lines[-1] == "reason eos"
     if panel == "off":
         assert len(panel_lines) == 1
     else:
-        assert sum("token 318" in line for line in told) == 1
+        assert sum("token 318" in line for line in rows) == 1
         assert "eos: the model" in panel_lines[-2]
         assert all(len(line) <= columns for line in panel_lines)
         assert len(panel_lines) <= lines - 2
@@ -241,9 +241,9 @@ def assert_whole(terminal: Terminal, text: str | None = None) -> None:
 
 
 def assert_text_is_a_beginning(lines: list[str], columns: int) -> None:
-    told = "\n".join(lines)
-    assert "\n".join(wrapped(scripted_run.PROMPT + "".join(scripted_run.STORY) * 100, columns)).startswith(told)
-    assert len(told) > 50
+    text = "\n".join(lines)
+    assert "\n".join(wrapped(scripted_run.PROMPT + "".join(scripted_run.STORY) * 100, columns)).startswith(text)
+    assert len(text) > 50
 
 
 def without_blanks(text: str) -> str:

@@ -19,8 +19,8 @@ PARTS = st.lists(st.sampled_from(["<think>", "</think>", "<", "</thi", "think>",
 
 def read(pieces: Sequence[str], thoughts: Thoughts) -> tuple[str, str]:
     """What was told piece by piece, put together."""
-    told = [*(thoughts.add(piece) for piece in pieces), thoughts.flush()]
-    return "".join(thought for thought, _ in told), "".join(said for _, said in told)
+    parts = [*(thoughts.add(piece) for piece in pieces), thoughts.flush()]
+    return "".join(thought for thought, _ in parts), "".join(answer for _, answer in parts)
 
 
 @given(pieces=PARTS, is_thinking=st.booleans())
@@ -29,9 +29,9 @@ def test_any_pieces_give_what_an_expression_finds_in_the_whole(pieces: list[str]
     begin = "" if is_thinking else r"\s*<think>"
     expected = re.fullmatch(rf"(?s){begin}(.*?)(?:</think>\n*(.*))?", whole)
     thoughts = Thoughts(is_thinking=is_thinking)
-    told = read(pieces, thoughts)
-    assert told == (("", whole) if expected is None else (expected[1], expected[2] or ""))
-    assert told == (thoughts.thought, thoughts.said)
+    parts = read(pieces, thoughts)
+    assert parts == (("", whole) if expected is None else (expected[1], expected[2] or ""))
+    assert parts == (thoughts.thought, thoughts.said)
     assert thoughts.is_thinking == (expected is not None and "</think>" not in whole)
 
 
@@ -59,8 +59,8 @@ def test_tags_that_are_special_tokens_are_known_by_their_ids() -> None:
     assert tags.begin_id is not None
     assert tags.end_id is not None
     thoughts = Thoughts(tags)
-    told = [thoughts.add(text, ids) for text, ids in (("", {tags.begin_id}), ("a fox", {9}), ("?", {tags.end_id}))]
-    assert [*told, thoughts.add("\nYes", {9})] == [("", ""), ("a fox", ""), ("?", ""), ("", "Yes")]
+    parts = [thoughts.add(text, ids) for text, ids in (("", {tags.begin_id}), ("a fox", {9}), ("?", {tags.end_id}))]
+    assert [*parts, thoughts.add("\nYes", {9})] == [("", ""), ("a fox", ""), ("?", ""), ("", "Yes")]
 
 
 @pytest.mark.parametrize("tags", TAGS, ids=lambda tags: tags.begin)

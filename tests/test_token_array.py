@@ -15,21 +15,21 @@ CHANGES = st.lists(st.one_of(st.integers(0, 2**31), st.tuples(st.integers(0, 60)
 def test_after_appends_cuts_and_forks_it_holds_what_a_list_holds(
     ids: list[int], changes: list[int | tuple[int]], of_fork: list[int | tuple[int]]
 ) -> None:
-    kept, expected = TokenArray(ids), [*ids]
-    change(kept, expected, changes)
-    other, expected_other = kept.fork(), [*expected]
+    array, expected = TokenArray(ids), [*ids]
+    change(array, expected, changes)
+    other, expected_other = array.fork(), [*expected]
     change(other, expected_other, of_fork)
-    change(kept, expected, of_fork[::-1])
-    assert kept.array.tolist() == expected
+    change(array, expected, of_fork[::-1])
+    assert array.array.tolist() == expected
     assert other.array.tolist() == expected_other
-    assert (len(kept), len(other)) == (len(expected), len(expected_other))
+    assert (len(array), len(other)) == (len(expected), len(expected_other))
 
 
-def change(kept: TokenArray, expected: list[int], changes: list[int | tuple[int]]) -> None:
+def change(array: TokenArray, expected: list[int], changes: list[int | tuple[int]]) -> None:
     for one in changes:
         if isinstance(one, tuple):
-            kept.truncate(*one)
+            array.truncate(*one)
             del expected[one[0] :]
         else:
-            kept.append(one)
+            array.append(one)
             expected.append(one)

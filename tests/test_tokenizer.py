@@ -108,10 +108,10 @@ def test_an_answer_keeps_its_indentation_behind_a_prompt_that_ends_in_control(ki
     """As transformers decodes prompt and answer, less the prompt; the answer alone would lose a space."""
     tokenizer = Tokenizer(first_space_only()) if kind == "first" else TOKENIZERS[kind]
     prompt = (1, *tokenizer.encode_bare("the"), 2)
-    said = [token for part in re.findall(r" ?[^ ]+| ", answer) for token in spelt(tokenizer, part)]
+    token_ids = [token for part in re.findall(r" ?[^ ]+| ", answer) for token in spelt(tokenizer, part)]
     oracle = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
-    whole, known = (oracle.decode(ids, skip_special_tokens=True) for ids in ([*prompt, *said], list(prompt)))
-    text = "".join(streamed(tokenizer, prompt, said))
+    whole, known = (oracle.decode(ids, skip_special_tokens=True) for ids in ([*prompt, *token_ids], list(prompt)))
+    text = "".join(streamed(tokenizer, prompt, token_ids))
     assert text == whole[len(known) :]
     assert text == (answer if kind != "metaspace" else answer.replace("\n", ""))
 

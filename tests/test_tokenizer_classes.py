@@ -51,8 +51,8 @@ def test_ids_are_those_of_transformers(
 def test_an_imported_tokenizer_keeps_its_source_s_steps(tmp_path: Path) -> None:
     named = {"tokenizer_class": "PreTrainedTokenizerFast"}
     source = byte_level(digits=True)
-    kept = Tokenizer.from_folder(save(tmp_path, "bytes", "qwen2", **named, **{KEEPS_STEPS: True}))
-    assert [list(kept.encode_bare(text)) for text in TEXTS] == [source.encode(text).ids for text in TEXTS]
+    tokenizer = Tokenizer.from_folder(save(tmp_path, "bytes", "qwen2", **named, **{KEEPS_STEPS: True}))
+    assert [list(tokenizer.encode_bare(text)) for text in TEXTS] == [source.encode(text).ids for text in TEXTS]
 
 
 def test_a_token_with_a_name_is_special_whatever_tokenizer_json_says(tmp_path: Path) -> None:

@@ -227,5 +227,5 @@ def test_ctrl_c_ends_a_trial(tmp_path: Path) -> None:
     process.stdout.readline()
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert b"KeyboardInterrupt" in told or b"TokenizerError" in told
+    _, errors = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in errors or b"TokenizerError" in errors

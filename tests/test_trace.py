@@ -164,8 +164,8 @@ def test_fields_with_a_default_may_be_left_out() -> None:
         "prompt": "p",
         "request": {"prompt_ids": [1], "seed": 2},
     }
-    found = from_line(json.dumps({**short, "model_fingerprint": "a", "tokenizer_fingerprint": "b"}))
-    assert found == Run("m", "a", "b", "p", Request((1,), 2))
+    record = from_line(json.dumps({**short, "model_fingerprint": "a", "tokenizer_fingerprint": "b"}))
+    assert record == Run("m", "a", "b", "p", Request((1,), 2))
 
 
 def test_every_setting_of_a_run_comes_back_as_what_decoding_takes() -> None:
@@ -186,10 +186,10 @@ def test_every_setting_of_a_run_comes_back_as_what_decoding_takes() -> None:
     run = dataclasses.replace(RUN, request=request, negative_prompt="sad", mode=ModeSettings("parallel", passes=4))
     line = to_line(run)
     assert json.loads(line)["request"]["eos_token_ids"] == [1, 3]
-    found = from_line(line)
-    assert isinstance(found, Run)
-    assert found.request == request
-    assert found == run
+    record = from_line(line)
+    assert isinstance(record, Run)
+    assert record.request == request
+    assert record == run
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, "1", None, [1]])

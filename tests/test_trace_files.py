@@ -68,11 +68,11 @@ def test_every_mode_is_kept_in_lines_that_fit_the_schema_and_come_back_byte_for_
     for line in lines:
         SCHEMA.validate(json.loads(line))
     with open_trace(path) as trace:
-        kept = list(trace)
-    assert [to_line(record) for record in kept] == lines
-    assert isinstance(kept[0], Run)
-    assert isinstance(kept[-1], Finish)
-    assert any(isinstance(record, Step) and record.flow for record in kept) == (mode == "flow")
+        trace_records = list(trace)
+    assert [to_line(record) for record in trace_records] == lines
+    assert isinstance(trace_records[0], Run)
+    assert isinstance(trace_records[-1], Finish)
+    assert any(isinstance(record, Step) and record.flow for record in trace_records) == (mode == "flow")
 
 
 @settings(max_examples=60)
@@ -97,8 +97,10 @@ def test_the_schema_refuses_a_line_that_lacks_or_mistypes_a_field() -> None:
 
 def test_the_file_keeps_more_candidates_than_the_screen_shows(tmp_path: Path) -> None:
     path, arguments = tmp_path / "run.jsonl", ("The fox", "--jsonl", "--top", "2", *SHORT)
-    alone, kept = generate(*arguments), generate(*arguments, "--trace", str(path), "--trace-top", "7")
-    assert without_seconds(kept.stdout.decode().splitlines()) == without_seconds(alone.stdout.decode().splitlines())
+    alone, with_trace = generate(*arguments), generate(*arguments, "--trace", str(path), "--trace-top", "7")
+    assert without_seconds(with_trace.stdout.decode().splitlines()) == without_seconds(
+        alone.stdout.decode().splitlines()
+    )
     assert {len(json.loads(line)["choices"][0]["candidates"]) for line in lines_of(path)[1:-1]} <= {7, 8}
     assert json.loads(lines_of(path)[0])["request"]["top"] == 7
     fewer = tmp_path / "fewer.jsonl"
@@ -140,15 +142,15 @@ def test_a_trace_is_the_owners_alone_and_is_compressed_by_its_name(tmp_path: Pat
 
 
 def test_nothing_is_written_over_or_followed(tmp_path: Path) -> None:
-    kept, link, hanging, pipe = (tmp_path / name for name in ("kept", "link", "hanging", "pipe"))
-    kept.write_text("a kept run")
-    link.symlink_to(kept)
+    file, link, hanging, pipe = (tmp_path / name for name in ("kept", "link", "hanging", "pipe"))
+    file.write_text("a kept run")
+    link.symlink_to(file)
     hanging.symlink_to(tmp_path / "nowhere")
     os.mkfifo(pipe)
-    for path in (kept, link, hanging, pipe, tmp_path, Path("/dev/null")):
+    for path in (file, link, hanging, pipe, tmp_path, Path("/dev/null")):
         assert_one_line_error(generate("The fox", *SHORT, "--trace", str(path)), 2, "is there already")
     assert_one_line_error(generate("The fox", "--trace", str(tmp_path / "no" / "run")), 2, "there is no folder")
-    assert kept.read_text() == "a kept run"
+    assert file.read_text() == "a kept run"
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -207,28 +209,28 @@ def test_a_run_that_is_ended_leaves_whole_lines(name: str, end: signal.Signals, 
         running.send_signal(end)
         running.communicate()
     with open_trace(path) as trace:
-        kept = list(trace)
-    assert len(kept) > 20
-    assert isinstance(kept[-1], Finish) == (end == signal.SIGINT)
+        lines = list(trace)
+    assert len(lines) > 20
+    assert isinstance(lines[-1], Finish) == (end == signal.SIGINT)
 
 
 def whole(count: int) -> bytes:
-    kept: list[Run | Record] = [RUN, *(dataclasses.replace(STEP, index=index) for index in range(count)), FINISH]
-    return "".join(to_line(record) + "\n" for record in kept).encode()
+    records: list[Run | Record] = [RUN, *(dataclasses.replace(STEP, index=index) for index in range(count)), FINISH]
+    return "".join(to_line(record) + "\n" for record in records).encode()
 
 
 @given(cut=st.integers(1, len(whole(5)) - 1), packed=st.booleans(), is_file=st.booleans())
 def test_a_trace_that_is_cut_anywhere_gives_its_whole_lines_and_a_note(cut: int, packed: bool, is_file: bool) -> None:
     content = gzip.compress(whole(5)) if packed else whole(5)
-    kept = content[: min(cut, len(content) - 1)]
-    with TraceReader(io.BytesIO(kept), is_file=is_file) as trace:
-        found = []
+    beginning = content[: min(cut, len(content) - 1)]
+    with TraceReader(io.BytesIO(beginning), is_file=is_file) as trace:
+        records = []
         with contextlib.suppress(TraceError):  # where not even the run is whole
             for record in trace:
-                found.append(record)
-        assert found == list(TraceReader(io.BytesIO(whole(5)), is_file=True))[: len(found)]
-        assert trace.note or kept.endswith(b"\n") or len(found) in (0, 7)
-        assert found or packed or b"\n" not in kept
+                records.append(record)
+        assert records == list(TraceReader(io.BytesIO(whole(5)), is_file=True))[: len(records)]
+        assert trace.note or beginning.endswith(b"\n") or len(records) in (0, 7)
+        assert records or packed or b"\n" not in beginning
 
 
 @given(damage=st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=3)))

@@ -61,7 +61,7 @@ def test_its_rows_fit_every_width_and_height(width: int, room: int, draws: bool,
 
 def test_the_stages_stand_in_their_order_from_raw_to_final_with_their_numbers() -> None:
     choice, view = unfolding()
-    told = lines(view.tables(choice), 120)
+    rows = lines(view.tables(choice), 120)
     names = [
         "raw",
         "ban",
@@ -74,22 +74,22 @@ def test_the_stages_stand_in_their_order_from_raw_to_final_with_their_numbers() 
         "typical-p 0.95",
         "final",
     ]
-    assert [next(name for name in names if row.strip().startswith(name)) for row in told[1 : len(names) + 1]] == names
+    assert [next(name for name in names if row.strip().startswith(name)) for row in rows[1 : len(names) + 1]] == names
     for candidate in choice.candidates:
-        assert percent(math.exp(candidate.logprob)) in told[1]
-        assert percent(candidate.prob) in told[len(names)] or not candidate.prob
-    assert told[0].split()[-1] == "possible"
-    assert told[6].split()[-1] == "40"
+        assert percent(math.exp(candidate.logprob)) in rows[1]
+        assert percent(candidate.prob) in rows[len(names)] or not candidate.prob
+    assert rows[0].split()[-1] == "possible"
+    assert rows[6].split()[-1] == "40"
 
 
 def test_what_is_cut_at_every_temperature_has_no_row_there() -> None:
     choice, view = unfolding(EVERYTHING.replace(top_k=2))
-    told = lines(view.tables(choice), 100)
-    start = next(number for number, row in enumerate(told) if "temperature 0.2" in row)
+    rows = lines(view.tables(choice), 100)
+    start = next(number for number, row in enumerate(rows) if "temperature 0.2" in row)
     possible = [candidate for candidate in choice.candidates if candidate.prob]
     assert len(possible) < len(choice.candidates)
-    assert len(told[start + 1 :]) <= 3
-    assert all(row.count("cut") < 3 for row in told[start + 1 :])
+    assert len(rows[start + 1 :]) <= 3
+    assert all(row.count("cut") < 3 for row in rows[start + 1 :])
 
 
 def test_a_hundred_draws_stand_beside_the_probabilities_and_another_key_adds_a_hundred() -> None:
@@ -97,9 +97,9 @@ def test_a_hundred_draws_stand_beside_the_probabilities_and_another_key_adds_a_h
     assert view.tables(choice) is None
     for presses in (1, 2):
         view.obey("d", choice)
-        told = lines(view.tables(choice), 80)
-        assert f"drawn again {presses * DRAWS} times" in told[0]
-        assert sum(int(row.split()[-1]) for row in told[1:]) == presses * DRAWS
+        rows = lines(view.tables(choice), 80)
+        assert f"drawn again {presses * DRAWS} times" in rows[0]
+        assert sum(int(row.split()[-1]) for row in rows[1:]) == presses * DRAWS
     other, _ = unfolding()
     assert view.tables(other) is None
     view.obey("u", choice)
@@ -109,8 +109,8 @@ def test_a_hundred_draws_stand_beside_the_probabilities_and_another_key_adds_a_h
 
 
 def test_what_is_no_longer_kept_is_not_unfolded() -> None:
-    choice, found = kept(np.arange(9, dtype=np.float32), EVERYTHING, Context((1,), 1, 1))
-    assert found.stages(ids(choice))
+    choice, entry = kept(np.arange(9, dtype=np.float32), EVERYTHING, Context((1,), 1, 1))
+    assert entry.stages(ids(choice))
     assert Unfolding(ChoiceLog(EVERYTHING), has_stages=True).tables(choice) is None
     assert Unfolding(None, has_stages=True).word(choice) == ""
 

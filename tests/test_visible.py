@@ -99,11 +99,11 @@ def commands(models: dict[str, Path], away: Path) -> dict[str, tuple[str, ...]]:
 def problems(name: str, printed: Printed, *, terminal: bool) -> list[str]:
     """What is wrong with what a command printed."""
     wrong = []
-    seen = printed.out if terminal else printed.err
-    seen = OWN.sub(b"", seen) if terminal else seen
-    text = seen.decode("utf-8", "surrogateescape")
-    if found := STRANGE.search(text):
-        wrong.append(f"{found[0]!r} in {text[max(0, found.start() - 60) : found.end() + 60]!r}")
+    output = printed.out if terminal else printed.err
+    output = OWN.sub(b"", output) if terminal else output
+    text = output.decode("utf-8", "surrogateescape")
+    if match := STRANGE.search(text):
+        wrong.append(f"{match[0]!r} in {text[max(0, match.start() - 60) : match.end() + 60]!r}")
     if "Traceback" in text and "--debug" not in name:
         wrong.append(f"a traceback: {text[-400:]!r}")
     if "internal error" in text:
@@ -127,7 +127,7 @@ def test_every_command_makes_every_field_visible(
     if not terminal:
         cases = {name: arguments for name, arguments in cases.items() if "pick" not in arguments}
     printed = run_all(cases, terminal=terminal)
-    wrong = {name: found for name, what in printed.items() if (found := problems(name, what, terminal=terminal))}
+    wrong = {name: faults for name, what in printed.items() if (faults := problems(name, what, terminal=terminal))}
     assert wrong == {}
     for name, what in printed.items():
         if "--json" in cases[name] and what.code == 0:

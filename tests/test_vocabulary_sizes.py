@@ -106,8 +106,8 @@ def test_a_draft_model_of_other_rows_guesses_what_both_have(loaded: LoadedModel,
     cache = loaded.engine.new_cache()
     job = Job(loaded.engine, loaded.tokenizer, request, cache=cache, draft_engine=draft)
     records = decode_speculative(job, ModelDrafter(job), 4)
-    kept = [c.token_id for r in records for c in getattr(r, "choices", ()) if c.status in ("accepted", "sampled")]
-    assert kept == plain
+    token_ids = [c.token_id for r in records for c in getattr(r, "choices", ()) if c.status in ("accepted", "sampled")]
+    assert token_ids == plain
 
 
 def test_an_id_beyond_the_tokenizer_is_drawn_without_text(saved_checkpoint: Path, tmp_path: Path) -> None:

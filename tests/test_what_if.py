@@ -47,9 +47,9 @@ def kept(prompt: str, top: int = 64, mode: str = "autoregressive", **fields: Any
     records = list(generate(model, prompt, **options))
     request = Request(model.tokenizer.encode(prompt), **options)
     run = Run("tale", "", "", prompt, request, mode=ModeSettings(mode))
-    read = [from_line(to_line(record)) for record in (run, *records)]
-    assert isinstance(read[0], Run)
-    return read[0], [record for record in read[1:] if not isinstance(record, Run)]
+    copies = [from_line(to_line(record)) for record in (run, *records)]
+    assert isinstance(copies[0], Run)
+    return copies[0], [record for record in copies[1:] if not isinstance(record, Run)]
 
 
 def tokens_of(records: Sequence[Record]) -> list[Choice]:
@@ -75,23 +75,23 @@ def check_against_a_rerun(prompt: str, seed: int, new: dict[str, Any], **fields:
     """Whether there is an answer, which is then the right one."""
     run, records = kept(prompt, seed=seed, **fields)
     sampling = run.request.sampling.replace(**new)
-    (found,) = what_if(run, records, sampling)
+    (answer,) = what_if(run, records, sampling)
     before = [choice.token_id for choice in tokens_of(records)]
     real = tokens_of(list(generate(tale(), prompt, seed=seed, **{**fields_of(run), "sampling": sampling})))
     after = [choice.token_id for choice in real]
-    assert after[: found.same_tokens] == before[: found.same_tokens]
-    if found.choice is None:
+    assert after[: answer.same_tokens] == before[: answer.same_tokens]
+    if answer.choice is None:
         assert after == before
-    elif found.instead is not None:
-        assert found.probs is not None
-        assert before[found.same_tokens] == found.choice.token_id != found.instead.token_id
-        assert after[found.same_tokens] == found.instead.token_id
-        prob = real[found.same_tokens].prob
+    elif answer.instead is not None:
+        assert answer.probs is not None
+        assert before[answer.same_tokens] == answer.choice.token_id != answer.instead.token_id
+        assert after[answer.same_tokens] == answer.instead.token_id
+        prob = real[answer.same_tokens].prob
         assert prob is not None
-        assert found.probs[0] * (1 - 1e-6) <= prob <= found.probs[1] * (1 + 1e-6) or prob == pytest.approx(
-            found.probs[0]
+        assert answer.probs[0] * (1 - 1e-6) <= prob <= answer.probs[1] * (1 + 1e-6) or prob == pytest.approx(
+            answer.probs[0]
         )
-    return found.choice is None or found.instead is not None
+    return answer.choice is None or answer.instead is not None
 
 
 def fields_of(run: Run) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def test_what_moved_single_tokens_stays_as_it_was(fields: dict[str, Any]) -> Non
 
 def test_the_same_settings_give_the_same_text() -> None:
     run, records = kept(PROMPTS[0], top=200, seed=3, sampling=SamplingParameters(temperature=0.8, top_p=0.9))
-    (found,) = what_if(run, records, run.request.sampling)
-    assert found == WhatIf(0, TOKENS)
+    (answer,) = what_if(run, records, run.request.sampling)
+    assert answer == WhatIf(0, TOKENS)
 
 
 def test_each_sample_is_asked_with_its_own_seed() -> None:
@@ -149,18 +149,18 @@ def test_each_sample_is_asked_with_its_own_seed() -> None:
     shifted = [dataclasses.replace(record, sequence=1) for record in second]
     new = one.request.sampling.replace(temperature=0.5)
     alone = [
-        next(iter(what_if(dataclasses.replace(one, request=dataclasses.replace(one.request, seed=seed)), kept, new)))
-        for seed, kept in ((3, first), (4, second))
+        next(iter(what_if(dataclasses.replace(one, request=dataclasses.replace(one.request, seed=seed)), records, new)))
+        for seed, records in ((3, first), (4, second))
     ]
-    together = {found.sequence: found for found in what_if(both, [*first, *shifted], new)}
+    together = {answer.sequence: answer for answer in what_if(both, [*first, *shifted], new)}
     assert [dataclasses.replace(together[number], sequence=0) for number in (0, 1)] == alone
 
 
 def test_what_a_trace_does_not_tell_is_said() -> None:
     run, records = kept(PROMPTS[0], top=1, seed=3, sampling=SamplingParameters(temperature=1.0, top_p=1.0))
-    (found,) = what_if(run, records, run.request.sampling.replace(temperature=2.0))
-    assert found.choice is not None
-    assert found.instead is None
+    (answer,) = what_if(run, records, run.request.sampling.replace(temperature=2.0))
+    assert answer.choice is not None
+    assert answer.instead is None
 
 
 @pytest.mark.parametrize(
@@ -206,13 +206,13 @@ def test_replay_tells_it_in_words_and_in_json_and_writes_the_text(tmp_path: Path
     path = tmp_path / "run.jsonl"
     arguments = ("The fox", "-n", "30", "--seed", "5", "--threads", "1")
     assert shell.generate(*arguments, "--trace", str(path), "--trace-top", "64").returncode == 0
-    told = shell.tokenglass("replay", str(path), "--temperature", "0.7")
+    done = shell.tokenglass("replay", str(path), "--temperature", "0.7")
     facts = json.loads(shell.tokenglass("replay", str(path), "--temperature", "0.7", "--jsonl").stdout)
     real = shell.generate(*arguments, "--temperature", "0.7").stdout
     assert shell.tokenglass("replay", str(path), "--temperature", "0.7", "--continue").stdout == real
     assert facts["is_answered"]
-    assert f"{facts['same_tokens']} tokens stay the same" in told.stdout.decode()
-    assert " instead of " in told.stdout.decode()
+    assert f"{facts['same_tokens']} tokens stay the same" in done.stdout.decode()
+    assert " instead of " in done.stdout.decode()
     assert facts["instead"]["piece"] in real.decode()
     same = shell.tokenglass("replay", str(path), "--top-p", "0.95")
     assert same.stdout == b"the same text, all 30 tokens\n"

@@ -27,10 +27,10 @@ BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 @given(st.text(st.characters() | st.sampled_from(BIDI + "\x1b\x9b\x7f\r")))
 def test_visible_text_has_nothing_that_a_terminal_would_obey(text: str) -> None:
-    for shown in (visible(text), visible(text, ascii_only=True)):
-        assert not any(ord(char) < 0x20 and char not in "\n\t" for char in shown)
-        assert not any(0x7F <= ord(char) < 0xA0 or char in BIDI for char in shown)
-        shown.encode()
+    for safe in (visible(text), visible(text, ascii_only=True)):
+        assert not any(ord(char) < 0x20 and char not in "\n\t" for char in safe)
+        assert not any(0x7F <= ord(char) < 0xA0 or char in BIDI for char in safe)
+        safe.encode()
     assert visible(text, ascii_only=True).isascii()
 
 
@@ -40,7 +40,7 @@ def test_scripts_and_emoji_that_need_zero_width_characters_stay_as_they_are(text
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "drawing"),
     [
         ("\x1b[2J", "␛[2J"),
         ("a\rb", "a␍b"),
@@ -50,12 +50,12 @@ def test_scripts_and_emoji_that_need_zero_width_characters_stay_as_they_are(text
         ("\ud800", "\ufffd"),
     ],
 )
-def test_control_characters_are_drawn_instead_of_obeyed(text: str, shown: str) -> None:
-    assert visible(text) == shown
+def test_control_characters_are_drawn_instead_of_obeyed(text: str, drawing: str) -> None:
+    assert visible(text) == drawing
 
 
 @pytest.mark.parametrize(
-    ("piece", "shown", "in_ascii"),
+    ("piece", "cell", "in_ascii"),
     [
         (b" forest", "·forest", '" forest"'),
         (b"\n\n", "↵↵", '"\\n\\n"'),
@@ -73,17 +73,17 @@ def test_control_characters_are_drawn_instead_of_obeyed(text: str, shown: str) -
         (b"it's", "it's", '"it\'s"'),
     ],
 )
-def test_a_piece_shows_every_byte_without_doubt(piece: bytes, shown: str, in_ascii: str) -> None:
-    assert visible_piece(piece) == shown
+def test_a_piece_shows_every_byte_without_doubt(piece: bytes, cell: str, in_ascii: str) -> None:
+    assert visible_piece(piece) == cell
     assert visible_piece(piece, ascii_only=True) == in_ascii
 
 
 @pytest.mark.parametrize(
-    ("share", "told"),
+    ("share", "text"),
     [(0.312, "31.2 %"), (0, "0.0 %"), (1, "100 %"), (0.0001, "<0.1 %"), (0.99999, ">99.9 %"), (None, "–")],
 )
-def test_a_percentage_never_rounds_to_nothing_or_to_all(share: float | None, told: str) -> None:
-    assert percent(share) == told
+def test_a_percentage_never_rounds_to_nothing_or_to_all(share: float | None, text: str) -> None:
+    assert percent(share) == text
 
 
 def test_bars_are_in_eighths_and_never_empty_for_more_than_nothing() -> None:
@@ -134,7 +134,7 @@ def test_columns_stay_aligned_whatever_the_cells_of_the_tokens(width: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("width", "moved", "told"),
+    ("width", "moved", "words"),
     [
         (120, (("dry", -0.26),), "−0.26 dry"),
         (120, (("logit-bias", 2.0), ("dry", -0.1)), "+2.00 logit-bias +1"),
@@ -144,7 +144,7 @@ def test_columns_stay_aligned_whatever_the_cells_of_the_tokens(width: int) -> No
     ],
 )
 def test_what_moved_a_candidate_most_is_told_where_there_is_room(
-    width: int, moved: tuple[tuple[str, float], ...], told: str
+    width: int, moved: tuple[tuple[str, float], ...], words: str
 ) -> None:
     candidate = Candidate(1, b" fox", math.log(0.1), 0.01, moved=moved)
     choice = replace(scripted_run.choice(b"plain"), candidates=(candidate,))
@@ -152,17 +152,17 @@ def test_what_moved_a_candidate_most_is_told_where_there_is_room(
     (row,) = CandidateTable(choice, heading=False, together=False).rows(width, UNICODE)
 
     text = "".join(segment.text for segment in row)
-    assert text.partition("█ ")[2].strip(" ▏▎▍▌▋▊▉") == told
+    assert text.partition("█ ")[2].strip(" ▏▎▍▌▋▊▉") == words
     assert len(text) <= width
 
 
 def test_what_is_not_reported_is_said_so() -> None:
     forced = Choice(3, 7, b"x", None, None, None, None, None)
 
-    told = text_of(ChosenLine(forced), 200)
+    text = text_of(ChosenLine(forced), 200)
 
-    assert told.count("not reported") == 3
-    assert "raw – → final –" in told
+    assert text.count("not reported") == 3
+    assert "raw – → final –" in text
     assert "no draw (greedy)" in text_of(ChosenLine(forced, greedy=True), 200)
     assert "prefill not reported" in text_of(SpeedLine(Totals(prefill_tokens=3)), 80)
     assert DrawStrip(forced).rows(80, UNICODE) == []
@@ -181,7 +181,7 @@ def test_the_strip_is_only_drawn_where_the_draw_falls_in_the_chosen_tokens_stret
 def test_the_cache_bar_tells_bytes_positions_and_what_was_evicted() -> None:
     usage = CacheUsage(512, 1024, 1024, 2048, 4096, 4, 7)
 
-    told = text_of(CacheBar(usage, (1, 2), Totals()), 200)
+    text = text_of(CacheBar(usage, (1, 2), Totals()), 200)
 
     for words in (
         "██████████░░░░░░░░░░",
@@ -190,7 +190,7 @@ def test_the_cache_bar_tells_bytes_positions_and_what_was_evicted() -> None:
         "+4 B per token",
         "7 evicted",
     ):
-        assert words in told
+        assert words in text
 
 
 @pytest.mark.parametrize(("prob", "entropy"), [(0.9, 0.1), (0.3, 2.0), (0.1, 4.0), (0.01, 7.0)])

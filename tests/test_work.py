@@ -202,11 +202,11 @@ def test_the_index_of_ngrams_finds_what_a_scan_of_the_whole_text_finds(
 
 
 def test_each_token_is_put_into_the_index_of_ngrams_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
+    token_ids: list[int] = []
     plain = NgramIndex._read
 
     def watched(self: NgramIndex, token_id: int) -> None:
-        read.append(token_id)
+        token_ids.append(token_id)
         plain(self, token_id)
 
     monkeypatch.setattr(NgramIndex, "_read", watched)
@@ -215,7 +215,7 @@ def test_each_token_is_put_into_the_index_of_ngrams_once(monkeypatch: pytest.Mon
     for token_id in [5, 6, 8] * 50:
         drafter.draft(text, 4)
         text.token_ids.append(token_id)
-    assert read == text.token_ids[:-2]
+    assert token_ids == text.token_ids[:-2]
     assert drafter.draft(text, 4).token_ids == (5, 6, 8)
 
 

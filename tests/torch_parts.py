@@ -33,10 +33,10 @@ class ReadEngine(TorchEngine):
 
 
 def load_engine(checkpoint: Checkpoint, *, dtype: str, device: str) -> ReadEngine:
-    read = finish(read_weights(checkpoint, dtype=dtype))
-    loaded = load_torch(read.blueprint, read.weights, device, dtype, torch.get_num_threads())
+    content = finish(read_weights(checkpoint, dtype=dtype))
+    loaded = load_torch(content.blueprint, content.weights, device, dtype, torch.get_num_threads())
     engine = ReadEngine(loaded.model, loaded.device, loaded.dtype)
-    engine.notes = read.notes
+    engine.notes = content.notes
     return engine
 
 

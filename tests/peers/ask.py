@@ -61,8 +61,8 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - began)
     print(f"{loaded.name}, {options.tokens} tokens, {options.threads} threads, {options.runs} runs each")
     base = statistics.median(seconds["prefill"])
-    for name, found in seconds.items():
-        median = statistics.median(found)
+    for name, values in seconds.items():
+        median = statistics.median(values)
         print(f"{name:<11} {median * 1e3:8.1f} ms {options.tokens / median:9,.0f} tok/s {median / base:5.2f} prefills")
 
 

@@ -92,18 +92,18 @@ def searched(loaded: LoadedModel, request: Request, parameters: BeamParameters) 
     """New tokens and score of each text, best first."""
     texts: dict[int, list[int]] = {}
     before: dict[int, list[int]] = {}
-    found, forward = [], -1
+    steps, forward = [], -1
     for record in decode_beams(Job(loaded.engine, loaded.tokenizer, request), parameters):
         if isinstance(record, Finish):
-            found.append((texts[record.sequence], record.score))
+            steps.append((texts[record.sequence], record.score))
             continue
         assert isinstance(record, Step)
         if record.forward != forward:
             forward, before = record.forward, dict(texts)
         parent = record.sequence if record.parent is None else record.parent
-        kept = [choice.token_id for choice in record.choices if choice.status == "sampled"]
-        texts[record.sequence] = before.get(parent, []) + kept
-    return found
+        new_ids = [choice.token_id for choice in record.choices if choice.status == "sampled"]
+        texts[record.sequence] = before.get(parent, []) + new_ids
+    return steps
 
 
 if __name__ == "__main__":

@@ -63,15 +63,15 @@ def main() -> None:
     config = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     for name, packer in {**releases, "int8": pack_rows}.items():
         with tempfile.TemporaryDirectory() as folder:
-            meant = save_release(Release(config, packer), Path(folder), save_wide)
-            read = finish(read_weights(Checkpoint.open(Path(folder)), dtype="float32"))
+            reference = save_release(Release(config, packer), Path(folder), save_wide)
+            content = finish(read_weights(Checkpoint.open(Path(folder)), dtype="float32"))
         furthest = max(
-            ((as_float32(read.weights[key]) - tensor).abs() / tensor.abs().clamp(min=1e-30)).max().item()
-            for key, tensor in meant.items()
+            ((as_float32(content.weights[key]) - tensor).abs() / tensor.abs().clamp(min=1e-30)).max().item()
+            for key, tensor in reference.items()
             if ".layers." in key
         )
         assert furthest <= (ROUNDING if name == "int8" else 0), (name, furthest)
-        print(f"{name}: {len(meant)} tensors, furthest {furthest:.1e}")
+        print(f"{name}: {len(reference)} tensors, furthest {furthest:.1e}")
 
 
 if __name__ == "__main__":

@@ -180,10 +180,10 @@ class Transformers:
             return torch.zeros(ids.shape[0], dtype=torch.bool)
 
         with torch.inference_mode():
-            given = torch.tensor([list(prompt) for prompt in prompts])
-            made = self.model.generate(
-                given,
-                attention_mask=torch.ones_like(given),
+            inputs = torch.tensor([list(prompt) for prompt in prompts])
+            outputs = self.model.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
                 min_new_tokens=tokens,
                 max_new_tokens=tokens,
                 do_sample=False,
@@ -193,7 +193,7 @@ class Transformers:
                 pad_token_id=0,
                 stopping_criteria=[clock],
             )
-        return times, made[0, len(prompts[0]) :].tolist()
+        return times, outputs[0, len(prompts[0]) :].tolist()
 
 
 class LlamaCppServer:
@@ -335,11 +335,11 @@ def contenders(
     transformers has no 8 or 4 bits on a CPU without further packages. Both llama.cpp run where there are GGUF files.
     """
     folder = resolve(model)
-    found = [Contender("tokenglass", weights, folder, threads) for weights in ("float32", "bfloat16", "int8", "int4")]
-    found += [Contender("transformers", weights, folder, threads) for weights in ("float32", "bfloat16")]
+    listing = [Contender("tokenglass", weights, folder, threads) for weights in ("float32", "bfloat16", "int8", "int4")]
+    listing += [Contender("transformers", weights, folder, threads) for weights in ("float32", "bfloat16")]
     if gguf_folder is not None:
         files = {name: gguf_folder / f"{name}.gguf" for name in TYPES}
-        found += [
+        listing += [
             Contender(reader, name, file, threads, slots) for reader in GGUF_READERS for name, file in files.items()
         ]
-    return [contender for contender in found if contender.who in who]
+    return [contender for contender in listing if contender.who in who]

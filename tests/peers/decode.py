@@ -43,13 +43,13 @@ def main() -> None:
     wanted = {*options.weights, *(RIVALS[weights] for weights in options.weights)}
     everybody = contenders(options.model, options.gguf, options.threads, options.who)
     everybody = [contender for contender in everybody if contender.weights in wanted]
-    arena, kept = Arena(everybody), {}
+    arena, weights_by_name = Arena(everybody), {}
     for context in options.contexts:
         prompt = prompt_of(resolve(options.model), context)
         answers = arena.rates("decode", prompt, options.tokens, runs=options.runs)
         rates = {name: [rate for rate, _ in answered] for name, answered in answers.items()}
         texts = {name: answered[0][1] for name, answered in answers.items()}
-        kept[context] = rates
+        weights_by_name[context] = rates
         print(
             f"\n{options.tokens} tokens behind {context:,}, level {options.level}, {options.threads} threads, "
             f"{options.runs} runs each"
@@ -60,12 +60,12 @@ def main() -> None:
             print(f"the float32 texts of tokenglass and transformers are {'the same' if alike else 'DIFFERENT'}")
     arena.close()
     if options.json:
-        options.json.write_text(json.dumps(kept, indent=1))
+        options.json.write_text(json.dumps(weights_by_name, indent=1))
 
 
 def tell(everybody: list[Contender], bits: dict[str, float], rates: dict[str, list[float]]) -> None:
     """Each contender's rate, and ours over that of whoever has the same weights."""
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     for contender in everybody:
         ratios = [
             f"{medians[contender.name] / medians[rival]:.2f} x {rival}"
@@ -75,8 +75,8 @@ def tell(everybody: list[Contender], bits: dict[str, float], rates: dict[str, li
             )
             if contender.who == "tokenglass" and rival in medians
         ]
-        told = median_and_range(rates[contender.name])
-        print(f"{contender.name:22} {bits[contender.name]:5.2f} bits {told}   {', '.join(ratios)}".rstrip(), flush=True)
+        text = median_and_range(rates[contender.name])
+        print(f"{contender.name:22} {bits[contender.name]:5.2f} bits {text}   {', '.join(ratios)}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

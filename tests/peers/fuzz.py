@@ -83,9 +83,9 @@ def make_originals(folder: Path, families: tuple[str, ...] = FAMILIES) -> None:
         model_type, options = CASES[name]
         torch.manual_seed(0)
         config = transformers.AutoConfig.for_model(model_type, **options)
-        made = folder / "families" / model_type
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(made)
-        add_small_files(made)
+        path = folder / "families" / model_type
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
+        add_small_files(path)
     add_small_files(tiny.save_llama(folder / "sharded", max_shard_size="50KB"))
     for stored in ("int8", "int4"):
         for _ in quantize_checkpoint(
@@ -340,9 +340,9 @@ def run(cases: list[tuple[str, int]], originals: Path, *, seed: int = 0, backend
                     late.cancel()
                     late = threading.Timer(SECONDS, os.kill, (pid, signal.SIGKILL))
                     late.start()
-                    end, told = pickle.load(pipe)
+                    end, message = pickle.load(pipe)
                     done += 1
-                    yield Outcome(kind, number, end, told)
+                    yield Outcome(kind, number, end, message)
             except EOFError:
                 late.cancel()
         _, status = os.waitpid(pid, 0)

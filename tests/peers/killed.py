@@ -33,21 +33,21 @@ def main() -> None:
         f"Once upon a time a {NAMES[number % 10]} and a {NAMES[number // 10 % 10]} met number {number}\n"
         for number in range(options.prompts)
     ]
-    given = ["--each-line", "-n", str(options.tokens), "-m", options.model, "--seed", "3", "--quiet"]
+    arguments = ["--each-line", "-n", str(options.tokens), "-m", options.model, "--seed", "3", "--quiet"]
     with tempfile.TemporaryDirectory() as folder:
         killed, whole = Path(folder) / "killed.jsonl", Path(folder) / "whole.jsonl"
         draw = random.Random(7)
         for stop in sorted(draw.sample(range(options.prompts // 20, options.prompts), options.kills)):
-            process = begin(lines, [*given, "--output", str(killed)])
+            process = begin(lines, [*arguments, "--output", str(killed)])
             while process.poll() is None and count(killed) < stop:
                 time.sleep(draw.random() / 5)
             process.kill()
             process.wait()
             print(f"killed at {count(killed):,} answers", flush=True)
-        begin(lines, [*given, "--output", str(killed)]).wait()
+        begin(lines, [*arguments, "--output", str(killed)]).wait()
         ids = [json.loads(line)["id"] for line in killed.open()]
         print(f"{len(ids):,} answers, each once and in order: {ids == list(range(1, options.prompts + 1))}")
-        peaks = peaks_of(begin(lines, [*given, "--output", str(whole)]), whole)
+        peaks = peaks_of(begin(lines, [*arguments, "--output", str(whole)]), whole)
         early = max(peak for answers, peak in peaks if answers <= max(1000, options.prompts // 10))
         last = peaks[-1][1]
         print(

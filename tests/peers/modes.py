@@ -73,8 +73,10 @@ def check_lossless(loaded: LoadedModel, file: Path, names: list[str], prompts: i
             lines = [line for line in done if (line["mode"], line["sampling"]) == (name, sampling)]
             refused = [line["refused"] for line in lines if line["refused"]]
             differ = [line for line in lines if line["divergence"]]
-            told = f"refused: {refused[0]}" if refused else f"{len(lines) - len(differ)} of {len(lines)} the same ids"
-            print(f"{name:22} {sampling:8} {told}")
+            verdict = (
+                f"refused: {refused[0]}" if refused else f"{len(lines) - len(differ)} of {len(lines)} the same ids"
+            )
+            print(f"{name:22} {sampling:8} {verdict}")
             for line in differ:
                 print(f"    prompt {line['prompt']}: {line['divergence']}")
 
@@ -95,12 +97,12 @@ def findings(
             for mode in missing:
                 line: dict[str, Any] = {"mode": mode.name, "sampling": sampling, "prompt": number}
                 try:
-                    found = time_run(mode, request)
+                    timing = time_run(mode, request)
                 except TokenglassError as error:
                     yield {**line, "refused": str(error), "divergence": None}
                     continue
-                parted = divergence(loaded, request, expected.token_ids, found.token_ids)
-                yield {**line, "refused": None, "divergence": parted and asdict(parted), "forwards": found.forwards}
+                parted = divergence(loaded, request, expected.token_ids, timing.token_ids)
+                yield {**line, "refused": None, "divergence": parted and asdict(parted), "forwards": timing.forwards}
 
 
 def stretches(count: int) -> list[str]:

@@ -29,7 +29,7 @@ def main() -> None:
     print(f"prefill of {options.tokens}, level {options.level}, {options.threads} threads, {options.runs} runs each")
     for contender in everybody:
         print(f"{contender.name:22} {arena.bits[contender.name]:5.2f} bits {median_and_range(rates[contender.name])}")
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     best = {who: max((m for n, m in medians.items() if n.startswith(f"{who} ")), default=None) for who in MAKERS}
     for rival in ("transformers", *GGUF_READERS):
         if best["tokenglass"] and best[rival]:

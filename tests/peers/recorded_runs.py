@@ -92,7 +92,7 @@ def save_families(folder: Path) -> None:
 
 def run_all() -> dict[str, Any]:
     """Exit code, and the records without their seconds, of each run."""
-    kept = {}
+    records = {}
     with tempfile.TemporaryDirectory() as place:
         save_families(Path(place))
         runs = commands(Path(place))
@@ -100,12 +100,12 @@ def run_all() -> dict[str, Any]:
             command = ["generate", *arguments, "--jsonl", "--threads", "2"]
             done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "2"})
             lines = [json.loads(line) for line in done.stdout.splitlines()]
-            kept[name] = {
+            records[name] = {
                 "code": done.returncode,
                 "records": [clean(line) for line in lines if line["record"] != "run"],
             }
-            print(f"{len(kept)} of {len(runs)}: {name}", file=sys.stderr)
-    return kept
+            print(f"{len(records)} of {len(runs)}: {name}", file=sys.stderr)
+    return records
 
 
 def clean(value: Any) -> Any:
@@ -132,15 +132,15 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 def main() -> None:
     what, file = sys.argv[1], Path(sys.argv[2])
-    found = run_all()
+    fresh = run_all()
     if what == "record":
-        file.write_text(json.dumps(found))
+        file.write_text(json.dumps(fresh))
         return
-    kept = clean(json.loads(file.read_text()))
-    wrong = {name: texts for name in kept if (texts := differences(kept[name], found.get(name)))}
+    record = clean(json.loads(file.read_text()))
+    wrong = {name: texts for name in record if (texts := differences(record[name], fresh.get(name)))}
     for name, texts in wrong.items():
         print(f"{name}: {len(texts)} differences, the first {texts[0]}")
-    print(f"{len(kept) - len(wrong)} of {len(kept)} runs are the same")
+    print(f"{len(record) - len(wrong)} of {len(record)} runs are the same")
     sys.exit(1 if wrong else 0)
 
 

@@ -45,8 +45,8 @@ def main() -> None:
                 rates[rows].append(rate)
     print(f"{options.weights} behind {options.context}, level {options.level}, {options.threads} threads")
     first = statistics.median(rates[options.rows[0]])
-    for rows, found in rates.items():
-        print(f"{rows:3} rows {median_and_range(found)}   {statistics.median(found) / first:.2f} x")
+    for rows, values in rates.items():
+        print(f"{rows:3} rows {median_and_range(values)}   {statistics.median(values) / first:.2f} x")
 
 
 class Batch:

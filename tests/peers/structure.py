@@ -67,7 +67,7 @@ def row_of(runs: TimedRuns, expected: list[str]) -> str:
     wrong, lines = 0, 0
     for run, rest in zip(first, expected, strict=True):
         pairs = list(zip_longest(run.text.split("\n"), rest.split("\n")))
-        wrong += sum(found != line for found, line in pairs)
+        wrong += sum(actual != line for actual, line in pairs)
         lines += len(pairs)
     rate = statistics.median(runs.rates)
     return f"| {runs.mode.name} | {per_pass:.2f} | {rate:,.0f} | {wrong / lines:.1%} |"

@@ -52,9 +52,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds(Path(folder))
         turns = [(seconds(None), seconds(Path(folder))) for _ in range(TURNS)]
-    without, kept = (median(column) for column in zip(*turns, strict=True))
-    cost = median(kept / without - 1 for without, kept in turns)
-    print(f"{TOKENS / without:,.0f} tok/s without, {TOKENS / kept:,.0f} with; the trace costs {cost:.1%} (median)")
+    without, with_trace = (median(column) for column in zip(*turns, strict=True))
+    cost = median(with_trace / without - 1 for without, with_trace in turns)
+    print(
+        f"{TOKENS / without:,.0f} tok/s without, {TOKENS / with_trace:,.0f} with; the trace costs {cost:.1%} (median)"
+    )
 
 
 if __name__ == "__main__":
