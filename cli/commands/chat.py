@@ -67,7 +67,7 @@ def chat(
         name = session.settle_view(view)
         keeper = Keeper(trace, view.top)
         messages = () if system is None else (Message("system", system),)
-        options = ChatOptions(messages, control, sampling, view, model, passes, keeper)
+        options = ChatOptions(control, sampling, view, model, passes, messages, keeper)
         chat_model: ChatModel
         if is_served(model):
             from tokenglass.cli.run.served_chat import open_served_chat

@@ -62,7 +62,7 @@ def generate(
         from tokenglass.cli.run.many.options import ManyRunOptions
         from tokenglass.cli.run.many.run import generate_many
 
-        generate_many(ManyRunOptions(many, prompt, control, sampling, view, model, passes))
+        generate_many(ManyRunOptions(control, sampling, view, model, passes, many, prompt))
         return
     from tokenglass.cli.run.prompt import read_prompt
 
@@ -75,7 +75,7 @@ def generate(
         from tokenglass.cli.views.view import Setting, make_view
 
         name, keeper, interrupt = settle_view(view), Keeper(trace, view.top), Interrupt()
-        options = RunOptions(prompt, control, sampling, search, mode, view, name, model, passes, cache_options, keeper)
+        options = RunOptions(control, sampling, view, model, passes, prompt, search, mode, name, cache_options, keeper)
         prepared = prepare(text, options, first)
         run, records = keeper.keep(prepared.run, prepared.records(interrupt))
         setting = Setting(view, interrupt, search, echo=prompt.echo, explainer=prepared.explainer, log=prepared.log)

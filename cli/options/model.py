@@ -117,14 +117,16 @@ Threads = Annotated[
         "--threads", min=1, help="CPU threads; else one for each core, or OMP_NUM_THREADS.", rich_help_panel=PANEL
     ),
 ]
+
+
+def lora(help_text: str) -> Any:
+    """The option that names adapters."""
+    return typer.Option("--lora", metavar="DIR[=SCALE]", help=help_text, rich_help_panel=PANEL)
+
+
 Lora = Annotated[
     list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="DIR[=SCALE]",
-        help="A LoRA adapter that is merged into the model; repeat for more. Without a model, the one it was made for.",
-        rich_help_panel=PANEL,
-    ),
+    lora("A LoRA adapter that is merged into the model; repeat for more. Without a model, the one it was made for."),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,31 +15,25 @@ from tokenglass.cli.options.model import (
     ModelOptions,
     ModelOrServer,
     Quantize,
+    lora,
 )
 
-Lora = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="DIR[=SCALE]",
-        help="A LoRA adapter of the second model; repeat for more. The first is without.",
-        rich_help_panel=PANEL,
-    ),
-]
+Lora = Annotated[list[str] | None, lora("A LoRA adapter of the second model; repeat for more. The first is without.")]
 Against = Annotated[
     str | None,
     typer.Option("--against", metavar="MODEL", help="The second model; else the same.", rich_help_panel=PANEL),
 ]
-AgainstDtype = Annotated[Dtype, typer.Option("--against-dtype", help="Of the second model.", rich_help_panel=PANEL)]
-AgainstQuantize = Annotated[
-    Quantize, typer.Option("--against-quantize", help="Of the second model.", rich_help_panel=PANEL)
-]
-AgainstBackend = Annotated[
-    Backend, typer.Option("--against-backend", help="Of the second model.", rich_help_panel=PANEL)
-]
-AgainstCacheDtype = Annotated[
-    CacheDtype, typer.Option("--against-cache-dtype", help="Of the second model.", rich_help_panel=PANEL)
-]
+
+
+def of_second(name: str) -> Any:
+    """An option that the first model has too, by another name."""
+    return typer.Option(name, help="Of the second model.", rich_help_panel=PANEL)
+
+
+AgainstDtype = Annotated[Dtype, of_second("--against-dtype")]
+AgainstQuantize = Annotated[Quantize, of_second("--against-quantize")]
+AgainstBackend = Annotated[Backend, of_second("--against-backend")]
+AgainstCacheDtype = Annotated[CacheDtype, of_second("--against-cache-dtype")]
 
 
 @dataclass(frozen=True, slots=True)

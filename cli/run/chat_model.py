@@ -9,30 +9,23 @@ from typing import TYPE_CHECKING
 
 from tokenglass.cli.options.control import ControlOptions
 from tokenglass.cli.options.sampling import SamplingOptions
+from tokenglass.cli.run.text_options import TextOptions
 from tokenglass.model.decoding.conversation import Conversation, Turn
 from tokenglass.model.decoding.request import Request
 from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.runs.run import Run
 
 if TYPE_CHECKING:
-    from tokenglass.cli.options.model import ServedModelOptions
-    from tokenglass.cli.options.passes import PassOptions
-    from tokenglass.cli.options.view import ViewOptions
     from tokenglass.cli.run.trace import Keeper
     from tokenglass.model.inspection.reading import Reading
     from tokenglass.model.text.chat import Message
 
 
 @dataclass(frozen=True, slots=True)
-class ChatOptions:
-    """All that `chat` is asked, by group, and the messages that it begins with."""
+class ChatOptions(TextOptions):
+    """All that `chat` is asked, and the messages that it begins with."""
 
     messages: tuple[Message, ...]
-    control: ControlOptions
-    sampling: SamplingOptions
-    view: ViewOptions
-    model: ServedModelOptions
-    passes: PassOptions
     keeper: Keeper
 
 

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from tokenglass.cli.run.text_options import TextOptions
 from tokenglass.model.errors import ParameterError
 
 if TYPE_CHECKING:
     from tokenglass.cli.options.cache import CacheOptions
-    from tokenglass.cli.options.control import ControlOptions
     from tokenglass.cli.options.mode import ModeOptions
     from tokenglass.cli.options.model import ServedModelOptions
-    from tokenglass.cli.options.passes import PassOptions
     from tokenglass.cli.options.prompt import PromptOptions
-    from tokenglass.cli.options.sampling import SamplingOptions
     from tokenglass.cli.options.search import SearchOptions
-    from tokenglass.cli.options.view import ViewName, ViewOptions
+    from tokenglass.cli.options.view import ViewName
     from tokenglass.cli.run.trace import Keeper
     from tokenglass.cli.terminal.interrupts import Interrupt
     from tokenglass.cli.terminal.opening import Opening
@@ -30,18 +28,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
-    """All that `generate` is asked, by group; `view_name` is what --view means here."""
+class RunOptions(TextOptions):
+    """All that `generate` is asked; `view_name` is what --view means here."""
 
     prompt: PromptOptions
-    control: ControlOptions
-    sampling: SamplingOptions
     search: SearchOptions
     mode: ModeOptions
-    view: ViewOptions
     view_name: ViewName
-    model: ServedModelOptions
-    passes: PassOptions
     cache: CacheOptions
     keeper: Keeper
 
