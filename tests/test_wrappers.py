@@ -11,7 +11,7 @@ import safetensors.torch
 import tiny
 import torch
 from closeness import assert_close
-from families import random_ids
+from families import SIZES, random_ids
 from shell import assert_one_line_error, generate, tokenglass
 from test_lora import adapter, hook, low_rank
 from torch_parts import as_tensor
@@ -22,17 +22,6 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.loading import load_model
 
-TEXT: dict[str, Any] = {
-    "vocab_size": tiny.VOCAB_SIZE,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-}
 VISION: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -58,7 +47,7 @@ SIGLIP, CLIP = ({**VISION, "model_type": f"{name}_vision_model"} for name in ("s
 CASES: dict[str, dict[str, Any]] = {
     "gemma3": {
         "text_config": {
-            **TEXT,
+            **SIZES,
             "model_type": "gemma3_text",
             "head_dim": 8,
             "sliding_window": 16,
@@ -83,24 +72,24 @@ CASES: dict[str, dict[str, Any]] = {
         "audio_config": None,
     },
     "mistral3": {
-        "text_config": {**TEXT, "model_type": "mistral", "head_dim": 8},
+        "text_config": {**SIZES, "model_type": "mistral", "head_dim": 8},
         "vision_config": {**VISION, "model_type": "pixtral"},
         "tie_word_embeddings": False,
     },
-    "llava": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": CLIP},
-    "llava_next": {"text_config": {**TEXT, "model_type": "mistral", "head_dim": 8}, "vision_config": CLIP},
-    "llava_onevision": {"text_config": {**TEXT, "model_type": "qwen2"}, "vision_config": SIGLIP},
-    "idefics3": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": VISION},
-    "smolvlm": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": VISION},
+    "llava": {"text_config": {**SIZES, "model_type": "llama"}, "vision_config": CLIP},
+    "llava_next": {"text_config": {**SIZES, "model_type": "mistral", "head_dim": 8}, "vision_config": CLIP},
+    "llava_onevision": {"text_config": {**SIZES, "model_type": "qwen2"}, "vision_config": SIGLIP},
+    "idefics3": {"text_config": {**SIZES, "model_type": "llama"}, "vision_config": VISION},
+    "smolvlm": {"text_config": {**SIZES, "model_type": "llama"}, "vision_config": VISION},
     "internvl": {
-        "text_config": {**TEXT, "model_type": "qwen2"},
+        "text_config": {**SIZES, "model_type": "qwen2"},
         "vision_config": {**VISION, "image_size": [28, 28], "patch_size": [14, 14]},
     },
-    "qwen2_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": {**QWEN_VISION, "hidden_size": 32}},
-    "qwen2_5_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": QWEN_VISION},
+    "qwen2_vl": {"text_config": {**SIZES, **MROPE}, "vision_config": {**QWEN_VISION, "hidden_size": 32}},
+    "qwen2_5_vl": {"text_config": {**SIZES, **MROPE}, "vision_config": QWEN_VISION},
     "qwen3_vl": {
         "text_config": {
-            **TEXT,
+            **SIZES,
             "head_dim": 8,
             "rope_parameters": {**ROPE, "mrope_section": [2, 1, 1], "mrope_interleaved": True},
         },

@@ -23,8 +23,7 @@ class Projection:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        weight: dict[str, Shape] = {f"{self.name}.weight": (self.out_features, self.in_features)}
-        return {**weight, f"{self.name}.bias": (self.out_features,)} if self.bias else weight
+        return weight_and_bias(self.name, (self.out_features, self.in_features), bias=self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,7 @@ class Kernel:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        weight: dict[str, Shape] = {f"{self.name}.weight": (self.channels, 1, self.taps)}
-        return {**weight, f"{self.name}.bias": (self.channels,)} if self.bias else weight
+        return weight_and_bias(self.name, (self.channels, 1, self.taps), bias=self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +161,12 @@ class Decay:
 
 Part = Projection | Table | Normalisation | HeadNorms | LearnedScale | Xielu | Sinks | ChoiceBias | Kernel | Decay
 """All that has weights."""
+
+
+def weight_and_bias(name: str, shape: Shape, *, bias: bool) -> dict[str, Shape]:
+    """A weight, and where there is one its bias: a number for each of what the weight gives."""
+    weight = {f"{name}.weight": shape}
+    return {**weight, f"{name}.bias": shape[:1]} if bias else weight
 
 
 def norm_of(config: ModelConfig, name: str, size: int) -> Normalisation:
