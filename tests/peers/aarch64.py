@@ -1,10 +1,11 @@
-"""The tests of the kernels on 64-bit ARM, in emulation, and quantised products to the bit as x86 has them.
+"""The kernels on 64-bit ARM, in emulation: their tests, quantised products to the bit as x86 has them, and the logits
+of small models of every family, of a prompt and of single tokens, within rounding.
 
     apt-get install gcc-aarch64-linux-gnu qemu-user
     python tests/peers/aarch64.py DIR [-k NAMES]
 
 DIR takes a Python for ARM and the packages that the tests need, fetched once from Debian and PyPI; nothing else is
-installed. Each level of levels.txt takes some minutes.
+installed. Each level of levels.txt takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tokenglass.model.native_engine.levels import read_levels
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
+import engine_logits  # noqa: E402
 from native_parts import HALF_BYTES, WORDS, Bench, kept_as, products_of  # noqa: E402
 
 DEBIAN = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6", "libgomp1")
@@ -46,6 +49,8 @@ PACKAGES = (
 )
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64", "any")
 NAMES = "projection or company or norm or feed_forward or activation or caps"
+# of the largest logit; columns that int8 and int4 multiply are rounded to 16 bits, where the last bit decides
+BOUNDS = {"float32": 3e-5, "bfloat16": 3e-5, "int8": 2e-3, "int4": 2e-3}
 SAME_BITS = {"words": WORDS, "bytes": HALF_BYTES}  # as x86 has them
 
 
@@ -108,6 +113,33 @@ def quantised_products(*flags: str) -> str:
     return "\n".join([products_of(*flags), *lines])
 
 
+def compare_engines(folder: Path, checkpoints: Path, level: str, *flags: str) -> str:
+    """How far the logits of whole models are from those on x86 with the same arithmetic; ends where that is too far."""
+    out = folder / f"{level}.npz"
+    run_on_arm(folder, level, str(Path(engine_logits.__file__)), str(checkpoints), str(out))
+    expected, furthest = engine_logits.all_logits(checkpoints, *flags), dict.fromkeys(engine_logits.KINDS, 0.0)
+    with np.load(out) as arm:
+        for name, logits in expected.items():
+            kind = name.rpartition(" ")[2]
+            difference = float(np.abs(arm[name] - logits).max() / max(10.0, np.abs(logits).max()))
+            furthest[kind] = max(furthest[kind], difference)
+            if not difference < BOUNDS[kind]:
+                sys.exit(f"{level}: {name}: {difference:.1e} of the largest logit from x86")
+    furthest_of = ", ".join(f"{kind} {difference:.1e}" for kind, difference in furthest.items())
+    return f"{level}: {len(expected)} models within {furthest_of} of the largest logit on x86"
+
+
+def check_level(folder: Path, checkpoints: Path, level: str, names: str) -> None:
+    """Products, models and the tests of these names, with a line about each; ends where one is wrong."""
+    products = run_on_arm(folder, level, __file__).strip()
+    if products != quantised_products(*SAME_BITS[products.split()[0]]):
+        sys.exit(f"{level}: other bits than on x86\n{products}")
+    print(f"{level}: the bits of x86 in {products.count('columns')} products of {products.split()[0]}", flush=True)
+    print(compare_engines(folder, checkpoints, level, *SAME_BITS[products.split()[0]]), flush=True)
+    kernels = ["-m", "pytest", "-q", "-x", "-o", "addopts=", "-p", "no:cacheprovider", "-k", names]
+    print(run_on_arm(folder, level, *kernels, str(TESTS / "test_kernels.py")).strip().splitlines()[-1], flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR")
@@ -119,19 +151,10 @@ def main() -> None:
     folder = options.folder.resolve()
     if not (folder / "site").is_dir():
         fetch_python(folder)
-    for level in read_levels("aarch64"):
-        products = run_on_arm(folder, level.name, __file__).strip()
-        if products != quantised_products(*SAME_BITS[products.split()[0]]):
-            sys.exit(f"{level.name}: other bits than on x86\n{products}")
-        print(
-            f"{level.name}: the bits of x86 in {products.count('columns')} products of {products.split()[0]}",
-            flush=True,
-        )
-        kernels = ["-m", "pytest", "-q", "-x", "-o", "addopts=", "-p", "no:cacheprovider", "-k", options.names]
-        print(
-            run_on_arm(folder, level.name, *kernels, str(TESTS / "test_kernels.py")).strip().splitlines()[-1],
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as name:
+        engine_logits.save_checkpoints(Path(name))
+        for level in read_levels("aarch64"):
+            check_level(folder, Path(name), level.name, options.names)
 
 
 if __name__ == "__main__":
