@@ -58,7 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "gemma4": {
         "text_config": {
-            **TEXT,
+            **SIZES,
             "model_type": "gemma4_text",
             "head_dim": 8,
             "global_head_dim": 16,
