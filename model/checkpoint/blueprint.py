@@ -140,7 +140,8 @@ class Blueprint:
     @cached_property
     def sensitive(self) -> frozenset[str]:
         """The matrices of which 4 bits cost most for their size: the embedding, the head, and those of values."""
-        values = (layer.mixer.value for layer in self.layers if isinstance(layer.mixer, Attention))
+        mixers = (layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention))
+        values = (mixer.value or mixer.key for mixer in mixers)
         return ENDS.union(f"{value.name}.weight" for value in values if value is not None)
 
     def format_of(self, name: str, format: Format) -> Format | None:  # noqa: A002  (the word for it everywhere)
