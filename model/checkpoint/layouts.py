@@ -14,6 +14,7 @@ from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import LAYER
 from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import DeltaNet
 
 HEAD = "lm_head.weight"
 NEOX_HEAD = "embed_out.weight"
@@ -346,10 +347,7 @@ def row_order(config: ModelConfig, layout: Layout, module: str, parts: Mapping[s
     each kind lie together in what enters a recurrence."""
     delta = next((kind.delta for kind in config.layers if kind.delta is not None), None)
     if delta is not None and module in (QKVZ, STRENGTH_DECAY):
-        shared = delta.value_heads // delta.key_heads
-        values = shared * delta.value_dim
-        widths = (delta.key_dim, delta.key_dim, values, values) if module == QKVZ else (shared, shared)
-        return order_of_key_heads(delta.key_heads, widths)
+        return order_of_recurrence(delta, module)
     rope = next((kind.rope for kind in config.layers if kind.rope is not None), None)
     if layout.rotary == "halves" or rope is None or module not in QKV[:2]:
         return None
@@ -363,6 +361,14 @@ def order_of_heads(rows: int, head_dim: int, rotary_dim: int, rotary: Literal["p
     turned = turning.reshape(-1, 2).T if rotary == "pairs" else turning.reshape(2, -1)[::-1]
     within = np.concatenate((turned.reshape(-1), still))
     return np.arange(rows).reshape(-1, head_dim)[:, within].reshape(-1)
+
+
+def order_of_recurrence(delta: DeltaNet, module: str) -> Indices:
+    """The stored row of each of ours, of QKVZ or STRENGTH_DECAY."""
+    shared = delta.value_heads // delta.key_heads
+    values = shared * delta.value_dim
+    widths = (delta.key_dim, delta.key_dim, values, values) if module == QKVZ else (shared, shared)
+    return order_of_key_heads(delta.key_heads, widths)
 
 
 def order_of_key_heads(heads: int, widths: Sequence[int]) -> Indices:
