@@ -84,24 +84,27 @@ def feed_forward_size(config: dict[str, Any]) -> int:
 
 
 def heads_of_layers(config: dict[str, Any], heads: int) -> int | tuple[int, ...]:
-    """Of lfm2 a number for each layer, 0 where it has a convolution."""
-    if config["model_type"] != "lfm2":
+    """Of lfm2 and its mixtures a number for each layer, 0 where it has a convolution."""
+    if config["model_type"] not in ("lfm2", "lfm2_moe"):
         return heads
     return tuple(heads if name == "full_attention" else 0 for name in config["layer_types"])
 
 
 def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
-    """The size of an expert, where it is not feed_forward_length."""
-    sizes = dict.fromkeys(("qwen2_moe", "qwen3_moe", "qwen3_5_moe_text"), "moe_intermediate_size")
-    sizes["gpt_oss"] = "intermediate_size"
-    size = sizes.get(config["model_type"])
-    return {"expert_feed_forward_length": config[size]} if size else {}
+    """The size of an expert, where it is not feed_forward_length; and what lfm2_moe says beside."""
+    size = config["intermediate_size"] if config["model_type"] == "gpt_oss" else config.get("moe_intermediate_size")
+    dense = {"leading_dense_block_count": config.get("num_dense_layers"), "expert_gating_func": 2}
+    return {
+        **({"expert_feed_forward_length": size} if size else {}),
+        **(dense if config["model_type"] == "lfm2_moe" else {}),
+    }
 
 
 def delta_metadata(config: dict[str, Any]) -> dict[str, Any]:
-    """Of qwen3_5, whose feed-forward has no size of its own in a mixture."""
-    if not config["model_type"].startswith("qwen3_5"):
+    """Of qwen3_5, whose feed-forward has no size of its own in a mixture, and of qwen3_next."""
+    if "linear_num_value_heads" not in config:
         return {}
+    sections = {"rope.dimension_sections": (11, 11, 10, 0)} if config["model_type"] != "qwen3_next" else {}
     heads = config["linear_num_value_heads"]
     return {
         "ssm.conv_kernel": config["linear_conv_kernel_dim"],
@@ -110,7 +113,7 @@ def delta_metadata(config: dict[str, Any]) -> dict[str, Any]:
         "ssm.time_step_rank": heads,
         "ssm.inner_size": heads * config["linear_value_head_dim"],
         "full_attention_interval": 4,
-        "rope.dimension_sections": (11, 11, 10, 0),
+        **sections,
     }
 
 

@@ -133,11 +133,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "lfm2",
         {**SIZES, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 8},
     ),
+    "lfm2_moe": (
+        "lfm2_moe",
+        {**SIZES, **EXPERTS, "num_dense_layers": 1}
+        | {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    ),
     "qwen3_5": ("qwen3_5_text", {**SIZES, **DELTA}),
     "qwen3_5_moe": (
         "qwen3_5_moe_text",
         {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40},
     ),
+    "qwen3_next": ("qwen3_next", {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40}),
     "gpt2": (
         "gpt2",
         {"vocab_size": VOCAB, "n_positions": 256, "n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.1},
@@ -175,7 +181,7 @@ def test_the_checkpoint_comes_back(name: str, tmp_path: Path) -> None:
     expected, actual = load_file(tmp_path / "original" / "model.safetensors"), load_file(folder / "model.safetensors")
     assert actual.keys() == expected.keys()
     for tensor_name, tensor in expected.items():
-        if name.startswith(("gemma", "qwen3_5")) and tensor_name.endswith(("norm.weight", "A_log")):
+        if name.startswith(("gemma", "qwen3_5", "qwen3_next")) and tensor_name.endswith(("norm.weight", "A_log")):
             torch.testing.assert_close(actual[tensor_name], tensor, rtol=0, atol=1e-6)
         else:
             assert torch.equal(actual[tensor_name], tensor), tensor_name

@@ -1,4 +1,5 @@
-"""GGUF files of Gated DeltaNet: heads, matrices and numbers that the converter lays otherwise come back."""
+"""GGUF files of Gated DeltaNet and of mixtures with convolutions: heads, matrices and numbers that the converter lays
+otherwise come back, and what no model has is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from families import save
 from safetensors.torch import load_file, save_file
-from test_gguf_families import DELTA, SIZES
+from test_gguf_families import CASES, DELTA, EXPERTS, SIZES
 from tiny_gguf import TYPES, write_gguf
 
 from tokenglass.model.checkpoint.arrays import Array
@@ -21,11 +22,13 @@ from tokenglass.model.checkpoint.quantised import Int4Weight
 from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.errors import ConfigError, GGUFError
 from tokenglass.model.importers.gguf import import_gguf
+from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.progress import finish
 
 
-def write(folder: Path, *, changes: dict[str, Any] | None = None, **options: Any) -> Path:
-    save(folder / "original", "qwen3_5_text", {**SIZES, **DELTA, **(changes or {})})
+def write(folder: Path, *, family: str = "qwen3_5_text", changes: dict[str, Any] | None = None, **options: Any) -> Path:
+    experts = EXPERTS if family == "qwen3_next" else {}
+    save(folder / "original", family, {**SIZES, **DELTA, **experts, **(changes or {})})
     return write_gguf(folder / "a.gguf", folder / "original", **options)
 
 
@@ -35,8 +38,15 @@ def imported(path: Path, *, keep: bool = False) -> tuple[Path, str]:
 
 
 @pytest.mark.parametrize("keys", [1, 2, 3, 6])
-def test_value_heads_come_back_whatever_number_shares_a_key_head(keys: int, tmp_path: Path) -> None:
-    path = write(tmp_path, changes={"linear_num_key_heads": keys, "num_hidden_layers": 1})
+@pytest.mark.parametrize(("family", "fused"), [("qwen3_5_text", False), ("qwen3_next", False), ("qwen3_next", True)])
+def test_value_heads_come_back_whatever_number_shares_a_key_head(
+    family: str, fused: bool, keys: int, tmp_path: Path
+) -> None:
+    """Earlier files of qwen3_next have the inputs of a recurrence in one tensor."""
+    changes = {"linear_num_key_heads": keys, "linear_value_head_dim": 16, "num_hidden_layers": 1}
+    path = write(tmp_path, family=family, changes=changes, fused=fused)
+    names = {tensor.name for tensor in GGUFFile.open(path).tensors}
+    assert ("blk.0.ssm_in.weight" in names, "blk.0.attn_qkv.weight" in names) == (fused, not fused)
     expected = load_file(tmp_path / "original" / "model.safetensors")
     actual = load_file(imported(path)[0] / "model.safetensors")
     assert actual.keys() == expected.keys()
@@ -88,6 +98,34 @@ def test_what_no_model_has_is_refused_by_name(changes: dict[str, Any], words: st
     assert not (tmp_path / "plain").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lfm2moe__expert_gating_func": 1}, "expert_gating_func is 1; expected 2, a sigmoid"),
+        ({"lfm2moe__expert_gating_func": None}, "expert_gating_func"),
+        ({"lfm2moe__expert_weights_scale": 2.0}, "lfm2moe.expert_weights_scale 2.0 is not supported"),
+        ({"lfm2moe__leading_dense_block_count": 2}, "tensors that the model does not have: blk.1.ffn_gate_exps.weight"),
+        ({"lfm2moe__leading_dense_block_count": None}, "tensors that the model does not have: blk.0.ffn_"),
+        ({"lfm2moe__leading_dense_block_count": 4}, "tensors that the model does not have: blk.1"),
+        ({"lfm2moe__expert_feed_forward_length": 31}, "wrong shape: blk.1.ffn_"),
+    ],
+)
+def test_a_mixture_with_convolutions_that_no_model_has_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    save(tmp_path / "original", *CASES["lfm2_moe"])
+    path = write_gguf(tmp_path / "a.gguf", tmp_path / "original", **changes)
+    with pytest.raises((GGUFError, ConfigError), match=words):
+        imported(path)
+
+
+def test_the_bias_of_a_choice_is_refused_where_the_family_has_none(tmp_path: Path) -> None:
+    others = {"blk.0.exp_probs_b.bias": np.ones(EXPERTS["num_experts"], np.float32)}
+    path = write(tmp_path, family="qwen3_next", others=others)
+    with pytest.raises(GGUFError, match=r"tensors that the model does not have: blk\.0\.exp_probs_b\.bias"):
+        imported(path)
+
+
 def test_a_decay_that_no_head_can_have_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     weights = load_file(tmp_path / "original" / "model.safetensors")
@@ -109,6 +147,22 @@ def test_a_matrix_whose_groups_are_torn_apart_is_widened_exactly(tmp_path: Path)
     matrices = Checkpoint.open(kept_folder).blueprint.quantisable
     assert {name for name in matrices if not isinstance(kept[name], Int4Weight)} == wide
     assert notes == f"{len(matrices) - 3} of {len(matrices)} matrices kept as int4 (Q4_0); Q4_0 became float32"
+    for name, expected in plain.items():
+        weight = kept[name]
+        assert np.array_equal(weight.dequantize() if isinstance(weight, Int4Weight) else weight, expected), name
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_rows_that_lie_head_by_head_are_kept_as_they_are_quantised(fused: bool, tmp_path: Path) -> None:
+    shared = {"shared_expert_intermediate_size": 64}
+    path = write(tmp_path, family="qwen3_next", changes=shared, quantised=TYPES.Q4_0, fused=fused)
+    (kept_folder, notes), (plain_folder, _) = imported(path, keep=True), imported(path)
+    kept, plain = (
+        finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights for folder in (kept_folder, plain_folder)
+    )
+    matrices = Checkpoint.open(kept_folder).blueprint.quantisable
+    assert all(isinstance(kept[name], Int4Weight) for name in matrices)
+    assert notes.startswith(f"{len(matrices)} of {len(matrices)} matrices kept as int4 (Q4_0)")
     for name, expected in plain.items():
         weight = kept[name]
         assert np.array_equal(weight.dequantize() if isinstance(weight, Int4Weight) else weight, expected), name

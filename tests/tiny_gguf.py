@@ -44,6 +44,7 @@ NAMES = {
     "self_attn.k_layernorm": "attn_k_norm",
     "self_attn.out_proj": "attn_output",
     **{f"conv.{part}": f"shortconv.{part}" for part in ("in_proj", "conv", "out_proj")},
+    "feed_forward.gate": "ffn_gate_inp",
     **{f"feed_forward.{old}": f"ffn_{new}" for old, new in (("w1", "gate"), ("w3", "up"), ("w2", "down"))},
     # qwen3_5
     "linear_attn.in_proj_qkv": "attn_qkv",
@@ -53,6 +54,9 @@ NAMES = {
     "linear_attn.conv1d": "ssm_conv1d",
     "linear_attn.norm": "ssm_norm",
     "linear_attn.out_proj": "ssm_out",
+    # qwen3_next
+    "linear_attn.in_proj_qkvz": "ssm_in",
+    "linear_attn.in_proj_ba": "ssm_ba",
     # phi3
     "self_attn.qkv_proj": "attn_qkv",
     "mlp.gate_up_proj": "ffn_up",
@@ -99,9 +103,10 @@ ARCHITECTURES = {
     "mixtral": "llama",
 }
 ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
-ARCHITECTURES |= {"qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe"}
-ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3"}
-QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text")
+ARCHITECTURES |= {"qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe", "qwen3_next": "qwen3next"}
+ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3", "lfm2_moe": "lfm2moe"}
+DELTA = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
+BARE = {"A_log": "ssm_a", "dt_bias": "ssm_dt.bias", "expert_bias": "exp_probs_b.bias"}
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
 BLOCKS = {
@@ -123,12 +128,14 @@ def write_gguf(
     tokenizer: dict[str, Any] | None = None,
     others: dict[str, np.ndarray] | None = None,
     tensors_per_file: int = 0,
+    fused: bool = False,
     **more: Any,
 ) -> Path:
     """A checkpoint as llama.cpp's converter would write it, with `others` behind its tensors; `more` is metadata, None
     leaves a key out. `quantised` is the type of matrices, or gives it for a name.
 
-    With `tensors_per_file` it is in several parts, of which the first is given back.
+    With `tensors_per_file` it is in several parts, of which the first is given back. `fused` keeps the inputs of
+    qwen3_next's recurrences in one tensor, as earlier converters did.
     """
     config = json.loads((checkpoint / "config.json").read_text())
     family = config["model_type"]
@@ -143,6 +150,7 @@ def write_gguf(
     for key, value in metadata.items():
         add(writer, key, value)
     tensors = load_file(checkpoint / "model.safetensors")
+    tensors = tensors if fused else split_inputs(tensors, config)
     for stored, tensor in stacked_experts(tensors, family).items():
         values, kind = tensor.float().numpy(), TYPES.F32
         if values.ndim == 3:
@@ -231,15 +239,15 @@ def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, 
 def stored_name(name: str, family: str) -> str | None:
     """A tensor's name in a GGUF file; None for the head of a model that shares its embedding's table."""
     stem, suffix = name.rsplit(".", 1)
-    if suffix in ("A_log", "dt_bias"):
-        return f"blk.{stem.split('.')[2]}.{'ssm_a' if suffix == 'A_log' else 'ssm_dt.bias'}"
+    if suffix in BARE:
+        return f"blk.{stem.split('.')[2]}.{BARE[suffix]}"
     stem = re.sub(r"^(gpt_neox|transformer)\.", "model.", stem)
     layer, _, part = re.sub(r"^model\.(layers|h)\.", "", stem).partition(".")
     names = {
         **NAMES,
         **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2", "olmo3", "seed_oss", "exaone4") else {}),
     }
-    if family in ("gpt_oss", *QWEN3_5):
+    if family in ("gpt_oss", *DELTA):
         names["post_attention_layernorm"] = "post_attention_norm"
     if family == "glm4":
         names |= GLM4_NORMS
@@ -257,7 +265,9 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
             return tensor.float() + 1
         case "qwen3_5_text" | "qwen3_5_moe_text":
             return qwen3_5_as_converted(tensor, part, config)
-        case "lfm2" if tensor.dim() == 3:
+        case "qwen3_next":
+            return delta_as_converted(tensor, part)
+        case "lfm2" | "lfm2_moe" if tensor.dim() == 3:
             return tensor.squeeze(1)
         case "gpt2" if tensor.dim() == 2 and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
             return tensor.T.contiguous()
@@ -269,23 +279,45 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
 
 
 def qwen3_5_as_converted(tensor: torch.Tensor, part: str, config: dict[str, Any]) -> torch.Tensor:
-    """Value heads in the order in which key heads take turns, norms plus 1 but for that of the heads, and -exp(A)."""
+    """Value heads in the order in which key heads take turns, beside what qwen3_next has."""
     keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
     behind_keys = 2 * keys * config["linear_key_head_dim"]
 
     def in_turns(rows: torch.Tensor) -> torch.Tensor:
         return rows.unflatten(0, (keys, values // keys, -1)).transpose(0, 1).reshape(rows.shape)
 
-    if part == "ssm_a":
-        tensor = -torch.exp(tensor.float())
+    tensor = delta_as_converted(tensor, part)
     if part in ("attn_qkv", "ssm_conv1d"):
-        tensor = torch.cat((tensor[:behind_keys], in_turns(tensor[behind_keys:])))
-        return tensor.squeeze(1) if part == "ssm_conv1d" else tensor
+        return torch.cat((tensor[:behind_keys], in_turns(tensor[behind_keys:])))
     if part in ("attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt", "ssm_a"):
         return in_turns(tensor)
     if part == "ssm_out":
         return in_turns(tensor.T).T.contiguous()
+    return tensor
+
+
+def delta_as_converted(tensor: torch.Tensor, part: str) -> torch.Tensor:
+    """Norms plus 1 but for that of the heads, and -exp(A)."""
+    if part == "ssm_a":
+        return -torch.exp(tensor.float())
+    if part == "ssm_conv1d":
+        return tensor.squeeze(1)
     return tensor.float() + 1 if part.endswith("norm") and part != "ssm_norm" else tensor
+
+
+def split_inputs(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The inputs of qwen3_next's recurrences, which lie key head by key head, in two tensors, kind by kind."""
+    split = {}
+    for name, tensor in tensors.items():
+        if "in_proj_qkvz" not in name:
+            split[name] = tensor
+            continue
+        heads, size = config["linear_num_key_heads"], config["linear_key_head_dim"]
+        values = config["linear_num_value_heads"] // heads * config["linear_value_head_dim"]
+        kinds = [rows.flatten(0, 1) for rows in tensor.unflatten(0, (heads, -1)).split((size, size, values, values), 1)]
+        split[name.replace("qkvz", "qkv")] = torch.cat(kinds[:3])
+        split[name.replace("qkvz", "z")] = kinds[3]
+    return split
 
 
 def interleave(rows: torch.Tensor, heads: int | None) -> torch.Tensor:

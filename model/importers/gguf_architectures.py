@@ -15,13 +15,21 @@ from typing import Any
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
-from tokenglass.model.importers.gguf_mixers import read_lfm2, read_qwen3_5, read_qwen3_5_moe
+from tokenglass.model.importers.gguf_mixers import (
+    read_lfm2,
+    read_lfm2_moe,
+    read_qwen3_5,
+    read_qwen3_5_moe,
+    read_qwen3_next,
+)
 from tokenglass.model.importers.gguf_orders import (
     Order,
     logarithms,
     queries_beside_gates,
+    queries_to_gates,
     rotary_pairs,
     same,
+    strengths_beside_decays,
     value_heads,
     values_behind_keys,
     without_one,
@@ -67,7 +75,9 @@ OUTSIDE = {
 ROPE_DIVISORS = "rope_freqs.weight"  # tables of divisors for the rotary frequencies, not weights
 LONG_DIVISORS, SHORT_DIVISORS = "rope_factors_long.weight", "rope_factors_short.weight"
 TABLES = frozenset({ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS})
-BARE = frozenset({"self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias"})  # no modules that have a weight
+BARE = frozenset(  # no modules that have a weight
+    {"self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias", "mlp.expert_bias"}
+)
 EXPERT = "mlp.experts.*"  # * stands for each number, one behind the other in one tensor
 PARTS: Mapping[str, tuple[str, ...]] = {
     "attn_norm": ("input_layernorm",),
@@ -86,6 +96,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "ffn_down": ("mlp.down_proj",),
     "post_ffw_norm": ("post_feedforward_layernorm",),
     "ffn_gate_inp": ("mlp.gate",),
+    "exp_probs_b": ("mlp.expert_bias",),
     "ffn_gate_inp_shexp": ("mlp.shared_expert_gate",),
     **{f"ffn_{part}_shexp": (f"mlp.shared_expert.{part}_proj",) for part in ("gate", "up", "down")},
     **{f"ffn_{part}_exps": (f"{EXPERT}.{part}_proj",) for part in ("gate", "up", "down")},
@@ -98,17 +109,21 @@ LFM2_PARTS = {
     "shortconv.conv": ("conv.conv",),
     "shortconv.out_proj": ("conv.out_proj",),
 }
-QWEN35_PARTS = {
+DELTA_PARTS = {
     "attn_q": ("self_attn.q_proj", "self_attn.gate_proj"),
     "attn_qkv": ("linear_attn.in_proj_qkv",),
     "attn_gate": ("linear_attn.in_proj_z",),
-    "ssm_alpha": ("linear_attn.in_proj_a",),
-    "ssm_beta": ("linear_attn.in_proj_b",),
     "ssm_conv1d": ("linear_attn.conv1d",),
     "ssm_a": ("linear_attn.A_log",),
     "ssm_dt": ("linear_attn.dt_bias",),
     "ssm_norm": ("linear_attn.norm",),
     "ssm_out": ("linear_attn.out_proj",),
+}
+QWEN35_PARTS = {**DELTA_PARTS, "ssm_alpha": ("linear_attn.in_proj_a",), "ssm_beta": ("linear_attn.in_proj_b",)}
+QWEN3NEXT_PARTS = {
+    **DELTA_PARTS,
+    "ssm_in": ("linear_attn.in_proj_qkv", "linear_attn.in_proj_z"),  # of earlier files
+    "ssm_ba": ("linear_attn.in_proj_b", "linear_attn.in_proj_a"),
 }
 STABLELM_PARTS = {f"attn_{part}_norm": (f"self_attn.{part}_norm.norms.*",) for part in "qk"}
 LFM2_ENDS = {"token_embd_norm": "model.norm"}  # in spite of its name
@@ -177,7 +192,9 @@ def layer_of(stored: str) -> int | None:
 
 
 Q_AND_K = {"attn_q": rotary_pairs, "attn_k": rotary_pairs}
+DELTA: dict[str, Any] = {"norms": without_one, "values": {"ssm_norm": same, "ssm_a": logarithms}}
 QWEN35: dict[str, Any] = {
+    **DELTA,
     "parts": QWEN35_PARTS,
     "rows": {
         "attn_q": queries_beside_gates,
@@ -186,8 +203,11 @@ QWEN35: dict[str, Any] = {
         **dict.fromkeys(("attn_gate", "ssm_alpha", "ssm_beta", "ssm_a", "ssm_dt"), value_heads),
     },
     "columns": {"ssm_out": value_heads},
-    "norms": without_one,
-    "values": {"ssm_norm": same, "ssm_a": logarithms},
+}
+QWEN3NEXT: dict[str, Any] = {
+    **DELTA,
+    "parts": QWEN3NEXT_PARTS,
+    "rows": {"attn_q": queries_beside_gates, "ssm_in": queries_to_gates, "ssm_ba": strengths_beside_decays},
 }
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture("llama", "LlamaForCausalLM", read_llama, rows=Q_AND_K),
@@ -216,10 +236,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", read_ministral3, rows=Q_AND_K),
     "apertus": Architecture("apertus", "ApertusForCausalLM", read_apertus, numbers=XIELU),
     "lfm2": Architecture("lfm2", "Lfm2ForCausalLM", read_lfm2, LFM2_PARTS, outside=LFM2_ENDS),
+    "lfm2moe": Architecture("lfm2_moe", "Lfm2MoeForCausalLM", read_lfm2_moe, LFM2_PARTS, outside=LFM2_ENDS),
     "exaone4": Architecture("exaone4", "Exaone4ForCausalLM", read_exaone4),
     "hunyuan-dense": Architecture("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
     "qwen35": Architecture("qwen3_5_text", "Qwen3_5ForCausalLM", read_qwen3_5, **QWEN35),
     "qwen35moe": Architecture("qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", read_qwen3_5_moe, **QWEN35),
+    "qwen3next": Architecture("qwen3_next", "Qwen3NextForCausalLM", read_qwen3_next, **QWEN3NEXT),
     "gpt2": Architecture("gpt2", "GPT2LMHeadModel", read_gpt2),
     "gptneox": Architecture("gpt_neox", "GPTNeoXForCausalLM", read_gpt_neox),
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.layouts import Indices, order_of_heads
+from tokenglass.model.checkpoint.layouts import QKVZ, STRENGTH_DECAY, Indices, order_of_heads, order_of_recurrence
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import DeltaNet
 from tokenglass.model.errors import GGUFError
@@ -41,6 +41,16 @@ def values_behind_keys(config: ModelConfig, count: int) -> Indices:
     sizes = delta_net(config)
     before = 2 * sizes.key_heads * sizes.key_dim
     return np.concatenate((np.arange(before), before + value_heads(config, count - before)))
+
+
+def queries_to_gates(config: ModelConfig, _: int) -> Indices:
+    """Each key head has its queries and keys, and the values and gates of the value heads that it serves."""
+    return order_of_recurrence(delta_net(config), QKVZ)
+
+
+def strengths_beside_decays(config: ModelConfig, _: int) -> Indices:
+    """Each key head has the strengths and then the decays of the value heads that it serves."""
+    return order_of_recurrence(delta_net(config), STRENGTH_DECAY)
 
 
 def delta_net(config: ModelConfig) -> DeltaNet:
