@@ -229,6 +229,11 @@ def test_a_file_that_leaves_everything_out_has_the_defaults_of_transformers(fami
     from transformers import AutoConfig  # noqa: PLC0415
 
     ours, theirs = ModelConfig.from_hf({"model_type": family}), AutoConfig.for_model(family)
+    if family == "gemma4_text":  # whose layers have sizes of their own
+        theirs.allow_global_per_layer_attribute_access = True
+        heads = [theirs.per_layer_config[layer] for layer in range(ours.num_layers)]
+        sizes = [(size.num_kv_heads, size.head_dim) for size in map(ours.heads_of, ours.layers)]
+        assert sizes == [(layer.num_key_value_heads, layer.head_dim) for layer in heads]
     for own, other in {
         "vocab_size": "vocab_size",
         "hidden_size": "hidden_size",

@@ -248,7 +248,7 @@ def test_operations_and_buffers_have_the_numbers_that_the_kernels_know() -> None
     from tokenglass.model.native_engine import build, structures  # noqa: PLC0415
 
     header = (Path(build.__file__).parent / "c" / "program.h").read_text()
-    lists = [re.split(r",\s*", body) for body in re.findall(r"enum \{ ([^}]*) \}", header)]
+    lists = [re.split(r",\s*", body.strip()) for body in re.findall(r"enum \{([^}]*)\}", header)]
     known = [Code, Buffer, Activation, structures.Kind]
     for enumeration in known:
         names = [member.name for member in enumeration]
