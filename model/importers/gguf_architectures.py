@@ -15,6 +15,7 @@ from typing import Any
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
+from tokenglass.model.importers.gguf_gemma import read_gemma, read_gemma2, read_gemma3
 from tokenglass.model.importers.gguf_mixers import (
     read_lfm2,
     read_lfm2_moe,
@@ -41,9 +42,6 @@ from tokenglass.model.importers.gguf_readers import (
     read_cohere2,
     read_ernie4_5,
     read_exaone4,
-    read_gemma,
-    read_gemma2,
-    read_gemma3,
     read_glm4,
     read_gpt2,
     read_gpt_neox,
