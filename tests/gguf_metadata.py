@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import tiny
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # kinds of tokens
@@ -71,6 +72,7 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
         **{key: config[key] for key in ("use_parallel_residual",) if key in config},
         **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},
         **rope_metadata(rope),
+        **(gemma4_metadata(config) if config["model_type"] == "gemma4_text" else {}),
     }
 
 
@@ -117,6 +119,38 @@ def delta_metadata(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def gemma4_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of both kinds of heads; of key-value heads and feed-forwards a number for each layer."""
+    types, sharing = config["layer_types"], config["num_kv_shared_layers"]
+    size, heads, width = config["head_dim"], config["num_key_value_heads"], config["intermediate_size"]
+    full = full_heads(config)
+    wide = len(types) - sharing if config["use_double_wide_mlp"] else len(types)
+    return {
+        "attention.shared_kv_layers": sharing,
+        "embedding_length_per_layer_input": config["hidden_size_per_layer_input"],
+        "attention.sliding_window_pattern": [name == "sliding_attention" for name in types],
+        **dict.fromkeys((*KEY_AND_VALUE, "rope.dimension_count"), full["head_dim"]),
+        **{f"{key}_swa": size for key in (*KEY_AND_VALUE, "rope.dimension_count")},
+        "feed_forward_length": [width if layer < wide else 2 * width for layer in range(len(types))],
+        "attention.head_count_kv": [
+            full["num_key_value_heads"] if name == "full_attention" else heads for name in types
+        ],
+    }
+
+
+def full_heads(config: dict[str, Any]) -> dict[str, int]:
+    """The sizes of the heads of gemma4's layers without a window."""
+    layer = str(config["layer_types"].index("full_attention"))
+    return {"num_key_value_heads": config["num_key_value_heads"], **config["per_layer_config"][layer]}
+
+
+def gemma4_divisors(config: dict[str, Any]) -> np.ndarray:
+    """Of the rotary frequencies of gemma4's layers without a window: 1e30 for pairs that do not turn."""
+    dim = full_heads(config)["head_dim"]
+    pairs = int(dim * config["rope_parameters"]["full_attention"]["partial_rotary_factor"] / 2)
+    return np.array([1.0] * pairs + [1e30] * (dim // 2 - pairs), np.float32)
+
+
 def rope_metadata(rope: dict[str, Any]) -> dict[str, Any]:
     trained = {"rope.scaling.original_context_length": rope.get("original_max_position_embeddings")}
     match rope["rope_type"]:
@@ -154,6 +188,19 @@ def sentencepiece_metadata(**roles: Any) -> dict[str, Any]:
     roles = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, **roles}
     scores = [float(-token_id) if token_id >= 259 else 0.0 for token_id in range(len(tokens))]
     return tokenizer_metadata("llama", tokens, types, roles) | {"tokenizer.ggml.scores": tuple(scores)}
+
+
+def sentencepiece_lines_metadata(**roles: Any) -> dict[str, Any]:
+    """The tokenizer of gemma4: the same with merges, which do not cross line ends, and tokens for several of these."""
+    content = json.loads(tiny.byte_fallback_tokenizer().to_str())["model"]
+    tokens = [*sorted(content["vocab"], key=content["vocab"].get), "\n", "\n\n", "\n\n\n"]
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * (len(tokens) - 259)]
+    roles = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, "add_space_prefix": False, **roles}
+    merges = (*(" ".join(merge) for merge in content["merges"]), "\n \n", "\n\n \n")
+    return tokenizer_metadata("gemma4", tokens, types, roles) | {
+        "tokenizer.ggml.scores": (0.0,) * len(tokens),
+        "tokenizer.ggml.merges": merges,
+    }
 
 
 def tokenizer_metadata(kind: str, tokens: list[str], types: list[int], roles: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from families import save
-from gguf_metadata import byte_level_metadata, sentencepiece_metadata
+from gguf_metadata import byte_level_metadata, sentencepiece_lines_metadata, sentencepiece_metadata
 from test_gguf_families import CASES
 from tiny_gguf import BLOCKS, TYPES, write_gguf
 from unicode_lines import unicode_lines
@@ -107,6 +107,13 @@ def largest_gap(family: str, options: dict[str, Any], kind: Any, folder: Path, *
 @pytest.mark.parametrize("space_prefix", [True, False])
 def test_sentencepiece(space_prefix: bool, tmp_path: Path) -> None:
     write(tmp_path / "a.gguf", sentencepiece_metadata(add_space_prefix=space_prefix))
+    assert_cut_alike(tmp_path / "a.gguf", 200)
+
+
+@pytest.mark.parametrize("says_start", [True, False])
+def test_sentencepiece_lines(says_start: bool, tmp_path: Path) -> None:
+    """The start token comes first whatever the file says."""
+    write(tmp_path / "a.gguf", sentencepiece_lines_metadata(add_bos_token=says_start))
     assert_cut_alike(tmp_path / "a.gguf", 200)
 
 

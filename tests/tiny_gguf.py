@@ -10,7 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from gguf_metadata import byte_level_metadata, own_metadata
+from gguf_metadata import byte_level_metadata, gemma4_divisors, own_metadata
 from safetensors.torch import load_file
 
 TYPES = gguf.GGMLQuantizationType
@@ -36,6 +36,13 @@ NAMES = {
     # apertus
     "attention_layernorm": "attn_norm",
     "feedforward_layernorm": "ffn_norm",
+    # gemma4
+    "model.embed_tokens_per_layer": "per_layer_token_embd",
+    "model.per_layer_model_projection": "per_layer_model_proj",
+    "model.per_layer_projection_norm": "per_layer_proj_norm",
+    "per_layer_input_gate": "inp_gate",
+    "per_layer_projection": "proj",
+    "post_per_layer_input_norm": "post_norm",
     # lfm2
     "model.embedding_norm": "token_embd_norm",
     "operator_norm": "attn_norm",
@@ -98,6 +105,7 @@ ARCHITECTURES = {
     "olmo3": "olmo2",
     "phi": "phi2",
     "gemma3_text": "gemma3",
+    "gemma4_text": "gemma4",
     "gpt_neox": "gptneox",
     "mistral": "llama",
     "mixtral": "llama",
@@ -107,6 +115,8 @@ ARCHITECTURES |= {"qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe", "qw
 ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3", "lfm2_moe": "lfm2moe"}
 DELTA = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 BARE = {"A_log": "ssm_a", "dt_bias": "ssm_dt.bias", "expert_bias": "exp_probs_b.bias"}
+BARE |= {"layer_scalar": "layer_output_scale.weight"}
+POST_NORMED = ("gemma2", "gemma3_text", "gemma4_text", "olmo2", "olmo3", "seed_oss", "exaone4")
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
 BLOCKS = {
@@ -174,17 +184,23 @@ def write_gguf(
             kind = quantised(stored) if callable(quantised) and not isinstance(quantised, TYPES) else quantised
         quantise = quantised_blocks if kind in BLOCKS else gguf.quantize
         writer.add_tensor(stored, quantise(values, kind), raw_dtype=kind)
-    for other, numbers in (others or {}).items():
+    for other, numbers in {**(others or {}), **divisors(config)}.items():
         writer.add_tensor(other, numbers)
-    if (config.get("rope_parameters") or {}).get("rope_type") == "longrope":
-        for key in ("long", "short"):
-            factors = np.array(config["rope_parameters"][f"{key}_factor"], np.float32)
-            writer.add_tensor(f"rope_factors_{key}.weight", factors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"), default=path)
+
+
+def divisors(config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Tables of divisors of the rotary frequencies."""
+    rope = config.get("rope_parameters") or {}
+    if config["model_type"] == "gemma4_text":
+        return {"rope_freqs.weight": gemma4_divisors(config)}
+    if rope.get("rope_type") != "longrope":
+        return {}
+    return {f"rope_factors_{key}.weight": np.array(rope[f"{key}_factor"], np.float32) for key in ("long", "short")}
 
 
 def xielu_metadata(checkpoint: Path) -> dict[str, Any]:
@@ -245,7 +261,7 @@ def stored_name(name: str, family: str) -> str | None:
     layer, _, part = re.sub(r"^model\.(layers|h)\.", "", stem).partition(".")
     names = {
         **NAMES,
-        **(POST_NORMS if family in ("gemma2", "gemma3_text", "olmo2", "olmo3", "seed_oss", "exaone4") else {}),
+        **(POST_NORMS if family in POST_NORMED else {}),
     }
     if family in ("gpt_oss", *DELTA):
         names["post_attention_layernorm"] = "post_attention_norm"

@@ -14,7 +14,7 @@ from tokenglass.model.checkpoint.store import Origin, write_origin
 from tokenglass.model.checkpoint.weights import read_weights
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import GGUFError, TokenglassError
-from tokenglass.model.importers.gguf_architectures import architecture
+from tokenglass.model.importers.gguf_architectures import architecture, unread
 from tokenglass.model.importers.gguf_config import config_of
 from tokenglass.model.importers.gguf_file import GGUFFile
 from tokenglass.model.importers.gguf_tokenizer import end_ids, tokenizer_of
@@ -68,8 +68,10 @@ def fill(folder: Path, file: GGUFFile, dtype: str, keep: bool) -> Generator[Prog
     save_json(folder / "tokenizer_config.json", tokenizer_config)
     save_json(folder / "generation_config.json", {"bos_token_id": draft["bos_token_id"], "eos_token_id": ends})
     yield from write(folder / SINGLE, content)
-    unused = "without the layers that guess further tokens" if guessing_layers(file, config) else ""
-    return "; ".join(filter(None, ("" if kept is None else str(kept), unused)))
+    guessing = "without the layers that guess further tokens" if guessing_layers(file, config) else ""
+    spare = not unread(config).isdisjoint(tensor.name for tensor in file.tensors)
+    keys = "without keys and values that no layer reads" if spare else ""
+    return "; ".join(filter(None, ("" if kept is None else str(kept), guessing, keys)))
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

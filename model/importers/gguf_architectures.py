@@ -13,9 +13,10 @@ from itertools import count, takewhile
 from typing import Any
 
 from tokenglass.model.checkpoint.arrays import Array
+from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.errors import GGUFError
-from tokenglass.model.importers.gguf_gemma import read_gemma, read_gemma2, read_gemma3
+from tokenglass.model.importers.gguf_gemma import read_gemma, read_gemma2, read_gemma3, read_gemma4
 from tokenglass.model.importers.gguf_mixers import (
     read_lfm2,
     read_lfm2_moe,
@@ -74,7 +75,7 @@ ROPE_DIVISORS = "rope_freqs.weight"  # tables of divisors for the rotary frequen
 LONG_DIVISORS, SHORT_DIVISORS = "rope_factors_long.weight", "rope_factors_short.weight"
 TABLES = frozenset({ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS})
 BARE = frozenset(  # no modules that have a weight
-    {"self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias", "mlp.expert_bias"}
+    {"self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias", "mlp.expert_bias", "layer_scalar"}
 )
 EXPERT = "mlp.experts.*"  # * stands for each number, one behind the other in one tensor
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -102,6 +103,18 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 FUSED_UP = {"ffn_up": ("mlp.gate_proj", "mlp.up_proj")}
 GEMMA_PARTS = {"ffn_norm": ("pre_feedforward_layernorm",)}
+GEMMA4_PARTS = {
+    **GEMMA_PARTS,
+    "inp_gate": ("per_layer_input_gate",),
+    "proj": ("per_layer_projection",),
+    "post_norm": ("post_per_layer_input_norm",),
+    "layer_output_scale": ("layer_scalar",),
+}
+GEMMA4_OUTSIDE = {
+    "per_layer_token_embd": "model.embed_tokens_per_layer",
+    "per_layer_model_proj": "model.per_layer_model_projection",
+    "per_layer_proj_norm": "model.per_layer_projection_norm",
+}
 LFM2_PARTS = {
     "shortconv.in_proj": ("conv.before_proj", "conv.after_proj", "conv.middle_proj"),
     "shortconv.conv": ("conv.conv",),
@@ -183,6 +196,12 @@ def part_of(stored: str) -> str:
     return "" if match is None else match[2]
 
 
+def unread(config: ModelConfig) -> frozenset[str]:
+    """Keys and values of layers that read those of another one; a file may hold them all the same."""
+    sharing = [layer for layer, kind in enumerate(config.layers) if kind.source is not None]
+    return frozenset(f"blk.{layer}.{part}.weight" for layer in sharing for part in ("attn_k", "attn_v", "attn_k_norm"))
+
+
 def layer_of(stored: str) -> int | None:
     """The number of a tensor's layer."""
     match = BLOCK.fullmatch(stored)
@@ -213,6 +232,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM"),
     "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", read_gemma2, GEMMA_PARTS, norms=without_one),
     "gemma3": Architecture("gemma3_text", "Gemma3ForCausalLM", read_gemma3, GEMMA_PARTS, norms=without_one),
+    "gemma4": Architecture("gemma4_text", "Gemma4ForCausalLM", read_gemma4, GEMMA4_PARTS, outside=GEMMA4_OUTSIDE),
     "gemma": Architecture("gemma", "GemmaForCausalLM", read_gemma, norms=without_one),
     "granite": Architecture("granite", "GraniteForCausalLM", read_granite, rows=Q_AND_K),
     "arcee": Architecture("arcee", "ArceeForCausalLM", read_arcee, rows=Q_AND_K),

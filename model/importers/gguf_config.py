@@ -9,25 +9,31 @@ from typing import Any
 import numpy as np
 
 from tokenglass.model.config.fields import Fields, quote, shown_name
+from tokenglass.model.config.layer_kinds import MAX_LAYERS
 from tokenglass.model.errors import GGUFError
 from tokenglass.model.importers.gguf_architectures import (
     LONG_DIVISORS,
     ROPE_DIVISORS,
     SHORT_DIVISORS,
     architecture,
+    layer_of,
+    part_of,
 )
 from tokenglass.model.importers.gguf_file import GUESSING, GGUFFile
+from tokenglass.model.importers.gguf_readers import KEY_VALUE_HEADS, of_layers, without
 
-KEY_VALUE_HEADS = "attention.head_count_kv"  # 0 in a layer without attention
 PER_LAYER = ("feed_forward_length", "attention.head_count", KEY_VALUE_HEADS)
 # keys that change nothing, or change nothing while they hold this
 NEUTRAL = {
     **dict.fromkeys(("rope.scaling.finetuned", "vocab_size", "attention.causal")),
     **dict.fromkeys(("expert_count", "expert_used_count"), 0),
 }
+DERIVED = ("query_norm", "value_layers")  # what only readers look at
+OWN_NAMES = frozenset({"layers_without_attention", *map(of_layers, PER_LAYER)})  # what own_values adds
 FEED_FORWARDS = ("feed_forward_length", "expert_feed_forward_length")  # a mixture may have no other
 ROLES = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
 BETAS = ("beta_fast", "beta_slow")
+STILL = np.float32(1e30)  # the divisor of a pair that does not turn
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -50,8 +56,7 @@ def config_of(file: GGUFFile, dtype: str, read_table: ReadTable) -> dict[str, An
         **{f"{ours}_token_id": file.metadata.get(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in ROLES},
         "dtype": dtype,
     }
-    config = kind.read(f, config)
-    config.pop("query_norm")
+    config = without(kind.read(f, config), *DERIVED)
     if config.pop("rope_dimensions", config.get("head_dim")) != config.get("head_dim"):
         raise GGUFError(f"{name}.rope.dimension_count is not supported; a head of {name} rotates whole")
     for key, value in f.raw.items():
@@ -61,23 +66,29 @@ def config_of(file: GGUFFile, dtype: str, read_table: ReadTable) -> dict[str, An
 
 
 def own_values(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The architecture's own keys: a number per layer is one number where all are alike, and a float32 the decimal
-    that it was meant to be. `layers_without_attention` are those that have no heads."""
+    """The architecture's own keys: a number per layer is that of the first, and a float32 the decimal that it was meant
+    to be. `layers_without_attention` are those that have no heads; keys that end in `_of_layers` have the numbers of
+    all layers where they differ. Raises GGUFError."""
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith((prefix, "xielu."))}
+    for key in own.keys() & OWN_NAMES:
+        raise GGUFError(f"{prefix}{key} {quote(own[key])} is not supported; it would change the numbers")
     heads = own.get(KEY_VALUE_HEADS)
     if isinstance(heads, tuple) and 0 in heads:
         own[KEY_VALUE_HEADS] = tuple(count for count in heads if count)
         own["layers_without_attention"] = tuple(count == 0 for count in heads)
     for key in PER_LAYER:
         values = own.get(key)
-        if isinstance(values, tuple) and len(set(values)) == 1:
+        if isinstance(values, tuple) and values:
             own[key] = values[0]
+            if len(set(values)) > 1:
+                own[of_layers(key)] = values
     return {key: short(value) if isinstance(value, float) else value for key, value in own.items()}
 
 
 def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
     """What all architectures say, in Llama's words; `rope_dimensions` are numbers of a head that rotate; `query_norm`:
-    whether queries have a norm. Layers at the end that guess further tokens are left out."""
+    whether queries have a norm; `value_layers`: those with a matrix of values. Layers at the end that guess further
+    tokens are left out."""
     hidden_size, heads = f.integer("embedding_length"), f.integer("attention.head_count")
     head_dim = f.integer("attention.key_length", hidden_size // max(heads, 1))
     if f.integer("attention.value_length", head_dim) != head_dim:
@@ -85,11 +96,13 @@ def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
     theta, rotary = f.number("rope.freq_base", 10000.0), f.integer("rope.dimension_count", head_dim)
     if not 0 < theta < math.inf:
         raise f.wrong("rope.freq_base", "a positive number")
-    layer_norm = "attention.layer_norm_epsilon" in f.raw
+    layer_norm, layers = "attention.layer_norm_epsilon" in f.raw, f.integer("block_count") - f.integer(GUESSING, 0)
+    if layers > MAX_LAYERS:  # before a list of them is made
+        raise f.wrong("block_count", f"at most {MAX_LAYERS:,} layers")
     return {
         "hidden_size": hidden_size,
         "intermediate_size": f.integer(next((key for key in FEED_FORWARDS if key in f.raw), FEED_FORWARDS[0])),
-        "num_hidden_layers": f.integer("block_count") - f.integer(GUESSING, 0),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": f.integer(KEY_VALUE_HEADS, heads),
         "head_dim": head_dim,
@@ -102,6 +115,7 @@ def common(f: Fields, shapes: Shapes, read_table: ReadTable) -> dict[str, Any]:
         "attention_bias": not shapes.keys().isdisjoint(("blk.0.attn_q.bias", "blk.0.attn_qkv.bias")),
         "mlp_bias": "blk.0.ffn_up.bias" in shapes,
         "query_norm": "blk.0.attn_q_norm.weight" in shapes,
+        "value_layers": {layer_of(name) for name in shapes if part_of(name) == "attn_v"},
         "tie_word_embeddings": "output.weight" not in shapes,
     }
 
@@ -123,7 +137,7 @@ def rope_scaling(f: Fields, theta: float, dim: int, read_table: ReadTable) -> di
     if divisors is not None:
         if kind != "none":
             raise GGUFError(f"{ROPE_DIVISORS} together with rope scaling {quote(kind)} is not supported")
-        return llama3_scaling(theta, dim, divisors)
+        return proportional_scaling(divisors) or llama3_scaling(theta, dim, divisors)
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return None
     if kind == "linear":
@@ -142,6 +156,17 @@ def yarn_scaling(f: Fields, factor: float, sharper: float) -> dict[str, Any]:
         **betas,
         **({} if sharper == 1.0 else {"attention_factor": sharper * own}),
     }
+
+
+def proportional_scaling(divisors: Sequence[float]) -> dict[str, Any] | None:
+    """A rope in which only the first pairs of a head turn: the others are divided by 1e30. None for another one."""
+    pairs = sum(divisor == 1.0 for divisor in divisors)
+    if pairs == len(divisors) or [*divisors] != [1.0] * pairs + [float(STILL)] * (len(divisors) - pairs):
+        return None
+    share, dim = pairs / len(divisors), 2 * len(divisors)
+    if int(share * dim // 2) < pairs:  # as config.json is read
+        share = math.nextafter(share, 1.0)
+    return {"rope_type": "proportional", "partial_rotary_factor": share}
 
 
 def llama3_scaling(theta: float, head_dim: int, factors: Sequence[float]) -> dict[str, Any] | None:

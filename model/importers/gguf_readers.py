@@ -11,6 +11,7 @@ from typing import Any
 from tokenglass.model.config.fields import Fields
 
 Config = dict[str, Any]
+KEY_VALUE_HEADS = "attention.head_count_kv"  # 0 in a layer without attention
 
 
 def read_llama(f: Fields, config: Config) -> Config:
@@ -225,6 +226,11 @@ def read_gpt_neox(f: Fields, config: Config) -> Config:
         "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
         "use_parallel_residual": f.boolean("use_parallel_residual", True),
     }
+
+
+def of_layers(key: str) -> str:
+    """What own_values calls the numbers of all layers, where they differ."""
+    return f"{key}_of_layers"
 
 
 def without(config: Config, *keys: str) -> Config:

@@ -23,7 +23,16 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.
 MAX_TOKENS = 2**19  # the largest vocabularies have half of it
 MAX_SPLITS = 2**26  # characters looked at to derive merges; Gemma's vocabulary needs about 2**24
 # what ends a turn or a text, by the names in use; a file often names only one of them
-ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
+ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +85,12 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
             defaults: dict[str, int] = {}
         elif kind == "llama":
             space = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
-            tokenizer, adds_start, defaults = sentencepiece(vocabulary, space), True, {"unknown": 0, "bos": 1, "eos": 2}
+            tokenizer, adds_start = sentencepiece(vocabulary, merges_by_score(vocabulary), space), True
+            defaults = {"unknown": 0, "bos": 1, "eos": 2}
+        elif kind == "gemma4":
+            tokenizer, adds_start, defaults = sentencepiece_lines(vocabulary), True, {}
         else:
-            raise GGUFError(f"tokenizer.ggml.model {quote(kind)} is not supported (supported: gpt2, llama)")
+            raise GGUFError(f"tokenizer.ggml.model {quote(kind)} is not supported (supported: gpt2, llama, gemma4)")
         roles = {
             short: vocabulary.special_id(metadata, role, defaults.get(role))
             for short, role in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items()
@@ -87,7 +99,8 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dic
         tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in specials])
         own = vocabulary.of_type(USER_DEFINED)
         tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in own])
-        starts = metadata.get("tokenizer.ggml.add_bos_token", adds_start) is True and roles["bos"]
+        says_start = kind == "gemma4" or metadata.get("tokenizer.ggml.add_bos_token", adds_start) is True
+        starts = says_start and roles["bos"]
         ends = metadata.get("tokenizer.ggml.add_eos_token", False) is True and roles["eos"]
         around = [*([starts] if starts else []), "$A", *([ends] if ends else [])]
         if len(around) > 1:
@@ -136,12 +149,12 @@ def byte_level(vocabulary: Vocabulary, pre: object) -> tuple[tokenizers.Tokenize
     return tokenizer, words.adds_start
 
 
-def sentencepiece(vocabulary: Vocabulary, space_prefix: bool) -> tokenizers.Tokenizer:
-    """SentencePiece's BPE: merges in the order of the scores, a token per byte for characters without one."""
+def sentencepiece(vocabulary: Vocabulary, merges: list[tuple[str, str]], space_prefix: bool) -> tokenizers.Tokenizer:
+    """SentencePiece's BPE: a token per byte for characters without one."""
     unknown = vocabulary.of_type(UNKNOWN)
     model = models.BPE(
         vocab=vocabulary.ids,
-        merges=merges_by_score(vocabulary),
+        merges=merges,
         unk_token=unknown[0] if unknown else None,
         fuse_unk=True,
         byte_fallback=bool(vocabulary.of_type(BYTE)),
@@ -153,6 +166,14 @@ def sentencepiece(vocabulary: Vocabulary, space_prefix: bool) -> tokenizers.Toke
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
+    return tokenizer
+
+
+def sentencepiece_lines(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
+    """The same as gemma4 has it: the file lists the merges, and line ends are cut off first."""
+    merges = [split_merge(merge) for merge in vocabulary.merges]
+    tokenizer = sentencepiece(vocabulary, merges, space_prefix=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\n]+|\n+"), "isolated")
     return tokenizer
 
 

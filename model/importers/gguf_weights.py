@@ -16,7 +16,7 @@ from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.fields import first_few, quote, shown_name
 from tokenglass.model.errors import GGUFError, first_line
-from tokenglass.model.importers.gguf_architectures import TABLES, Architecture, layer_of, part_of
+from tokenglass.model.importers.gguf_architectures import TABLES, Architecture, layer_of, part_of, unread
 from tokenglass.model.importers.gguf_file import GUESSING, GGUFFile, GGUFTensor
 from tokenglass.model.importers.gguf_orders import same
 
@@ -98,9 +98,9 @@ def weights_of(file: GGUFFile, kind: Architecture, config: ModelConfig) -> dict[
     shapes = Blueprint.of(config).shapes
     weights: dict[str, Weight | Number] = {number.name: number for number in numbers_of(file, kind, config)}
     unknown, wrong = [], []
-    unused = guessing_layers(file, config)
+    guessing, unused = guessing_layers(file, config), TABLES | unread(config)
     for tensor in file.tensors:
-        if tensor.name in TABLES or layer_of(tensor.name) in unused:
+        if tensor.name in unused or layer_of(tensor.name) in guessing:
             continue
         groups = kind.groups(tensor.name, shapes)
         if not groups:

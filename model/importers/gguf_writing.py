@@ -101,19 +101,24 @@ class Kept:
         return frozenset(keepable(exact, Blueprint.of(self.config)))
 
     @cached_property
+    def matrices(self) -> frozenset[str]:
+        """All that int4 could hold, and the tables that stay on the disk."""
+        blueprint = Blueprint.of(self.config)
+        return blueprint.quantisable | blueprint.on_disk
+
+    @cached_property
     def ordered(self) -> list[tuple[str, dict[str, tuple[str, Shape]]]]:
         """Each weight with its tensors; those of wider numbers come first, so that each lies at its alignment."""
-        matrices = Blueprint.of(self.config).quantisable
         parts = [
             (name, stored_parts(name, weight.shape, "int4" if name in self.names else None, {}))
-            if name in self.names or name not in matrices
+            if name in self.names or name not in self.matrices
             else (name, {name: (self.code_of(weight), weight.shape)})
             for name, weight in self.weights.items()
         ]
         return sorted(parts, key=lambda part: -min(STORED[code].itemsize for code, _ in part[1].values()))
 
     def code_of(self, weight: Weight | Number) -> str:
-        """safetensors' dtype of a matrix that is not kept."""
+        """safetensors' dtype of a matrix that is not kept, or of a table."""
         exact = "bfloat16" if EXACT.get(weight.type) == "bfloat16" else "float32"
         return CODES[DTYPES[exact if self.dtype == "auto" else self.dtype]]
 
@@ -135,7 +140,7 @@ class Kept:
 
     def __str__(self) -> str:
         """As in "210 of 211 matrices kept as int4 (Q4_1); Q8_0 became float32"."""
-        matrices = [weight for name, weight in self.weights.items() if name in Blueprint.of(self.config).quantisable]
+        matrices = [weight for name, weight in self.weights.items() if name in self.matrices]
         types = [
             f"{name}, its scales rounded to float16" if name in ROUNDED else name
             for name in sorted({weight.type for weight in matrices if weight.name in self.names})
