@@ -141,10 +141,10 @@ class Checkpoint:
         if self.quantisation is not None:
             return self.nbytes - sum(info.nbytes for info in self.tensors if info.name in blueprint.on_disk)
         loaded = {name: math.prod(shape) for name, shape in blueprint.shapes.items() if name not in blueprint.on_disk}
-        format = next((known for known in FORMATS if known == kind), None)  # noqa: A001  (the word for it everywhere)
-        kept = {name: stored for name, stored in self.kept.items() if format in (None, stored)}
-        made = {name: blueprint.format_of(name, format) or kind for name in loaded} if format else {}
-        kinds = {**made, **kept}
+        target = next((known for known in FORMATS if known == kind), None)
+        kept = {name: stored for name, stored in self.kept.items() if target in (None, stored)}
+        quantised = {name: blueprint.format_of(name, target) or kind for name in loaded} if target else {}
+        kinds = {**quantised, **kept}
         return sum(size * BITS[kinds.get(name, kind)] for name, size in loaded.items()) // 8
 
     @property
