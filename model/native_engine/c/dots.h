@@ -5,13 +5,12 @@
 #include "program.h"
 #include "vectors.h"
 
-#define MR 4  // rows of weights in a register tile
+#define MR 4  // rows of weights in a register tile: for one column it waits for four sums in turn
 #if LANES == 8
 #define NR 3  // columns of activations in it: 12 of 16 registers are accumulators
 #else
 #define NR 6
 #endif
-#define FEW_COLUMNS 2           // up to which rows are read one by one
 #define PREFETCH_DISTANCE 6144  // bytes
 #define KC 640    // numbers of a row that stay in the first-level cache, with as many of the columns
 #define GROUP 32  // columns are filled up to a multiple of it; and weights of int4 that share a scale and an offset
@@ -35,24 +34,6 @@ INLINE vec last_weights(int kind, const char *row, long k, long count) {  // the
     char bytes[4 * LANES] = {0};
     memcpy(bytes, row + bytes_of(kind) * k, bytes_of(kind) * count);
     return weights_at(kind, bytes, 0);
-}
-
-// The sums of one row with columns of x in accumulators, as `add_tile` has them for several. Few columns wait for memory,
-// which is fastest read straight on.
-INLINE void dot_row(int kind, int columns, const char *row, const float *x, long stride, long size, vec *sums) {
-    vec acc[FEW_COLUMNS];
-    UNROLL for (int c = 0; c < columns; c++) acc[c] = splat(0);
-    long whole = size / LANES * LANES;
-    for (long k = 0; k < whole; k += LANES) {
-        prefetch(row + k * bytes_of(kind) + PREFETCH_DISTANCE);
-        vec weights = weights_at(kind, row, k);
-        UNROLL for (int c = 0; c < columns; c++) acc[c] += weights * load(x + c * stride + k);
-    }
-    if (whole < size) {
-        vec weights = last_weights(kind, row, whole, size - whole);
-        UNROLL for (int c = 0; c < columns; c++) acc[c] += weights * load(x + c * stride + whole);
-    }
-    UNROLL for (int c = 0; c < columns; c++) sums[c * LANES] = acc[c];
 }
 
 // Adds numbers from .. to - 1 of MR rows times those of columns of x, `stride` numbers apart with zeros behind their
@@ -89,10 +70,7 @@ INLINE void add_tile(int kind, int columns, const WeightRows *rows, long first, 
 INLINE void dot_block(int kind, int columns, const WeightRows *rows, const float *x, long stride, long size, vec *sums) {
     vec acc[NR * LANES];
     long depth = kind == FLOAT32 && columns == NR ? KC : size;
-    if (columns <= FEW_COLUMNS)
-        for (int r = 0; r < LANES; r++)
-            dot_row(kind, columns, rows->values + min(r, rows->count - 1) * rows->pitch, x, stride, size, acc + r);
-    else for (long from = 0; from < size; from += depth)
+    for (long from = 0; from < size; from += depth)
         for (int r = 0; r < LANES; r += MR)
             add_tile(kind, columns, rows, r, x, stride, from, size - from < depth ? size : from + depth, acc + r);
     UNROLL for (int c = 0; c < columns; c++) sums[c] = lane_sums(acc + c * LANES, LANES);
