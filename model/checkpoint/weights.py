@@ -181,7 +181,9 @@ def read_pieces(checkpoint: Checkpoint, plan: ReadingPlan) -> Iterator[tuple[str
     matrices as they are stored."""
     packing = checkpoint.packing
     packed = packing.matrices.keys() & plan.layout.keys() if packing is not None else frozenset()
-    for name, array in read_arrays(checkpoint.tensors, plan.layout.keys() - packed):
+    on_disk = plan.blueprint.on_disk
+    by_row = {name for name, stored in plan.layout.items() if not on_disk.isdisjoint(stored.parts)}
+    for name, array in read_arrays(checkpoint.tensors, plan.layout.keys() - packed, by_row):
         yield from plan.weights_of(name, array)
     for name in plan.layout:
         if packing is not None and name in packed:
@@ -234,7 +236,8 @@ def _read_quantised(checkpoint: Checkpoint, stored: Format) -> Generator[Progres
     checkpoint.audit(
         {name: shape for name, (_, shape) in expected.items()}, {name: dtype for name, (dtype, _) in expected.items()}
     )
-    read = yield from collect_weights(read_arrays(checkpoint.tensors, expected.keys()), checkpoint.nbytes)
+    arrays = read_arrays(checkpoint.tensors, expected.keys(), blueprint.on_disk)
+    read = yield from collect_weights(arrays, checkpoint.nbytes)
     weights: Weights = {
         name: read[name]
         if name in kinds
