@@ -126,6 +126,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**GEMMA4, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "tie_word_embeddings": True}
         | {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 8.0},
     ),
+    "gemma4_text, experts": (
+        "gemma4_text",
+        {**GEMMA4, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 20},
+    ),
     "gpt2": ("gpt2", GPT2),
     "gpt2, other sizes": (
         "gpt2",
@@ -228,6 +232,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "lfm3",
         {**SIZES, "num_hidden_layers": 4, "head_dim": 12, "conv_L_cache": 3, "sliding_window": WINDOW}
         | {"layer_types": ["sliding_attention", "conv", "full_attention", "conv"]},
+    ),
+    "lfm3, no sandwich norms": (
+        "lfm3",
+        {**SIZES, "num_hidden_layers": 3, "head_dim": 12, "conv_L_cache": 2, "use_sandwich_norm": False}
+        | {"layer_types": ["full_attention", "conv", "full_attention"]},
     ),
     "qwen3_5_text": (
         "qwen3_5_text",

@@ -28,6 +28,7 @@ NUMBERS = {
     "num_experts": "expert_count",
     "num_local_experts": "expert_count",
     "num_experts_per_tok": "expert_used_count",
+    "top_k_experts": "expert_used_count",
     "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
 }
 

@@ -122,8 +122,24 @@ def test_it_is_stored_in_fewer_bits_and_read_again(folder: Path, stored: str, tm
 
 def test_inspect_names_the_experts(folder: Path) -> None:
     facts = json.loads(shell.tokenglass("inspect", str(folder), "--json").stdout)
-    assert facts["experts"] == {"count": 6, "chosen": 2, "size": 20, "shared_size": 40, "layers": 3}
+    assert facts["experts"] == {
+        "count": 6,
+        "chosen": 2,
+        "size": 20,
+        "shared_size": 40,
+        "beside_dense": False,
+        "layers": 3,
+    }
     assert b"2 of 6 experts" in shell.tokenglass("inspect", str(folder)).stdout
+
+
+def test_inspect_names_a_feed_forward_beside_experts(tmp_path: Path) -> None:
+    save(tmp_path, *CASES["gemma4_text, experts"])
+    facts = json.loads(shell.tokenglass("inspect", str(tmp_path), "--json").stdout)
+    sizes = {"count": 6, "chosen": 2, "size": 20, "shared_size": None}
+    assert facts["experts"] == {**sizes, "beside_dense": True, "layers": 5}
+    words = b"2 of 6 experts of 20 numbers beside a feed-forward, in 5 layers"
+    assert words in b" ".join(shell.tokenglass("inspect", str(tmp_path)).stdout.split())
 
 
 QWEN3 = {"model_type": "qwen3_moe", **SIZES, **EXPERTS}

@@ -132,6 +132,27 @@ def test_a_router_that_chooses_by_a_bias_too_says_the_probabilities_without_it(b
     assert len(is_greatest) == 3 * NUMBER
 
 
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_router_that_scales_each_expert_says_the_probabilities_before_that(backend: str, tmp_path: Path) -> None:
+    routers: list[Any] = []
+    reference = save(tmp_path, *CASES["gemma4_text, experts"])
+    for layer in reference.model.layers:
+        layer.router.register_forward_hook(lambda _, given, out: routers.append(out))
+    run, *records = lines(tmp_path, "--experts", "--backend", backend)
+    ids, count = list(run["request"]["prompt_ids"]), 0
+    for choice in (choice for record in records for choice in record.get("choices", ())):
+        routers.clear()
+        with torch.inference_mode():
+            reference(torch.tensor([ids]))
+        for layer, (probs, _, experts) in zip(choice["experts"], routers, strict=True):
+            taken = experts[-1].tolist()
+            assert layer["experts"] == taken
+            assert layer["probs"] == pytest.approx(probs[-1, taken].tolist(), rel=1e-4)
+            count += 1
+        ids.append(choice["token_id"])
+    assert count == 5 * NUMBER
+
+
 def test_places_of_a_block_know_their_experts_when_they_are_revealed(folder: Path, tmp_path: Path) -> None:
     filling = tmp_path / "filling"
     shutil.copytree(folder, filling)

@@ -105,6 +105,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma4_text",
         {**GEMMA4, **KEYS_ARE_VALUES, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
     ),
+    "gemma4_text, experts": (
+        "gemma4_text",
+        {**GEMMA4, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 32},
+    ),
     "gemma3_text": ("gemma3_text", {**SIZES, **GEMMA, "num_hidden_layers": 7, "rope_parameters": GEMMA3_ROPES}),
     "gemma": ("gemma", {**SIZES, "head_dim": 32}),
     "granite": (

@@ -129,7 +129,8 @@ def test_such_a_model_is_not_split_over_processes(narrow: tuple[Any, Path]) -> N
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"enable_moe_block": True}, "enable_moe_block True is not supported"),
+        ({"enable_moe_block": True, "top_k_experts": 2}, "num_experts is None; expected a whole number"),
+        ({"enable_moe_block": 1}, "enable_moe_block is 1; expected true or false"),
         ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention is 'all'"),
         ({"num_kv_shared_layers": 5}, "num_kv_shared_layers is 5; expected less than the 5 layers"),
         ({"num_kv_shared_layers": -1}, "num_kv_shared_layers is -1"),

@@ -11,7 +11,7 @@ import pytest
 import shell
 import torch
 from closeness import assert_close
-from families import save
+from families import CASES, save
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -94,6 +94,16 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, int]]]] = {
             "model.layers.0.conv.out_proj": (32, 32),
             "model.layers.1.feed_forward.w2": (32, 48),
         },
+    ),
+    "a module with another name in files": (
+        "lfm3",
+        {**LLAMA, "head_dim": 8, "layer_types": ["conv", "full_attention"]},
+        {"model.layers.1.self_attn.g_proj": (4, 32), "model.layers.0.conv.in_proj": (96, 32)},
+    ),
+    "a feed-forward and a router beside experts": (
+        "gemma4_text",
+        CASES["gemma4_text, experts"][1],
+        {"model.layers.0.mlp.up_proj": (48, 32), "model.layers.1.router.proj": (6, 32)},
     ),
     "heads interleaved": (
         "gpt_neox",

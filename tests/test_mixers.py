@@ -112,7 +112,7 @@ QWEN: dict[str, Any] = {"model_type": "qwen3_5_text", **SIZES, **DELTA}
         (LFM2, {"layer_types": None, "full_attn_idxs": "all"}, "full_attn_idxs"),
         (LFM2, {"block_multiple_of": 0}, "block_multiple_of"),
         (LFM2, {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 8}, "3 heads do not divide the 32"),
-        (LFM3, {"use_sandwich_norm": False}, "use_sandwich_norm is False; expected true"),
+        (LFM3, {"use_sandwich_norm": 1}, "use_sandwich_norm is 1; expected true or false"),
         (LFM3, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling .* is not supported for lfm3"),
         (LFM3, {"layer_types": ["conv", "full_attention", "mamba"]}, "layer_types names 'mamba'"),
         (LFM3, {"sliding_window": None, "layer_types": ["sliding_attention"] * 3}, "there is no sliding_window"),

@@ -56,7 +56,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "starcoder2": ("use_bias",),
     "lfm2": ("conv_bias", "block_auto_adjust_ff_dim"),
     "lfm2_moe": ("conv_bias", "use_expert_bias"),
-    "lfm3": ("conv_bias", "attention_bias", "use_attention_gate"),
+    "lfm3": ("conv_bias", "attention_bias", "use_attention_gate", "use_sandwich_norm"),
 }
 EXPERTS = (
     *("lfm2_moe", "qwen3_5_moe_text", "qwen3_next"),
@@ -138,7 +138,7 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
     count = chance.choice((3, 8))
     options: Options = {
         "num_local_experts" if family in ("mixtral", "granitemoe", "gpt_oss") else "num_experts": count,
-        "num_experts_per_tok": chance.choice((1, 2, count)),
+        "top_k_experts" if family == "gemma4_text" else "num_experts_per_tok": chance.choice((1, 2, count)),
     }
     if family in ("qwen2_moe", "qwen3_moe", "qwen3_next"):
         options |= {
@@ -146,7 +146,7 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
             "decoder_sparse_step": chance.choice((1, 1, 2)),
             "mlp_only_layers": chance.choice(([], [chance.randrange(layers)])),
         }
-    if family in ("qwen3_5_moe_text", "lfm2_moe"):
+    if family in ("qwen3_5_moe_text", "lfm2_moe", "gemma4_text"):
         options["moe_intermediate_size"] = chance.choice((16, 40))
     if family in ("qwen2_moe", "qwen3_5_moe_text", "qwen3_next"):
         options["shared_expert_intermediate_size"] = chance.choice((16, 56))
@@ -156,7 +156,7 @@ def random_experts(family: str, layers: int, chance: random.Random) -> Options:
         options["qkv_bias"] = chance.random() < 0.5
     if family == "gpt_oss":
         options |= {"swiglu_limit": chance.choice((0.5, 7.0)), "swiglu_alpha": chance.choice((1.0, 1.702))}
-    elif family not in ("mixtral", "granitemoe", "qwen3_5_moe_text"):
+    elif family not in ("mixtral", "granitemoe", "qwen3_5_moe_text", "gemma4_text"):
         options["norm_topk_prob"] = chance.random() < 0.5
     return options
 
@@ -219,7 +219,9 @@ def random_sharing(layers: int, chance: random.Random) -> Options:
     most = max((n for n in range(layers) if set(types[: layers - n]) == set(types)), default=0)
     inputs = chance.choice((0, 8, 16))
     most = most if inputs else 0  # transformers cannot run one without the other
+    with_experts = {"enable_moe_block": True, **random_experts("gemma4_text", layers, chance)}
     return {
+        **chance.choice(({}, with_experts)),
         "layer_types": types,
         "num_kv_shared_layers": chance.randint(0, most),
         "use_double_wide_mlp": chance.random() < 0.5,

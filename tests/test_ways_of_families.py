@@ -30,6 +30,7 @@ from tokenglass.model.sampling.parameters import SamplingParameters
 
 FAMILIES = (
     *("qwen3_moe", "qwen2_moe", "gpt_oss", "gemma3_text", "gemma4_text", "lfm2", "lfm2_moe", "lfm3"),
+    *("gemma4_text, experts", "lfm3, no sandwich norms"),
     *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"),
 )
 PROMPT = "the fox and the hen and the fox"

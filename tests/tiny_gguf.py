@@ -43,6 +43,10 @@ NAMES = {
     "per_layer_input_gate": "inp_gate",
     "per_layer_projection": "proj",
     "post_per_layer_input_norm": "post_norm",
+    "router.proj": "ffn_gate_inp",
+    "post_feedforward_layernorm_1": "post_ffw_norm_1",
+    "pre_feedforward_layernorm_2": "pre_ffw_norm_2",
+    "post_feedforward_layernorm_2": "post_ffw_norm_2",
     # lfm2
     "model.embedding_norm": "token_embd_norm",
     "operator_norm": "attn_norm",
@@ -116,6 +120,7 @@ ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3",
 DELTA = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 BARE = {"A_log": "ssm_a", "dt_bias": "ssm_dt.bias", "expert_bias": "exp_probs_b.bias"}
 BARE |= {"layer_scalar": "layer_output_scale.weight"}
+BARE |= {"scale": "ffn_gate_inp.scale", "per_expert_scale": "ffn_down_exps.scale"}
 POST_NORMED = ("gemma2", "gemma3_text", "gemma4_text", "olmo2", "olmo3", "seed_oss", "exaone4")
 # where a block of a type that the library reads but does not write has its scales in float16, and the largest value
 # that one of its numbers can have for a scale of 1
@@ -233,6 +238,8 @@ def stacked_experts(tensors: dict[str, torch.Tensor], family: str) -> dict[str, 
             turned = tensor if kind == "bias" else tensor.swapaxes(1, 2)
             parts = {"gate": turned[:, ::2], "up": turned[:, 1::2]} if "gate_up" in name else {"down": turned}
             stacked |= {f"{block}ffn_{part}_exps.{kind}": rows.contiguous() for part, rows in parts.items()}
+        elif one := re.search(r"\.experts\.(\w+)_proj$", name):
+            stacked[f"{block}ffn_{one[1]}_exps.weight"] = tensor
         elif one := re.search(r"\.(\w)_layernorm\.norms\.(\d+)\.weight$", name):
             stacked.setdefault(f"{block}attn_{one[1]}_norm.weight", []).append((int(one[2]), tensor))
         elif name.endswith("self_attn.sinks"):

@@ -137,6 +137,7 @@ def experts_of(config: ModelConfig) -> dict[str, Any] | None:
         "chosen": mixture.chosen,
         "size": mixture.size,
         "shared_size": mixture.shared_size,
+        "beside_dense": mixture.beside_dense,
         "layers": sum(kind.has_experts for kind in config.layers),
     }
 
@@ -144,7 +145,8 @@ def experts_of(config: ModelConfig) -> dict[str, Any] | None:
 def experts_in_words(experts: dict[str, Any]) -> str:
     """As in "2 of 6 experts of 20 numbers and a shared one of 40, in 3 layers"."""
     shared = f" and a shared one of {experts['shared_size']:,}" if experts["shared_size"] else ""
-    sizes = f"{experts['chosen']:,} of {experts['count']:,} experts of {experts['size']:,} numbers{shared}"
+    dense = " beside a feed-forward" if experts["beside_dense"] else ""
+    sizes = f"{experts['chosen']:,} of {experts['count']:,} experts of {experts['size']:,} numbers{shared}{dense}"
     return f"{sizes}, in {experts['layers']:,} layers"
 
 

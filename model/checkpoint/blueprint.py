@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tokenglass.model.checkpoint.feed_forwards import Experts, FeedForward, experts_of, feed_forward_of
+from tokenglass.model.checkpoint.feed_forwards import DenseAndExperts, Experts, FeedForward, mlp_of
 from tokenglass.model.checkpoint.layer_inputs import TokenInput, TokenRows, token_input_of, token_rows_of
 from tokenglass.model.checkpoint.mixers import Attention, Mixer, mixer_of
 from tokenglass.model.checkpoint.parts import (
@@ -44,7 +44,7 @@ class Layer:
     it takes in of the token, and at last the scale."""
 
     mixer: Mixer
-    mlp: FeedForward | Experts
+    mlp: FeedForward | Experts | DenseAndExperts
     before_mixer: Normalisation | None
     after_mixer: Normalisation | Scaling | None
     before_mlp: Normalisation | None
@@ -174,7 +174,8 @@ class Blueprint:
     @cached_property
     def mixtures(self) -> dict[int, Experts]:
         """The layers that have experts, by their numbers."""
-        return {number: layer.mlp for number, layer in enumerate(self.layers) if isinstance(layer.mlp, Experts)}
+        mixtures = ((number, layer.mlp.routed) for number, layer in enumerate(self.layers))
+        return {number: routed for number, routed in mixtures if routed is not None}
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -205,9 +206,7 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
         before_mlp = norm("pre_feedforward_layernorm", there=config.pre_norm)
     return Layer(
         mixer=mixer_of(config, kind, prefix),
-        mlp=experts_of(config, f"{prefix}mlp.")
-        if kind.has_experts
-        else feed_forward_of(config, f"{prefix}mlp.", kind.intermediate_size),
+        mlp=mlp_of(config, kind, f"{prefix}mlp."),
         before_mixer=before_mixer,
         after_mixer=norm("post_attention_layernorm") if after else scaling,
         before_mlp=before_mixer if config.shared_norm else before_mlp,

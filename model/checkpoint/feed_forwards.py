@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenglass.model.checkpoint.parts import ChoiceBias, Projection, Xielu
+from tokenglass.model.checkpoint.parts import ChoiceBias, LearnedScale, Normalisation, Projection, Xielu, norm_of
 from tokenglass.model.config.config import ModelConfig
+from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.mixture import ClampedSwiGlu, Mixture
 
 
@@ -30,8 +31,28 @@ class FeedForward:
         return (self,)
 
     @property
+    def routed(self) -> None:
+        """It has no experts."""
+
+    @property
     def parts(self) -> tuple[Projection | Xielu, ...]:
         return (*self.inputs, self.down, *(() if self.learned is None else (self.learned,)))
+
+
+@dataclass(frozen=True, slots=True)
+class RouterInput:
+    """scale * norm(x) / sqrt(hidden): what a router reads of an x that its experts read by another norm."""
+
+    norm: Normalisation  # without a weight
+    scale: LearnedScale  # (hidden,)
+
+    @property
+    def factor(self) -> float:
+        return self.norm.size**-0.5
+
+    @property
+    def parts(self) -> tuple[Normalisation | LearnedScale, ...]:
+        return self.norm, self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,8 @@ class Experts:
     experts: tuple[FeedForward, ...]
     mixture: Mixture
     choice_bias: ChoiceBias | None
+    router_input: RouterInput | None  # None: it reads what the experts read
+    expert_scale: LearnedScale | None  # (experts,), on their weights at last
     shared: FeedForward | None
     shared_router: Projection | None  # (1, hidden)
 
@@ -55,20 +78,66 @@ class Experts:
         return self.experts if self.shared is None else (*self.experts, self.shared)
 
     @property
+    def routed(self) -> Experts:
+        return self
+
+    @property
     def routers(self) -> tuple[Projection, ...]:
         return (self.router,) if self.shared_router is None else (self.router, self.shared_router)
 
     @property
-    def parts(self) -> tuple[Projection | Xielu | ChoiceBias, ...]:
-        bias = () if self.choice_bias is None else (self.choice_bias,)
-        return (*self.routers, *bias, *(part for each in self.feed_forwards for part in each.parts))
+    def parts(self) -> tuple[Projection | Xielu | ChoiceBias | Normalisation | LearnedScale, ...]:
+        others = (part for part in (self.choice_bias, self.expert_scale) if part is not None)
+        router_input = () if self.router_input is None else self.router_input.parts
+        return (*self.routers, *others, *router_input, *(part for each in self.feed_forwards for part in each.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class DenseAndExperts:
+    """after_dense(dense(x)) + after_experts(routed(before_experts(stream))) (Gemma 4).
+
+    x is the residual stream by the layer's norm. The router reads the stream by one of its own.
+    """
+
+    dense: FeedForward
+    routed: Experts
+    after_dense: Normalisation
+    before_experts: Normalisation
+    after_experts: Normalisation
+
+    @property
+    def feed_forwards(self) -> tuple[FeedForward, ...]:
+        return (self.dense, *self.routed.feed_forwards)
+
+    @property
+    def parts(self) -> tuple[Projection | Xielu | ChoiceBias | Normalisation | LearnedScale, ...]:
+        norms = self.after_dense, self.before_experts, self.after_experts
+        return (*self.dense.parts, *self.routed.parts, *norms)
+
+
+def mlp_of(config: ModelConfig, kind: LayerKind, prefix: str) -> FeedForward | Experts | DenseAndExperts:
+    """What a layer of this kind computes of each position, with names that begin with `prefix`."""
+    if not kind.has_experts:
+        return feed_forward_of(config, prefix, kind.intermediate_size)
+    if config.mixture is None or not config.mixture.beside_dense:
+        return experts_of(config, prefix)
+    names = ("after_dense", "before_experts", "after_experts")
+    return DenseAndExperts(
+        feed_forward_of(config, prefix, kind.intermediate_size),
+        experts_of(config, f"{prefix}routed."),
+        *(norm_of(config, prefix + name, config.hidden_size) for name in names),
+    )
 
 
 def experts_of(config: ModelConfig, prefix: str) -> Experts:
     """Those of one layer, whose weights' names begin with `prefix`."""
     mixture, hidden = config.mixture, config.hidden_size
     assert mixture is not None, "there are layers with experts"
-    shared = None
+    shared, router_input, expert_scale = None, None, None
+    if mixture.beside_dense:
+        norm = Normalisation(f"{prefix}router_norm", hidden, config.norm, config.norm_eps, weight=False)
+        router_input = RouterInput(norm, LearnedScale(f"{prefix}scale", hidden))
+        expert_scale = LearnedScale(f"{prefix}per_expert_scale", mixture.count)
     if mixture.shared_size is not None:
         shared = feed_forward_of(config, f"{prefix}shared_expert.", mixture.shared_size)
     return Experts(
@@ -78,6 +147,8 @@ def experts_of(config: ModelConfig, prefix: str) -> Experts:
         ),
         mixture=mixture,
         choice_bias=ChoiceBias(f"{prefix}expert_bias", mixture.count) if mixture.choice_bias else None,
+        router_input=router_input,
+        expert_scale=expert_scale,
         shared=shared,
         shared_router=None if shared is None else Projection(f"{prefix}shared_expert_gate", 1, hidden, exact=True),
     )

@@ -34,6 +34,7 @@ class Layout:
     interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values; or by row
     stacked: frozenset[str] = frozenset()  # one tensor of all experts' (experts, out, in), named without .weight
     rotary: Literal["halves", "pairs", "swapped"] = "halves"  # how a head's numbers that rotate together lie
+    in_memory: Mapping[str, str] = field(default_factory=dict)  # transformers' modules: what its files call them
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +210,19 @@ LFM2_MOE = replace(
         "feed_forward.experts.*.w2": (f"{EXPERT}.down_proj",),
     },
 )
-LFM3 = Layout(
+LFM3_ALONE = Layout(  # without norms after attention and MLP
+    modules={module: parts for module, parts in LFM2.modules.items() if not module.startswith("self_attn.")},
+    outer=LFM2.outer,
+    in_memory={"self_attn.g_proj": "self_attn.gate_proj"},
+)
+LFM3 = replace(
+    LFM3_ALONE,
     modules={
-        "operator_norm": ("input_layernorm",),
+        **LFM3_ALONE.modules,
         "post_operator_norm": ("post_attention_layernorm",),
         "ffn_norm": ("pre_feedforward_layernorm",),
         "post_ffn_norm": ("post_feedforward_layernorm",),
-        **{module: parts for module, parts in LFM2.modules.items() if module.startswith(("conv.", "feed_forward."))},
     },
-    outer=LFM2.outer,
 )
 QWEN3_5 = Layout(
     modules={"self_attn.q_proj": ("self_attn.q_proj", "self_attn.gate_proj")},
@@ -260,7 +265,20 @@ GPT_OSS = Layout(
     interleaved=frozenset(STACKED),
     transposed=frozenset(STACKED),
 )
+GEMMA4 = Layout(
+    modules={
+        "router": ("mlp.routed",),
+        "router.proj": ("mlp.routed.gate",),
+        "post_feedforward_layernorm_1": ("mlp.after_dense",),
+        "pre_feedforward_layernorm_2": ("mlp.before_experts",),
+        "post_feedforward_layernorm_2": ("mlp.after_experts",),
+        "experts.gate_up_proj": tuple(f"mlp.routed.experts.*.{part}_proj" for part in ("gate", "up")),
+        "experts.down_proj": ("mlp.routed.experts.*.down_proj",),
+    },
+    stacked=frozenset({"experts.gate_up_proj", "experts.down_proj"}),
+)
 LAYOUTS = {
+    "gemma4_text": GEMMA4,
     "gpt_oss": GPT_OSS,
     "mixtral": MIXTRAL,
     "granitemoe": GRANITE_MOE,
@@ -325,7 +343,7 @@ def stored_tensors(
 
 def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
     """The family's own; of experts in one tensor, where the files hold them as transformers has them in memory."""
-    layout = LAYOUTS.get(config.model_type, Layout())
+    layout = family_layout(config)
     if config.mixture is None or layout.stacked or present is None:
         return layout
     module = next((match[1] for name in present if (match := IN_ONE_TENSOR.search(name))), None)
@@ -333,6 +351,12 @@ def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
         return layout
     stacked = {f"{module}.{name.removeprefix('mlp.')}": parts for name, parts in STACKED.items()}
     return replace(layout, modules={**layout.modules, **stacked}, stacked=frozenset(stacked))
+
+
+def family_layout(config: ModelConfig) -> Layout:
+    if config.model_type == "lfm3" and not config.post_norm:
+        return LFM3_ALONE
+    return LAYOUTS.get(config.model_type, Layout())
 
 
 def interleaving(config: ModelConfig, layout: Layout, module: str | None, parts: Mapping[str, Shape]) -> int:
@@ -379,14 +403,18 @@ def order_of_key_heads(heads: int, widths: Sequence[int]) -> Indices:
 
 def spelling_of(name: str, present: Collection[str], config: ModelConfig) -> str:
     """What these files call a tensor that transformers calls so."""
-    return find_spelling(name, present, LAYOUTS.get(config.model_type, Layout()))
+    return find_spelling(name, present, family_layout(config))
 
 
 def find_spelling(name: str, present: Collection[str], layout: Layout) -> str:
     """The name as these files spell it. A base model saved alone has no prefix, as the first files of gpt2 have none,
-    and a head may have one: transformers takes either. gpt_neox may call its head lm_head."""
+    and a head may have one: transformers takes either, and a module's name in memory, too. gpt_neox may call its head
+    lm_head."""
     prefix = layout.layer.partition(".")[0] + "."
     other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
-    spellings = (name, other, HEAD) if name == NEOX_HEAD else (name, other)
+    spellings = [name, other, *([HEAD] if name == NEOX_HEAD else [])]
+    for pair in layout.in_memory.items():
+        for one, another in (pair, pair[::-1]):
+            spellings += [each.replace(f".{one}.", f".{another}.") for each in (name, other)]
     missing = name if any(held.startswith(prefix) for held in present) else name.removeprefix(prefix)
     return next((spelling for spelling in spellings if spelling in present), missing)

@@ -80,13 +80,14 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class LearnedScale:
-    """One factor (1,) on every number."""
+    """One factor (1,) on every number, or one for each (size,)."""
 
     name: str
+    size: int = 1
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        return {self.name: (1,)}
+        return {self.name: (self.size,)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from tokenglass.model.config.layer_kinds import (
     windows_by_type,
     with_layers,
 )
+from tokenglass.model.config.mixture import Mixture, every_layer, read_mixture
 from tokenglass.model.config.sizes import Switches, sizes
 from tokenglass.model.errors import ConfigError
 
@@ -44,9 +45,8 @@ def read_gemma3(f: Fields) -> Switches:
 
 
 def read_gemma4(f: Fields) -> Switches:
-    """The dense models. Layers without a window have heads of another size, and the last ones no keys and values of
-    their own: they read those of the last layer of their kind that has some."""
-    f.refuse("enable_moe_block")
+    """Layers without a window have heads of another size, and the last ones no keys and values of their own: they read
+    those of the last layer of their kind that has some."""
     if f.get("use_bidirectional_attention") == "all":
         raise f.wrong("use_bidirectional_attention", "null; a model that sees what follows does not generate")
     types = gemma4_types(f)
@@ -73,6 +73,7 @@ def read_gemma4(f: Fields) -> Switches:
         for layer, (kind, name) in enumerate(zip(layers["layers"], types, strict=True))
     )
     size, rows = f.integer("hidden_size_per_layer_input", 0), f.integer("vocab_size_per_layer_input")
+    mixture = gemma4_experts(f)
     return {
         **gemma(f, "hidden_activation"),
         "norm": "rms_float",
@@ -83,9 +84,18 @@ def read_gemma4(f: Fields) -> Switches:
         "logit_softcap": f.number_or_none("final_logit_softcapping"),
         "layer_scale": True,
         "layer_inputs": LayerInputs(size, rows) if size else None,
+        "mixture": mixture,
         **layers,
-        "layers": kinds,
+        "layers": kinds if mixture is None else every_layer(kinds),
     }
+
+
+def gemma4_experts(f: Fields) -> Mixture | None:
+    """Beside the feed-forward of each layer, in the models that have them."""
+    if not f.boolean("enable_moe_block"):
+        return None
+    f = f.replace({"num_experts_per_tok": f.get("top_k_experts"), "num_local_experts": None})
+    return replace(read_mixture(f, renormalise=True, size="moe_intermediate_size"), beside_dense=True)
 
 
 def gemma4_types(f: Fields) -> tuple[str, ...]:

@@ -47,8 +47,6 @@ LFM3_ROPES = {  # of a file that names none
 def read_lfm3(f: Fields) -> Switches:
     """Without layer_types, every fourth layer has attention to all, every fourth a window, the others convolutions."""
     f.refuse("rope_scaling")
-    if not f.boolean("use_sandwich_norm", True):
-        raise f.wrong("use_sandwich_norm", "true")
     if not f.part("rope_parameters").raw:
         f = f.replace({"rope_parameters": LFM3_ROPES})
     count, bias = num_layers(f), f.boolean("attention_bias")
@@ -65,7 +63,7 @@ def read_lfm3(f: Fields) -> Switches:
         "qkv_bias": bias,
         "o_bias": bias,
         "output_gate": "head" if f.boolean("use_attention_gate", True) else None,
-        "post_norm": True,
+        "post_norm": f.boolean("use_sandwich_norm", True),
         "layers": convolved(f, switches["layers"], [name != "conv" for name in types]),
     }
 

@@ -43,6 +43,7 @@ class Mixture:
     choice_bias: bool = False
     sum_eps: float = 0.0  # added to the sum of the probabilities that are to add up to 1
     scale: float = 1.0
+    beside_dense: bool = False  # a feed-forward that all positions take; then each expert's weight has a factor, too
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < MOST:

@@ -75,7 +75,10 @@ ROPE_DIVISORS = "rope_freqs.weight"  # tables of divisors for the rotary frequen
 LONG_DIVISORS, SHORT_DIVISORS = "rope_factors_long.weight", "rope_factors_short.weight"
 TABLES = frozenset({ROPE_DIVISORS, LONG_DIVISORS, SHORT_DIVISORS})
 BARE = frozenset(  # no modules that have a weight
-    {"self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias", "mlp.expert_bias", "layer_scalar"}
+    {
+        *("self_attn.sinks", "linear_attn.A_log", "linear_attn.dt_bias", "mlp.expert_bias", "layer_scalar"),
+        *("mlp.routed.scale", "mlp.routed.per_expert_scale"),
+    }
 )
 EXPERT = "mlp.experts.*"  # * stands for each number, one behind the other in one tensor
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -109,6 +112,15 @@ GEMMA4_PARTS = {
     "proj": ("per_layer_projection",),
     "post_norm": ("post_per_layer_input_norm",),
     "layer_output_scale": ("layer_scalar",),
+    # of mixtures, beside a dense feed-forward
+    "post_ffw_norm_1": ("mlp.after_dense",),
+    "pre_ffw_norm_2": ("mlp.before_experts",),
+    "post_ffw_norm_2": ("mlp.after_experts",),
+    "ffn_gate_inp": ("mlp.routed.gate",),
+    "ffn_gate_inp.scale": ("mlp.routed.scale",),
+    "ffn_down_exps.scale": ("mlp.routed.per_expert_scale",),
+    **{f"ffn_{part}_exps": (f"mlp.routed.experts.*.{part}_proj",) for part in ("gate", "up", "down")},
+    "ffn_gate_up_exps": ("mlp.routed.experts.*.gate_proj", "mlp.routed.experts.*.up_proj"),
 }
 GEMMA4_OUTSIDE = {
     "per_layer_token_embd": "model.embed_tokens_per_layer",

@@ -83,6 +83,19 @@ def read_gemma4(f: Fields, config: Config) -> Config:
         "hidden_size_per_layer_input": f.integer("embedding_length_per_layer_input", 0),
         "vocab_size_per_layer_input": config["vocab_size"],
         "final_logit_softcapping": f.number_or_none("final_logit_softcapping"),
+        **gemma4_experts(f),
+    }
+
+
+def gemma4_experts(f: Fields) -> Config:
+    """Beside the feed-forward of each layer, where the file says how many there are."""
+    if not f.integer("expert_count", 0):
+        return {}
+    return {
+        "enable_moe_block": True,
+        "num_experts": f.integer("expert_count"),
+        "top_k_experts": f.integer("expert_used_count"),
+        "moe_intermediate_size": f.integer("expert_feed_forward_length"),
     }
 
 

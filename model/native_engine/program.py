@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -91,17 +91,25 @@ class Program(Operations):
         yield from self._add(Buffer.GATE, spec.output, spec.norm)
 
     def _layer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
-        if isinstance(layer.mlp, feed_forwards.Experts):
-            yield from self._mixer(layer, index)
-            yield from self._experts(layer, layer.mlp, index)
+        mlp = layer.mlp
+        if isinstance(mlp, feed_forwards.FeedForward):
+            steps = [self._mixer(layer, index), self._up(mlp, layer.before_mlp)]
+            if layer.parallel:  # the MLP reads the stream before attention is added to it
+                steps.reverse()
+            yield from chain(*steps)
+            yield from self._add(Buffer.GATE, mlp.down, layer.after_mlp)
             return
-        if layer.parallel:  # the MLP reads the stream before attention is added to it
-            yield self._up(layer, layer.mlp)
-            yield from self._mixer(layer, index)
-        else:
-            yield from self._mixer(layer, index)
-            yield self._up(layer, layer.mlp)
-        yield from self._add(Buffer.GATE, layer.mlp.down, layer.after_mlp)
+        yield from self._mixer(layer, index)
+        if isinstance(mlp, feed_forwards.Experts):
+            yield from self._experts(mlp, index, layer.before_mlp)
+            yield self._combine(Buffer.HIDDEN, layer.after_mlp)
+            return
+        yield from self._up(mlp.dense, layer.before_mlp)
+        yield self.multiply(Buffer.GATE, Buffer.ADDED, self._projection(mlp.dense.down))
+        yield self.normalise(self._norm(mlp.after_dense), Buffer.ADDED, Buffer.ADDED)
+        yield from self._experts(mlp.routed, index, mlp.before_experts)
+        yield self._combine(Buffer.ADDED, mlp.after_experts)
+        yield self.normalise(self._norm(layer.after_mlp), Buffer.ADDED, Buffer.HIDDEN, add=True)
 
     def _mixer(self, layer: blueprint.Layer, index: int) -> Iterator[Operation]:
         spec, before = layer.mixer, self._norm(layer.before_mixer)
@@ -180,23 +188,27 @@ class Program(Operations):
             operation.norm, operation.other_norm = query_norm, key_norm
         yield operation
 
-    def _up(self, layer: blueprint.Layer, spec: feed_forwards.FeedForward) -> Operation:
-        return self.multiply(
+    def _up(self, spec: feed_forwards.FeedForward, before: parts.Normalisation | None) -> Iterator[Operation]:
+        yield self.multiply(
             Buffer.HIDDEN,
             Buffer.GATE,
             *(self._projection(part) for part in spec.inputs),
-            norm=self._norm(layer.before_mlp),
+            norm=self._norm(before),
             gated=spec.gate is not None,
             **self._activation(spec),
         )
 
-    def _experts(self, layer: blueprint.Layer, spec: feed_forwards.Experts, index: int) -> Iterator[Operation]:
-        norm, experts, first = self._norm(layer.before_mlp), spec.feed_forwards, spec.experts[0]
+    def _experts(
+        self, spec: feed_forwards.Experts, index: int, before: parts.Normalisation | None
+    ) -> Iterator[Operation]:
+        """The products of each position with the matrices of the experts that it takes."""
+        norm, experts, first = self._norm(before), spec.feed_forwards, spec.experts[0]
         routers = (self._projection(part) for part in spec.routers)
-        yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *routers, norm=norm)
-        before = sum(isinstance(other.mlp, feed_forwards.Experts) for other in self._spec.layers[:index])
-        yield self._choose(spec, before)
-        pairs = {"kind": Code.MULTIPLY_PAIRS, "experts": len(experts), "layer": before}
+        of_router = norm if spec.router_input is None else self._router_norm(spec.router_input)
+        yield self.multiply(Buffer.HIDDEN, Buffer.ROUTED, *routers, norm=of_router)
+        layer = list(self._spec.mixtures).index(index)
+        yield self._choose(spec, layer)
+        pairs = {"kind": Code.MULTIPLY_PAIRS, "experts": len(experts), "layer": layer}
         yield Operation(
             **pairs,
             source=Buffer.HIDDEN,
@@ -209,14 +221,18 @@ class Program(Operations):
         )
         down = self.row(*(self._projection(each.down) for each in experts))
         yield Operation(**pairs, source=Buffer.INNER, target=Buffer.OUTER, parts=1, matrices=down)
-        if layer.after_mlp is None:
-            yield Operation(kind=Code.COMBINE, target=Buffer.HIDDEN, add=True)
-            return
-        yield Operation(kind=Code.COMBINE, target=Buffer.ADDED)
-        yield self.normalise(self._norm(layer.after_mlp), Buffer.ADDED, Buffer.HIDDEN, add=True)
+
+    def _combine(self, target: Buffer, after: parts.Normalisation | parts.Scaling | None) -> Operation:
+        """What the experts of each position gave together, normalised and added."""
+        return Operation(kind=Code.COMBINE, target=target, norm=self._norm(after))
+
+    def _router_norm(self, spec: feed_forwards.RouterInput) -> Norm:
+        norm = self._norm(spec.norm)
+        norm.weight = self.keep(self._floats(spec.scale.name) * np.float32(spec.factor))
+        return norm
 
     def _choose(self, spec: feed_forwards.Experts, layer: int) -> Operation:
-        mixture, bias = spec.mixture, spec.choice_bias
+        mixture, bias, factors = spec.mixture, spec.choice_bias, spec.expert_scale
         return Operation(
             kind=Code.CHOOSE,
             layer=layer,
@@ -226,6 +242,7 @@ class Program(Operations):
             sum_eps=mixture.sum_eps,
             scale=mixture.scale,
             choice_bias=None if bias is None else self.keep(self._floats(bias.name)),
+            expert_scale=None if factors is None else self.keep(self._floats(factors.name)),
         )
 
     def _activation(self, spec: feed_forwards.FeedForward) -> dict[str, Any]:

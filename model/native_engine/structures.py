@@ -64,7 +64,7 @@ class Operation(ctypes.Structure):
         ),
         *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below", "sum_eps")),
         *((name, Norm) for name in ("norm", "other_norm")),
-        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias", "rates", "choice_bias")),
+        *((name, c_void_p) for name in ("sinks", "kernel", "kernel_bias", "rates", "choice_bias", "expert_scale")),
         ("matrices", POINTER(Matrix)),
     )
 

@@ -124,7 +124,7 @@ class TorchEngine:
     def _add_routes(self, routes: list[Routes] | None, columns: Sequence[int]) -> None:
         """Those of some positions that the modules computed last."""
         if routes is not None:
-            mixtures = [block.mlp for block in self.model.model.layers if isinstance(block.mlp, Experts)]
+            mixtures = [module for module in self.model.model.layers.modules() if isinstance(module, Experts)]
             taken, probs = zip(*(mixture.taken for mixture in mixtures if mixture.taken is not None), strict=True)
             layers = list(self.model.blueprint.mixtures)
             routes += routes_of(layers, list(columns), torch.stack(taken), torch.stack(probs))

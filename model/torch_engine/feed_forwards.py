@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenglass.model.checkpoint import feed_forwards
-from tokenglass.model.torch_engine.modules import linear
+from tokenglass.model.torch_engine.modules import Norm, linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -52,7 +52,7 @@ class MLP(nn.Module):
         bias: Tensor | None = self.down_proj.bias
         return bias
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:  # noqa: ARG002  (of those with experts)
         if self.swiglu is not None:
             limit, gate = self.swiglu.limit, self.gate_proj(x).clamp(max=self.swiglu.limit)
             up = self.up_proj(x).clamp(-limit, limit)
@@ -74,13 +74,20 @@ class Experts(nn.Module):
         self.gate = linear(spec.router)
         if spec.choice_bias is not None:
             self.expert_bias = nn.Parameter(torch.zeros(spec.choice_bias.experts))
+        self.reads_stream = spec.router_input is not None
+        if (router_input := spec.router_input) is not None:
+            self.router_norm, self.factor = Norm(router_input.norm), router_input.factor
+            self.scale = nn.Parameter(torch.ones(router_input.scale.size))
+        if spec.expert_scale is not None:
+            self.per_expert_scale = nn.Parameter(torch.ones(spec.expert_scale.size))
         self.experts = nn.ModuleList(MLP(expert) for expert in spec.experts)
         if spec.shared is not None and spec.shared_router is not None:
             self.shared_expert, self.shared_expert_gate = MLP(spec.shared), linear(spec.shared_router)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, stream: Tensor) -> Tensor:
+        """`stream` is x before its norm, which some routers read by another one."""
         flat = x.flatten(0, -2)
-        weights, chosen = self.route(flat)
+        weights, chosen = self.route(self.router_input(stream.flatten(0, -2)) if self.reads_stream else flat)
         mixed = torch.zeros_like(flat)
         for number in sorted(set(chosen.flatten().tolist())):
             rows, place = torch.where(chosen == number)
@@ -88,6 +95,10 @@ class Experts(nn.Module):
         if hasattr(self, "shared_expert"):
             mixed = mixed + torch.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
         return mixed.view(x.shape)
+
+    def router_input(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.router_norm(x)
+        return normed * self.scale * self.factor
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and the numbers of the experts that each position of x (positions, hidden) takes, both
@@ -99,4 +110,30 @@ class Experts(nn.Module):
         self.taken = chosen, weights
         if mixture.renormalise:
             weights = weights / (weights.sum(-1, keepdim=True) + mixture.sum_eps)
+        if hasattr(self, "per_expert_scale"):
+            weights = weights * self.per_expert_scale[chosen]
         return weights * mixture.scale, chosen
+
+
+class DenseAndExperts(MLP):
+    """A feed-forward beside experts; see feed_forwards.DenseAndExperts."""
+
+    bias = None  # no family's has one
+
+    def __init__(self, spec: feed_forwards.DenseAndExperts):
+        super().__init__(spec.dense)
+        self.routed = Experts(spec.routed)
+        self.after_dense, self.before_experts = Norm(spec.after_dense), Norm(spec.before_experts)
+        self.after_experts = Norm(spec.after_experts)
+
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        assert stream is not None, "its experts have a norm of their own"
+        dense: Tensor = self.after_dense(super().forward(x))
+        return dense + self.after_experts(self.routed(self.before_experts(stream), stream))
+
+
+def mlp_of(spec: feed_forwards.FeedForward | feed_forwards.Experts | feed_forwards.DenseAndExperts) -> MLP | Experts:
+    """The module of what a layer computes of each position."""
+    if isinstance(spec, feed_forwards.DenseAndExperts):
+        return DenseAndExperts(spec)
+    return Experts(spec) if isinstance(spec, feed_forwards.Experts) else MLP(spec)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
-from tokenglass.model.checkpoint.feed_forwards import Experts
+from tokenglass.model.checkpoint.feed_forwards import FeedForward
 from tokenglass.model.checkpoint.mixers import Attention, ShortConvolution
 from tokenglass.model.checkpoint.parts import HeadNorms, Normalisation, Projection
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
@@ -48,7 +48,7 @@ class Split:
             )
         self.modules = {EMBEDDING: COLUMNS, HEAD: COLUMNS}
         for layer in blueprint.layers:
-            if isinstance(layer.mlp, Experts):
+            if not isinstance(layer.mlp, FeedForward):
                 raise ParameterError("a mixture of experts is not split over several processes; use one")
             if not isinstance(layer.mixer, Attention):
                 kind = "short convolutions" if isinstance(layer.mixer, ShortConvolution) else "Gated DeltaNet layers"

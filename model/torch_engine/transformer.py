@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tokenglass.model.checkpoint import blueprint, feed_forwards, mixers, parts
+from tokenglass.model.checkpoint import blueprint, mixers, parts
 from tokenglass.model.checkpoint.layer_inputs import TokenRows
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.torch_engine.delta import GatedDeltaNet
-from tokenglass.model.torch_engine.feed_forwards import ACTIVATIONS, MLP, Experts
+from tokenglass.model.torch_engine.feed_forwards import ACTIVATIONS, MLP, Experts, mlp_of
 from tokenglass.model.torch_engine.mixers import Attention, ShortConvolution
 from tokenglass.model.torch_engine.modules import Norm, linear
 from tokenglass.model.torch_engine.storage import TensorCache
@@ -50,7 +50,7 @@ class Block(nn.Module):
             self.linear_attn = GatedDeltaNet(spec.mixer)
         else:
             self.self_attn = Attention(spec.mixer)
-        self.mlp: MLP | Experts = Experts(spec.mlp) if isinstance(spec.mlp, feed_forwards.Experts) else MLP(spec.mlp)
+        self.mlp: MLP | Experts = mlp_of(spec.mlp)
         self.names: list[str | None] = []
         for norm in spec.norms:
             name = None
@@ -97,7 +97,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layer: int, view: PassView) -> Tensor:
         mixed = x + self.after_mixer(self.mixer(self.before_mixer(x), layer, view))
-        x = mixed + self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else mixed)))
+        stream = x if self.parallel else mixed
+        x = mixed + self.after_mlp(self.mlp(self.before_mlp(stream), stream))
         if self.token_activation is not None and view.token_rows is not None:
             opened = self.token_activation(self.per_layer_input_gate(x)) * view.token_rows[:, :, layer]
             x = x + self.post_per_layer_input_norm(self.per_layer_projection(opened))

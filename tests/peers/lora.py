@@ -23,6 +23,7 @@ from tokenglass.model.torch_engine.storage import as_tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
+from families import CASES as FAMILIES
 from families import save
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -31,6 +32,10 @@ BIASED = {**LLAMA, "attention_bias": True}
 TIED = {**LLAMA, "tie_word_embeddings": True}
 GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
 NEOX = {**SIZES, "initializer_range": 0.3}
+ALL_LINEAR = (
+    *("gemma4_text", "gemma4_text, no token rows", "gemma4_text, experts", "lfm2", "lfm2_moe", "lfm3"),
+    *("qwen3_5_text", "qwen3_5_moe_text"),
+)
 CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("two targets", "llama", LLAMA, {"target_modules": ["q_proj", "down_proj"]}),
     ("all linear, rsLoRA", "llama", LLAMA, {"target_modules": "all-linear", "use_rslora": True}),
@@ -61,6 +66,12 @@ CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("gpt_neox", "gpt_neox", NEOX, {"target_modules": ["query_key_value", "dense"]}),
     ("glm4", "glm4", {**LLAMA, "head_dim": 8}, {"target_modules": ["q_proj", "gate_up_proj"]}),
     ("gemma2", "gemma2", {**LLAMA, "head_dim": 8}, {"target_modules": "all-linear"}),
+    (
+        "qwen3_next",
+        *FAMILIES["qwen3_next"],
+        {"target_modules": ["q_proj", "o_proj", "in_proj_qkvz", "in_proj_ba", "out_proj"]},
+    ),
+    *((name, *FAMILIES[name], {"target_modules": "all-linear"}) for name in ALL_LINEAR),
 ]
 
 

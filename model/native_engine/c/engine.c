@@ -33,7 +33,8 @@
 //
 //   INNER   the widest expert    MULTIPLY_PAIRS: as GATE         MULTIPLY_PAIRS by the experts' last matrices
 //   INNER_UP the same            as UP                           the same task
-//   OUTER   hidden               MULTIPLY_PAIRS                  COMBINE, which adds them up to HIDDEN or ADDED
+//   OUTER   hidden               MULTIPLY_PAIRS                  COMBINE, which adds their sum to HIDDEN, or to ADDED where a
+//                                                                dense feed-forward has written that
 //
 // Before the threads begin (tokenglass_run, by the calling thread): make_room for the columns, make_room_for_rows,
 // deal_columns (their positions; which have logits), deal_attention for the layers that keep the same (the tasks of its

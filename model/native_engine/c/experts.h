@@ -37,7 +37,10 @@ static void choose_column(Engine *e, const Operation *op, long c, bool *taken) {
         long at = (op->layer * e->pass.columns + c) * chosen;
         for (long s = 0; s < chosen; s++) e->pass.experts[at + s] = experts[s], e->pass.probs[at + s] = weights[s];
     }
-    for (long s = 0; s < chosen; s++) weights[s] = weights[s] / (op->renormalise ? kept : 1) * (float)op->scale;
+    for (long s = 0; s < chosen; s++) {
+        weights[s] = weights[s] / (op->renormalise ? kept : 1) * (float)op->scale;
+        if (op->expert_scale) weights[s] *= op->expert_scale[experts[s]];
+    }
     if (e->sizes.slots > chosen) {  // the shared one
         experts[chosen] = count;
         weights[chosen] = 1 / (1 + expf(-column(e, SHARED, c)[0]));
@@ -128,19 +131,22 @@ static void multiply_pairs(Engine *e, Member *self, const Operation *op) {
     barrier(self, total);
 }
 
-// What the experts of a column gave, each times its weight.
+// What the experts of a column gave, each times its weight, normalised and added to the target.
 static void combine(Engine *e, Member *self, const Operation *op) {
     const Mixture *mixture = &e->mixture;
     long columns = e->pass.columns, slots = e->sizes.slots, n = e->sizes.hidden;
     TASKS(self, c, columns) {
-        float *out = column(e, op->target, c);
+        float *out = column(e, op->target, c), *sum = (float *)self->scratch;
         for (long i = 0; i < n; i += LANES) {
             vec value = splat(0);
             for (long s = 0; s < slots; s++)
                 value += load(column(e, OUTER, mixture->places[c * slots + s]) + i) * mixture->weights[c * slots + s];
-            if (op->add) value += load(out + i);
-            store(out + i, value);
+            store(sum + i, value);
         }
+        if (op->norm.kind == NORM_NONE)
+            for (long i = 0; i < n; i += LANES) store(out + i, load(out + i) + load(sum + i));
+        else
+            normalise(&op->norm, sum, out, true);
     }
     barrier(self, columns);
 }

@@ -48,11 +48,12 @@ typedef struct {
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
     double above, below;          // XIELU: factors above and below 0; CLAMPED_SWIGLU: limit and alpha
     double sum_eps;               // CHOOSE: added to the sum of the weights
-    Norm norm, other_norm;        // ATTEND: of queries and of keys, per head
+    Norm norm, other_norm;        // ATTEND: of queries and of keys, per head; COMBINE: of the sum, before it is added
     const float *sinks;      // ATTEND: a logit for each query head, or null
     const float *kernel, *kernel_bias;  // CONVOLVE: (taps, hidden), and (hidden,) or null; RECUR: (taps, channels)
     const float *rates;      // RECUR: A_log and dt_bias, each (value_heads,)
     const float *choice_bias;  // CHOOSE: (experts,), beside the probabilities, only to choose; or null
+    const float *expert_scale;  // CHOOSE: (experts,), on their weights at last; or null
     const Matrix *matrices;  // (parts,); MULTIPLY_PAIRS: (experts, parts)
 } Operation;
 
