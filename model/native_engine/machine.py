@@ -44,6 +44,8 @@ class Machine:
             raise EngineError(f"a token id is not one of the model's {self._vocab:,}")
         if status == Status.NO_MEMORY:
             raise EngineError("there is not enough memory; try a shorter prompt")
+        if status == Status.WEIGHTS_LOST:
+            raise EngineError("the file of weights became shorter while it was used; start again with a whole one")
 
     def read(self, address: int, nbytes: int, threads: int) -> None:
         """Only read memory, as a pass reads its weights. Raises EngineError."""

@@ -17,7 +17,7 @@ Buffer = IntEnum(
     "HIDDEN READY QUERY KEY VALUE OPENING MIXED GATE UP ADDED TOKEN_ROWS ROUTED SHARED INNER INNER_UP OUTER",
     start=0,
 )
-Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN", start=0)
+Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN WEIGHTS_LOST", start=0)
 
 CHUNK = 128  # positions that attention takes together, at whose multiples a row of the cache may go on elsewhere
 

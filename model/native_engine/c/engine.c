@@ -63,6 +63,7 @@
 #include "convolve.h"
 #include "experts.h"
 #include "facts.h"
+#include "lost_pages.h"
 #include "project.h"
 #include "quantise.h"
 #include "read.h"
@@ -291,6 +292,8 @@ int tokenglass_run(Engine *e, const Pass *pass, int64_t threads) {
     for (long s = 0; s < e->states; s++)
         if (e->readers[s]) deal_attention(e, &e->deals[s], e->readers[s]);
     if (!make_room_for_partials(e) || !make_team(e, threads)) return NO_MEMORY;
+    long lost_before = begin_reading();
     run_team(e->team, run_program, e);
-    return DONE;
+    e->lost |= end_reading(lost_before);
+    return e->lost ? WEIGHTS_LOST : DONE;
 }

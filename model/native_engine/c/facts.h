@@ -4,7 +4,7 @@
 #include "measure.h"
 #include "products.h"
 
-enum { DONE, NO_MEMORY, NO_SUCH_TOKEN };
+enum { DONE, NO_MEMORY, NO_SUCH_TOKEN, WEIGHTS_LOST };
 
 // Tells every fact by its name.
 void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
@@ -20,7 +20,7 @@ void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
     NUMBER(TOKEN_ROWS)
     NUMBER(ROUTED) NUMBER(SHARED) NUMBER(INNER) NUMBER(INNER_UP) NUMBER(OUTER)
     NUMBER(NORM_NONE) NUMBER(NORM_RMS) NUMBER(NORM_LAYER) NUMBER(NORM_SCALE)
-    NUMBER(DONE) NUMBER(NO_MEMORY) NUMBER(NO_SUCH_TOKEN)
+    NUMBER(DONE) NUMBER(NO_MEMORY) NUMBER(NO_SUCH_TOKEN) NUMBER(WEIGHTS_LOST)
     NUMBER(GROUP) NUMBER(PANEL) NUMBER(STEP) NUMBER(CHUNK) NUMBER(MAX_WANTED)
     NUMBER(LANES) NUMBER(BYTE_PRODUCTS)
     tell("UNIT", UNIT_BYTES / PANEL);

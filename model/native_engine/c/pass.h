@@ -50,6 +50,7 @@ typedef struct {
     float *partials;
     size_t partials_size;
     Team *team;
+    bool lost;  // pages of the weights are zeros now: no pass gives the model's numbers any more
     Pass pass;
 } Engine;
 

@@ -165,8 +165,9 @@ static Team *new_team(long size, size_t scratch) {
     team->owner = getpid();
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->reached, NULL);
-    sigset_t all, before;  // signals are for the threads of Python
+    sigset_t all, before;  // signals are for the threads of Python, but for a page that is gone where it is read
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     size = size < 1 ? 1 : size > MAX_THREADS ? MAX_THREADS : size;
     for (long i = 0; i < size; i++) {
