@@ -109,10 +109,10 @@ def json_bytes(text: str, *, terminal: bool) -> bytes:
     pattern = SURROGATES
     if terminal:
         pattern = NOT_ASCII if is_ascii(sys.stdout, os.environ) else UNSAFE
-    return pattern.sub(lambda match: _escaped(match[0]), text).encode()
+    return pattern.sub(lambda match: _escape(match[0]), text).encode()
 
 
-def _escaped(char: str) -> str:
+def _escape(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0xA0 else json.dumps(char)[1:-1]
 
 

@@ -274,7 +274,7 @@ class Pair:
     engine: TorchEngine
     folder: Path
 
-    def expected(self, ids: Tensor) -> Tensor:
+    def reference_logits(self, ids: Tensor) -> Tensor:
         with torch.inference_mode():
             self.reference(ids[:, :1])  # its dynamic rope remembers the longest pass until a short one
             return self.reference(ids).logits

@@ -33,10 +33,10 @@ def fresh_run() -> bytes:
 
 
 def draw(line: str) -> str:
-    return flow_picture(kept(line), limit=ROWS)
+    return flow_picture(read_flow(line), limit=ROWS)
 
 
-def kept(line: str) -> Flow:
+def read_flow(line: str) -> Flow:
     flow = from_dict(Flow, json.loads(line))
     assert isinstance(flow, Flow)
     return flow

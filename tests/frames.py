@@ -25,11 +25,11 @@ def frames_of(arguments: str, trace: Path, speed: str) -> tuple[list[list[str]],
     program = f"exec generate {shlex.quote(PROMPT)} --trace {shlex.quote(str(trace))} --speed {speed} {arguments}"
     terminal = Terminal(program=program, columns=100, lines=44)
     frames = list(terminal.frames())
-    assert terminal.finish() == 0, terminal.shown()
+    assert terminal.finish() == 0, terminal.text()
     return frames, [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
 
 
-def settled(step: Json) -> list[Json]:
+def settled_choices(step: Json) -> list[Json]:
     return [choice for choice in step["choices"] if choice["status"] not in OPEN and choice["token_id"] is not None]
 
 
@@ -124,8 +124,8 @@ def moments_of(lines: list[Json], *, forced_too: bool = False) -> Iterator[Momen
         if step["record"] != "step":
             continue
         text += step["text"]
-        tokens += len(settled(step))
-        real = [each for each in settled(step) if forced_too or each["status"] != "forced"]
+        tokens += len(settled_choices(step))
+        real = [each for each in settled_choices(step) if forced_too or each["status"] != "forced"]
         choice = real[-1] if real else choice
         yield Moment(step, text, tokens, choice)
 

@@ -24,7 +24,7 @@ class Hub:
     asked: list[tuple[str, str]] = field(default_factory=list)  # path, Range
 
 
-def listed(name: str, content: bytes) -> dict[str, object]:
+def file_entry(name: str, content: bytes) -> dict[str, object]:
     """How the Hub describes a file; large ones with their hash."""
     entry: dict[str, object] = {"rfilename": name, "size": len(content)}
     if name.endswith(".safetensors"):
@@ -62,7 +62,7 @@ def serve(files: dict[str, bytes]) -> Iterator[Hub]:
                     self.refuse(404, "RepoNotFound")
 
         def listing(self) -> dict[str, object]:
-            siblings = [listed(name, content) for name, content in hub.files.items()]
+            siblings = [file_entry(name, content) for name, content in hub.files.items()]
             return {"id": "org/fox", "sha": COMMIT, "siblings": siblings, "cardData": {"license": "mit"}}
 
         def send_file(self, content: bytes, path: str, body: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_parts import as_array, quantized, weights_of
+from torch_parts import as_array, quantize_module, weights_of
 
 from tokenglass.model.checkpoint.quantised import Int4Weight
 from tokenglass.model.errors import KernelsError
@@ -138,7 +138,7 @@ def kept_as(kind: str, linear: nn.Linear) -> nn.Module:
         return linear
     if kind == "bfloat16":
         return linear.to(torch.bfloat16)
-    return QuantizedLinear(quantized(linear, "int8" if kind == "int8" else "int4"), linear.bias)
+    return QuantizedLinear(quantize_module(linear, "int8" if kind == "int8" else "int4"), linear.bias)
 
 
 def float_weight(module: nn.Module) -> Tensor:

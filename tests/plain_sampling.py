@@ -63,7 +63,7 @@ class Plain:
         cut = (name for name, before, after in self.log if before[token_id] > -math.inf == after[token_id])
         return next(cut, None)
 
-    def moved(self, token_id: int) -> dict[str, float]:
+    def moves(self, token_id: int) -> dict[str, float]:
         until_cut = itertools.takewhile(lambda change: change[2][token_id] > -math.inf, self.log)
         return {
             name: after[token_id] - before[token_id]

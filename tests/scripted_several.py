@@ -34,7 +34,7 @@ def pieces(number: int) -> list[str]:
     return [f" ({number})", *STORY[number * 2 :]]
 
 
-def chosen(number: int, place: int) -> Choice:
+def choice_at(number: int, place: int) -> Choice:
     piece = pieces(number)[place].encode()
     return replace(scripted_run.choice(piece, place), position=5 + place)
 
@@ -45,7 +45,7 @@ def samples(delay: float, interrupt: threading.Event) -> Iterator[Record]:
         time.sleep(delay)
         for number in range(COUNT):
             if place < len(pieces(number)):
-                step = told(index, place, number, chosen(number, place), pieces(number)[place])
+                step = new_step(index, place, number, choice_at(number, place), pieces(number)[place])
                 totals[number] = totals[number].plus(step)
                 index += 1
                 yield step
@@ -61,13 +61,13 @@ def beams(delay: float, interrupt: threading.Event) -> Iterator[Record]:
     for place in range(len(STORY) - 3):
         time.sleep(delay)
         for number in numbers:
-            yield told(index, place, number, chosen(0, place), "", 0 if place == 0 < number else None)
+            yield new_step(index, place, number, choice_at(0, place), "", 0 if place == 0 < number else None)
             index += 1
         if place % 5 == 4:
             last += 1
-            dropped = replace(chosen(0, place + 1), status="pruned")
-            yield told(index, place + 1, numbers[-1], dropped, "")
-            yield told(index + 1, place + 1, last, chosen(1, place + 1), "", 0)
+            dropped = replace(choice_at(0, place + 1), status="pruned")
+            yield new_step(index, place + 1, numbers[-1], dropped, "")
+            yield new_step(index + 1, place + 1, last, choice_at(1, place + 1), "", 0)
             numbers[-1], index = last, index + 2
         if interrupt.is_set():
             break
@@ -76,7 +76,7 @@ def beams(delay: float, interrupt: threading.Event) -> Iterator[Record]:
         yield Finish(number, reason, f"{PROMPT} {rank}", Totals(), -1.5 - rank)
 
 
-def told(index: int, place: int, number: int, choice: Choice, text: str, parent: int | None = None) -> Step:
+def new_step(index: int, place: int, number: int, choice: Choice, text: str, parent: int | None = None) -> Step:
     phase = "prefill" if place == 0 else "decode"
     usage = scripted_run.usage(5 + place)
     return Step(index, place, number, phase, 1, (choice,), text, usage, 0.001, parent)

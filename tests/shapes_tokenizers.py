@@ -29,7 +29,7 @@ TEXTS = [
 ]
 
 
-def learned(
+def learn_tokens(
     trained: tokenizers.Tokenizer, texts: Sequence[str], **options: Any
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Tokens and merges of a small BPE, made with a tokenizer's own way of splitting."""
@@ -56,7 +56,7 @@ def byte_level(
     splitter = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = splitter
-    tokens, merges = learned(trained, TEXTS, vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokens, merges = learn_tokens(trained, TEXTS, vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: token_id for token_id, token in enumerate(dict.fromkeys([*starts, *tokens]))}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = splitter
@@ -81,7 +81,7 @@ def sentencepiece(kind: str = "llama", starts: Sequence[str] = ("<unk>", "<s>", 
     trained = tokenizers.Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", "▁")
     trained.pre_tokenizer = pre_tokenizers.Split(Regex("▁*[^▁]+"), behavior="isolated")
-    tokens, merges = learned(trained, TEXTS[:2] + TEXTS[3:], vocab_size=200, max_token_length=12)
+    tokens, merges = learn_tokens(trained, TEXTS[:2] + TEXTS[3:], vocab_size=200, max_token_length=12)
     names = [*starts, *(f"<0x{byte:02X}>" for byte in range(256)), *tokens]
     vocab = {token: token_id for token_id, token in enumerate(dict.fromkeys(names))}
     tokenizer = tokenizers.Tokenizer(

@@ -84,20 +84,20 @@ class Terminal:
     def wait_for(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
         while not done():
-            assert time.monotonic() < end, self.shown()
-            assert self.read(), f"ended too early:\n{self.shown()}"
+            assert time.monotonic() < end, self.text()
+            assert self.read(), f"ended too early:\n{self.text()}"
 
     def wait_for_words(self, words: str) -> None:
-        self.wait_for(lambda: words in self.shown())
+        self.wait_for(lambda: words in self.text())
 
     def wait_for_token(self, number: int) -> None:
-        self.wait_for(lambda: newest_token(self.shown()) >= number)
+        self.wait_for(lambda: newest_token(self.text()) >= number)
 
     def finish(self) -> int:
         """Read to the end; the exit status, 128 and the signal's number for one that a signal ended."""
         end = time.monotonic() + PATIENCE
         while self.read():
-            assert time.monotonic() < end, self.shown()
+            assert time.monotonic() < end, self.text()
         self.child.close()
         return self.child.exitstatus if self.child.exitstatus is not None else 128 + self.child.signalstatus
 
@@ -114,7 +114,7 @@ class Terminal:
             lines.pop()
         return lines
 
-    def shown(self) -> str:
+    def text(self) -> str:
         return "\n".join(self.lines())
 
     @property

@@ -55,7 +55,7 @@ def peer(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def asked(prompt_ids: Sequence[int], **options: Any) -> Request:
+def request_of(prompt_ids: Sequence[int], **options: Any) -> Request:
     return Request(tuple(prompt_ids), **{"seed": 1, "sampling": GREEDY, "max_new_tokens": 24, **options})
 
 
@@ -124,7 +124,7 @@ def test_the_beams_of_tale_are_those_of_transformers(
     beams: int, length_penalty: float, early_stopping: bool, tale: LoadedModel
 ) -> None:
     prompt = tale.tokenizer.encode('The fox was happy. "Good night," said the bear, and')
-    request = asked(prompt, eos_token_ids=tale.eos_token_ids)
+    request = request_of(prompt, eos_token_ids=tale.eos_token_ids)
     parameters = BeamParameters(beams, length_penalty, early_stopping)
     assert_same_as_transformers(TALE, tale.engine, tale.tokenizer, request, parameters)
 
@@ -156,8 +156,8 @@ def test_ends_and_processors_have_the_effect_that_they_have_in_transformers(
     tokenizer: Tokenizer,
 ) -> None:
     """End tokens that the beams come to, some early."""
-    eos = frequent(search(engine, tokenizer, asked(tokenizer.encode(PROMPT), max_new_tokens=16), 8))
-    request = asked(
+    eos = frequent(search(engine, tokenizer, request_of(tokenizer.encode(PROMPT), max_new_tokens=16), 8))
+    request = request_of(
         tokenizer.encode(PROMPT),
         sampling=SamplingParameters(temperature=0, **sampling),
         eos_token_ids=eos,
@@ -181,8 +181,8 @@ def frequent(records: Sequence[Record]) -> frozenset[int]:
 def test_the_temperature_has_no_say(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode(PROMPT)
     warm = SamplingParameters(temperature=1.5, top_k=3)
-    cold = finishes(search(engine, tokenizer, asked(prompt), 3))
-    assert [(f.text, f.score) for f in finishes(search(engine, tokenizer, asked(prompt, sampling=warm), 3))] == [
+    cold = finishes(search(engine, tokenizer, request_of(prompt), 3))
+    assert [(f.text, f.score) for f in finishes(search(engine, tokenizer, request_of(prompt, sampling=warm), 3))] == [
         (f.text, f.score) for f in cold
     ]
 
@@ -191,7 +191,9 @@ def test_every_row_of_a_pass_is_told_once_and_a_branch_names_its_parent(
     engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     prompt = tokenizer.encode(PROMPT)
-    request = asked(prompt, eos_token_ids=frequent(search(engine, tokenizer, asked(prompt), 4)), prefill_chunk=5)
+    request = request_of(
+        prompt, eos_token_ids=frequent(search(engine, tokenizer, request_of(prompt), 4)), prefill_chunk=5
+    )
     run_totals = RunTotals()
     records = list(run_totals.watch(search(engine, tokenizer, request, 4)))
 
@@ -225,7 +227,7 @@ def is_last(step: Step, request: Request) -> bool:
 
 
 def test_the_score_is_the_sum_of_the_logprobs_over_the_length(engine: TorchEngine, tokenizer: Tokenizer) -> None:
-    request = asked(tokenizer.encode(PROMPT), max_new_tokens=5)
+    request = request_of(tokenizer.encode(PROMPT), max_new_tokens=5)
     records = search(engine, tokenizer, request, 3, 0.5)
     best = finishes(records)[0]
 
@@ -239,7 +241,7 @@ def test_the_score_is_the_sum_of_the_logprobs_over_the_length(engine: TorchEngin
 
 def test_candidates_say_what_a_processor_did(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     sampling = SamplingParameters(temperature=0, no_repeat_ngram_size=1, repetition_penalty=1.3)
-    records = search(engine, tokenizer, asked(tokenizer.encode(PROMPT), sampling=sampling, top=20), 2)
+    records = search(engine, tokenizer, request_of(tokenizer.encode(PROMPT), sampling=sampling, top=20), 2)
 
     choices = [choice for record in records if isinstance(record, Step) for choice in record.choices]
     candidates = [candidate for choice in choices for candidate in choice.candidates]
@@ -252,10 +254,10 @@ def test_candidates_say_what_a_processor_did(engine: TorchEngine, tokenizer: Tok
 
 def test_a_stop_string_ends_a_beam_and_is_cut(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode(PROMPT)
-    whole = finishes(search(engine, tokenizer, asked(prompt), 4))
+    whole = finishes(search(engine, tokenizer, request_of(prompt), 4))
     stop = whole[0].text[6:8]
 
-    ends = finishes(search(engine, tokenizer, asked(prompt, stops=(stop,)), 4))
+    ends = finishes(search(engine, tokenizer, request_of(prompt, stops=(stop,)), 4))
 
     assert "stop" in {finish.reason for finish in ends}
     assert not any(stop in finish.text for finish in ends)
@@ -266,7 +268,7 @@ def test_constrained_beams_are_those_of_transformers_with_the_same_tokens_allowe
     saved_checkpoint: Path, engine: TorchEngine, tokenizer: Tokenizer
 ) -> None:
     constraint, eos = Constraint("regex", (r"( the| a| said){1,3} [a-z]{2,5}\.",)), frozenset({0})
-    request = asked(tokenizer.encode(PROMPT), eos_token_ids=eos, constraint=constraint)
+    request = request_of(tokenizer.encode(PROMPT), eos_token_ids=eos, constraint=constraint)
 
     def allowed(_: int, token_ids: torch.Tensor) -> list[int]:
         state = constraint.begin(tokenizer, eos)
@@ -284,7 +286,7 @@ def test_constrained_beams_are_those_of_transformers_with_the_same_tokens_allowe
 
 
 def test_healed_beams_all_say_the_prompts_last_token_anew(engine: TorchEngine, tokenizer: Tokenizer) -> None:
-    request = asked(tokenizer.encode("The little"), healed=b" fo", max_new_tokens=8)
+    request = request_of(tokenizer.encode("The little"), healed=b" fo", max_new_tokens=8)
     records = search(engine, tokenizer, request, 4)
     for finish in finishes(records):
         text = tokenizer.decode(texts(records)[finish.sequence])
@@ -294,7 +296,7 @@ def test_healed_beams_all_say_the_prompts_last_token_anew(engine: TorchEngine, t
 
 def test_guided_beams_are_scored_by_the_guided_logprobs(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     scale, negative_ids = 1.7, tokenizer.encode("The bear said that the forest was")
-    request = asked(
+    request = request_of(
         tokenizer.encode(PROMPT),
         sampling=SamplingParameters(temperature=0, guidance_scale=scale),
         negative_ids=negative_ids,
@@ -318,7 +320,7 @@ def test_guided_beams_are_scored_by_the_guided_logprobs(engine: TorchEngine, tok
 @pytest.mark.parametrize("taken", [0, 1, 2, 9])
 def test_an_interrupt_ranks_what_there_is(taken: int, engine: TorchEngine, tokenizer: Tokenizer) -> None:
     flag = threading.Event()
-    request = asked(tokenizer.encode(PROMPT), prefill_chunk=8)
+    request = request_of(tokenizer.encode(PROMPT), prefill_chunk=8)
     records = decode_beams(Job(engine, tokenizer, request, flag), BeamParameters(3))
     before = list(itertools.islice(records, taken))
     flag.set()
@@ -337,7 +339,7 @@ def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> No
     def script(length: int) -> torch.Tensor:
         return torch.full((512,), torch.nan) if length > 3 else torch.arange(512.0) / 100
 
-    records = decode_beams(Job(tiny.ScriptedEngine(script), tokenizer, asked((1, 2))), BeamParameters(2))
+    records = decode_beams(Job(tiny.ScriptedEngine(script), tokenizer, request_of((1, 2))), BeamParameters(2))
     beginning = list(itertools.islice(records, 4))
     beginning += list(itertools.takewhile(lambda record: len(finishes([record])) == 0, records))
     last = next(records)
@@ -348,7 +350,7 @@ def test_an_error_gives_what_there_was_and_is_raised(tokenizer: Tokenizer) -> No
 
 
 def test_the_context_bounds_the_beams(engine: TorchEngine, tokenizer: Tokenizer) -> None:
-    request = asked((1,) * (engine.limit - 3), max_new_tokens=10)
+    request = request_of((1,) * (engine.limit - 3), max_new_tokens=10)
     ends = finishes(search(engine, tokenizer, request, 2))
     assert {(finish.reason, finish.totals.new_tokens) for finish in ends} == {("context", 3)}
 
@@ -362,9 +364,9 @@ def test_parameters_out_of_range_are_refused(wrong: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("options", [{"bans": ("x",)}, {"use_cache": False}])
 def test_what_needs_a_single_text_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match="leave out one of the two"):
-        next(decode_beams(Job(None, None, asked((1, 2), **options)), BeamParameters(2)))
+        next(decode_beams(Job(None, None, request_of((1, 2), **options)), BeamParameters(2)))
 
 
 def test_an_over_long_prompt_is_refused_before_the_first_pass(engine: TorchEngine, tokenizer: Tokenizer) -> None:
     with pytest.raises(PromptError, match="256"):
-        search(engine, tokenizer, asked((1,) * 256), 2)
+        search(engine, tokenizer, request_of((1,) * 256), 2)

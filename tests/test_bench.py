@@ -146,7 +146,7 @@ def facts(readings: list[Reading], saved_checkpoint: Path) -> Iterator[dict[str,
     return describe(loaded, readings, tokens=4, peak=123 * 2**20)
 
 
-def shown(facts: dict[str, object], width: int) -> list[str]:
+def show_lines(facts: dict[str, object], width: int) -> list[str]:
     out = StringIO()
     show(facts, Console(file=out, width=width, highlight=False, markup=False, no_color=True))
     return out.getvalue().splitlines()
@@ -154,7 +154,7 @@ def shown(facts: dict[str, object], width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
 def test_every_width_holds_the_rows(facts: dict[str, object], width: int) -> None:
-    lines = shown(facts, width)
+    lines = show_lines(facts, width)
     assert max(len(line.rstrip()) for line in lines) <= width
     assert "123.0 MiB" in " ".join(line.strip() for line in lines)
 
@@ -169,13 +169,13 @@ def test_in_a_pipe_lines_are_as_long_as_their_content_and_bars_as_on_a_usual_ter
 
 
 def test_the_spread_is_told_where_there_is_room(facts: dict[str, object]) -> None:
-    wide, narrow = "\n".join(shown(facts, 120)), "\n".join(shown(facts, 50))
+    wide, narrow = "\n".join(show_lines(facts, 120)), "\n".join(show_lines(facts, 50))
     assert len(re.findall(r"\(\S+ to \S+\)", wide)) == 1 + 2 * 2  # of the bandwidth, and two for each context
     assert len(re.findall(r"\(\S+ to \S+\)", narrow)) <= 1
 
 
 def test_what_the_system_does_not_tell_is_not_reported(facts: dict[str, object]) -> None:
-    assert shown({**facts, "peak_memory_nbytes": None}, 80)[-1] == "peak memory not reported"
+    assert show_lines({**facts, "peak_memory_nbytes": None}, 80)[-1] == "peak memory not reported"
 
 
 def test_bars_are_on_one_scale_and_show_the_fastest_run_behind_the_median() -> None:

@@ -41,7 +41,7 @@ def ids_of(count: int) -> list[list[int]]:
     return [[(29 * place + place * place // 7) % tiny.VOCAB_SIZE for place in range(count)]]
 
 
-def dequantised(vectors: NDArray[np.int8]) -> NDArray[np.float32]:
+def dequantise(vectors: NDArray[np.int8]) -> NDArray[np.float32]:
     """Vectors (..., head_dim + 4) of int8, their scales behind them, as numbers."""
     scales = np.ascontiguousarray(vectors[..., -4:]).view(np.float32)
     return vectors[..., :-4] * scales
@@ -60,7 +60,7 @@ def test_int8_is_the_nearest_of_255_steps_up_to_the_greatest_number_of_each_vect
     greatest = np.abs(exact).max(-1, keepdims=True)
     assert greatest.min() > 0
     assert np.abs(rounded[..., :-4]).max(-1).min() == 127
-    assert (np.abs(dequantised(rounded) - exact) <= greatest / 254 * 1.001).all()
+    assert (np.abs(dequantise(rounded) - exact) <= greatest / 254 * 1.001).all()
 
 
 def round_to(dtype: str, numbers: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def test_a_thought_is_one_line_in_the_end_and_can_be_asked_for(folder: Path) -> 
     lines = terminal.ask("Is it?")
     assert_lines(lines, "", r"▸ thought for \d+ tokens \(/thoughts\)", "", r"Yes [a-z]+\.", FACTS, "")
     assert_lines(terminal.ask("/thoughts"), "[a-z]{4,8} fox", "")
-    assert "think>" not in terminal.shown()
+    assert "think>" not in terminal.text()
     terminal.leave()
 
 
@@ -136,7 +136,7 @@ def test_while_a_model_thinks_the_end_of_its_thought_is_shown(columns: int) -> N
     thought = "".join(pieces[-8:])
     assert_lines(terminal.lines()[:2], r"▸ thought for 4\d tokens \(/thoughts\)", "")
     assert thought.replace(" ", "") in "".join("".join(terminal.lines()).split())
-    assert "token 5" not in terminal.shown()
+    assert "token 5" not in terminal.text()
     assert_restored(terminal)
 
 
@@ -148,8 +148,8 @@ def test_ctrl_c_in_a_thought_stops_it_and_the_chat_goes_on(folder: Path) -> None
     terminal.wait_for_words("token ")
     terminal.child.sendintr()
     terminal.wait_for_prompt(before)
-    assert "▸ thought for" in terminal.shown()
-    assert "stopped: /continue goes on" in " ".join(terminal.shown().split())
+    assert "▸ thought for" in terminal.text()
+    assert "stopped: /continue goes on" in " ".join(terminal.text().split())
     terminal.ask("/undo")
     terminal.leave()
 
@@ -164,7 +164,7 @@ def test_tab_completes_commands_and_ctrl_c_gives_a_line_up(folder: Path) -> None
     terminal.wait_for_words("half a line")
     terminal.child.sendintr()
     terminal.wait_for_prompt(before)
-    assert "Ctrl-D ends the chat" in terminal.shown()
+    assert "Ctrl-D ends the chat" in terminal.text()
     before = terminal.num_prompts()
     terminal.child.sendline("/quit")
     assert terminal.finish() == 0

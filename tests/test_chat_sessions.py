@@ -39,16 +39,16 @@ def start(folder: Path, *arguments: str) -> Terminal:
     ]
     terminal = Terminal(program=f"exec {shlex.join(program)}", columns=120, lines=50)
     terminal.wait_for_words("/help names")
-    terminal.wait_for(lambda: terminal.shown().endswith("\n>"))
+    terminal.wait_for(lambda: terminal.text().endswith("\n>"))
     return terminal
 
 
 def assert_goes_on(terminal: Terminal, answers: int = 0) -> None:
     """The chat answers another line, and ends at Ctrl-D."""
     terminal.child.sendline("hello")
-    terminal.wait_for(lambda: terminal.shown().count("positions reused") > answers)
+    terminal.wait_for(lambda: terminal.text().count("positions reused") > answers)
     terminal.child.sendeof()
-    assert terminal.finish() == 0, terminal.shown()
+    assert terminal.finish() == 0, terminal.text()
     assert "Traceback" not in terminal.output
 
 
@@ -60,7 +60,7 @@ def test_ctrl_c_while_a_template_is_rendered_gives_the_line_up(folder: Path) -> 
     terminal.child.sendintr()
     assert_goes_on(terminal)
     assert time.monotonic() - before < 30
-    assert "did not end" not in terminal.shown()
+    assert "did not end" not in terminal.text()
 
 
 def test_a_template_that_fails_is_told_and_the_chat_goes_on(folder: Path) -> None:
@@ -83,4 +83,4 @@ def test_ctrl_c_at_any_time_never_ends_a_chat(folder: Path) -> None:
     terminal.child.sendintr()
     terminal.child.sendline("/clear")
     terminal.wait_for_words("the conversation is forgotten")
-    assert_goes_on(terminal, terminal.shown().count("positions reused"))
+    assert_goes_on(terminal, terminal.text().count("positions reused"))

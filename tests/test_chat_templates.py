@@ -31,7 +31,7 @@ def first_only() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def normalised() -> tokenizers.Tokenizer:
+def normalising_tokenizer() -> tokenizers.Tokenizer:
     """Llama 2's older kind: special tokens are found in the normalised text."""
     tokenizer = tiny.byte_fallback_tokenizer()
     content = json.loads(tokenizer.to_str())
@@ -45,7 +45,7 @@ KINDS = {
     "prepended space": tiny.byte_fallback_tokenizer,
     "metaspace": tiny.metaspace_tokenizer,
     "first space only": first_only,
-    "normalised special tokens": normalised,
+    "normalised special tokens": normalising_tokenizer,
 }
 
 

@@ -149,7 +149,7 @@ def test_what_cannot_be_chosen_from_is_one_line(arguments: str, words: str) -> N
     assert_one_line_error(done, 1 if "template" in words else 2, words)
 
 
-def shown(columns: int, *arguments: str, **environment: str) -> Terminal:
+def show(columns: int, *arguments: str, **environment: str) -> Terminal:
     line = shlex.join([str(SCRIPTS / "tokenglass"), "choose", "-p", PROMPT, *arguments])
     terminal = Terminal(program=f"exec {line}", columns=columns, **environment)
     assert terminal.finish() == 0
@@ -157,22 +157,22 @@ def shown(columns: int, *arguments: str, **environment: str) -> Terminal:
 
 
 def test_a_terminal_shows_bars_the_tokens_and_where_the_best_two_part() -> None:
-    terminal = shown(80, *ANSWERS)
+    terminal = show(80, *ANSWERS)
     lines = terminal.lines()
     assert [line.split("  ")[0].strip() for line in lines[:3]] == ["girl", "boy", "boy named Tim"]
     assert "█" in lines[0]
     assert "begin with one of these" in lines[3]
     assert any("·boy" in line and "·named" in line and "·Tim" in line for line in lines)
-    assert "the best two part at once: ·girl" in terminal.shown()
+    assert "the best two part at once: ·girl" in terminal.text()
     assert {cell.fg for cell in terminal.screen.buffer[0].values()} >= {"green"}
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb", "LC_ALL": "C"}])
 def test_it_reads_in_forty_columns_without_colour(environment: dict[str, str]) -> None:
-    terminal = shown(40, *ANSWERS, " frog who said hello to a very big bear", **environment)
+    terminal = show(40, *ANSWERS, " frog who said hello to a very big bear", **environment)
     assert all(len(line) <= 40 for line in terminal.lines())
     assert {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()} == {"default"}
-    text = " ".join(terminal.shown().split())
+    text = " ".join(terminal.text().split())
     assert "begin with one of these" in text
     if "TERM" in environment:
         assert "\x1b" not in terminal.output
@@ -180,10 +180,10 @@ def test_it_reads_in_forty_columns_without_colour(environment: dict[str, str]) -
 
 
 def test_nothing_of_an_answer_is_a_code_of_the_terminal_s() -> None:
-    terminal = shown(80, " \x1b[31mred\u202e", " a\nb")
+    terminal = show(80, " \x1b[31mred\u202e", " a\nb")
     assert "\x1b[31mred" not in terminal.output
     assert "\u202e" not in terminal.output
-    assert "␛[31mred‹U+202E›" in terminal.shown()
+    assert "␛[31mred‹U+202E›" in terminal.text()
 
 
 def test_nothing_imports_torch() -> None:

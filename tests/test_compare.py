@@ -127,14 +127,14 @@ def test_runs_are_interleaved_and_their_median_counts(loaded: LoadedModel) -> No
 # Divergences
 
 
-def settled(loaded: LoadedModel, request: Request) -> list[Choice]:
+def choices_of(loaded: LoadedModel, request: Request) -> list[Choice]:
     records = decode(Job(loaded.engine, loaded.tokenizer, request))
     return [choice for record in records if isinstance(record, Step) for choice in record.choices]
 
 
 def test_a_greedy_divergence_is_told_with_the_margin_of_the_top_two(loaded: LoadedModel) -> None:
     request = replace(request_of(loaded, 8, GREEDY), top=5)
-    choices = settled(loaded, request)
+    choices = choices_of(loaded, request)
     expected = [choice.token_id for choice in choices]
     parting = divergence(loaded, request, expected, [*expected[:3], expected[3] + 1, *expected[4:]])
     first, second = [c.logprob for c in choices[3].candidates if c.token_id not in request.eos_token_ids][:2]
@@ -145,7 +145,7 @@ def test_a_greedy_divergence_is_told_with_the_margin_of_the_top_two(loaded: Load
 
 def test_a_sampled_divergence_is_told_with_the_distance_of_the_draw(loaded: LoadedModel) -> None:
     request = replace(request_of(loaded, 8), top=tiny.VOCAB_SIZE)
-    choices = settled(loaded, request)
+    choices = choices_of(loaded, request)
     expected = [choice.token_id for choice in choices]
     for index, choice in enumerate(choices):
         parting = divergence(loaded, request, expected, [*expected[:index], -1, *expected[index + 1 :]])
@@ -288,7 +288,7 @@ def test_the_facts_are_json_of_one_schema(facts: dict[str, Any]) -> None:
 # What is shown
 
 
-def shown(facts: dict[str, Any], width: int, *, ascii_only: bool = False) -> list[str]:
+def show_lines(facts: dict[str, Any], width: int, *, ascii_only: bool = False) -> list[str]:
     out = StringIO()
     console = Console(file=out, width=width, highlight=False, markup=False, no_color=True)
     if ascii_only:
@@ -299,14 +299,14 @@ def shown(facts: dict[str, Any], width: int, *, ascii_only: bool = False) -> lis
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
 def test_every_width_holds_the_table(facts: dict[str, Any], width: int) -> None:
-    lines = shown(facts, width)
+    lines = show_lines(facts, width)
     assert max(len(line) for line in lines) <= width
     assert "bits/byte" in "".join(lines)
 
 
 def test_a_narrow_table_keeps_the_columns_that_matter_most(facts: dict[str, Any]) -> None:
     def headings(width: int) -> list[str]:
-        return next(line for line in shown(facts, width) if line.split()[:1] == ["mode"]).split()[1:]
+        return next(line for line in show_lines(facts, width) if line.split()[:1] == ["mode"]).split()[1:]
 
     assert headings(150) == [column.heading for column in COLUMNS]
     assert {"tok/pass", "tok/s", "bits/byte", "errors", "rep-4", "same"} <= set(headings(80)) < set(headings(120))
@@ -315,7 +315,7 @@ def test_a_narrow_table_keeps_the_columns_that_matter_most(facts: dict[str, Any]
 
 def test_every_column_that_is_shown_is_explained_and_no_other(facts: dict[str, Any]) -> None:
     for width in (80, 150):
-        lines = shown(facts, width)
+        lines = show_lines(facts, width)
         headings = next(line for line in lines if line.split()[:1] == ["mode"]).split()[1:]
         explained = [column.heading for column in COLUMNS if any(line.startswith(column.heading) for line in lines)]
         assert explained == headings
@@ -331,7 +331,7 @@ def test_in_a_pipe_every_column_and_every_meaning_is_there_on_one_line(facts: di
 
 
 def test_a_reference_has_no_passes_and_no_letter(facts: dict[str, Any]) -> None:
-    human = next(line for line in shown(facts, 80) if "human" in line)
+    human = next(line for line in show_lines(facts, 80) if "human" in line)
     assert human.split()[:3] == ["human", "-", "-"]
 
 
@@ -344,7 +344,7 @@ def test_what_was_left_out_and_what_differs_is_told(facts: dict[str, Any]) -> No
 
 
 def test_one_prompt_gives_no_intervals(facts: dict[str, Any]) -> None:
-    assert "One prompt gives no intervals; try a few." in shown({**facts, "prompts": ["x"]}, 80)
+    assert "One prompt gives no intervals; try a few." in show_lines({**facts, "prompts": ["x"]}, 80)
 
 
 def lines_of(plot: Plot, width: int, glyphs: Any = UNICODE) -> list[str]:

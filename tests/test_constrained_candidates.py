@@ -30,7 +30,7 @@ SETTINGS = {
 }
 
 
-def chosen(
+def choose(
     parameters: SamplingParameters, seed: int, top: int, kept: int, *, has_mask: bool = True
 ) -> tuple[Choice, np.ndarray, np.ndarray]:
     """A choice among random logits of which a constraint leaves `kept`; raw and final probabilities."""
@@ -48,7 +48,7 @@ def chosen(
 @pytest.mark.parametrize("name", SETTINGS)
 @given(seed=st.integers(0, 10**6), top=st.integers(0, 9), kept=st.integers(1, VOCAB))
 def test_the_likeliest_to_be_drawn_are_there_with_their_ranks(name: str, seed: int, top: int, kept: int) -> None:
-    choice, raw, final = chosen(SETTINGS[name], seed, top, kept)
+    choice, raw, final = choose(SETTINGS[name], seed, top, kept)
     by_raw = np.lexsort((np.arange(VOCAB), -raw)).tolist()
     by_final = [k for k in np.lexsort((np.arange(VOCAB), -final)).tolist() if final[k] > 0]
     token_ids = [candidate.token_id for candidate in choice.candidates]
@@ -67,7 +67,7 @@ def test_the_likeliest_to_be_drawn_are_there_with_their_ranks(name: str, seed: i
 @given(seed=st.integers(0, 10**6), kept=st.integers(1, VOCAB))
 def test_fewer_candidates_are_those_that_fewer_would_have_been(name: str, seed: int, kept: int) -> None:
     def step(top: int) -> Step:
-        choice, *_ = chosen(SETTINGS[name], seed, top, kept)
+        choice, *_ = choose(SETTINGS[name], seed, top, kept)
         return Step(0, 0, 0, "decode", 1, (choice,), "", None, 0.0)
 
     assert shorten(step(9), 3) == step(3)
@@ -75,7 +75,7 @@ def test_fewer_candidates_are_those_that_fewer_would_have_been(name: str, seed: 
 
 
 def test_without_a_constraint_nothing_changes_in_json() -> None:
-    choice, *_ = chosen(SETTINGS["sampled"], 1, 5, 9, has_mask=False)
+    choice, *_ = choose(SETTINGS["sampled"], 1, 5, 9, has_mask=False)
     assert not choice.is_constrained
     assert len(choice.candidates) <= 6
     assert all("rank" not in candidate for candidate in to_dict(choice)["candidates"])
@@ -83,7 +83,7 @@ def test_without_a_constraint_nothing_changes_in_json() -> None:
 
 @given(seed=st.integers(0, 10**6), kept=st.integers(2, VOCAB), width=st.sampled_from([40, 80, 120]))
 def test_the_table_shows_what_could_be_drawn_above_what_was_cut(seed: int, kept: int, width: int) -> None:
-    choice, _, final = chosen(SETTINGS["sampled"], seed, 5, kept)
+    choice, _, final = choose(SETTINGS["sampled"], seed, 5, kept)
     for limit in (1, 5, 20):
         shown = [choice.candidates[k] for k in CandidateTable(choice, limit).visible_indices()]
         cut = [candidate.removed_by is not None for candidate in shown]
@@ -98,7 +98,7 @@ def test_the_table_shows_what_could_be_drawn_above_what_was_cut(seed: int, kept:
 
 @given(seed=st.integers(0, 10**6), kept=st.integers(2, 40))
 def test_the_draw_falls_into_the_stretch_of_what_was_chosen(seed: int, kept: int) -> None:
-    choice, _, final = chosen(SETTINGS["sampled"], seed, 5, kept)
+    choice, _, final = choose(SETTINGS["sampled"], seed, 5, kept)
     assert choice.draw is not None
     hit = next(each for each in stretches(choice) if each.start <= choice.draw < each.end)
     assert hit.candidate is None or hit.candidate.token_id == choice.token_id

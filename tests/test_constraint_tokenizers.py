@@ -111,7 +111,7 @@ def tokenizer_of(name: str) -> Tokenizer:
     return Tokenizer(ACCEPTED[name]())
 
 
-def written(tokenizer: Tokenizer, constraint: Constraint, seed: int, rows: int, **options: Any) -> tuple[str, str]:
+def random_text(tokenizer: Tokenizer, constraint: Constraint, seed: int, rows: int, **options: Any) -> tuple[str, str]:
     """The text and the reason of a run with random logits of so many tokens."""
 
     def noise(length: int) -> torch.Tensor:
@@ -144,7 +144,7 @@ def written(tokenizer: Tokenizer, constraint: Constraint, seed: int, rows: int, 
 def test_what_is_written_fits(name: str, seed: int, constraint: Constraint) -> None:
     tokenizer = tokenizer_of(name)
     try:
-        text, reason = written(tokenizer, constraint, seed, tokenizer.vocab_size)
+        text, reason = random_text(tokenizer, constraint, seed, tokenizer.vocab_size)
     except ParameterError:  # no text that this tokenizer can write fits
         reject()
     if reason == "eos":
@@ -186,7 +186,7 @@ def test_only_tokens_that_the_model_has_are_forced_or_allowed(rows: int, ends: s
     """With logits fewer or more than the tokenizer has tokens, 512."""
     constraint = Constraint("regex", (source,))
     for seed in range(2):
-        text, reason = written(tokenizer_of("GPT-2"), constraint, seed, rows, eos_token_ids=frozenset(ends))
+        text, reason = random_text(tokenizer_of("GPT-2"), constraint, seed, rows, eos_token_ids=frozenset(ends))
         assert re.fullmatch(source, text)
         assert reason == ("eos" if ends else "constraint")
 
@@ -194,7 +194,7 @@ def test_only_tokens_that_the_model_has_are_forced_or_allowed(rows: int, ends: s
 def test_an_end_token_beyond_the_tokenizer_ends_the_text() -> None:
     tokenizer = tokenizer_of("GPT-2")
     for ends in ({tokenizer.vocab_size + 3}, {tokenizer.vocab_size + 90}):
-        text, reason = written(
+        text, reason = random_text(
             tokenizer, Constraint("regex", ("ab",)), 1, tokenizer.vocab_size + 9, eos_token_ids=frozenset(ends)
         )
         assert (text, reason) == ("ab", "eos" if min(ends) < tokenizer.vocab_size + 9 else "constraint")

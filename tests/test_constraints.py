@@ -24,7 +24,7 @@ SMALL = st.integers(0, 3)
 NAMES = st.sampled_from(["a", "name", "größe", 'quo"te', "<|mask|>"])
 
 
-def bounded(lower: str, least: float, width: int) -> dict[str, Any]:
+def number_schema(lower: str, least: float, width: int) -> dict[str, Any]:
     least = round(least, 3)
     return {"type": "number", lower: least, "maximum": round(least + width, 3)}
 
@@ -39,7 +39,7 @@ LEAVES = st.one_of(
         lambda n, m: {"type": "string", "minLength": n, "maxLength": n + m}, st.integers(0, 2), st.integers(0, 3)
     ),
     st.builds(lambda n, m: {"type": "integer", "minimum": n, "maximum": n + m}, st.integers(-9, 9), st.integers(0, 99)),
-    st.builds(bounded, st.sampled_from(["minimum", "exclusiveMinimum"]), st.floats(-9, 9), st.integers(1, 9)),
+    st.builds(number_schema, st.sampled_from(["minimum", "exclusiveMinimum"]), st.floats(-9, 9), st.integers(1, 9)),
     st.builds(lambda values: {"enum": values}, st.lists(VALUES, min_size=1, max_size=3)),
     st.builds(lambda value: {"const": value}, VALUES),
     st.sampled_from([{"type": "string", "pattern": "^[a-f]{2}-[0-9]{1,3}$"}, {"type": "string", "format": "date"}]),

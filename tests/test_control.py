@@ -199,16 +199,16 @@ SPECIAL = "<|im_end|>"
 
 
 @pytest.fixture(scope="module")
-def marked() -> tuple[Tokenizer, int]:
+def special_tokenizer() -> tuple[Tokenizer, int]:
     """A tokenizer with a special token, and its id."""
     backend = tiny.byte_level_tokenizer()
     backend.add_special_tokens([SPECIAL])
     return Tokenizer(backend), backend.token_to_id(SPECIAL)
 
 
-def test_a_stop_may_be_the_name_of_a_special_token(marked: tuple[Tokenizer, int]) -> None:
+def test_a_stop_may_be_the_name_of_a_special_token(special_tokenizer: tuple[Tokenizer, int]) -> None:
     """No decoded text shows it; text that another stop may begin with comes out before it."""
-    tokenizer, mark = marked
+    tokenizer, mark = special_tokenizer
     engine = tiny.ScriptedEngine(tiny.says(*tokenizer.encode_bare(" one two"), mark, 30, after=1))
     for stops in ((SPECIAL,), ("two three", SPECIAL)):
         steps, finish = run(engine, tokenizer, (5,), stops=stops)
@@ -216,16 +216,18 @@ def test_a_stop_may_be_the_name_of_a_special_token(marked: tuple[Tokenizer, int]
         assert tiny.new_tokens(steps)[-1] == mark
 
 
-def test_half_a_character_before_a_special_token_is_shown_as_one_that_is_none(marked: tuple[Tokenizer, int]) -> None:
-    tokenizer, mark = marked
+def test_half_a_character_before_a_special_token_is_shown_as_one_that_is_none(
+    special_tokenizer: tuple[Tokenizer, int],
+) -> None:
+    tokenizer, mark = special_tokenizer
     half = next(token_id for token_id in range(tokenizer.vocab_size) if tokenizer.piece(token_id) == b"\xc3")
     engine = tiny.ScriptedEngine(tiny.says(*tokenizer.encode_bare(" one"), half, mark, 30, after=1))
     steps, finish = run(engine, tokenizer, (5,), stops=(SPECIAL,))
     assert (text_of(steps, finish), finish.reason) == (" one\N{REPLACEMENT CHARACTER}", "stop")
 
 
-def test_the_name_of_a_special_token_that_comes_as_text_stops_too(marked: tuple[Tokenizer, int]) -> None:
-    tokenizer, _ = marked
+def test_the_name_of_a_special_token_that_comes_as_text_stops_too(special_tokenizer: tuple[Tokenizer, int]) -> None:
+    tokenizer, _ = special_tokenizer
     spelled = [token_id for char in SPECIAL for token_id in tokenizer.encode_bare(char)]
     engine = tiny.ScriptedEngine(tiny.says(*tokenizer.encode_bare(" one"), *spelled, 30, after=1))
     steps, finish = run(engine, tokenizer, (5,), stops=(SPECIAL,))
@@ -233,9 +235,9 @@ def test_the_name_of_a_special_token_that_comes_as_text_stops_too(marked: tuple[
 
 
 @pytest.mark.parametrize("ends", [frozenset({EOS}), "the special token"], ids=str)
-def test_a_ban_may_be_the_name_of_a_special_token(marked: tuple[Tokenizer, int], ends: Any) -> None:
+def test_a_ban_may_be_the_name_of_a_special_token(special_tokenizer: tuple[Tokenizer, int], ends: Any) -> None:
     """It never comes, not even where it would end the text."""
-    tokenizer, mark = marked
+    tokenizer, mark = special_tokenizer
     a, b = (tokenizer.encode_bare(text)[0] for text in "ab")
     engine = tiny.ScriptedEngine(says_or([(a,), (mark, b), (a,)], after=1))
     eos = ends if ends == frozenset({EOS}) else frozenset({mark})

@@ -153,13 +153,13 @@ class Talk(RuleBasedStateMachine):
     @rule(text=st.sampled_from(["hello", "a fox", "?"]), seed=st.integers(0, 3))
     def ask(self, text: str, seed: int) -> None:
         if len(self.pairs) < 4:
-            self.pairs.append((text, self.answered(self.conversation.ask(text), seed)))
+            self.pairs.append((text, self.compare_answers(self.conversation.ask(text), seed)))
             self.compare()
 
     @precondition(lambda self: self.pairs)
     @rule(seed=st.integers(0, 3))
     def retry(self, seed: int) -> None:
-        self.pairs[-1] = (self.pairs[-1][0], self.answered(self.conversation.retry(), seed))
+        self.pairs[-1] = (self.pairs[-1][0], self.compare_answers(self.conversation.retry(), seed))
         self.compare()
 
     @precondition(lambda self: self.pairs)
@@ -187,7 +187,7 @@ class Talk(RuleBasedStateMachine):
         self.pairs = []
         self.compare()
 
-    def answered(self, turn: Turn, seed: int) -> str:
+    def compare_answers(self, turn: Turn, seed: int) -> str:
         records = answer(self.conversation, turn, 4, seed)
         fresh = decode(Job(self.conversation.engine, self.conversation.tokenizer, request_of(turn, 4, seed)))
         assert "".join(record.text for record in fresh) == "".join(record.text for record in records)

@@ -17,7 +17,7 @@ COUNT = 20_000
 WORD = st.integers(0, 2**64 - 1)
 
 
-def binned(numbers: Iterable[float], bins: int) -> list[int]:
+def count_bins(numbers: Iterable[float], bins: int) -> list[int]:
     counts = Counter(int(number * bins) for number in numbers)
     return [counts[index] for index in range(bins)]
 
@@ -28,17 +28,17 @@ def is_flat(counts: list[int]) -> bool:
 
 @pytest.mark.parametrize("seed", [0, 1, 42, 2**64 - 1])
 def test_positions_at_one_seed_are_uniform(seed: int) -> None:
-    assert is_flat(binned((uniform(seed, position) for position in range(COUNT)), 100))
+    assert is_flat(count_bins((uniform(seed, position) for position in range(COUNT)), 100))
 
 
 @pytest.mark.parametrize("position", [0, 1, 1000])
 def test_seeds_at_one_position_are_uniform(position: int) -> None:
-    assert is_flat(binned((uniform(seed, position) for seed in range(COUNT)), 100))
+    assert is_flat(count_bins((uniform(seed, position) for seed in range(COUNT)), 100))
 
 
 def test_streams_and_attempts_are_uniform() -> None:
-    assert is_flat(binned((uniform(1, 1, stream=stream) for stream in range(COUNT)), 100))
-    assert is_flat(binned((uniform(1, 1, attempt=attempt) for attempt in range(COUNT)), 100))
+    assert is_flat(count_bins((uniform(1, 1, stream=stream) for stream in range(COUNT)), 100))
+    assert is_flat(count_bins((uniform(1, 1, attempt=attempt) for attempt in range(COUNT)), 100))
 
 
 @pytest.mark.parametrize("part", ["position", "seed", "stream", "attempt"])
@@ -51,7 +51,7 @@ def test_neighbours_are_independent(part: str) -> None:
 
 
 def test_the_chi_square_test_itself_rejects_what_is_not_uniform() -> None:
-    skewed = binned((uniform(1, position) ** 1.1 for position in range(COUNT)), 100)
+    skewed = count_bins((uniform(1, position) ** 1.1 for position in range(COUNT)), 100)
     assert not is_flat(skewed)
     assert not is_flat([COUNT // 100] * 100)  # too even to be random
 

@@ -278,7 +278,7 @@ def test_several_texts_say_how_many_experts_they_took_together() -> None:
 def test_every_live_view_has_a_line_of_experts(folder: Path, options: str, columns: int) -> None:
     run = f"{shell.SCRIPTS}/generate -m {folder} '{PROMPT}' -n 4 --ignore-eos --experts --speed max {options}"
     terminal = Terminal(program=run, columns=columns)
-    assert terminal.finish() == 0, terminal.shown()
+    assert terminal.finish() == 0, terminal.text()
     ends = "in each of 2" if columns > 40 else " in each of "
-    assert any(line.strip().startswith("experts") and ends in line for line in terminal.lines()), terminal.shown()
+    assert any(line.strip().startswith("experts") and ends in line for line in terminal.lines()), terminal.text()
     assert all(len(line) <= columns for line in terminal.lines())

@@ -40,7 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         assert not browser.console
 
 
-def kept(count: int = 12, candidates: int = 6) -> list[Record]:
+def run_of(count: int = 12, candidates: int = 6) -> list[Record]:
     """A run of so many tokens, each with so many candidates."""
     records: list[Record] = [*steps([TEXT[number % len(TEXT)] for number in range(count)])]
     if candidates > 6:
@@ -61,7 +61,7 @@ def open_page(browser: Browser, path: Path, records: list[Record], width: int = 
 
 
 def test_the_mouse_shows_the_numbers_of_a_token(browser: Browser, tmp_path: Path) -> None:
-    records = kept()
+    records = run_of()
     open_page(browser, tmp_path / "page.html", records)
     for number in (3, 7, 0):
         browser.point(f'[data-number="{number}"]')
@@ -83,7 +83,7 @@ def test_the_mouse_shows_the_numbers_of_a_token(browser: Browser, tmp_path: Path
 
 
 def test_keys_go_through_the_tokens_and_to_those_that_are_underlined(browser: Browser, tmp_path: Path) -> None:
-    open_page(browser, tmp_path / "page.html", kept())
+    open_page(browser, tmp_path / "page.html", run_of())
     browser.run("document.getElementById('text').focus()")
 
     def after(*keys: str) -> int:
@@ -105,7 +105,7 @@ def test_keys_go_through_the_tokens_and_to_those_that_are_underlined(browser: Br
 
 
 def test_the_slider_replays_the_passes(browser: Browser, tmp_path: Path) -> None:
-    open_page(browser, tmp_path / "page.html", kept())
+    open_page(browser, tmp_path / "page.html", run_of())
     assert browser.text("#count") == "12 of 12 passes"
     assert browser.run("Number(document.getElementById('upto').value)") == 12
     browser.run(SLIDE_TO_4)
@@ -119,7 +119,7 @@ def test_the_slider_replays_the_passes(browser: Browser, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_fits_a_narrow_screen_and_has_two_faces(browser: Browser, tmp_path: Path, dark: bool) -> None:
-    open_page(browser, tmp_path / "page.html", kept(60, 30), 400, dark=dark)
+    open_page(browser, tmp_path / "page.html", run_of(60, 30), 400, dark=dark)
     assert browser.run("document.documentElement.scrollWidth") <= 400
     background = browser.run("getComputedStyle(document.body).backgroundColor")
     red = int(background.removeprefix("rgb(").split(",")[0])
@@ -129,8 +129,8 @@ def test_the_page_fits_a_narrow_screen_and_has_two_faces(browser: Browser, tmp_p
 
 
 def test_it_asks_the_net_for_nothing_and_text_stays_text(browser: Browser, tmp_path: Path) -> None:
-    nasty = dataclasses.replace(kept()[0], choices=(dataclasses.replace(choice(MARKUP.encode()), position=5),))
-    open_page(browser, tmp_path / "page.html", [nasty, kept()[-1]])
+    nasty = dataclasses.replace(run_of()[0], choices=(dataclasses.replace(choice(MARKUP.encode()), position=5),))
+    open_page(browser, tmp_path / "page.html", [nasty, run_of()[-1]])
     assert browser.requests == [(tmp_path / "page.html").as_uri()]
     assert browser.run("document.title") == "A kept run"
     assert browser.run("document.querySelectorAll('#text img, #candidates img').length") == 0
@@ -138,7 +138,7 @@ def test_it_asks_the_net_for_nothing_and_text_stays_text(browser: Browser, tmp_p
 
 
 def test_print_shows_the_whole_text_and_no_controls(browser: Browser, tmp_path: Path) -> None:
-    open_page(browser, tmp_path / "page.html", kept())
+    open_page(browser, tmp_path / "page.html", run_of())
     browser.run(SLIDE_TO_4)
     browser.size(1000, media="print")
     assert browser.run("getComputedStyle(document.querySelector('.controls')).display") == "none"
@@ -146,7 +146,7 @@ def test_print_shows_the_whole_text_and_no_controls(browser: Browser, tmp_path: 
 
 
 def test_every_control_has_a_name_for_a_screen_reader(browser: Browser, tmp_path: Path) -> None:
-    open_page(browser, tmp_path / "page.html", kept(12, 30))
+    open_page(browser, tmp_path / "page.html", run_of(12, 30))
     nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
     controls = [node for node in nodes if node.get("role", {}).get("value") in ROLES]
     assert len(controls) >= 6
@@ -156,7 +156,7 @@ def test_every_control_has_a_name_for_a_screen_reader(browser: Browser, tmp_path
 def test_a_text_of_2000_tokens_is_there_soon(browser: Browser, tmp_path: Path) -> None:
     """1.5 s is what a reader may wait, on a machine that is not busy; on any, it grows no faster than the text."""
     few, many = (
-        min(open_page(browser, tmp_path / "page.html", kept(count, 20), 400) for _ in range(3))
+        min(open_page(browser, tmp_path / "page.html", run_of(count, 20), 400) for _ in range(3))
         for count in (LONG // 10, LONG)
     )
     assert browser.run("document.querySelectorAll('#text .token').length") == LONG

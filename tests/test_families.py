@@ -57,7 +57,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("length", [SHORT, LONG])
 def test_logits_equal_those_of_transformers(pair: Pair, length: int) -> None:
     ids = random_ids(length)
-    close(as_tensor(pair.engine.forward(ids, None, last=None)), pair.expected(ids))
+    close(as_tensor(pair.engine.forward(ids, None, last=None)), pair.reference_logits(ids))
 
 
 @pytest.mark.parametrize("length", [SHORT, LONG])
@@ -87,7 +87,7 @@ def test_greedy_text_is_that_of_transformers(pair: Pair, length: int, tokenizer:
         assert len(new) == BORDER - 40
         assert len(set(new)) > 1
         sequence = torch.tensor([[*prompt[0].tolist(), *new]])
-        assert new == pair.expected(sequence)[0, length - 1 : -1].argmax(dim=-1).tolist()  # in one pass, not 56
+        assert new == pair.reference_logits(sequence)[0, length - 1 : -1].argmax(dim=-1).tolist()  # in one pass, not 56
 
 
 def test_a_later_token_changes_no_earlier_logit(pair: Pair) -> None:

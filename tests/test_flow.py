@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import shell
 from closeness import near
-from flow_picture import PICTURE, RUN, draw, fresh_run, kept
+from flow_picture import PICTURE, RUN, draw, fresh_run, read_flow
 from rich.console import Console
 from terminal import Terminal
 
@@ -36,7 +36,7 @@ STORY = "Once upon a time there was a little fox. The little fox"
 
 @pytest.fixture(scope="module")
 def flow() -> Flow:
-    return kept(RUN.read_text())
+    return read_flow(RUN.read_text())
 
 
 def text_of(widget: Widget, width: int = 80, glyphs: Glyphs = UNICODE) -> str:
@@ -81,7 +81,7 @@ def test_the_kept_run_is_what_the_program_finds_in_smollm2(flow: Flow) -> None:
     if shell.tokenglass("inspect", "smollm2").returncode != 0:
         pytest.skip("needs `tokenglass pull smollm2`")
 
-    fresh = kept(fresh_run().decode())
+    fresh = read_flow(fresh_run().decode())
 
     for old, new in zip(flow.positions, fresh.positions, strict=True):
         assert old.token == new.token

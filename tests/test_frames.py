@@ -44,7 +44,7 @@ def test_the_panel_that_stays_has_the_flow_of_its_token(speed: str) -> None:
     command = f"exec generate '{PROMPT}' -n 5 --seed 1 --flow --speed {speed}"
     terminal = Terminal(program=command, columns=100, lines=44)
     assert terminal.finish() == 0
-    panel = terminal.shown().rpartition("─ token 5 of 5 ─")[2]
+    panel = terminal.text().rpartition("─ token 5 of 5 ─")[2]
     assert re.search(rf"^ from +without ( \S+ {PERCENT})", panel, re.MULTILINE), panel
     assert "\n layers lens " in panel
 
@@ -83,7 +83,7 @@ def test_every_page_of_pick_shows_the_choice_that_generate_makes_at_that_place(t
         assert moment.choice is not None
         terminal.wait_for_words(f"─ token {place + 1} ─")
         terminal.drain()
-        page = terminal.shown().rpartition(f"─ token {place + 1} ─")
+        page = terminal.text().rpartition(f"─ token {place + 1} ─")
         assert without_blanks(page[0]).endswith(without_blanks(moments[place - 1].text if place else PROMPT))
         pieces = re.findall(r"^ [1-9]  (\S+) ", page[2], re.MULTILINE)
         assert pieces == [piece_of(candidate) for candidate in moment.choice["candidates"][:9]]

@@ -91,7 +91,7 @@ def our_tokens(folder: Path, **control: Any) -> tuple[list[int], Finish]:
 
 
 @pytest.fixture(scope="module")
-def said(saved_checkpoint: Path) -> list[int]:
+def first_ids(saved_checkpoint: Path) -> list[int]:
     """The first tokens that the model writes where nothing ends it."""
     loaded = load_model(saved_checkpoint)
     request = Request(loaded.tokenizer.encode(PROMPT), 1, SamplingParameters(temperature=0), max_new_tokens=16)
@@ -99,9 +99,9 @@ def said(saved_checkpoint: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def greedy(said: list[int]) -> list[int]:
+def greedy(first_ids: list[int]) -> list[int]:
     """The same, each once."""
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(first_ids))
 
 
 # Of the tokens that come, which ones generation_config.json and config.json name
@@ -229,9 +229,9 @@ def test_a_prompt_that_max_length_leaves_no_room_is_refused_with_the_numbers(fol
     assert ask(load_model(folder), max_new_tokens=4).max_new_tokens == 4
 
 
-def test_stop_strings_end_the_text_where_transformers_does(folder: Path, said: list[int]) -> None:
+def test_stop_strings_end_the_text_where_transformers_does(folder: Path, first_ids: list[int]) -> None:
     """Theirs has the stop itself as well; the tokens are the same."""
-    text = Tokenizer.from_folder(folder).decode(said[:8])
+    text = Tokenizer.from_folder(folder).decode(first_ids[:8])
     for stops in (text[4:6], [text[5:7], "never said"]):
         write(folder, {"max_new_tokens": 16, "stop_strings": stops})
         ours, finish = our_tokens(folder)

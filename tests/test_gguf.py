@@ -47,14 +47,14 @@ def small(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("small") / "small.gguf", original)
 
 
-def imported(path: Path, folder: Path, **options: Any) -> Path:
+def import_to(path: Path, folder: Path, **options: Any) -> Path:
     for _ in import_gguf(path, folder, **options):
         pass
     return folder
 
 
 def test_every_tensor_and_the_config_come_back(original: Path, small: Path, tmp_path: Path) -> None:
-    folder = imported(small, tmp_path / "out")
+    folder = import_to(small, tmp_path / "out")
     expected, actual = load_file(original / "model.safetensors"), load_file(folder / "model.safetensors")
     assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -66,7 +66,7 @@ def test_every_tensor_and_the_config_come_back(original: Path, small: Path, tmp_
 
 @pytest.mark.parametrize("kind", [TYPES.Q8_0, TYPES.Q4_0, TYPES.Q4_1, TYPES.Q5_0, TYPES.Q5_1, TYPES.F16, TYPES.BF16])
 def test_quantised_weights_are_what_the_library_reads(kind: Any, original: Path, tmp_path: Path) -> None:
-    folder = imported(write_gguf(tmp_path / "a.gguf", original, quantised=kind), tmp_path / "out")
+    folder = import_to(write_gguf(tmp_path / "a.gguf", original, quantised=kind), tmp_path / "out")
     name = "model.layers.1.self_attn.q_proj.weight"
     stored = interleave(load_file(original / "model.safetensors")[name], 4).numpy()
     expected = torch.from_numpy(gguf.dequantize(gguf.quantize(stored, kind), kind).copy())
@@ -91,14 +91,14 @@ def test_types_of_large_blocks_are_read_in_pieces(kind: Any, tmp_path: Path, mon
 
 
 def test_a_dtype_can_be_asked_for(small: Path, tmp_path: Path) -> None:
-    folder = imported(small, tmp_path / "out", dtype="bfloat16")
+    folder = import_to(small, tmp_path / "out", dtype="bfloat16")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_a_tied_head_is_known_by_its_absence(tmp_path: Path) -> None:
     tied = tiny.save_llama(tmp_path / "tied", tie_word_embeddings=True, vocab_size=432)
-    folder = imported(write_gguf(tmp_path / "tied.gguf", tied), tmp_path / "out")
+    folder = import_to(write_gguf(tmp_path / "tied.gguf", tied), tmp_path / "out")
     assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
 
 
@@ -130,7 +130,7 @@ def test_logits_equal_those_of_the_model_that_was_converted(
     more = {"qwen3__attention__key_length": 16, "qwen3__attention__value_length": 16} if family == "Qwen3" else {}
     path = write_gguf(tmp_path / "a.gguf", tmp_path / "written", **more)
     ids = torch.arange(40)[None] * 7 % 432
-    logits = as_tensor(load_model(imported(path, tmp_path / "out")).engine.forward(ids, None, last=None))
+    logits = as_tensor(load_model(import_to(path, tmp_path / "out")).engine.forward(ids, None, last=None))
     with torch.inference_mode():
         assert_close(logits, written(ids).logits)
 
@@ -195,7 +195,7 @@ def test_end_tokens_and_the_template_are_kept(original: Path, tmp_path: Path) ->
         tokenizer__ggml__eos_token_id=1,
         tokenizer__chat_template="{{ messages[0].content }}",
     )
-    folder = imported(path, tmp_path / "out")
+    folder = import_to(path, tmp_path / "out")
     assert load_model(folder).eos_token_ids == {0, 1}, "the one that is named, and <|endoftext|> by its name"
     assert json.loads((folder / "tokenizer_config.json").read_text())["chat_template"] == "{{ messages[0].content }}"
 
@@ -207,7 +207,7 @@ def test_llama3_scaling_is_known_by_its_divisors(original: Path, tmp_path: Path)
     scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
     divisors = [llama3_divisor(5000.0 ** (-2 * k / 16), scaling) for k in range(8)]
     path = with_factors(tmp_path / "a.gguf", original, divisors)
-    config = json.loads((imported(path, tmp_path / "out") / "config.json").read_text())
+    config = json.loads((import_to(path, tmp_path / "out") / "config.json").read_text())
     assert config["rope_scaling"] == {"rope_type": "llama3", **scaling}
 
 
@@ -333,7 +333,7 @@ def assert_refused(path: Path, folder: Path, words: str) -> None:
     """One line with these words, and nothing but the file itself in the folder."""
     before = sorted(folder.iterdir())
     with pytest.raises(TokenglassError) as error:
-        imported(path, folder / "out")
+        import_to(path, folder / "out")
     assert words in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert sorted(folder.iterdir()) == before

@@ -197,7 +197,7 @@ def write(name: str, folder: Path, **options: Any) -> tuple[Any, Path]:
     return reference, write_gguf(folder / "a.gguf", folder / "original", **options)
 
 
-def imported(path: Path) -> Path:
+def import_folder(path: Path) -> Path:
     folder = path.parent / "imported"
     for _ in import_gguf(path, folder):
         pass
@@ -208,7 +208,7 @@ def imported(path: Path) -> Path:
 def test_the_checkpoint_comes_back(name: str, tmp_path: Path) -> None:
     """Every tensor bit for bit, but for norms to which the converter added 1; and the same logits as transformers."""
     reference, path = write(name, tmp_path)
-    folder = imported(path)
+    folder = import_folder(path)
     expected, actual = load_file(tmp_path / "original" / "model.safetensors"), load_file(folder / "model.safetensors")
     assert actual.keys() == expected.keys()
     for tensor_name, tensor in expected.items():
@@ -231,14 +231,14 @@ def test_transformers_reads_what_was_imported(name: str, tmp_path: Path) -> None
 
     reference, path = write(name, tmp_path)
     ids = random_ids(40) % VOCAB
-    again = AutoModelForCausalLM.from_pretrained(imported(path)).eval()
+    again = AutoModelForCausalLM.from_pretrained(import_folder(path)).eval()
     with torch.inference_mode():
         assert_close(again(ids).logits, reference(ids).logits)
 
 
 def test_experts_in_mxfp4_become_bfloat16_which_holds_them_exactly(tmp_path: Path) -> None:
     _, path = write("gpt_oss", tmp_path, quantised=lambda name: TYPES.MXFP4 if "_exps" in name else TYPES.F32)
-    exact = imported(path)
+    exact = import_folder(path)
     for _ in import_gguf(path, tmp_path / "wide", dtype="float32"):
         pass
     actual, expected = (load_file(folder / "model.safetensors") for folder in (exact, tmp_path / "wide"))
@@ -262,7 +262,7 @@ def test_experts_in_mxfp4_become_bfloat16_which_holds_them_exactly(tmp_path: Pat
 def test_an_activation_that_is_another_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
     _, path = write("apertus", tmp_path, **{key.replace(".", "__"): value})
     with pytest.raises((GGUFError, ConfigError), match=words):
-        imported(path)
+        import_folder(path)
 
 
 def test_a_checkpoint_whose_activation_is_another_is_refused(tmp_path: Path) -> None:
@@ -279,13 +279,13 @@ def test_a_checkpoint_whose_activation_is_another_is_refused(tmp_path: Path) -> 
 def test_a_layer_without_attention_is_refused_where_the_family_has_none(tmp_path: Path) -> None:
     _, path = write("qwen3", tmp_path, qwen3__attention__head_count_kv=(2, 0, 2, 2))
     with pytest.raises(GGUFError, match=r"layers_without_attention \(False, True, False, False\) is not supported"):
-        imported(path)
+        import_folder(path)
 
 
 def test_the_window_of_every_layer_may_be_listed(tmp_path: Path) -> None:
     pattern = (True, False, True, True)
     _, path = write("gemma2", tmp_path, gemma2__attention__sliding_window_pattern=pattern)
-    types = json.loads((imported(path) / "config.json").read_text())["layer_types"]
+    types = json.loads((import_folder(path) / "config.json").read_text())["layer_types"]
     assert [name == "sliding_attention" for name in types] == list(pattern)
 
 
@@ -293,7 +293,7 @@ def test_a_file_in_parts_is_read_by_its_first(tmp_path: Path) -> None:
     _, path = write("qwen3", tmp_path, tensors_per_file=20)
     assert path.name == "a-00001-of-00003.gguf"
     expected = load_file(tmp_path / "original" / "model.safetensors")
-    actual = load_file(imported(path) / "model.safetensors")
+    actual = load_file(import_folder(path) / "model.safetensors")
     assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
@@ -305,10 +305,10 @@ def test_a_part_that_is_missing_is_named(lost: str, words: str, tmp_path: Path) 
     _, path = write("qwen3", tmp_path, tensors_per_file=20)
     (tmp_path / lost).rename(tmp_path / "elsewhere.gguf")
     with pytest.raises(GGUFError, match=words):
-        imported(path if path.exists() else tmp_path / "elsewhere.gguf")
+        import_folder(path if path.exists() else tmp_path / "elsewhere.gguf")
 
 
 def test_an_absurd_number_of_parts_is_refused(tmp_path: Path) -> None:
     _, path = write("qwen3", tmp_path, split__count=2**31)
     with pytest.raises(GGUFError, match=r"split\.count is 2147483648"):
-        imported(path)
+        import_folder(path)

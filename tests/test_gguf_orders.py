@@ -32,7 +32,7 @@ def write(folder: Path, *, family: str = "qwen3_5_text", changes: dict[str, Any]
     return write_gguf(folder / "a.gguf", folder / "original", **options)
 
 
-def imported(path: Path, *, keep: bool = False) -> tuple[Path, str]:
+def import_file(path: Path, *, keep: bool = False) -> tuple[Path, str]:
     folder = path.parent / ("kept" if keep else "plain")
     return folder, finish(import_gguf(path, folder, keep=keep))
 
@@ -48,7 +48,7 @@ def test_value_heads_come_back_whatever_number_shares_a_key_head(
     names = {tensor.name for tensor in GGUFFile.open(path).tensors}
     assert ("blk.0.ssm_in.weight" in names, "blk.0.attn_qkv.weight" in names) == (fused, not fused)
     expected = load_file(tmp_path / "original" / "model.safetensors")
-    actual = load_file(imported(path)[0] / "model.safetensors")
+    actual = load_file(import_file(path)[0] / "model.safetensors")
     assert actual.keys() == expected.keys()
     for name in (name for name in expected if ".linear_attn." in name and not name.endswith("A_log")):
         assert torch.equal(actual[name], expected[name]), name
@@ -58,7 +58,7 @@ def test_layers_without_attention_may_be_listed(tmp_path: Path) -> None:
     types = ["linear_attention", "full_attention", "full_attention", "linear_attention"]
     recurrent = tuple(name == "linear_attention" for name in types)
     path = write(tmp_path, changes={"layer_types": types}, qwen35__attention__recurrent_layers=recurrent)
-    folder, _ = imported(path)
+    folder, _ = import_file(path)
     assert json.loads((folder / "config.json").read_text())["layer_types"] == types
     assert [layer.delta is not None for layer in Checkpoint.open(folder).config.layers] == list(recurrent)
 
@@ -66,7 +66,7 @@ def test_layers_without_attention_may_be_listed(tmp_path: Path) -> None:
 def test_layers_that_guess_further_tokens_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     others = {f"blk.4.{name}.weight": np.ones(64, np.float32) for name in ("attn_norm", "nextn.enorm")}
     changes = {"qwen35__block_count": 5, "qwen35__nextn_predict_layers": 1}
-    folder, notes = imported(write(tmp_path, others=others, **changes))
+    folder, notes = import_file(write(tmp_path, others=others, **changes))
     assert notes == "without the layers that guess further tokens"
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 4
 
@@ -74,7 +74,7 @@ def test_layers_that_guess_further_tokens_are_left_out_and_that_is_said(tmp_path
 def test_a_layer_that_is_not_announced_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, others={"blk.4.nextn.enorm.weight": np.ones(64, np.float32)})
     with pytest.raises(GGUFError, match=r"tensors that the model does not have: blk\.4\.nextn\.enorm\.weight"):
-        imported(path)
+        import_file(path)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_layer_that_is_not_announced_is_refused(tmp_path: Path) -> None:
 def test_what_no_model_has_is_refused_by_name(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     path = write(tmp_path, **changes)
     with pytest.raises((GGUFError, ConfigError), match=words) as error:
-        imported(path)
+        import_file(path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "plain").exists()
 
@@ -116,14 +116,14 @@ def test_a_mixture_with_convolutions_that_no_model_has_is_refused(
     save(tmp_path / "original", *CASES["lfm2_moe"])
     path = write_gguf(tmp_path / "a.gguf", tmp_path / "original", **changes)
     with pytest.raises((GGUFError, ConfigError), match=words):
-        imported(path)
+        import_file(path)
 
 
 def test_the_bias_of_a_choice_is_refused_where_the_family_has_none(tmp_path: Path) -> None:
     others = {"blk.0.exp_probs_b.bias": np.ones(EXPERTS["num_experts"], np.float32)}
     path = write(tmp_path, family="qwen3_next", others=others)
     with pytest.raises(GGUFError, match=r"tensors that the model does not have: blk\.0\.exp_probs_b\.bias"):
-        imported(path)
+        import_file(path)
 
 
 def test_a_decay_that_no_head_can_have_is_refused(tmp_path: Path) -> None:
@@ -133,13 +133,13 @@ def test_a_decay_that_no_head_can_have_is_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "original" / "model.safetensors", {"format": "pt"})
     write_gguf(path, tmp_path / "original")
     with pytest.raises(GGUFError, match="ssm_a holds a number that is not negative; the file is damaged"):
-        imported(path)
+        import_file(path)
 
 
 def test_a_matrix_whose_groups_are_torn_apart_is_widened_exactly(tmp_path: Path) -> None:
     """Heads of 16 in blocks of 32; what else there is, is kept."""
     path = write(tmp_path, changes={"linear_value_head_dim": 16}, quantised=TYPES.Q4_0)
-    (kept_folder, notes), (plain_folder, _) = imported(path, keep=True), imported(path)
+    (kept_folder, notes), (plain_folder, _) = import_file(path, keep=True), import_file(path)
     kept, plain = (
         finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights for folder in (kept_folder, plain_folder)
     )
@@ -156,7 +156,7 @@ def test_a_matrix_whose_groups_are_torn_apart_is_widened_exactly(tmp_path: Path)
 def test_rows_that_lie_head_by_head_are_kept_as_they_are_quantised(fused: bool, tmp_path: Path) -> None:
     shared = {"shared_expert_intermediate_size": 64}
     path = write(tmp_path, family="qwen3_next", changes=shared, quantised=TYPES.Q4_0, fused=fused)
-    (kept_folder, notes), (plain_folder, _) = imported(path, keep=True), imported(path)
+    (kept_folder, notes), (plain_folder, _) = import_file(path, keep=True), import_file(path)
     kept, plain = (
         finish(read_weights(Checkpoint.open(folder), dtype="float32")).weights for folder in (kept_folder, plain_folder)
     )

@@ -46,7 +46,7 @@ from tokenglass.model.runs.trace import from_line, to_line
 SCHEMA = jsonschema.Draft202012Validator(trace_schema())
 
 
-def imported(content: Any) -> tuple[Run, list[Record]]:
+def import_response(content: Any) -> tuple[Run, list[Record]]:
     text = content if isinstance(content, str) else json.dumps(content)
     run, *records = runs_of(read_responses(text.encode()))
     assert isinstance(run, Run)
@@ -61,7 +61,7 @@ def choices_of(records: list[Record]) -> list[Choice]:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_shape_gives_the_tokens_with_the_numbers_that_it_reports(name: str) -> None:
-    run, records = imported(WHOLE[name])
+    run, records = import_response(WHOLE[name])
     choices = choices_of(records)
     assert "".join(record.text for record in records) == TEXT
     assert [choice.piece for choice in choices] == [b" fox", b"\xc3", b"\xa9"]
@@ -78,19 +78,19 @@ def test_every_shape_gives_the_tokens_with_the_numbers_that_it_reports(name: str
 
 
 def test_what_servers_tell_besides_is_kept() -> None:
-    run, records = imported(LLAMA_CPP)
+    run, records = import_response(LLAMA_CPP)
     assert (run.prompt, run.prompt_length) == ("The quick brown", 4)
     assert [choice.token_id for choice in choices_of(records)] == [100, 101, 102]
     assert [record.seconds for record in records if isinstance(record, Step)] == pytest.approx([0.04, 0.01, 0.01])
     assert isinstance(records[-1], Finish)
     assert records[-1].reason == "length"
-    run, records = imported(OLLAMA)
+    run, records = import_response(OLLAMA)
     assert [record.seconds for record in records if isinstance(record, Step)] == pytest.approx([0.04, 0.01, 0.01])
-    run, records = imported(VLLM)
+    run, records = import_response(VLLM)
     assert run.engine.backend == "vllm"
     assert run.request.prompt_ids == (785, 38835)
     assert [choice.token_id for choice in choices_of(records)] == [38835, 127, 102]
-    run, records = imported(CHAT)
+    run, records = import_response(CHAT)
     assert run.prompt_length == 9
     ids = [choice.token_id for choice in choices_of(records)]
     assert len({*ids}) == 3
@@ -99,7 +99,7 @@ def test_what_servers_tell_besides_is_kept() -> None:
 
 def test_probabilities_of_what_was_sampled_are_final() -> None:
     for response in (SAMPLED, FORMER):
-        _, records = imported(response)
+        _, records = import_response(response)
         (only,) = choices_of(records)
         assert (only.prob, only.logprob, only.rank) == (0.75, None, None)
         assert [candidate.prob for candidate in only.candidates] == [0.75, 0.25]
@@ -109,7 +109,7 @@ def test_probabilities_of_what_was_sampled_are_final() -> None:
 def test_a_number_that_stands_for_very_unlikely_is_none() -> None:
     content = [{**CONTENT[0], "logprob": -9999.0, "token": "odd", "bytes": None}]
     choice = {**CHAT["choices"][0], "logprobs": {"content": content}}  # type: ignore[index]
-    _, records = imported({**CHAT, "choices": [choice]})
+    _, records = import_response({**CHAT, "choices": [choice]})
     (only,) = choices_of(records)
     assert (only.logprob, only.rank, only.piece) == (None, None, b"odd")
 
@@ -125,14 +125,14 @@ def test_a_number_that_stands_for_very_unlikely_is_none() -> None:
     ids=["events", "lines", "ollama", "list"],
 )
 def test_a_stream_is_the_same_text_as_the_whole(stream: str, whole: dict[str, Any]) -> None:
-    _, records = imported(stream)
-    assert choices_of(records) == choices_of(imported(whole)[1])
+    _, records = import_response(stream)
+    assert choices_of(records) == choices_of(import_response(whole)[1])
     assert sum(isinstance(record, Finish) for record in records) == 1
 
 
 def test_several_texts_and_several_responses_stay_apart() -> None:
     first = COMPLETION["choices"][0]  # type: ignore[index]
-    _, records = imported({**COMPLETION, "choices": [first, {**first, "index": 1}]})
+    _, records = import_response({**COMPLETION, "choices": [first, {**first, "index": 1}]})
     assert {record.sequence for record in records} == {0, 1}
     many = [*runs_of(read_responses(as_lines([CHAT, {**CHAT, "id": "another"}, OLLAMA, OLLAMA]).encode()))]
     assert sum(isinstance(record, Run) for record in many) == 4

@@ -177,7 +177,7 @@ def test_a_knock_out_is_what_transformers_computes_with_that_position_masked(pai
     flow = read(pair.engine, ids).at(LENGTH - 1, total=total)
 
     inputs = torch.tensor([ids[:-1]])
-    whole = pair.expected(inputs)[0, -1].double().log_softmax(-1)
+    whole = pair.reference_logits(inputs)[0, -1].double().log_softmax(-1)
     largest = 0.0
     convolves = any(kind.convolution for kind in pair.engine.model.config.layers)
     positions = (0, 3, 20, LENGTH - 5, LENGTH - 3)

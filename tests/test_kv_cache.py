@@ -25,7 +25,7 @@ def new_cache(rows: int = 1, limit: int = 64, dtype: torch.dtype = torch.float32
     return TensorCache(tiny.CONFIG, rows=rows, limit=limit, dtype=dtype, device=CPU)
 
 
-def recomputed(ids: list[int], count: int = 1) -> Tensor:
+def recompute(ids: list[int], count: int = 1) -> Tensor:
     """Logits (count, vocab) after the last `count` of these ids, without a cache."""
     return MODEL(torch.tensor([ids]))[0, -count:]
 
@@ -40,7 +40,7 @@ def test_any_chunks_give_the_logits_of_the_whole(chunks: list[list[int]]) -> Non
     cache = new_cache()
     cached = torch.cat([MODEL(torch.tensor([chunk]), cache)[0] for chunk in chunks])
     whole = [token_id for chunk in chunks for token_id in chunk]
-    close(cached, recomputed(whole, len(whole)))
+    close(cached, recompute(whole, len(whole)))
     assert cache.lengths == [len(whole)]
 
 
@@ -61,7 +61,7 @@ def test_rows_of_different_lengths_give_what_each_gives_alone(
     more = [data.draw(st.lists(TOKENS, min_size=count, max_size=count)) for _ in prompts]
     cached = MODEL(torch.tensor(more), batch)
     for row, (prompt, new) in enumerate(zip(prompts, more, strict=True)):
-        close(cached[row], recomputed(prompt + new, count))
+        close(cached[row], recompute(prompt + new, count))
 
 
 class Rows(CacheMachine):
@@ -129,7 +129,7 @@ def test_more_positions_than_the_limit_are_refused_and_the_cache_stays_usable() 
     MODEL(torch.tensor([[1, 2, 3, 4]]), cache)
     with pytest.raises(PromptError, match="7 positions do not fit in a context of 6"):
         MODEL(torch.tensor([[5, 6, 7]]), cache)
-    close(MODEL(torch.tensor([[5, 6]]), cache)[0], recomputed([1, 2, 3, 4, 5, 6], 2))
+    close(MODEL(torch.tensor([[5, 6]]), cache)[0], recompute([1, 2, 3, 4, 5, 6], 2))
 
 
 def test_a_tail_beyond_the_limit_is_refused() -> None:
@@ -150,7 +150,7 @@ def test_a_forward_pass_that_fails_leaves_the_cache_as_it_was(monkeypatch: pytes
         patch.setattr(MODEL.model.layers[1].mlp, "forward", fail)
         with pytest.raises(RuntimeError, match="on purpose"):
             MODEL(torch.tensor([[9, 9]]), cache)
-    close(MODEL(torch.tensor([[4]]), cache)[0], recomputed([1, 2, 3, 4]))
+    close(MODEL(torch.tensor([[4]]), cache)[0], recompute([1, 2, 3, 4]))
 
 
 def test_truncating_to_more_than_there_is_is_refused() -> None:

@@ -80,13 +80,13 @@ def test_whatever_the_tokens_the_screen_holds_their_text_once_and_then_the_panel
         assert not rows or f"{height - 1}" * width in screen.lines()
     region.finish([], rows)
 
-    expected = wrapped(visible("".join(pieces)), width) + ["".join(segment.text for segment in row) for row in rows]
+    expected = wrap(visible("".join(pieces)), width) + ["".join(segment.text for segment in row) for row in rows]
     lines = screen.lines()
     assert lines[: len(expected)] == [line.rstrip() for line in expected]
     assert not any(lines[len(expected) :])
 
 
-def wrapped(text: str, width: int) -> list[str]:
+def wrap(text: str, width: int) -> list[str]:
     """Lines of single-width text as a terminal wraps them."""
     lines = []
     for paragraph in text.split("\n"):
@@ -97,7 +97,7 @@ def wrapped(text: str, width: int) -> list[str]:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("size", ["full", "slim"])
 def test_the_panel_looks_as_it_was_approved(width: int, height: int, size: str) -> None:
-    lines = drawn(Panel(progress(14), size, panel_height(width, height)), width)
+    lines = draw(Panel(progress(14), size, panel_height(width, height)), width)
 
     assert_snapshot(f"panel-{size}-{width}x{height}", lines)
 
@@ -116,7 +116,7 @@ def test_the_panel_looks_as_it_was_approved(width: int, height: int, size: str) 
 )
 def test_the_panel_of_each_situation_looks_as_it_was_approved(name: str, panel: object) -> None:
     assert callable(panel)
-    assert_snapshot(f"panel-{name}", drawn(panel(), 80))
+    assert_snapshot(f"panel-{name}", draw(panel(), 80))
 
 
 def test_an_ascii_terminal_gets_the_same_panel_in_ascii() -> None:
@@ -139,16 +139,16 @@ def test_no_row_is_wider_than_the_terminal_and_no_panel_higher_than_its_share(
 
 def test_the_chosen_token_is_shown_in_every_panel_that_shows_candidates() -> None:
     for tokens in range(1, 54):
-        lines = drawn(Panel(progress(tokens), "full", 6), 80)
+        lines = draw(Panel(progress(tokens), "full", 6), 80)
         assert lines.count("▸") == 1
 
 
 def test_the_draw_and_the_headings_have_room_before_the_second_line_of_the_cache() -> None:
     for height in range(6, 24):
-        lines = drawn(Panel(progress(14), "full", height), 80)
+        lines = draw(Panel(progress(14), "full", height), 80)
         assert " used, " not in lines or (" draw " in lines and " token " in lines and "rank" in lines)
-    assert " used, " not in drawn(Panel(progress(14), "full", 12), 80)
-    assert "▼" in drawn(Panel(progress(14), "full", 12), 80)
+    assert " used, " not in draw(Panel(progress(14), "full", 12), 80)
+    assert "▼" in draw(Panel(progress(14), "full", 12), 80)
 
 
 def test_a_view_on_a_pinned_console_returns_the_finish_and_draws_every_token() -> None:
@@ -158,7 +158,7 @@ def test_a_view_on_a_pinned_console_returns_the_finish_and_draws_every_token() -
 
     assert isinstance(finish, Finish)
     text = scripted_run.PROMPT + "".join(scripted_run.STORY)
-    expected = [line.rstrip() for line in wrapped(text, 80)]
+    expected = [line.rstrip() for line in wrap(text, 80)]
     assert screen.lines()[: len(expected)] == expected
 
 
@@ -171,7 +171,7 @@ def progress(tokens: int, *, cached: bool = True, finished: bool = False) -> Pro
     return Progress(scripted_run.run(), totals, step.choices[-1], step.cache, history, finish)
 
 
-def drawn(panel: Panel, width: int) -> str:
+def draw(panel: Panel, width: int) -> str:
     """The panel as text, without blanks at line ends."""
     console = pinned(io.StringIO(), width, 50)
     rows = panel.rows(width, glyphs_of(console.options))

@@ -79,8 +79,8 @@ def test_the_prompt_stands_where_the_view_will_write_it_and_is_there_once() -> N
     assert {frame[0][: len(PROMPT)] for frame in frames} == {PROMPT}
     assert all(frame for frame in frames), "never an empty screen"
     assert terminal.finish() == 0
-    assert terminal.shown().count(PROMPT) == 1
-    assert "loading" not in terminal.shown()
+    assert terminal.text().count(PROMPT) == 1
+    assert "loading" not in terminal.text()
     assert_restored(terminal)
 
 
@@ -130,7 +130,7 @@ def test_a_signal_ends_it_with_an_empty_screen(number: int) -> None:
     terminal.wait_for_words("waiting")
     terminal.child.kill(number)
     assert terminal.finish() == 128 + number
-    assert PROMPT not in terminal.shown()
+    assert PROMPT not in terminal.text()
     assert_restored(terminal)
 
 

@@ -14,7 +14,7 @@ import shell
 from hypothesis import given
 from hypothesis import strategies as st
 from terminal import Terminal, assert_restored, command
-from wrapped_text import laid_out, wrapped
+from wrapped_text import laid_out, wrap
 
 from tokenglass.cli.terminal.terminal import visible_piece
 from tokenglass.cli.views.pace import FIRST, MAX, MOST, Pace, Schedule, due
@@ -88,7 +88,7 @@ def assert_frame_is_a_step(lines: list[str], pieces: tuple[str, ...] = scripted_
     if number and "back" not in title:
         text = scripted_run.PROMPT + "".join(pieces[:number])
         is_whole = any("eos: the model" in line for line in lines)  # the last paragraph has been written unbroken
-        assert lines[:top] == (wrapped if is_whole else laid_out)(text, 80)
+        assert lines[:top] == (wrap if is_whole else laid_out)(text, 80)
     if number:
         chosen = next(line for line in lines if line.startswith(" chosen"))
         assert chosen.split()[1] == visible_piece(pieces[number - 1].encode())
@@ -134,7 +134,7 @@ def test_keys_pause_step_back_and_forth_go_on_and_end_the_pace() -> None:
     terminal.child.send("f")
     assert terminal.finish() == 0
     assert time.monotonic() - began < 9 * len(scripted_run.STORY) / 20 / 2
-    assert "token 477 of" in terminal.shown()
+    assert "token 477 of" in terminal.text()
     assert_restored(terminal)
 
 
@@ -203,7 +203,7 @@ def test_several_texts_keep_the_pace_and_step_back_pass_by_pass(kind: str) -> No
 def test_without_a_terminal_of_its_own_it_keeps_the_pace_and_reads_no_keys() -> None:
     terminal = Terminal(program=f"setsid --wait {command('--speed 200')}")
     assert terminal.finish() == 0
-    assert "reason eos" in terminal.shown()
+    assert "reason eos" in terminal.text()
 
 
 def test_in_the_background_it_reads_no_keys_that_are_the_shells() -> None:
@@ -214,7 +214,7 @@ def test_in_the_background_it_reads_no_keys_that_are_the_shells() -> None:
     terminal.wait_for_words("reason eos")
     terminal.child.sendline("\x15wait; exit")
     terminal.finish()
-    assert "Stopped" not in terminal.shown()
+    assert "Stopped" not in terminal.text()
 
 
 def test_pipes_and_max_never_wait() -> None:
@@ -230,9 +230,9 @@ def test_the_time_of_a_limited_run_is_not_spent_on_waiting() -> None:
     frames = sum(1 for _ in terminal.frames())
     assert terminal.finish() == 0
     assert frames < 40
-    assert "finished by length" in terminal.shown()
+    assert "finished by length" in terminal.text()
 
 
 def number_of(terminal: Terminal) -> int:
     """The number of the token that the panel shows."""
-    return int(re.findall(r"token (\d+) of", terminal.shown())[-1])
+    return int(re.findall(r"token (\d+) of", terminal.text())[-1])

@@ -58,7 +58,7 @@ class Picker(Terminal):
         """What was written after the screen was given back."""
         return self.output.rpartition(SCROLLBACK)[2].replace("\r\n", "\n").replace("\x1b[?25h", "")
 
-    def printed(self) -> str:
+    def plain_text(self) -> str:
         """The same without the prompt's style."""
         return self.left_behind().replace("\x1b[2m", "").replace("\x1b[0m", "")
 
@@ -96,7 +96,7 @@ def test_pick_back_and_draw_afresh() -> None:
     terminal.press("\r", "token 2 ", "by hand", "rank 1")
     terminal.child.send("q")
     assert terminal.finish() == 0
-    assert terminal.printed() == f"{PROMPT}{first}\n"
+    assert terminal.plain_text() == f"{PROMPT}{first}\n"
     assert_restored(terminal)
 
 
@@ -140,7 +140,7 @@ def test_type_branch_tree_switch_save_and_quit(tmp_path: Path) -> None:
     terminal.press("\x7f", "marked")
     terminal.child.send("q")
     assert terminal.finish() == 0
-    assert terminal.printed() == f"{PROMPT} Zoë 日本\n"
+    assert terminal.plain_text() == f"{PROMPT} Zoë 日本\n"
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -173,7 +173,7 @@ def test_being_stopped_restores_the_terminal_and_keeps_the_text(stop: Callable[[
     assert not terminal.local_flags & (termios.ECHO | termios.ICANON)
     stop(terminal)
     assert terminal.finish() == code
-    assert terminal.printed().startswith(f"{PROMPT}{first}\n")
+    assert terminal.plain_text().startswith(f"{PROMPT}{first}\n")
     assert "^C" not in terminal.output
     assert_restored(terminal)
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_is_refused_at_once(arguments: str, message: str, tmp_pat
     options, redirect = (arguments, "") if arguments.startswith("--") else ("", arguments)
     terminal = Terminal(program=f"cd {shlex.quote(str(tmp_path))}; {program(options)} {redirect}")
     assert terminal.finish() == 2
-    assert message in terminal.shown().replace("\n", "")
+    assert message in terminal.text().replace("\n", "")
     assert ALTERNATE not in terminal.output
     assert (tmp_path / "taken.json").read_text() == "precious"
 
@@ -275,7 +275,7 @@ def test_what_cannot_be_is_refused_at_once(arguments: str, message: str, tmp_pat
 def test_a_terminal_that_cannot_move_its_cursor_is_refused(term: str) -> None:
     terminal = Terminal(program=f"exec {program()}", TERM=term)
     assert terminal.finish() == 2
-    assert "TERM is" in terminal.shown()
+    assert "TERM is" in terminal.text()
 
 
 def test_typed_bytes_are_keys_by_name_characters_and_nothing_else() -> None:
@@ -329,7 +329,7 @@ def test_a_run_writes_what_generate_writes_with_the_same_options(options: str, e
     terminal.press("a", end)
     terminal.child.send("q")
     assert terminal.finish() == 0
-    assert terminal.printed().rstrip("\n") == written.rstrip("\n")
+    assert terminal.plain_text().rstrip("\n") == written.rstrip("\n")
 
 
 def test_what_is_banned_or_outside_a_constraint_is_told_and_going_back_opens_the_text_again() -> None:
@@ -341,11 +341,11 @@ def test_what_is_banned_or_outside_a_constraint_is_told_and_going_back_opens_the
     terminal.press("\x7f", "1 ", "%")
     terminal.child.send("q")
     assert terminal.finish() == 0
-    assert terminal.printed().startswith(f"{PROMPT} a")
+    assert terminal.plain_text().startswith(f"{PROMPT} a")
 
 
 def test_an_option_that_cannot_be_met_is_refused_before_the_screen_is_taken() -> None:
     terminal = Terminal(program=f"exec {program('--guidance 2')}")
     assert terminal.finish() == 2
-    assert "--negative TEXT" in terminal.shown().replace("\n", "")
+    assert "--negative TEXT" in terminal.text().replace("\n", "")
     assert ALTERNATE not in terminal.output

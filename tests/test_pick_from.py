@@ -62,8 +62,8 @@ def test_a_kept_run_is_opened_at_its_end_and_goes_on_otherwise(tmp_path: Path) -
     assert terminal.finish() == 0
     assert_restored(terminal)
     pieces = [json.loads(line)["choices"][0]["piece"] for line in trace.read_text().splitlines()[1:-1]]
-    assert terminal.printed().startswith(f"{PROMPT}{''.join(pieces[:4])}")
-    assert not terminal.printed().startswith(f"{PROMPT}{''.join(pieces[:5])}")
+    assert terminal.plain_text().startswith(f"{PROMPT}{''.join(pieces[:4])}")
+    assert not terminal.plain_text().startswith(f"{PROMPT}{''.join(pieces[:5])}")
     assert data_of(html.read_text())["texts"]
 
 

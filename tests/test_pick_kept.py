@@ -45,7 +45,7 @@ def test_undo_takes_back_steps_and_whole_runs_also_in_another_sitting(tmp_path: 
     terminal.press("s", "saved to")
     terminal.child.send("q")
     assert terminal.finish() == 0
-    written = terminal.printed().strip()
+    written = terminal.plain_text().strip()
 
     page = tmp_path / "page.html"
     again = Loader(f"--load {quoted(file)} --trace {quoted(trace)} --html {quoted(page)}")
@@ -57,7 +57,7 @@ def test_undo_takes_back_steps_and_whole_runs_also_in_another_sitting(tmp_path: 
     again.child.send("q")
     assert again.finish() == 0
     assert_restored(again)
-    text = again.printed().strip()
+    text = again.plain_text().strip()
     assert written.startswith(text)
     replayed = tokenglass("replay", str(trace))
     assert (PROMPT + replayed.stdout.decode()).strip() == text
@@ -79,7 +79,7 @@ def test_a_saved_tree_goes_on_with_the_draws_of_one_sitting(tmp_path: Path) -> N
     again.press("\r", "token 10 ")
     again.child.send("q")
     assert again.finish() == 0
-    assert again.printed().strip() == whole.strip()
+    assert again.plain_text().strip() == whole.strip()
 
 
 def test_the_prompt_can_be_edited_and_undo_comes_back(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_the_prompt_can_be_edited_and_undo_comes_back(tmp_path: Path) -> None:
     terminal.press("\r", KEYS)
     terminal.child.send("q")
     assert terminal.finish() == 0
-    assert terminal.printed().startswith(PROMPT)
-    assert "bear" not in terminal.printed()
+    assert terminal.plain_text().startswith(PROMPT)
+    assert "bear" not in terminal.plain_text()
     runs = [json.loads(line) for line in trace.read_text().splitlines()]
     assert [run["prompt"] for run in runs if run["record"] == "run"] == [PROMPT, f"{PROMPT}! A bear", PROMPT]
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_loaded_is_one_line_before_the_screen_is_taken(
     file.write_text(content)
     terminal = Terminal(program=f"cd {quoted(tmp_path)}; {SCRIPTS / 'tokenglass'} pick --load t.json {options}")
     assert terminal.finish() in (1, 2)
-    assert message in terminal.shown().replace("\n", "")
+    assert message in terminal.text().replace("\n", "")
     assert ALTERNATE not in terminal.output
     assert file.read_text() == content
 
@@ -151,7 +151,7 @@ def test_a_tree_of_another_model_is_refused(tmp_path: Path, saved_checkpoint: Pa
     terminal.finish()
     other = Terminal(program=f"{SCRIPTS / 'tokenglass'} pick --load {quoted(file)} -m {quoted(saved_checkpoint)}")
     assert other.finish() == 1
-    assert "saved with 'tale'" in other.shown().replace("\n", "")
+    assert "saved with 'tale'" in other.text().replace("\n", "")
 
 
 @given(st.lists(st.sampled_from(["a", "é", " ", "left", "right", "home", "end", "backspace", "delete", "up"])))

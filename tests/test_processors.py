@@ -52,7 +52,7 @@ def final(scores: Scores) -> Tensor:
     return torch.from_numpy(probs)
 
 
-def processed(processor: Processor, logits: Tensor, where: Context) -> Scores:
+def apply(processor: Processor, logits: Tensor, where: Context) -> Scores:
     scores = Scores(logits.numpy().copy(), where, 5)
     processor(scores)
     return scores
@@ -94,7 +94,7 @@ def test_each_processor_gives_what_the_one_of_transformers_gives(
     ids = torch.tensor([TEXT] * len(rows))
     expected = theirs(name, *values)(ids, rows.clone()).softmax(-1)
     for row, wanted in zip(rows, expected, strict=True):
-        assert_equal(final(processed(ours, row, context())), wanted)
+        assert_equal(final(apply(ours, row, context())), wanted)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.5, 3.0, -1.0])
@@ -106,7 +106,7 @@ def test_guidance_gives_what_that_of_transformers_gives(scale: float) -> None:
 
     peer = theirs("UnbatchedClassifierFreeGuidanceLogitsProcessor", scale, model)
     expected = peer(torch.tensor([TEXT]), rows[None]).softmax(-1)[0]
-    scores = processed(Guidance(scale), rows, context(negative=negative.numpy()))
+    scores = apply(Guidance(scale), rows, context(negative=negative.numpy()))
     assert_equal(final(scores), expected)
     change = (scale - 1) * (rows.log_softmax(-1) - negative.log_softmax(-1))
     torch.testing.assert_close(torch.tensor(scores.changes[0].of(np.arange(300))).double(), change)
@@ -116,13 +116,13 @@ def test_guidance_leaves_what_either_prompt_makes_impossible() -> None:
     """log p = log(1/2, 1/4, 1/4, 0); log n = log(1/4, 1/2, 0, 1/4); doubled: log p + (log 2, -log 2, 0, -inf)."""
     logits = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64).log()
     negative = torch.tensor([0.25, 0.5, 0.0, 0.25], dtype=torch.float64).log()
-    scores = processed(Guidance(2.0), logits, context(negative=negative.numpy()))
+    scores = apply(Guidance(2.0), logits, context(negative=negative.numpy()))
     torch.testing.assert_close(final(scores), torch.tensor([8, 1, 2, 0], dtype=torch.float64) / 11)
 
 
 def test_guidance_without_a_negative_prompt_is_refused() -> None:
     with pytest.raises(ParameterError, match="needs a negative prompt"):
-        processed(Guidance(2.0), torch.zeros(3), context())
+        apply(Guidance(2.0), torch.zeros(3), context())
 
 
 def test_masks_are_applied_as_transformers_suppresses_tokens() -> None:
@@ -166,45 +166,47 @@ def test_the_whole_chain_gives_what_that_of_transformers_gives(size: int) -> Non
         torch.testing.assert_close(torch.from_numpy(distribution.raw), row.log_softmax(-1))
 
 
-def kept(processor: Processor, *probabilities: float, **more: Any) -> list[int]:
+def ids_left(processor: Processor, *probabilities: float, **more: Any) -> list[int]:
     """Ids that a processor leaves of this distribution."""
     return final(of(processor, *probabilities, **more)).nonzero()[:, 0].tolist()
 
 
 def of(processor: Processor, *probabilities: float, **more: Any) -> Scores:
-    return processed(processor, torch.tensor(probabilities, dtype=torch.float64).log(), context(**more))
+    return apply(processor, torch.tensor(probabilities, dtype=torch.float64).log(), context(**more))
 
 
-def moved(processor: Processor, text: Sequence[int], prompt_length: int = 0, size: int = 10) -> dict[int, float]:
+def score_changes(
+    processor: Processor, text: Sequence[int], prompt_length: int = 0, size: int = 10
+) -> dict[int, float]:
     """What a processor adds to which of equally probable tokens."""
-    scores = processed(processor, torch.zeros(size, dtype=torch.float64), context(text, prompt_length))
+    scores = apply(processor, torch.zeros(size, dtype=torch.float64), context(text, prompt_length))
     return {token_id: float(score) for token_id, score in enumerate(scores.whole) if score}
 
 
 def test_top_k_keeps_what_is_as_probable_as_the_last_kept() -> None:
-    assert kept(TopK(2), 0.1, 0.4, 0.2, 0.3) == [1, 3]
-    assert kept(TopK(2), 0.25, 0.4, 0.25, 0.1) == [0, 1, 2]
-    assert kept(TopK(9), 0.5, 0.5) == [0, 1]
+    assert ids_left(TopK(2), 0.1, 0.4, 0.2, 0.3) == [1, 3]
+    assert ids_left(TopK(2), 0.25, 0.4, 0.25, 0.1) == [0, 1, 2]
+    assert ids_left(TopK(9), 0.5, 0.5) == [0, 1]
 
 
 def test_top_p_keeps_the_fewest_that_hold_the_mass() -> None:
-    assert kept(TopP(0.6), 0.1, 0.4, 0.2, 0.3) == [1, 3]
-    assert kept(TopP(0.75), 0.1, 0.4, 0.2, 0.3) == [1, 2, 3]
-    assert kept(TopP(0.01), 0.1, 0.4, 0.2, 0.3) == [1]
-    assert kept(TopP(0.999), 0.5, 0.5) == [0, 1]
+    assert ids_left(TopP(0.6), 0.1, 0.4, 0.2, 0.3) == [1, 3]
+    assert ids_left(TopP(0.75), 0.1, 0.4, 0.2, 0.3) == [1, 2, 3]
+    assert ids_left(TopP(0.01), 0.1, 0.4, 0.2, 0.3) == [1]
+    assert ids_left(TopP(0.999), 0.5, 0.5) == [0, 1]
 
 
 def test_min_p_keeps_what_is_not_too_far_below_the_first() -> None:
-    assert kept(MinP(0.5), 0.1, 0.4, 0.22, 0.28) == [1, 2, 3]
-    assert kept(MinP(0.6), 0.1, 0.4, 0.22, 0.28) == [1, 3]
-    assert kept(MinP(1.0), 0.1, 0.4, 0.22, 0.28) == [1]
+    assert ids_left(MinP(0.5), 0.1, 0.4, 0.22, 0.28) == [1, 2, 3]
+    assert ids_left(MinP(0.6), 0.1, 0.4, 0.22, 0.28) == [1, 3]
+    assert ids_left(MinP(1.0), 0.1, 0.4, 0.22, 0.28) == [1]
 
 
 def test_typical_p_keeps_what_is_about_as_surprising_as_the_average() -> None:
     """Surprise in bits 1, 2, 3, 3; entropy 1.75: distances 0.75, 0.25, 1.25, 1.25."""
-    assert kept(TypicalP(0.2), 0.5, 0.25, 0.125, 0.125) == [1]
-    assert kept(TypicalP(0.3), 0.5, 0.25, 0.125, 0.125) == [0, 1]
-    assert kept(TypicalP(0.8), 0.5, 0.25, 0.125, 0.125) == [0, 1, 2, 3]
+    assert ids_left(TypicalP(0.2), 0.5, 0.25, 0.125, 0.125) == [1]
+    assert ids_left(TypicalP(0.3), 0.5, 0.25, 0.125, 0.125) == [0, 1]
+    assert ids_left(TypicalP(0.8), 0.5, 0.25, 0.125, 0.125) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_typical_p_keeps_what_is_about_as_surprising_as_the_average() -> None:
 def test_top_n_sigma_keeps_scores_within_n_deviations_of_the_highest(n: float, left: list[int]) -> None:
     """Scores 0, 4, 8 and 10 have mean 5.5 and variance (30.25 + 2.25 + 6.25 + 20.25) / 4 = 14.75, deviation 3.84."""
     logits = torch.tensor([0.0, 4.0, 8.0, 10.0, -math.inf], dtype=torch.float64)
-    assert final(processed(TopNSigma(n), logits, context())).nonzero()[:, 0].tolist() == left
+    assert final(apply(TopNSigma(n), logits, context())).nonzero()[:, 0].tolist() == left
     hot = Scores((logits / 3).numpy(), context())
     TopNSigma(n)(hot)
     assert final(hot).nonzero()[:, 0].tolist() == left  # whatever the temperature
@@ -221,7 +223,7 @@ def test_top_n_sigma_keeps_scores_within_n_deviations_of_the_highest(n: float, l
 
 def test_top_n_sigma_cuts_a_large_vocabulary_without_sorting_it() -> None:
     (row, *_) = random_rows(40_000, 1.0)
-    scores = processed(TopNSigma(3.0), row, context())
+    scores = apply(TopNSigma(3.0), row, context())
     expected = row >= row.max() - 3 * row.std(correction=0)
     assert torch.equal(final(scores) > 0, expected)
     assert not scores.is_complete
@@ -229,13 +231,13 @@ def test_top_n_sigma_cuts_a_large_vocabulary_without_sorting_it() -> None:
 
 
 def test_xtc_cuts_all_but_the_last_of_the_tokens_that_reach_the_threshold() -> None:
-    assert kept(XTC(1.0, 0.1), 0.4, 0.3, 0.05, 0.15, 0.1) == [2, 4]
-    assert kept(XTC(1.0, 0.29), 0.4, 0.3, 0.05, 0.15, 0.1) == [1, 2, 3, 4]
-    assert kept(XTC(1.0, 0.35), 0.4, 0.3, 0.05, 0.15, 0.1) == [0, 1, 2, 3, 4]
-    assert kept(XTC(0.0, 0.1), 0.4, 0.3, 0.05, 0.15, 0.1) == [0, 1, 2, 3, 4]
+    assert ids_left(XTC(1.0, 0.1), 0.4, 0.3, 0.05, 0.15, 0.1) == [2, 4]
+    assert ids_left(XTC(1.0, 0.29), 0.4, 0.3, 0.05, 0.15, 0.1) == [1, 2, 3, 4]
+    assert ids_left(XTC(1.0, 0.35), 0.4, 0.3, 0.05, 0.15, 0.1) == [0, 1, 2, 3, 4]
+    assert ids_left(XTC(0.0, 0.1), 0.4, 0.3, 0.05, 0.15, 0.1) == [0, 1, 2, 3, 4]
     large = torch.zeros(5000, dtype=torch.float64)
     large[[70, 4000]] = torch.tensor([11.0, 10.0], dtype=torch.float64)
-    scores = processed(XTC(1.0, 0.1), large, context())
+    scores = apply(XTC(1.0, 0.1), large, context())
     assert (scores.peak, int(scores.token_ids[0]), float(scores.whole[70])) == (10.0, 4000, -math.inf)
 
 
@@ -243,7 +245,7 @@ def test_xtc_cuts_all_but_the_last_of_the_tokens_that_reach_the_threshold() -> N
 def test_xtc_does_nothing_where_it_would_cut_a_newline_or_an_end_token(named: tuple[int, ...]) -> None:
     """As its author has it. The tokens 0, 1 and 3 reach the threshold; 3, the least probable of them, stays anyway."""
     left = [0, 1, 2, 3, 4] if {0, 1} & set(named) else [2, 3, 4]
-    assert kept(XTC(1.0, 0.12), 0.4, 0.3, 0.05, 0.15, 0.1, spared=frozenset(named)) == left
+    assert ids_left(XTC(1.0, 0.12), 0.4, 0.3, 0.05, 0.15, 0.1, spared=frozenset(named)) == left
 
 
 def test_xtc_spares_the_end_tokens_of_the_run_and_the_newline_of_the_tokenizer() -> None:
@@ -259,9 +261,9 @@ def test_xtc_spares_the_end_tokens_of_the_run_and_the_newline_of_the_tokenizer()
 
 
 def test_xtc_comes_as_often_as_told_by_numbers_of_its_own() -> None:
-    cuts = [len(kept(XTC(0.3, 0.1), 0.6, 0.4, seed=seed)) == 1 for seed in range(400)]
+    cuts = [len(ids_left(XTC(0.3, 0.1), 0.6, 0.4, seed=seed)) == 1 for seed in range(400)]
     assert cuts == [uniform(seed, len(TEXT), stream=1) < 0.3 for seed in range(400)]
-    again = [len(kept(XTC(0.3, 0.1), 0.6, 0.4, seed=seed, attempt=1)) == 1 for seed in range(400)]
+    again = [len(ids_left(XTC(0.3, 0.1), 0.6, 0.4, seed=seed, attempt=1)) == 1 for seed in range(400)]
     assert again != cuts
 
 
@@ -272,14 +274,14 @@ def test_temperature_raises_probabilities_to_a_power() -> None:
 
 def test_repetition_divides_what_is_positive_and_multiplies_what_is_negative() -> None:
     logits = torch.tensor([2.0, -2.0, 0.0, 2.0, -2.0], dtype=torch.float64)
-    assert processed(RepetitionPenalty(2.0), logits, context([0, 1, 2, 0])).whole.tolist() == [
+    assert apply(RepetitionPenalty(2.0), logits, context([0, 1, 2, 0])).whole.tolist() == [
         1.0,
         -4.0,
         0.0,
         2.0,
         -2.0,
     ]
-    assert processed(RepetitionPenalty(2.0, window=2), logits, context([0, 1, 4, 4])).whole.tolist() == [
+    assert apply(RepetitionPenalty(2.0, window=2), logits, context([0, 1, 4, 4])).whole.tolist() == [
         2,
         -2,
         0,
@@ -290,14 +292,14 @@ def test_repetition_divides_what_is_positive_and_multiplies_what_is_negative() -
 
 def test_presence_counts_a_new_token_once_and_frequency_each_time() -> None:
     text = [1, 2, 3, 2, 3, 3]
-    assert moved(PresencePenalty(0.5), text) == {1: -0.5, 2: -0.5, 3: -0.5}
-    assert moved(FrequencyPenalty(0.5), text) == {1: -0.5, 2: -1.0, 3: -1.5}
-    assert moved(PresencePenalty(0.5), text, prompt_length=4) == {3: -0.5}
-    assert moved(FrequencyPenalty(-0.5), text, prompt_length=2) == {2: 0.5, 3: 1.5}
-    assert moved(FrequencyPenalty(0.5, window=2), text) == {3: -1.0}
-    assert moved(FrequencyPenalty(0.5, window=2), text, prompt_length=5) == {3: -0.5}
-    assert moved(PresencePenalty(0.5), text, prompt_length=6) == {}
-    assert moved(FrequencyPenalty(0.5), [1, 99], size=3) == {1: -0.5}  # an id without a logit
+    assert score_changes(PresencePenalty(0.5), text) == {1: -0.5, 2: -0.5, 3: -0.5}
+    assert score_changes(FrequencyPenalty(0.5), text) == {1: -0.5, 2: -1.0, 3: -1.5}
+    assert score_changes(PresencePenalty(0.5), text, prompt_length=4) == {3: -0.5}
+    assert score_changes(FrequencyPenalty(-0.5), text, prompt_length=2) == {2: 0.5, 3: 1.5}
+    assert score_changes(FrequencyPenalty(0.5, window=2), text) == {3: -1.0}
+    assert score_changes(FrequencyPenalty(0.5, window=2), text, prompt_length=5) == {3: -0.5}
+    assert score_changes(PresencePenalty(0.5), text, prompt_length=6) == {}
+    assert score_changes(FrequencyPenalty(0.5), [1, 99], size=3) == {1: -0.5}  # an id without a logit
 
 
 @pytest.mark.parametrize(
@@ -319,25 +321,25 @@ def test_presence_counts_a_new_token_once_and_frequency_each_time() -> None:
 def test_dry_subtracts_by_the_length_of_the_sequence_that_would_go_on(
     text: list[int], expected: dict[int, float]
 ) -> None:
-    assert moved(DRY(2.0, 2.0, 2, (8,)), text) == expected
+    assert score_changes(DRY(2.0, 2.0, 2, (8,)), text) == expected
 
 
 def test_dry_looks_at_its_window_alone_and_follows_a_sequence_at_most_50_back() -> None:
-    assert moved(DRY(2.0, 2.0, 2, window=5), [1, 2, 3, 4, 1, 2, 3]) == {}
-    assert moved(DRY(2.0, 2.0, 2, window=6), [1, 2, 3, 4, 1, 2, 3]) == {4: -2.0}
-    assert moved(DRY(1.0, 2.0, 50), [5] * 300) == {5: -1.0}
+    assert score_changes(DRY(2.0, 2.0, 2, window=5), [1, 2, 3, 4, 1, 2, 3]) == {}
+    assert score_changes(DRY(2.0, 2.0, 2, window=6), [1, 2, 3, 4, 1, 2, 3]) == {4: -2.0}
+    assert score_changes(DRY(1.0, 2.0, 50), [5] * 300) == {5: -1.0}
 
 
 def test_a_token_never_completes_an_n_gram_twice() -> None:
-    assert moved(NoRepeatNgram(3), [1, 2, 3, 1, 2, 4, 1, 2]) == {3: -math.inf, 4: -math.inf}
-    assert moved(NoRepeatNgram(5), [1, 2, 3]) == {}
-    assert moved(NoRepeatNgram(2), []) == {}
+    assert score_changes(NoRepeatNgram(3), [1, 2, 3, 1, 2, 4, 1, 2]) == {3: -math.inf, 4: -math.inf}
+    assert score_changes(NoRepeatNgram(5), [1, 2, 3]) == {}
+    assert score_changes(NoRepeatNgram(2), []) == {}
 
 
 def test_a_bias_is_added_and_sums_up_where_a_token_is_named_twice() -> None:
-    assert moved(LogitBias((((1, 2), 1.5), ((2,), -3.0))), TEXT) == {1: 1.5, 2: -1.5}
+    assert score_changes(LogitBias((((1, 2), 1.5), ((2,), -3.0))), TEXT) == {1: 1.5, 2: -1.5}
     with pytest.raises(ParameterError, match="names token 10; the vocabulary ends at 9"):
-        moved(LogitBias((((10,), 1.0),)), TEXT)
+        score_changes(LogitBias((((10,), 1.0),)), TEXT)
 
 
 def test_a_text_is_biased_in_its_forms_of_one_token() -> None:

@@ -7,7 +7,7 @@ import shlex
 import pytest
 import scripted_run
 from terminal import SIZES, Terminal, assert_restored
-from wrapped_text import laid_out, wrapped
+from wrapped_text import laid_out, wrap
 
 PIECES = [piece.replace("\n", " ") for piece in scripted_run.STORY]  # one paragraph, however long
 
@@ -42,9 +42,9 @@ def test_the_open_paragraph_has_whole_words_in_every_frame_and_is_written_once_a
             assert rows in allowed
 
     assert terminal.finish() == 0
-    assert max(heights) <= max(len(wrapped(whole, columns)), lines)
-    assert terminal.lines()[: len(wrapped(whole, columns))] == wrapped(whole, columns)
-    assert terminal.shown().count("more above") == 0
+    assert max(heights) <= max(len(wrap(whole, columns)), lines)
+    assert terminal.lines()[: len(wrap(whole, columns))] == wrap(whole, columns)
+    assert terminal.text().count("more above") == 0
     assert_restored(terminal)
 
 
@@ -56,7 +56,7 @@ def test_text_that_is_interrupted_amid_a_paragraph_is_left_once_and_unwrapped() 
 
     lines = text_lines(terminal.lines())
     whole = scripted_run.PROMPT + "".join(PIECES * 9)
-    beginning = wrapped(whole, 60)[: len(lines)]
+    beginning = wrap(whole, 60)[: len(lines)]
     assert lines[:-1] == beginning[:-1]
     assert beginning[-1].startswith(lines[-1])
     assert_restored(terminal)

@@ -155,7 +155,7 @@ LARGE = replace(
 
 
 @pytest.fixture
-def trained() -> Transformer:
+def trained_model() -> Transformer:
     torch.manual_seed(0)
     model = Transformer(replace(SMALL, layers=SMALL.layers[:1] * SMALL.num_layers)).eval()
     for parameter in model.parameters():
@@ -163,20 +163,22 @@ def trained() -> Transformer:
     return model
 
 
-def test_a_grown_model_computes_what_the_smaller_one_did(trained: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grown_model_computes_what_the_smaller_one_did(
+    trained_model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tokenglass.weights.recipe.train.model_config", lambda: LARGE)
     large, ids = new_model(1), torch.arange(60).view(2, 30)
-    grow(large, trained.state_dict())
+    grow(large, trained_model.state_dict())
     with torch.inference_mode():
-        torch.testing.assert_close(large(ids), trained(ids), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(large(ids), trained_model(ids), rtol=1e-3, atol=1e-3)
 
 
-def test_what_a_grown_model_adds_gets_gradients(trained: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_grown_model_adds_gets_gradients(trained_model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenglass.weights.recipe.train.model_config", lambda: LARGE)
     large, ids = new_model(1), torch.arange(60).view(2, 30)
-    grow(large, trained.state_dict())
+    grow(large, trained_model.state_dict())
     F.cross_entropy(large(ids).flatten(0, 1), ids.flatten()).backward()
-    small = dict(trained.named_parameters())
+    small = dict(trained_model.named_parameters())
     for name in ("model.layers.0.self_attn.o_proj.weight", "model.layers.0.mlp.down_proj.weight"):
         added = dict(large.named_parameters())[name].grad
         assert added is not None

@@ -74,7 +74,7 @@ def test_what_a_layout_holds_exactly_is_kept_and_the_rest_is_widened_with_one_no
     assert checkpoint.packing is not None
     assert len(checkpoint.packing.matrices) == sum(name in checkpoint.packing.matrices for name in saved.meant)
     for name in checkpoint.packing.matrices:
-        layout = checkpoint.kept.get(name)
+        layout = checkpoint.kept_formats.get(name)
         assert type(content.weights[name]) is (np.ndarray if layout is None else kinds[layout]), name
     if saved.release.kept is None:
         (note,) = content.notes
@@ -82,7 +82,7 @@ def test_what_a_layout_holds_exactly_is_kept_and_the_rest_is_widened_with_one_no
         assert "are widened to bfloat16, which int4 and int8 do not hold exactly" in note
     else:
         assert content.notes == ()
-        assert set(checkpoint.kept.values()) == {saved.release.kept}
+        assert set(checkpoint.kept_formats.values()) == {saved.release.kept}
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])

@@ -35,7 +35,7 @@ NEVER = threading.Event()
 
 
 @pytest.fixture(scope="module", params=["plain", "parallel", "samples", "beams", "flow"])
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+def kept_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """The trace of a real run, and what the run wrote."""
     path = tmp_path_factory.mktemp("kept") / "run.jsonl.gz"
     done = tokenglass(*MODES[request.param], "--trace", str(path))
@@ -43,8 +43,8 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return path, done.stdout
 
 
-def test_a_pipe_gets_the_same_text_and_with_jsonl_the_same_records(kept: tuple[Path, bytes]) -> None:
-    path, text = kept
+def test_a_pipe_gets_the_same_text_and_with_jsonl_the_same_records(kept_run: tuple[Path, bytes]) -> None:
+    path, text = kept_run
     assert tokenglass("replay", str(path)).stdout == text
     assert tokenglass("replay", "-", stdin=path.read_bytes()).stdout == text
     lines = tokenglass("replay", str(path), "--jsonl").stdout
@@ -63,10 +63,10 @@ def final_screen(run: Run, records: list[Record]) -> list[str]:
     return list(screen.display)
 
 
-def test_the_last_screen_is_that_of_the_records_that_were_written(kept: tuple[Path, bytes]) -> None:
-    lines = tokenglass("replay", str(kept[0]), "--jsonl").stdout.decode().split("\n")[:-1]
+def test_the_last_screen_is_that_of_the_records_that_were_written(kept_run: tuple[Path, bytes]) -> None:
+    lines = tokenglass("replay", str(kept_run[0]), "--jsonl").stdout.decode().split("\n")[:-1]
     run, *records = read(lines)
-    with open_trace(kept[0]) as trace:
+    with open_trace(kept_run[0]) as trace:
         again, played = next(split_runs(trace))
         replayed = list(end_each(at_speed(played, float("inf"), NEVER), NEVER))
     assert isinstance(run, Run)
@@ -91,7 +91,7 @@ tokenglass()
 """
 
 
-def test_no_engine_is_imported(kept: tuple[Path, bytes]) -> None:
+def test_no_engine_is_imported(kept_run: tuple[Path, bytes]) -> None:
     ways = (
         ["replay"],
         ["replay", "--jsonl"],
@@ -100,7 +100,7 @@ def test_no_engine_is_imported(kept: tuple[Path, bytes]) -> None:
         ["export", "--html"],
     )
     for arguments in ways:
-        command = [SCRIPTS / "python", "-c", BLOCKED, *arguments, kept[0]]
+        command = [SCRIPTS / "python", "-c", BLOCKED, *arguments, kept_run[0]]
         done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr.decode()
 

@@ -56,7 +56,7 @@ def records() -> Iterator[Record]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_trace(tmp_path_factory.mktemp("kept") / "run.jsonl", RUN, records())
 
 
@@ -78,8 +78,8 @@ def test_what_surprises_and_what_nearly_ties_is_said_by_raw_probabilities() -> N
     assert not is_near_tie(unknown)
 
 
-def test_keys_lead_forward_back_to_a_number_a_text_a_surprise_and_a_near_tie(kept: Path) -> None:
-    terminal = replayed(kept, "--pause")
+def test_keys_lead_forward_back_to_a_number_a_text_a_surprise_and_a_near_tie(trace: Path) -> None:
+    terminal = replayed(trace, "--pause")
     terminal.wait_for_token(1)
     places = (
         (" ", 2),
@@ -107,22 +107,22 @@ def test_keys_lead_forward_back_to_a_number_a_text_a_surprise_and_a_near_tie(kep
     assert_restored(terminal)
 
 
-def test_a_place_that_is_not_there_is_said_and_the_end_waits_for_a_key(kept: Path) -> None:
-    terminal = replayed(kept, "--pause")
+def test_a_place_that_is_not_there_is_said_and_the_end_waits_for_a_key(trace: Path) -> None:
+    terminal = replayed(trace, "--pause")
     terminal.wait_for_token(1)
     for keys, words in (("/nowhere\r", "no further nowhere"), ("g999\r", "no token 999"), ("t", "no further near-tie")):
         terminal.child.send(keys)
         terminal.wait_for_words(words)
-        assert f"token {len(STORY)} of" in terminal.shown()
+        assert f"token {len(STORY)} of" in terminal.text()
     terminal.child.send("/no\x1b")
     terminal.wait_for_words("space next")
     terminal.child.send(" ")
     assert terminal.finish() == 0
-    assert "the model chose to end" in terminal.shown()
+    assert "the model chose to end" in terminal.text()
 
 
-def test_from_and_pause_begin_at_a_step(kept: Path) -> None:
-    terminal = replayed(kept, "--pause", "--from", "29")
+def test_from_and_pause_begin_at_a_step(trace: Path) -> None:
+    terminal = replayed(trace, "--pause", "--from", "29")
     terminal.wait_for_words("token 30 of")
     terminal.drain()
     assert assert_frame_is_a_step(terminal.lines()) == 30
@@ -141,7 +141,7 @@ def test_the_recorded_speed_obeys_keys_too(tmp_path: Path) -> None:
     terminal.wait_for_words("token 2 of")
     terminal.child.send("f")
     assert terminal.finish() == 0
-    assert f"token {len(STORY)} of" in terminal.shown()
+    assert f"token {len(STORY)} of" in terminal.text()
 
 
 @pytest.mark.parametrize("kind", ["samples", "beams"])
@@ -171,7 +171,7 @@ def test_every_kind_of_real_run_can_be_walked(mode: str, tmp_path: Path) -> None
         terminal.child.send(keys)
         terminal.drain()
     terminal.child.send("f")
-    assert terminal.finish() == 0, terminal.shown()
+    assert terminal.finish() == 0, terminal.text()
     assert_restored(terminal)
 
 
@@ -179,10 +179,10 @@ def test_an_entry_takes_what_fits_it() -> None:
     entry: Entry | None = Entry("g")
     for key in ("1", "x", "left", "2", "backspace", "3"):
         assert entry is not None
-        entry = entry.typed(key)
+        entry = entry.press(key)
     assert entry == Entry("g", "13")
-    assert Entry("/").typed("backspace") is None
-    assert Entry("/", "ab").typed("escape") is None
+    assert Entry("/").press("backspace") is None
+    assert Entry("/", "ab").press("escape") is None
     assert Entry("/").goal is None
 
 

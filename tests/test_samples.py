@@ -43,7 +43,7 @@ def engine(saved_checkpoint: Path) -> Engine:
     return load_model(saved_checkpoint, backend="auto").engine  # rows are exact in the native one
 
 
-def asked(tokenizer: Tokenizer, **options: Any) -> Request:
+def request_of(tokenizer: Tokenizer, **options: Any) -> Request:
     settings = {"seed": 7, "sampling": SAMPLED, "max_new_tokens": 40, "eos_token_ids": frozenset({0}), **options}
     return Request(tokenizer.encode(PROMPT), **settings)
 
@@ -65,7 +65,7 @@ def steps_of(records: Sequence[Record], number: int) -> list[Step]:
     return [record for record in records if isinstance(record, Step) and record.sequence == number]
 
 
-def settled(records: Sequence[Record], number: int) -> list[int | None]:
+def settled_ids(records: Sequence[Record], number: int) -> list[int | None]:
     """The tokens that stand, after all rewinds."""
     choices: list[Choice] = []
     for step in steps_of(records, number):
@@ -79,7 +79,7 @@ def assert_each_is_a_run_alone(engine: Any, tokenizer: Tokenizer, request: Reque
     records = several(engine, tokenizer, request, count)
     for number, seed in enumerate(derived_seeds(request.seed, count)):
         alone = list(decode(Job(engine, tokenizer, replace(request, seed=seed))))
-        assert settled(records, number) == settled(alone, 0)
+        assert settled_ids(records, number) == settled_ids(alone, 0)
         assert text_of(records, number) == text_of(alone, 0)
         actual, expected = finish_of(records, number), finish_of(alone, 0)
         assert actual.reason == expected.reason
@@ -105,15 +105,15 @@ def test_every_sample_is_what_its_derived_seed_gives_alone(
     temperature: float,
 ) -> None:
     sampling = SamplingParameters(temperature=temperature, repetition_penalty=1.1)
-    request = asked(tokenizer, seed=seed, prefill_chunk=chunk, stops=stops, sampling=sampling, max_new_tokens=15)
+    request = request_of(tokenizer, seed=seed, prefill_chunk=chunk, stops=stops, sampling=sampling, max_new_tokens=15)
     assert_each_is_a_run_alone(engine, tokenizer, request, count)
 
 
 def test_rows_whose_text_is_taken_back_do_not_disturb_the_others(engine: Engine, tokenizer: Tokenizer) -> None:
-    found = several(engine, tokenizer, asked(tokenizer), 4)
+    found = several(engine, tokenizer, request_of(tokenizer), 4)
     bans = tuple({text_of(found, number)[5:8] for number in (0, 2)})
 
-    records = assert_each_is_a_run_alone(engine, tokenizer, asked(tokenizer, bans=bans), 4)
+    records = assert_each_is_a_run_alone(engine, tokenizer, request_of(tokenizer, bans=bans), 4)
 
     rewound = {record.sequence for record in records if isinstance(record, Step) and record.rewound_to is not None}
     assert {0, 2} <= rewound
@@ -124,10 +124,10 @@ def test_rows_of_unequal_lengths_keep_their_sliding_windows(tokenizer: Tokenizer
     windowed = replace(tiny.CONFIG.layers[0], window=12)
     config = replace(tiny.CONFIG, layers=(windowed, tiny.CONFIG.layers[1]))
     engine = TorchEngine(tiny.random_transformer(config), torch.device("cpu"), torch.float32)
-    found = several(engine, tokenizer, asked(tokenizer, max_new_tokens=100), 3)
+    found = several(engine, tokenizer, request_of(tokenizer, max_new_tokens=100), 3)
     bans = (text_of(found, 1)[70:74],)
 
-    records = assert_each_is_a_run_alone(engine, tokenizer, asked(tokenizer, max_new_tokens=100, bans=bans), 3)
+    records = assert_each_is_a_run_alone(engine, tokenizer, request_of(tokenizer, max_new_tokens=100, bans=bans), 3)
 
     assert any(step.rewound_to is not None for step in steps_of(records, 1))
 
@@ -136,7 +136,9 @@ def test_tokens_that_a_constraint_forces_are_computed_in_one_pass_beside_the_oth
     engine: Engine, tokenizer: Tokenizer
 ) -> None:
     regex = "(fox|f|[a-e]+, and then the) bear said (hello|that|cold)[.!]"
-    request = asked(tokenizer, constraint=Constraint("regex", (regex,)), sampling=SamplingParameters(temperature=5.0))
+    request = request_of(
+        tokenizer, constraint=Constraint("regex", (regex,)), sampling=SamplingParameters(temperature=5.0)
+    )
 
     records = assert_each_is_a_run_alone(engine, tokenizer, request, 6)
 
@@ -153,13 +155,15 @@ def test_tokens_that_a_constraint_forces_are_computed_in_one_pass_beside_the_oth
 
 def test_guided_samples_are_guided_as_alone(engine: Engine, tokenizer: Tokenizer) -> None:
     sampling = SamplingParameters(temperature=0.9, guidance_scale=1.6)
-    request = asked(tokenizer, sampling=sampling, negative_ids=tokenizer.encode("The bear said"), max_new_tokens=12)
+    request = request_of(
+        tokenizer, sampling=sampling, negative_ids=tokenizer.encode("The bear said"), max_new_tokens=12
+    )
     assert_each_is_a_run_alone(engine, tokenizer, request, 3)
 
 
 def test_tale_writes_the_samples_that_it_writes_alone() -> None:
     loaded = load_model(TALE)
-    request = asked(loaded.tokenizer, eos_token_ids=loaded.eos_token_ids, max_new_tokens=60)
+    request = request_of(loaded.tokenizer, eos_token_ids=loaded.eos_token_ids, max_new_tokens=60)
 
     records = assert_each_is_a_run_alone(loaded.engine, loaded.tokenizer, request, 4)
 
@@ -171,7 +175,7 @@ def test_the_native_engine_gives_the_very_same_numbers_alone_and_beside_others()
         loaded = load_model(TALE, backend="native")
     except EngineError as reason:
         pytest.skip(str(reason))
-    request = asked(loaded.tokenizer, eos_token_ids=loaded.eos_token_ids, max_new_tokens=60, prefill_chunk=4)
+    request = request_of(loaded.tokenizer, eos_token_ids=loaded.eos_token_ids, max_new_tokens=60, prefill_chunk=4)
 
     records = assert_each_is_a_run_alone(loaded.engine, loaded.tokenizer, request, 5)
 
@@ -182,7 +186,7 @@ def test_the_native_engine_gives_the_very_same_numbers_alone_and_beside_others()
 
 
 def test_the_prompt_is_computed_once_and_every_pass_counted_once(engine: Engine, tokenizer: Tokenizer) -> None:
-    request = asked(tokenizer, prefill_chunk=4, max_new_tokens=6, eos_token_ids=frozenset())
+    request = request_of(tokenizer, prefill_chunk=4, max_new_tokens=6, eos_token_ids=frozenset())
     run_totals = RunTotals()
     records = list(run_totals.watch(several(engine, tokenizer, request, 3)))
 

@@ -119,7 +119,7 @@ def test_what_is_fast_is_what_the_definitions_give(
         if parameters.is_greedy and not candidate.prob:
             removed_by = removed_by or "temperature"
         assert candidate.removed_by == removed_by
-        assert dict(candidate.moved) == pytest.approx(plain.moved(candidate.token_id))
+        assert dict(candidate.moved) == pytest.approx(plain.moves(candidate.token_id))
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3])

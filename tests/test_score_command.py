@@ -102,7 +102,7 @@ def test_what_cannot_be_scored_is_one_line(folder: Path, arguments: tuple[str, .
 def test_no_text_at_all_is_said() -> None:
     terminal = Terminal(program=f"exec {SCRIPTS}/tokenglass score")
     assert terminal.finish() == 2
-    assert "no text; name a file, or pipe a text in" in terminal.shown().replace("\n", " ")
+    assert "no text; name a file, or pipe a text in" in terminal.text().replace("\n", " ")
 
 
 def test_a_closed_pipe_is_silent(folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_dumb_terminal_gets_letters_below_the_tokens(folder: Path) -> None:
     assert "c" in letters
     assert set(letters) <= set(" abc")
     assert "\x1b" not in terminal.output
-    assert "c >= 8 bits" in " ".join(terminal.shown().split())
+    assert "c >= 8 bits" in " ".join(terminal.text().split())
     assert all(len(line) <= 40 for line in terminal.lines())
 
 

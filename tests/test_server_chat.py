@@ -30,7 +30,7 @@ def talk(address: str, *lines: str, options: tuple[str, ...] = ()) -> subprocess
     )
 
 
-def sent(stand_in: StandIn) -> list[list[tuple[str, str]]]:
+def sent_turns(stand_in: StandIn) -> list[list[tuple[str, str]]]:
     """The messages of each turn."""
     return [
         [(message["role"], message["content"]) for message in body["messages"]]
@@ -49,7 +49,7 @@ def test_every_turn_sends_all_messages_and_the_answer_is_the_next_of_them(name: 
     assert done.stdout.decode() == f"{TEXT}\n" * 4
     first = [("system", "Be kind"), ("user", "Hello")]
     second = [*first, ("assistant", TEXT), ("user", "And?")]
-    assert sent(stand_in) == [first, second, second, [*first, ("assistant", TEXT), ("user", "Well?")]]
+    assert sent_turns(stand_in) == [first, second, second, [*first, ("assistant", TEXT), ("user", "Well?")]]
     errors = done.stderr.decode()
     assert f"({name})" in errors
     assert "reused" not in errors, "nobody reports it"
@@ -90,7 +90,7 @@ def test_a_thought_that_is_told_apart_stands_in_tags_and_is_never_sent_back(name
     assert done.stdout.decode() == f"<think> fox</think>\n\n{answer}\n" * 2
     assert " fox" in done.stderr.decode()
     assert json.loads(saved.read_text())[-1] == {"role": "assistant", "content": answer, "reasoning_content": " fox"}
-    assert sent(stand_in)[1] == [("user", "Hello"), ("assistant", answer), ("user", "And?")]
+    assert sent_turns(stand_in)[1] == [("user", "Hello"), ("assistant", answer), ("user", "And?")]
     assert not any(" fox" in json.dumps(body) for _, body in stand_in.asked)
     *steps, finish = [json.loads(line) for line in written.stdout.splitlines()[1:]]
     assert [len(step["choices"]) for step in steps] == [1, 1, 1], "a tag is no token"
@@ -140,7 +140,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 GREEDY = ("-n", "6", "--temperature", "0")
 
 
-def written(address: str, prompt: str) -> str:
+def write(address: str, prompt: str) -> str:
     return generate("-m", address, prompt, *GREEDY).stdout.decode()
 
 
@@ -148,10 +148,10 @@ def written(address: str, prompt: str) -> str:
 def test_the_text_of_a_conversation_is_what_the_server_s_template_makes_of_it(address: str) -> None:
     done = talk(address, "Hello", "And?", "/continue", "/undo", "/continue", options=GREEDY)
     assert done.returncode == 0, done.stderr
-    first = written(address, asked := "<user>Hello\n<assistant>")
-    second = written(address, behind := f"{asked}{first}\n<user>And?\n<assistant>")
-    more = written(address, behind + second)
-    assert done.stdout.decode() == f"{first}\n{second}\n{more}\n{written(address, asked + first)}\n"
+    first = write(address, asked := "<user>Hello\n<assistant>")
+    second = write(address, behind := f"{asked}{first}\n<user>And?\n<assistant>")
+    more = write(address, behind + second)
+    assert done.stdout.decode() == f"{first}\n{second}\n{more}\n{write(address, asked + first)}\n"
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_roles_stand_apart_and_a_ctrl_c_closes_the_request_and_keeps_the_chat(ad
     assert is_busy(address)
     terminal.child.sendintr()
     terminal.wait_for_prompt(before)
-    assert "stopped: /continue goes on" in terminal.shown()
+    assert "stopped: /continue goes on" in terminal.text()
     terminal.wait_for(lambda: not is_busy(address))
     terminal.ask("/set n 3")
     assert_lines(terminal.ask("/continue")[-2:], facts.replace("4 tok", "3 tok"), "")

@@ -206,7 +206,7 @@ def test_the_live_view_says_what_is_not_reported(address: str) -> None:
     command = f"{SCRIPTS / 'generate'} -m {address} 'The fox' -n 5 --temperature 0 --ignore-eos --stats"
     terminal = Terminal(program=command, columns=100, lines=30)
     assert terminal.finish() == 0
-    screen = " ".join(terminal.shown().split())
+    screen = " ".join(terminal.text().split())
     for words in ("cache not reported", "bits or more", "raw log-probabilities", "(llama.cpp)"):
         assert words in screen
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from terminal import Terminal
-from test_live_view import Screen, pinned, wrapped
+from test_live_view import Screen, pinned, wrap
 
 from tokenglass.cli.views.jsonl import JsonlView
 from tokenglass.cli.views.live_several import SeveralLive
@@ -44,15 +44,15 @@ COUNT = 4
 
 @pytest.fixture(scope="module")
 def samples() -> tuple[Run, list[Record]]:
-    return recorded(count=COUNT)
+    return record_run(count=COUNT)
 
 
 @pytest.fixture(scope="module")
 def beams() -> tuple[Run, list[Record]]:
-    return recorded(beams=COUNT)
+    return record_run(beams=COUNT)
 
 
-def recorded(count: int = 1, beams: int = 1) -> tuple[Run, list[Record]]:
+def record_run(count: int = 1, beams: int = 1) -> tuple[Run, list[Record]]:
     """A real run of tale and its description."""
     loaded = load_model(TALE)
     prompt_ids = loaded.tokenizer.encode(PROMPT)
@@ -188,7 +188,7 @@ def test_the_live_view_ends_with_every_text_once_and_the_panel(
     assert len(rules) == len(texts) + 1
     for start, end, text in zip(rules[:-1], rules[1:], texts, strict=True):
         content = "".join(line.ljust(width) for line in lines[start + 1 : end])
-        assert content.rstrip() == "".join(line.ljust(width) for line in wrapped(text, width)).rstrip()
+        assert content.rstrip() == "".join(line.ljust(width) for line in wrap(text, width)).rstrip()
     assert sum(line.startswith(" ■") for line in lines[rules[-1] :]) == COUNT
 
 
@@ -294,7 +294,7 @@ def test_on_a_terminal_every_text_is_there_once_below_its_rule(columns: int, lin
 
     assert session.finish() == 0
 
-    above = session.shown().split("3 samples, token")[0]
+    above = session.text().split("3 samples, token")[0]
     unwrapped = "".join(line.ljust(columns) for line in above.split("\n"))
     for number, text in enumerate(SAMPLES):
         assert f"sample {number + 1} of 3" in above
@@ -311,7 +311,7 @@ def test_ctrl_c_keeps_what_there_is() -> None:
     session.child.sendintr()
 
     assert session.finish() == 0
-    told = session.shown()
+    told = session.text()
     assert told.endswith("reason interrupt")
     assert "sample 3 of 3" in told
     unwrapped = "".join(line.ljust(80) for line in told.split("\n"))
@@ -326,8 +326,8 @@ def test_pruned_beams_are_struck_through_also_without_colour() -> None:
 
     assert re.search(r"\x1b\[(2;)?9m", session.output)
     assert not re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", session.output)
-    assert " x " in session.shown()
-    assert "score -1.5000" in session.shown()
+    assert " x " in session.text()
+    assert "score -1.5000" in session.text()
 
 
 def test_an_ascii_terminal_gets_the_rows_in_ascii() -> None:
@@ -335,8 +335,8 @@ def test_an_ascii_terminal_gets_the_rows_in_ascii() -> None:
 
     assert session.finish() == 0
 
-    assert session.shown().isascii()
-    assert "- beam 1 of 3 ---" in session.shown()
+    assert session.text().isascii()
+    assert "- beam 1 of 3 ---" in session.text()
 
 
 def test_texts_that_were_given_up_long_ago_are_forgotten(beams: tuple[Run, list[Record]]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenglass.model.torch_engine.attention import CAUSAL, Sight, sight
 
 
-def seen(actual: Sight, queries: int, slots: int) -> list[list[int]]:
+def visible_slots(actual: Sight, queries: int, slots: int) -> list[list[int]]:
     """The slots that each query sees."""
     mask = actual.mask
     if mask is None:
@@ -44,7 +44,7 @@ def test_a_query_sees_the_past_and_a_block_sees_itself(
         last = past + length - 1 if in_block else query
         first = 0 if window is None else max(0, query - window + 1)
         expected.append([key for key in range(first, last + 1) if key not in (hidden or ())])
-    assert seen(actual, length, past + length) == expected
+    assert visible_slots(actual, length, past + length) == expected
 
 
 @pytest.mark.parametrize("cached", [False, True])

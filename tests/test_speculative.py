@@ -43,7 +43,7 @@ def engine(saved_checkpoint: Path) -> Engine:
     return load_model(saved_checkpoint).engine
 
 
-def ended(records: Iterator[Record]) -> tuple[list[Step], Finish]:
+def split_finish(records: Iterator[Record]) -> tuple[list[Step], Finish]:
     *steps, finish = records
     assert isinstance(finish, Finish)
     return [step for step in steps if isinstance(step, Step)], finish
@@ -53,7 +53,7 @@ def text_of(steps: list[Step], finish: Finish) -> str:
     return "".join(step.text for step in steps) + finish.text
 
 
-def settled(steps: list[Step], prompt_length: int) -> list[int]:
+def settled_ids(steps: list[Step], prompt_length: int) -> list[int]:
     ids: list[int] = []
     for step in steps:
         if step.rewound_to is not None:
@@ -94,7 +94,7 @@ def test_the_text_and_the_choices_are_those_of_one_token_at_a_time(
         bans=data.draw(st.sampled_from([(), ("a",)])),
         prefill_chunk=3,
     )
-    expected, end = ended(decode(Job(engine, tokenizer, request)))
+    expected, end = split_finish(decode(Job(engine, tokenizer, request)))
 
     cache = engine.new_cache(planned_length=request.planned_length(engine.limit))
     count = data.draw(st.integers(1, 6))
@@ -104,11 +104,11 @@ def test_the_text_and_the_choices_are_those_of_one_token_at_a_time(
     else:
         drafter = DRAFTERS[name](job)
         records = decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, count)
-    steps, finish = ended(records)
+    steps, finish = split_finish(records)
 
     size = len(request.prompt_ids)
-    assert (settled(steps, size), text_of(steps, finish), finish.reason) == (
-        settled(expected, size),
+    assert (settled_ids(steps, size), text_of(steps, finish), finish.reason) == (
+        settled_ids(expected, size),
         text_of(expected, end),
         end.reason,
     )
@@ -120,11 +120,11 @@ def test_the_text_and_the_choices_are_those_of_one_token_at_a_time(
 def test_right_guesses_are_accepted_all_at_once_with_one_token_more(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("The fox")
     request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=21)
-    ids = settled(ended(decode(Job(engine, tokenizer, request)))[0], len(prompt))
+    ids = settled_ids(split_finish(decode(Job(engine, tokenizer, request)))[0], len(prompt))
 
     cache = engine.new_cache()
     drafter = Oracle(ids, len(prompt))
-    steps, _ = ended(decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, 4))
+    steps, _ = split_finish(decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, 4))
 
     assert [len(step.choices) for step in steps] == [1, 5, 5, 5, 5]
     assert [[c.status for c in step.choices] for step in steps[1:]] == [["accepted"] * 4 + ["sampled"]] * 4
@@ -134,12 +134,12 @@ def test_right_guesses_are_accepted_all_at_once_with_one_token_more(engine: Engi
 def test_a_wrong_guess_is_shown_before_the_token_that_was_taken(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("The fox")
     request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=6)
-    ids = settled(ended(decode(Job(engine, tokenizer, request)))[0], len(prompt))
+    ids = settled_ids(split_finish(decode(Job(engine, tokenizer, request)))[0], len(prompt))
     wrong = [*ids[:2], ids[2] + 1, *ids[3:]]
 
     cache = engine.new_cache()
     drafter = Oracle(wrong, len(prompt))
-    steps, _ = ended(decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, 3))
+    steps, _ = split_finish(decode_speculative(Job(engine, tokenizer, request, cache=cache), drafter, 3))
 
     assert [(c.status, c.token_id) for c in steps[1].choices] == [
         ("accepted", ids[1]),

@@ -22,7 +22,9 @@ from tokenglass.model.sampling.sampler import Sampler
 from tokenglass.model.sampling.stages import ChoiceLog, KeptChoice
 
 
-def kept(logits: Any, parameters: SamplingParameters, context: Context, top: int = 5) -> tuple[Choice, KeptChoice]:
+def keep_choice(
+    logits: Any, parameters: SamplingParameters, context: Context, top: int = 5
+) -> tuple[Choice, KeptChoice]:
     """A choice, and what the log has of it."""
     log = ChoiceLog(parameters)
     choice = Sampler(parameters, lambda token_id: b"<%d>" % token_id, top, keep=log.keep).choose(logits, context)
@@ -41,7 +43,7 @@ def test_the_first_stage_is_raw_and_the_last_is_final_whatever_the_chain(
 ) -> None:
     context = data.draw(contexts(len(logits)))
     try:
-        choice, entry = kept(logits, parameters, context)
+        choice, entry = keep_choice(logits, parameters, context)
     except NothingPossible:
         return
 
@@ -61,7 +63,7 @@ def test_each_stage_is_what_a_chain_that_ends_there_leaves(
     context = data.draw(contexts(len(logits)))
     parameters = parameters.replace(temperature=parameters.temperature or 0.7)
     try:
-        choice, entry = kept(logits, parameters, context)
+        choice, entry = keep_choice(logits, parameters, context)
     except NothingPossible:
         return
     names = [processor.name for processor in sampler(parameters).chain]
@@ -80,7 +82,7 @@ def test_each_stage_is_what_a_chain_that_ends_there_leaves(
 def test_other_temperatures_are_what_a_run_at_them_would_sample_from() -> None:
     logits = torch.randn(400, generator=torch.Generator().manual_seed(5))
     parameters = SamplingParameters(temperature=0.8, top_p=0.9, top_k=30)
-    choice, entry = kept(logits, parameters, at(3))
+    choice, entry = keep_choice(logits, parameters, at(3))
 
     for temperature in (0.2, 0.8, 1.5):
         other = sampler(parameters.replace(temperature=temperature)).choose(logits, at(3))
@@ -92,7 +94,7 @@ def test_other_temperatures_are_what_a_run_at_them_would_sample_from() -> None:
 
 def test_draws_fall_as_the_final_distribution_says_and_the_first_hundred_stay_the_first() -> None:
     logits = torch.randn(50, generator=torch.Generator().manual_seed(5))
-    choice, entry = kept(logits, SamplingParameters(temperature=1.0, top_k=6), at(3), top=6)
+    choice, entry = keep_choice(logits, SamplingParameters(temperature=1.0, top_k=6), at(3), top=6)
     final = {candidate.token_id: candidate.prob or 0.0 for candidate in choice.candidates}
 
     hundred, many = entry.draw_again(100), entry.draw_again(5000)
@@ -127,7 +129,7 @@ def test_the_log_keeps_what_there_is_room_for_and_copies_what_is_used_again() ->
 
 def test_masks_are_stages_too_and_greedy_ends_with_one_token() -> None:
     context = at(2, masks=(Mask("ban", removed=(0,)),))
-    _, entry = kept(torch.tensor([3.0, 2.0, 1.0]), SamplingParameters(temperature=0.0), context)
+    _, entry = keep_choice(torch.tensor([3.0, 2.0, 1.0]), SamplingParameters(temperature=0.0), context)
 
     stages = entry.stages([0, 1, 2])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import scripted_run
 from terminal import SIZES, Terminal, assert_restored, command, hold_at, is_held
-from wrapped_text import wrapped
+from wrapped_text import wrap
 
 TEXT = scripted_run.PROMPT + "".join(scripted_run.STORY)
 LONG = scripted_run.PROMPT + "".join(scripted_run.STORY) * 6
@@ -23,7 +23,7 @@ def test_text_is_in_the_scrollback_once_and_the_last_panel_whole(columns: int, l
 
     assert terminal.finish() == 0
 
-    expected = wrapped(LONG, columns)
+    expected = wrap(LONG, columns)
     rows = terminal.lines()
     assert rows[: len(expected)] == expected
     panel_lines = rows[len(expected) :]
@@ -62,8 +62,8 @@ def test_second_ctrl_c_quits_with_the_text_kept() -> None:
     terminal.child.sendintr()
     terminal.finish()
 
-    assert wrapped(scripted_run.PROMPT + ", there", 80)[0] in terminal.lines()[0]
-    assert "token 2" not in terminal.shown()
+    assert wrap(scripted_run.PROMPT + ", there", 80)[0] in terminal.lines()[0]
+    assert "token 2" not in terminal.text()
     assert_restored(terminal)
 
 
@@ -73,7 +73,7 @@ def test_an_error_leaves_the_text_once_and_no_panel() -> None:
     assert terminal.finish() == 1
 
     text = scripted_run.PROMPT + "".join(scripted_run.STORY[:20])
-    assert terminal.lines() == [*wrapped(text, 80), "scripted: the engine broke"]
+    assert terminal.lines() == [*wrap(text, 80), "scripted: the engine broke"]
     assert_restored(terminal)
 
 
@@ -86,7 +86,7 @@ def test_sigterm_ends_by_convention_with_the_text_kept_and_the_terminal_restored
 
     assert terminal.finish() == 128 + signal.SIGTERM
     assert not before & termios.ECHO
-    assert "token" not in terminal.shown()
+    assert "token" not in terminal.text()
     assert_text_is_a_beginning(terminal.lines(), 80)
     assert_restored(terminal)
 
@@ -98,7 +98,7 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_goes_on() -> None:
 
     terminal.child.send("\x1a")
     terminal.wait_for_words("Stopped")
-    stopped = terminal.shown()
+    stopped = terminal.text()
     assert_restored(terminal)
     terminal.child.sendline("echo back && fg")
     terminal.wait_for_words("reason eos")
@@ -106,7 +106,7 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_goes_on() -> None:
     terminal.finish()
 
     assert "token" not in stopped
-    parts = terminal.shown().partition("Stopped")
+    parts = terminal.text().partition("Stopped")
     assert "^Z" not in parts[0]
     assert parts[2].count("token 159 ") == 1
     first, second = (part.replace("\n", "").replace(" ", "") for part in (parts[0], parts[2]))
@@ -127,10 +127,10 @@ def test_resizing_between_frames_leaves_one_panel_and_no_garbage(tmp_path: Path)
 
     assert terminal.finish() == 0
 
-    assert terminal.shown().count("chosen ") == 1
-    assert terminal.shown().count("speed ") == 1
+    assert terminal.text().count("chosen ") == 1
+    assert terminal.text().count("speed ") == 1
     text = (scripted_run.PROMPT + "".join(scripted_run.STORY) * 8).replace("\n", "").replace(" ", "")
-    assert text in terminal.shown().replace("\n", "").replace(" ", "")
+    assert text in terminal.text().replace("\n", "").replace(" ", "")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_ascii_locale_gets_ascii_only() -> None:
     assert terminal.finish() == 0
 
     assert terminal.output.isascii()
-    assert '" woods"' in terminal.shown()
+    assert '" woods"' in terminal.text()
     assert_whole(terminal, TEXT)
 
 
@@ -211,7 +211,7 @@ def test_pause_goes_a_step_per_key_shows_details_runs_on_and_stops() -> None:
     terminal.child.send("f")
     terminal.wait_for_token(40)
     assert terminal.finish() == 0
-    assert "keys" not in terminal.shown()
+    assert "keys" not in terminal.text()
     assert_restored(terminal)
 
 
@@ -229,10 +229,10 @@ def test_q_while_paused_ends_as_an_interrupt_with_stdin_elsewhere() -> None:
 def assert_whole(terminal: Terminal, text: str | None = None) -> None:
     """The text, then one panel, then the script's own line; the terminal as it was."""
     lines = terminal.lines()
-    assert terminal.shown().count("token ") >= 1
+    assert terminal.text().count("token ") >= 1
     assert lines[-1].startswith("reason ")
     if text is not None:
-        expected = wrapped(text, terminal.screen.columns)
+        expected = wrap(text, terminal.screen.columns)
         assert lines[: len(expected)] == expected
     else:
         top = next(k for k, line in enumerate(lines) if "token " in line)
@@ -242,7 +242,7 @@ def assert_whole(terminal: Terminal, text: str | None = None) -> None:
 
 def assert_text_is_a_beginning(lines: list[str], columns: int) -> None:
     text = "\n".join(lines)
-    assert "\n".join(wrapped(scripted_run.PROMPT + "".join(scripted_run.STORY) * 100, columns)).startswith(text)
+    assert "\n".join(wrap(scripted_run.PROMPT + "".join(scripted_run.STORY) * 100, columns)).startswith(text)
     assert len(text) > 50
 
 

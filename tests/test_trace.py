@@ -135,7 +135,7 @@ def test_a_number_that_json_lacks_is_null(number: float) -> None:
     assert candidate.prob is None
 
 
-def changed(record: Run | Step | Finish, **fields: Any) -> str:
+def line_with(record: Run | Step | Finish, **fields: Any) -> str:
     return json.dumps({**json.loads(to_line(record)), **fields})
 
 
@@ -147,8 +147,8 @@ def within(record: Run, part: str, **fields: Any) -> str:
 
 def test_unknown_fields_are_ignored_everywhere() -> None:
     choice = {**json.loads(to_line(STEP))["choices"][0], "new": 1}
-    assert from_line(changed(STEP, choices=[choice], newer={"a": []})) == STEP
-    assert from_line(changed(RUN, newer=1)) == RUN
+    assert from_line(line_with(STEP, choices=[choice], newer={"a": []})) == STEP
+    assert from_line(line_with(RUN, newer=1)) == RUN
     assert from_line(within(RUN, "request", newer=[1])) == RUN
 
 
@@ -209,14 +209,17 @@ def test_an_unknown_version_is_refused_whatever_else_it_holds(version: object) -
         ('{"record": "dance"}', "unknown record 'dance'; expected run, step, finish"),
         ('{"record": ["step"]}', "unknown record"),
         ('{"record": "finish"}', "Finish without sequence, reason, text, totals"),
-        (changed(STEP, index="0"), "Step.index is '0', which does not fit"),
-        (changed(STEP, index=True), "Step.index is True"),
-        (changed(STEP, phase="dreaming"), "Step.phase is 'dreaming'"),
-        (changed(STEP, choices=5), "Step.choices is 5"),
-        (changed(STEP, choices=[5]), "expected an object for Choice, found int"),
-        (changed(STEP, cache=[]), "expected an object for CacheUsage, found list"),
-        (changed(STEP, flow=[{"a": []}]), "Step.flow is"),
-        (changed(STEP, choices=[{**json.loads(to_line(STEP))["choices"][0], "piece": 3}]), "piece is 3; expected text"),
+        (line_with(STEP, index="0"), "Step.index is '0', which does not fit"),
+        (line_with(STEP, index=True), "Step.index is True"),
+        (line_with(STEP, phase="dreaming"), "Step.phase is 'dreaming'"),
+        (line_with(STEP, choices=5), "Step.choices is 5"),
+        (line_with(STEP, choices=[5]), "expected an object for Choice, found int"),
+        (line_with(STEP, cache=[]), "expected an object for CacheUsage, found list"),
+        (line_with(STEP, flow=[{"a": []}]), "Step.flow is"),
+        (
+            line_with(STEP, choices=[{**json.loads(to_line(STEP))["choices"][0], "piece": 3}]),
+            "piece is 3; expected text",
+        ),
         (within(RUN, "request", prompt_ids=["1"]), "Request.prompt_ids is '1'"),
         (within(RUN, "request", prompt_ids=[]), "Request: the prompt is empty"),
         (within(RUN, "request", sampling={"temperature": "hot"}), "SamplingParameters.temperature is 'hot'"),
@@ -224,8 +227,8 @@ def test_an_unknown_version_is_refused_whatever_else_it_holds(version: object) -
         (within(RUN, "request", constraint={"name": "haiku"}), "Constraint.name is 'haiku'"),
         (within(RUN, "search", beams=0), "Search: num_samples is 1 and beams 0; expected 1 or more"),
         (within(RUN, "engine", threads=[2]), "EngineSettings.threads is"),
-        (changed(RUN, mode="parallel"), "expected an object for ModeSettings, found str"),
-        (changed(RUN, versions={"a": 1}), "Run.versions is 1"),
+        (line_with(RUN, mode="parallel"), "expected an object for ModeSettings, found str"),
+        (line_with(RUN, versions={"a": 1}), "Run.versions is 1"),
     ],
 )
 def test_a_line_that_is_not_a_record_is_refused_with_its_number(line: str, message: str) -> None:
@@ -250,7 +253,7 @@ JSON = st.recursive(
 )
 def test_any_json_line_is_read_or_refused(record: Run | Step | Finish, changes: dict[str, Any]) -> None:
     try:
-        found = from_line(changed(record, **changes))
+        found = from_line(line_with(record, **changes))
     except TraceError:
         return
     assert type(found) is type(record)

@@ -11,7 +11,7 @@ import shell
 from hypothesis import given
 from hypothesis import strategies as st
 from terminal import Terminal, assert_restored
-from test_stages import ids, kept
+from test_stages import ids, keep_choice
 
 from tokenglass.cli.views.unfolding import DRAWS, Unfolding
 from tokenglass.cli.widgets.stages import Unfolded
@@ -109,7 +109,7 @@ def test_a_hundred_draws_stand_beside_the_probabilities_and_another_key_adds_a_h
 
 
 def test_what_is_no_longer_kept_is_not_unfolded() -> None:
-    choice, entry = kept(np.arange(9, dtype=np.float32), EVERYTHING, Context((1,), 1, 1))
+    choice, entry = keep_choice(np.arange(9, dtype=np.float32), EVERYTHING, Context((1,), 1, 1))
     assert entry.stages(ids(choice))
     assert Unfolding(ChoiceLog(EVERYTHING), has_stages=True).tables(choice) is None
     assert Unfolding(None, has_stages=True).word(choice) == ""
@@ -146,7 +146,7 @@ def test_keys_unfold_fold_draw_again_and_look_back() -> None:
     terminal.wait_for_words("u unfold")
     terminal.child.send("u")
     terminal.wait_for_words("u fold")
-    assert "temperature 1.5" in terminal.shown()
+    assert "temperature 1.5" in terminal.text()
     terminal.child.send("d")
     terminal.wait_for_words("drawn again 100 times")
     terminal.child.send("d")
@@ -156,13 +156,13 @@ def test_keys_unfold_fold_draw_again_and_look_back() -> None:
     terminal.wait_for_words("u fold")
     terminal.child.send("h")
     terminal.wait_for_words("1 step back")
-    assert "drawn again 200 times" in terminal.shown()
+    assert "drawn again 200 times" in terminal.text()
     terminal.child.send("u")
     terminal.wait_for_words("u fold")
-    assert "top-k 40" in terminal.shown()
+    assert "top-k 40" in terminal.text()
     terminal.child.send("u")
     terminal.wait_for_words("u unfold")
-    assert "top-k 40" not in terminal.shown()
+    assert "top-k 40" not in terminal.text()
     terminal.child.send("f")
     assert terminal.finish() == 0
     assert_restored(terminal)

@@ -14,7 +14,7 @@ import torch
 from families import CASES, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_beams import asked, assert_same_as_transformers
+from test_beams import assert_same_as_transformers, request_of
 from torch_parts import as_tensor
 
 from tokenglass.model.decoding.beam_search import BeamParameters
@@ -52,7 +52,7 @@ def loaded(request: pytest.FixtureRequest, folder: Path) -> LoadedModel:
 
 @pytest.mark.parametrize("beams", [2, 4])
 def test_beams_are_those_of_transformers(loaded: LoadedModel, folder: Path, beams: int) -> None:
-    request = asked(loaded.tokenizer.encode(PROMPT), max_new_tokens=12)
+    request = request_of(loaded.tokenizer.encode(PROMPT), max_new_tokens=12)
     assert_same_as_transformers(folder, loaded.engine, loaded.tokenizer, request, BeamParameters(beams))
 
 

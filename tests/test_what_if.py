@@ -40,7 +40,7 @@ def tale() -> LoadedModel:
     return load("tale", threads=1)
 
 
-def kept(prompt: str, top: int = 64, mode: str = "autoregressive", **fields: Any) -> tuple[Run, list[Record]]:
+def keep_run(prompt: str, top: int = 64, mode: str = "autoregressive", **fields: Any) -> tuple[Run, list[Record]]:
     """A real run as a trace has it."""
     model = tale()
     options = {"max_new_tokens": TOKENS, "top": top, "eos_token_ids": model.eos_token_ids, **fields}
@@ -73,7 +73,7 @@ def some_settings(rng: random.Random) -> dict[str, float]:
 
 def check_against_a_rerun(prompt: str, seed: int, new: dict[str, Any], **fields: Any) -> bool:
     """Whether there is an answer, which is then the right one."""
-    run, records = kept(prompt, seed=seed, **fields)
+    run, records = keep_run(prompt, seed=seed, **fields)
     sampling = run.request.sampling.replace(**new)
     (answer,) = what_if(run, records, sampling)
     before = [choice.token_id for choice in tokens_of(records)]
@@ -137,14 +137,14 @@ def test_what_moved_single_tokens_stays_as_it_was(fields: dict[str, Any]) -> Non
 
 
 def test_the_same_settings_give_the_same_text() -> None:
-    run, records = kept(PROMPTS[0], top=200, seed=3, sampling=SamplingParameters(temperature=0.8, top_p=0.9))
+    run, records = keep_run(PROMPTS[0], top=200, seed=3, sampling=SamplingParameters(temperature=0.8, top_p=0.9))
     (answer,) = what_if(run, records, run.request.sampling)
     assert answer == WhatIf(0, TOKENS)
 
 
 def test_each_sample_is_asked_with_its_own_seed() -> None:
-    one, first = kept(PROMPTS[0], seed=3, sampling=SamplingParameters(temperature=0.8))
-    _, second = kept(PROMPTS[0], seed=4, sampling=SamplingParameters(temperature=0.8))
+    one, first = keep_run(PROMPTS[0], seed=3, sampling=SamplingParameters(temperature=0.8))
+    _, second = keep_run(PROMPTS[0], seed=4, sampling=SamplingParameters(temperature=0.8))
     both = dataclasses.replace(one, search=Search(2, (3, 4)))
     shifted = [dataclasses.replace(record, sequence=1) for record in second]
     new = one.request.sampling.replace(temperature=0.5)
@@ -157,7 +157,7 @@ def test_each_sample_is_asked_with_its_own_seed() -> None:
 
 
 def test_what_a_trace_does_not_tell_is_said() -> None:
-    run, records = kept(PROMPTS[0], top=1, seed=3, sampling=SamplingParameters(temperature=1.0, top_p=1.0))
+    run, records = keep_run(PROMPTS[0], top=1, seed=3, sampling=SamplingParameters(temperature=1.0, top_p=1.0))
     (answer,) = what_if(run, records, run.request.sampling.replace(temperature=2.0))
     assert answer.choice is not None
     assert answer.instead is None

@@ -48,7 +48,7 @@ class Counting:
         return str(self._backend.decode(token_ids, **options))
 
 
-def counted(backend: tokenizers.Tokenizer) -> tuple[Tokenizer, Counting]:
+def counting_tokenizer(backend: tokenizers.Tokenizer) -> tuple[Tokenizer, Counting]:
     counting = Counting(backend)
     return Tokenizer(counting), counting  # type: ignore[arg-type]
 
@@ -69,13 +69,13 @@ def large_tokenizer(size: int = 128_000) -> tokenizers.Tokenizer:
 
 
 def test_a_tokenizer_is_made_without_a_look_at_its_vocabulary() -> None:
-    _, counting = counted(large_tokenizer(2000))
+    _, counting = counting_tokenizer(large_tokenizer(2000))
     assert "get_vocab" not in counting.calls
     assert "id_to_token" not in counting.calls
 
 
 def test_the_vocabulary_is_read_once_and_at_once() -> None:
-    tokenizer, counting = counted(large_tokenizer(2000))
+    tokenizer, counting = counting_tokenizer(large_tokenizer(2000))
     for _ in range(3):
         assert tokenizer.vocab_size == len(tokenizer.pieces)
     assert counting.calls["get_vocab"] == 1
@@ -109,7 +109,7 @@ def test_a_vocabulary_with_an_absurd_id_is_refused_where_it_is_read() -> None:
 def test_the_gate_keeps_and_decodes_no_more_of_a_long_text_than_of_a_short_one(
     phrases: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> None:
-    tokenizer, counting = counted(tiny.byte_level_tokenizer())
+    tokenizer, counting = counting_tokenizer(tiny.byte_level_tokenizer())
     word = tokenizer.encode_bare(" fox never")
     gate = Gate(tokenizer, (), *phrases)
     for token_id in word * 100:
@@ -129,7 +129,7 @@ def test_the_gate_keeps_and_decodes_no_more_of_a_long_text_than_of_a_short_one(
 
 
 def test_what_a_ban_takes_back_is_not_decoded_from_the_beginning() -> None:
-    tokenizer, counting = counted(tiny.byte_level_tokenizer())
+    tokenizer, counting = counting_tokenizer(tiny.byte_level_tokenizer())
     gate = Gate(tokenizer, (), (), ("fox said",))
     word = tokenizer.encode_bare(" the")
     for token_id in word * 300:

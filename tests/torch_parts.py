@@ -65,11 +65,11 @@ def quantize_model(model: Transformer, format: Format) -> None:  # noqa: A002  (
         module = model.get_submodule(name.removesuffix(".weight"))
         stored = model.blueprint.format_of(name, format)
         assert stored is not None
-        put_quantised(model, name, quantized(module, stored))
+        put_quantised(model, name, quantize_module(module, stored))
     model.float()
 
 
-def quantized(module: Any, format: Format) -> QuantizedWeight:  # noqa: A002
+def quantize_module(module: Any, format: Format) -> QuantizedWeight:  # noqa: A002
     assert isinstance(module, nn.Linear | nn.Embedding)
     return quantize_tensor(module.weight, format)
 

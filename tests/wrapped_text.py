@@ -7,7 +7,7 @@ import textwrap
 from rich.cells import get_character_cell_size
 
 
-def wrapped(text: str, columns: int) -> list[str]:
+def wrap(text: str, columns: int) -> list[str]:
     """The lines that a terminal makes of a text."""
     lines = []
     for paragraph in text.split("\n"):
@@ -28,4 +28,4 @@ def laid_out(text: str, columns: int) -> list[str]:
     *ended, last = text.split("\n")
     room = columns - 4 if columns >= 48 else columns
     words = textwrap.wrap(last, min(room, 100), break_on_hyphens=False) or [""]
-    return [*(wrapped("\n".join(ended), columns) if ended else []), *words]
+    return [*(wrap("\n".join(ended), columns) if ended else []), *words]

@@ -59,7 +59,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "dtypes": checkpoint.dtypes,
         "nbytes": checkpoint.nbytes,
         "bits_per_weight": checkpoint.bits_per_weight,
-        "packed": packed(checkpoint),
+        "packed": describe_packing(checkpoint),
         "layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -92,7 +92,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def packed(checkpoint: Checkpoint) -> dict[str, Any] | None:
+def describe_packing(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """How a quantised release packs its matrices; None where weights are stored as they are, or in our own layouts."""
     packing = checkpoint.packing
     if packing is None:

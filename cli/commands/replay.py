@@ -155,7 +155,7 @@ def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int
             search = SearchOptions(num_samples=run.search.num_samples, beams=run.search.beams)
             view = make_view(name, Setting(options, interrupt, search))
             if is_live:
-                view = paced(view, 0 if chosen.pause else speed, begin, trace.following)
+                view = pace_view(view, 0 if chosen.pause else speed, begin, trace.following)
             finish = view.show(
                 run, end_each(at_speed(records, speed if waits else float("inf"), interrupt, begin), interrupt)
             )
@@ -198,14 +198,16 @@ def compare(trace: TraceReader, other: WhatIfOptions, chosen: ReplayViewOptions)
     """Show what another model makes of the recorded tokens. Raises TokenglassError."""
     with opening() as screen:
         screen.show("reading")
-        from tokenglass.cli.run.rescore import rescored
+        from tokenglass.cli.run.rescore import rescore_trace
         from tokenglass.cli.views.diff import show
 
-        difference = rescored(trace, ModelOptions(other.rescore, dtype=other.dtype, quantize=other.quantize), screen)
+        difference = rescore_trace(
+            trace, ModelOptions(other.rescore, dtype=other.dtype, quantize=other.quantize), screen
+        )
     show(difference, count=WORST, as_json=chosen.jsonl or chosen.view is ViewName.jsonl, color=chosen.color.value)
 
 
-def paced(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | None]) -> Shows:
+def pace_view(view: Shows, speed: float, begin: int, reread: Callable[[int], Step | None]) -> Shows:
     """The live view at so many times the recorded speed, or at 0 with a key for each step, from one step on."""
     from tokenglass.cli.views.live import LiveView
     from tokenglass.cli.views.pace import Pace

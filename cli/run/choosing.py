@@ -42,7 +42,7 @@ def ask_here(
 def ask_there(model: ServedModelOptions, opening: Opening, manner: Manner, *, decides: bool) -> tuple[Asking, Chooses]:
     from tokenglass.cli.run.remote import open_server, refuse_others
     from tokenglass.model.measuring.served import ServedChooser
-    from tokenglass.model.sources.server.given import ServedText
+    from tokenglass.model.sources.server.served_text import ServedText
 
     refuse_others(model, {"model", "remote_model"})
     if decides:

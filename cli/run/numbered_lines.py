@@ -41,7 +41,7 @@ def number_lines(opened: BinaryIO) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def checked(line: bytes) -> bytes:
+def check_line(line: bytes) -> bytes:
     """The same line without a byte order mark. Raises ParameterError where it is too long."""
     if len(line) > LONGEST_LINE:
         raise ParameterError(f"longer than {LONGEST_LINE // MIB} MiB")

@@ -14,7 +14,7 @@ from tokenglass.model.errors import ParameterError, PromptError
 from tokenglass.model.loaded_model import OpenedModel
 from tokenglass.model.measuring.choosing import Choosing, Encode, mean_of
 from tokenglass.model.measuring.rotations import rotations
-from tokenglass.model.sources.server.given import ServedText
+from tokenglass.model.sources.server.served_text import ServedText
 from tokenglass.model.text.chat import ChatTemplate, Message, parse_messages
 
 ROOM = 256  # tokens that a template and an answer may add

@@ -47,7 +47,7 @@ def column_of_model(loaded: LoadedModel) -> str:
     return f"{loaded.name} {in_numbers_of(EngineSettings.of(loaded))}"
 
 
-def rescored(trace: TraceReader, model: ModelOptions, screen: Opening) -> Diff:
+def rescore_trace(trace: TraceReader, model: ModelOptions, screen: Opening) -> Diff:
     """The recorded tokens, and the same as another model has them, in one prefill. Raises TokenglassError."""
     from tokenglass.cli.run import session
     from tokenglass.cli.views.diff import Diff

@@ -41,7 +41,7 @@ def score_there(
     """Raises TokenglassError."""
     from tokenglass.cli.run.remote import open_server, refuse_others
     from tokenglass.model.measuring.served import encode_given, score_served
-    from tokenglass.model.sources.server.given import ServedText
+    from tokenglass.model.sources.server.served_text import ServedText
 
     refuse_others(model, {"model", "remote_model"})
     served = ServedText(open_server(model, opening))

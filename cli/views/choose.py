@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tokenglass.cli.run.json_prompt import read_id
-from tokenglass.cli.run.numbered_lines import checked
+from tokenglass.cli.run.numbered_lines import check_line
 from tokenglass.cli.run.question import Asking, Chooses, read_question
 from tokenglass.cli.say import say, write_json
 from tokenglass.cli.terminal.console import ColorWhen, make_console
@@ -61,7 +61,7 @@ def answer_lines(
     for number, line in lines:
         about: dict[str, Any] = {"id": None}
         try:
-            content = parse_json(checked(line), "it", ParameterError)
+            content = parse_json(check_line(line), "it", ParameterError)
             about["id"] = read_id(content)
             prompt, own = read_question(content, answers)
             about |= facts_of(asking.ask(chooser, prompt, own), by_mean=by_mean)

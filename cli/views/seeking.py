@@ -71,7 +71,7 @@ class Entry(Widget):
             return text_of_token(self.text) if self.text else None
         return token_number(int(self.text)) if self.text else None
 
-    def typed(self, key: str) -> Entry | None:
+    def press(self, key: str) -> Entry | None:
         """The entry after one more key; None where it was given up."""
         if key == "escape" or (key == "backspace" and not self.text):
             return None

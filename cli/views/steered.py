@@ -115,7 +115,7 @@ class SteeredSession(Session):
             if goal is not None:
                 self._seek(goal)
         else:
-            self._entry = self._entry.typed(key)
+            self._entry = self._entry.press(key)
 
     def _obey(self, key: str) -> None:
         schedule = self._schedule

@@ -30,8 +30,8 @@ class AnswerTokens(Widget):
             *(cell(name, SHARE, DIM, right=True) for name in ("raw", "final")),
         ]
         return [
-            spaced([heading] * columns),
-            *(spaced(cells[start : start + columns]) for start in range(0, len(cells), columns)),
+            space_cells([heading] * columns),
+            *(space_cells(cells[start : start + columns]) for start in range(0, len(cells), columns)),
         ]
 
     def room(self, width: int) -> int:
@@ -48,7 +48,7 @@ class AnswerTokens(Widget):
         ]
 
 
-def spaced(cells: Sequence[Row]) -> Row:
+def space_cells(cells: Sequence[Row]) -> Row:
     """Columns with a gap between them."""
     row = list(cells[0])
     for further in cells[1:]:

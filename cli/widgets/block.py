@@ -34,7 +34,9 @@ class BlockLines(Widget):
         places = sorted([*earlier, *self.choices], key=lambda choice: (choice.position, choice.status != "rejected"))
         fields = [self.field(choice, choice in self.choices, glyphs) for choice in places]
         rows = label_fields(LABELS.get(self.phase, self.phase), fields, width, glyphs, gap=1)[: self.limit]
-        return rows + label_fields("", [[Segment(self.summary(), DIM)], *self.undecided(glyphs)], width, glyphs)[:1]
+        return (
+            rows + label_fields("", [[Segment(self.summary(), DIM)], *self.entropy_columns(glyphs)], width, glyphs)[:1]
+        )
 
     def field(self, choice: Choice, fresh: bool, glyphs: Glyphs) -> Row:
         if choice.token_id is None:
@@ -61,7 +63,7 @@ class BlockLines(Widget):
         more = f", {count['sampled']} by the sampler" if count["sampled"] else ""
         return f"{count['accepted']} accepted, {count['rejected']} rejected{more}"
 
-    def undecided(self, glyphs: Glyphs) -> list[Row]:
+    def entropy_columns(self, glyphs: Glyphs) -> list[Row]:
         """The entropy of each position as a column."""
         entropies = [choice.entropy for choice in self.choices if choice.entropy is not None]
         if self.phase != "denoise" or not entropies:

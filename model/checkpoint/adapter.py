@@ -99,7 +99,7 @@ class Adapter:
         return shown_name(self.folder.resolve().name) + ("" if self.scale == 1 else f"={self.scale:g}")
 
     @property
-    def given(self) -> str:
+    def argument(self) -> str:
         """As --lora takes it."""
         return str(self.folder) + ("" if self.scale == 1 else f"={self.scale:g}")
 

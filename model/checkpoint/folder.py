@@ -112,9 +112,9 @@ class Checkpoint:
         return {stored.name: stored for stored in stored_tensors(self.config, untied.shapes, present)}
 
     @cached_property
-    def kept(self) -> Mapping[str, Format]:
+    def kept_formats(self) -> Mapping[str, Format]:
         """The packed weights that int4 or int8 holds exactly, with which; from their scales alone."""
-        return {} if self.packing is None else self.packing.kept(self.blueprint, self.changes.keys())
+        return {} if self.packing is None else self.packing.kept_formats(self.blueprint, self.changes.keys())
 
     @cached_property
     def changes(self) -> Mapping[str, Change]:
@@ -142,7 +142,7 @@ class Checkpoint:
             return self.nbytes - sum(info.nbytes for info in self.tensors if info.name in blueprint.on_disk)
         loaded = {name: math.prod(shape) for name, shape in blueprint.shapes.items() if name not in blueprint.on_disk}
         target = next((known for known in FORMATS if known == kind), None)
-        kept = {name: stored for name, stored in self.kept.items() if target in (None, stored)}
+        kept = {name: stored for name, stored in self.kept_formats.items() if target in (None, stored)}
         quantised = {name: blueprint.format_of(name, target) or kind for name in loaded} if target else {}
         kinds = {**quantised, **kept}
         return sum(size * BITS[kinds.get(name, kind)] for name, size in loaded.items()) // 8

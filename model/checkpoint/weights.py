@@ -156,8 +156,8 @@ def iterate_weights(
         name = plan.blueprint.head_weight if part == f"{HEAD}.weight" else part
         if name != part and plan.holds(name):
             continue  # a tied head, and the embedding is there
-        if isinstance(piece, CodedMatrix) and checkpoint.kept.get(part) in keep:
-            yield name, piece.kept().with_parts(place)
+        if isinstance(piece, CodedMatrix) and checkpoint.kept_formats.get(part) in keep:
+            yield name, piece.to_exact().with_parts(place)
             continue
         array = cut(name, piece.numbers(dtype) if isinstance(piece, CodedMatrix) else piece)
         if name in plan.blueprint.on_disk and array.dtype in (np.float32, BFLOAT16) and not is_changed:
@@ -196,7 +196,7 @@ def widening_note(checkpoint: Checkpoint, dtype: str) -> str | None:
     if packing is None:
         return None
     parts = [part for name in packing.matrices for part in packing.layout[name].parts]
-    widened = len(parts) - len(checkpoint.kept)
+    widened = len(parts) - len(checkpoint.kept_formats)
     rounded = dtype == "bfloat16" and any(
         info.dtype == "F16" and info.name not in packing.names for info in checkpoint.tensors
     )

@@ -123,7 +123,7 @@ class Branches:
             yield from self.look()
             if self.here.reason is not None:
                 return
-            if all(candidate.token_id != token_id for candidate in self._recorded()):
+            if all(candidate.token_id != token_id for candidate in self._kept_candidates()):
                 yield from self._compute(self.here)
             self._force(token_id)
             if self.is_rewound:
@@ -245,7 +245,7 @@ class Branches:
             self._place = node
         return self._sequence
 
-    def _recorded(self) -> tuple[Candidate, ...]:
+    def _kept_candidates(self) -> tuple[Candidate, ...]:
         """The candidates that a choice here keeps."""
         offer = self._offer()
         return offer.candidates if offer.is_constrained else offer.candidates[: self._request.top]
@@ -255,7 +255,7 @@ class Branches:
         return self.here.offer
 
     def _force(self, token_id: int) -> Node:
-        offer, shown, sampler = self._offer(), self._recorded(), self._beginning.sampler
+        offer, shown, sampler = self._offer(), self._kept_candidates(), self._beginning.sampler
         rank = next((k for k, candidate in enumerate(shown, start=1) if candidate.token_id == token_id), None)
         if rank is None:
             raw = sampler.raw(self._logits)

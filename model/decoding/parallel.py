@@ -69,7 +69,7 @@ def decode_parallel(job: Job, parameters: ParallelParameters) -> Iterator[Record
             except NothingPossible:
                 sequence.reason = "constraint"
                 return
-            if not block.hidden:
+            if not block.masked_places:
                 text, block = append_block(sequence, block), None
         usage = None if cache is None else cache.usage()
         yield recorder.step(phase, len(inputs), usage, choices, text, rewound_to=rewound_to, block=place)
@@ -111,7 +111,7 @@ class OpenBlock:
     passes: int = 0
 
     @property
-    def hidden(self) -> list[int]:
+    def masked_places(self) -> list[int]:
         """The places that are still masked."""
         return [place for place, choice in enumerate(self.choices) if choice is None]
 
@@ -131,7 +131,7 @@ class OpenBlock:
 
         An end token ends the block at its place. Raises EngineError, NothingPossible.
         """
-        hidden = self.hidden
+        hidden = self.masked_places
         rows = logits[hidden]
         certainty = measure_rows(rows, rows.argmax(1))
         peaks, entropies = [0.0] * len(logits), [0.0] * len(logits)  # of places that are revealed nobody asks

@@ -97,7 +97,7 @@ class Kept:
     @cached_property
     def names(self) -> frozenset[str]:
         """Of the matrices that int4 holds; from their scales alone."""
-        exact = {name: coded(weight).exact for name, weight in self.weights.items() if weight.type in READERS}
+        exact = {name: read_coded(weight).exact for name, weight in self.weights.items() if weight.type in READERS}
         return frozenset(keepable(exact, Blueprint.of(self.config)))
 
     @cached_property
@@ -107,7 +107,7 @@ class Kept:
         return blueprint.quantisable | blueprint.on_disk
 
     @cached_property
-    def ordered(self) -> list[tuple[str, dict[str, tuple[str, Shape]]]]:
+    def ordered_weights(self) -> list[tuple[str, dict[str, tuple[str, Shape]]]]:
         """Each weight with its tensors; those of wider numbers come first, so that each lies at its alignment."""
         parts = [
             (name, stored_parts(name, weight.shape, "int4" if name in self.names else None, {}))
@@ -124,15 +124,15 @@ class Kept:
 
     @property
     def entries(self) -> Iterator[Entry]:
-        for _, parts in self.ordered:
+        for _, parts in self.ordered_weights:
             yield from ((part, code, shape) for part, (code, shape) in parts.items())
 
     def arrays(self) -> Iterator[Array]:
         """In the order of `entries`. Raises GGUFError."""
-        for name, parts in self.ordered:
+        for name, parts in self.ordered_weights:
             weight = self.weights[name]
             if name in self.names:
-                yield from parts_of(name, coded(weight).kept()).values()
+                yield from parts_of(name, read_coded(weight).to_exact()).values()
             else:
                 (((code, _),)) = parts.values()
                 dtype = next(dtype for dtype, kind in DTYPES.items() if CODES[kind] == code)
@@ -152,7 +152,7 @@ class Kept:
         return "; ".join((f"{kept} ({'; '.join(types)})" if types else kept, *others))
 
 
-def coded(weight: Weight | Number) -> CodedMatrix:
+def read_coded(weight: Weight | Number) -> CodedMatrix:
     """A matrix whose type int4 may hold."""
     assert isinstance(weight, Weight), "a number is no matrix"
     matrix = READERS[weight.type](weight.blocks)

@@ -12,7 +12,7 @@ from tokenglass.model.importers.response_trace import choice_of
 from tokenglass.model.measuring.choosing import Choosing, Encode, EncodedQuestion, Logprobs, weigh
 from tokenglass.model.measuring.scoring import GivenText, windows
 from tokenglass.model.records.steps import Choice
-from tokenglass.model.sources.server.given import ServedText
+from tokenglass.model.sources.server.served_text import ServedText
 
 
 def encode_given(served: ServedText, text: str) -> GivenText:

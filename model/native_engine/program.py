@@ -62,11 +62,11 @@ class Program(Operations):
     def _embedding(self) -> Operation:
         spec = self._spec
         tables = [spec.embedding, *([] if spec.positions is None else [spec.positions])]
-        scale = self._rounded(spec.config.embedding_scale or 1.0, spec.embedding)
+        scale = self._round_scale(spec.config.embedding_scale or 1.0, spec.embedding)
         row = self.row(*(self.matrix(self._weights[f"{table.name}.weight"]) for table in tables))
         return Operation(kind=Code.EMBED, target=Buffer.HIDDEN, parts=len(tables), scale=scale, matrices=row)
 
-    def _rounded(self, scale: float, table: parts.Table) -> float:
+    def _round_scale(self, scale: float, table: parts.Table) -> float:
         """A factor on what a table holds, rounded to its dtype, as it was in training."""
         weight = self._weights[f"{table.name}.weight"]
         if not isinstance(weight, np.ndarray):
@@ -80,7 +80,7 @@ class Program(Operations):
         yield self.multiply(Buffer.HIDDEN, rows, self._projection(spec.projection))
         yield self.normalise(norm, rows, rows, stretches=spec.table.size // spec.size)
         table = self.row(self.matrix(self._weights[f"{spec.table.name}.weight"]))
-        scale = self._rounded(spec.table_scale, spec.table) * spec.sum_scale
+        scale = self._round_scale(spec.table_scale, spec.table) * spec.sum_scale
         yield Operation(kind=Code.EMBED, target=rows, parts=1, scale=scale, matrices=table, add=True)
 
     def _take_in(self, spec: TokenInput, index: int) -> Iterator[Operation]:
@@ -248,14 +248,14 @@ class Program(Operations):
     def _activation(self, spec: feed_forwards.FeedForward) -> dict[str, Any]:
         if spec.swiglu is not None:
             return {"activation": Activation.CLAMPED_SWIGLU, "above": spec.swiglu.limit, "below": spec.swiglu.alpha}
-        return {"activation": Activation[spec.activation.upper()], **self._learned(spec.learned)}
+        return {"activation": Activation[spec.activation.upper()], **self._read_alphas(spec.learned)}
 
     def _sinks(self, spec: parts.Sinks | None) -> int | None:
         if spec is None:
             return None
         return self.keep(self._floats(spec.name))
 
-    def _learned(self, spec: parts.Xielu | None) -> dict[str, float]:
+    def _read_alphas(self, spec: parts.Xielu | None) -> dict[str, float]:
         """The factors of an activation's two sides, in float32."""
         if spec is None:
             return {}

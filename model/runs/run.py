@@ -63,7 +63,7 @@ class EngineSettings:
     def of(loaded: LoadedModel) -> EngineSettings:
         return EngineSettings(
             *(loaded.backend, loaded.dtype, loaded.quantize, loaded.device, loaded.threads, loaded.cache_dtype),
-            adapters=tuple(adapter.given for adapter in loaded.checkpoint.adapters) or None,
+            adapters=tuple(adapter.argument for adapter in loaded.checkpoint.adapters) or None,
         )
 
     @property

@@ -135,7 +135,9 @@ class Named:
         """None where the trace does not tell enough of it."""
         is_beyond = choice.rank is None or choice.rank > len(choice.candidates)
         top = [one for one in choice.candidates if not (is_beyond and one.token_id == choice.token_id)]
-        is_sane = all((-LARGEST < one.logprob <= ROUNDING and abs(score_of(one)) < LARGEST) or cut(one) for one in top)
+        is_sane = all(
+            (-LARGEST < one.logprob <= ROUNDING and abs(score_of(one)) < LARGEST) or is_cut(one) for one in top
+        )
         if not top or not is_sane or choice.entropy is None or not 0 <= choice.entropy < LARGEST:
             return None
         probs = [math.exp(one.logprob) for one in top]
@@ -153,14 +155,14 @@ class Named:
         return lower + least, lower + most
 
 
-def cut(candidate: Candidate) -> bool:
+def is_cut(candidate: Candidate) -> bool:
     """Whether it was forbidden, whatever would have been drawn."""
     return candidate.removed_by is not None and candidate.removed_by not in DRAWING
 
 
 def score_of(candidate: Candidate) -> float:
     """Its logarithm after all that moves single tokens, which is no different under other settings."""
-    return -math.inf if cut(candidate) else candidate.logprob + sum(amount for _, amount in candidate.moved)
+    return -math.inf if is_cut(candidate) else candidate.logprob + sum(amount for _, amount in candidate.moved)
 
 
 class Chance:

@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor, view: PassView) -> Tensor:
         """What is compared with keys, (batch, heads, length, head_dim), of x (batch, length, hidden)."""
-        query = self.turned(self.q_proj(x), self.q_norm, view)
+        query = self.normalise_and_rotate(self.q_proj(x), self.q_norm, view)
         growth = self.spec.growth
         if growth is None:
             return query
@@ -52,9 +52,9 @@ class Attention(nn.Module):
             return None
         key = self.k_proj(x)
         value = self.heads(key if self.v_proj is None else self.v_proj(x))
-        return self.turned(key, self.k_norm, view), value if self.v_norm is None else self.v_norm(value)
+        return self.normalise_and_rotate(key, self.k_norm, view), value if self.v_norm is None else self.v_norm(value)
 
-    def turned(self, x: Tensor, norm: Norm | HeadNorms | None, view: PassView) -> Tensor:
+    def normalise_and_rotate(self, x: Tensor, norm: Norm | HeadNorms | None, view: PassView) -> Tensor:
         """Projected queries or keys, normalised and rotated, in the order that the family has."""
         spec = self.spec
         if norm is not None and not spec.rotate_first:

@@ -59,13 +59,13 @@ Kind = Callable[[str, Fill, random.Random], list[str]]
 def count_up(line: str, fill: Fill, draw: random.Random) -> list[str]:
     """Line after line with the next number; the heading tells where it ends."""
     last = draw.randint(5, 12)
-    lines = [line.format_map(fill | numbered(number)) for number in NUMBERS[:last]]
+    lines = [line.format_map(fill | number_fill(number)) for number in NUMBERS[:last]]
     return [f"Count to {NUMBERS[last - 1]}.", *map(capital, lines), "That is all."]
 
 
 def count_down(line: str, fill: Fill, draw: random.Random) -> list[str]:
     last = draw.randint(5, 10)
-    lines = [line.format_map(fill | numbered(number)) for number in NUMBERS[last - 1 :: -1]]
+    lines = [line.format_map(fill | number_fill(number)) for number in NUMBERS[last - 1 :: -1]]
     return [f"Count down from {NUMBERS[last - 1]}.", *map(capital, lines), "Now there are none."]
 
 
@@ -88,7 +88,7 @@ def days(line: str, fill: Fill, draw: random.Random) -> list[str]:
     lines = []
     for i, day in enumerate(DAYS):
         number = NUMBERS[i] if more else "one"
-        lines.append(line.format_map(fill | numbered(number) | {"day": day}))
+        lines.append(line.format_map(fill | number_fill(number) | {"day": day}))
     return ["One more each day." if more else "Every day the same.", *map(capital, lines), "And that was the week."]
 
 
@@ -217,7 +217,7 @@ KINDS: dict[str, tuple[Kind, Sequence[str]]] = {
 }
 
 
-def numbered(number: str) -> Fill:
+def number_fill(number: str) -> Fill:
     return {"number": number, "s": "" if number == "one" else "s"}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenglass.cli.run.json_prompt import Prompt, read_id, read_prompt
-from tokenglass.cli.run.numbered_lines import checked
+from tokenglass.cli.run.numbered_lines import check_line
 from tokenglass.cli.run.prompt import decode
 from tokenglass.model.config.fields import quote
 from tokenglass.model.errors import ParameterError, TokenglassError
@@ -34,7 +34,7 @@ class PromptLine:
 def read_text_line(number: int, line: bytes) -> PromptLine:
     """A line that is the prompt."""
     try:
-        return PromptLine(number, number, decode(checked(line), "it", keep_newline=False))
+        return PromptLine(number, number, decode(check_line(line), "it", keep_newline=False))
     except TokenglassError as error:
         return PromptLine(number, number, error=error)
 
@@ -43,7 +43,7 @@ def read_json_line(number: int, line: bytes) -> PromptLine:
     """A line of JSON that holds it."""
     line_id: str | int | float = number
     try:
-        content = parse_json(checked(line), "it", ParameterError)
+        content = parse_json(check_line(line), "it", ParameterError)
         own = read_id(content)
         line_id = number if own is None else own
         options = {name: value for name, value in content.items() if name not in NOT_OPTIONS}

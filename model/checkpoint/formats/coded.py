@@ -74,12 +74,12 @@ class CodedMatrix:
         with np.errstate(over="ignore", invalid="ignore"):
             return -self.zeros * self.scales
 
-    def kept(self) -> QuantizedWeight:
+    def to_exact(self) -> QuantizedWeight:
         """The same weights in the layout that is `exact`."""
         out, in_features = self.shape
         if self.exact == "int8":
             values = np.empty(int8_shape(out, in_features), np.int8)
-            self.work_on(lambda rows: put(values, rows, self.signed(rows)))
+            self.work_on(lambda rows: put(values, rows, self.signed_codes(rows)))
             return Int8Weight(values, np.ascontiguousarray(self.scales[:, 0]), in_features)
         shape, (_, groups, _) = int4_shapes(out, in_features)
         packed = np.empty(shape, np.uint8)
@@ -90,7 +90,7 @@ class CodedMatrix:
         )
         return Int4Weight(packed, scales, offsets, out, in_features)
 
-    def signed(self, rows: slice) -> Array:
+    def signed_codes(self, rows: slice) -> Array:
         """Codes of some rows around zero, filled up as int8 has them."""
         codes = self.codes(rows)
         signed = codes if self.zeros is None else (codes.astype(np.int16) - 2 ** (self.bits - 1)).astype(np.int8)

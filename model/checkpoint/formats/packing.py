@@ -81,7 +81,7 @@ class Packing:
         by_role = {role: arrays[info.name] for role, info in infos.items()}
         return self.method.read(Parts(name, (out, in_features), by_role, max(1, stored.experts)))
 
-    def kept(self, blueprint: Blueprint, changed: Collection[str] = ()) -> dict[str, Format]:
+    def kept_formats(self, blueprint: Blueprint, changed: Collection[str] = ()) -> dict[str, Format]:
         """The weights that int4 or int8 holds exactly, with which: of matrices that no adapter changes."""
         exact: dict[str, Format | None] = {}
         for name in self.matrices:

@@ -58,17 +58,17 @@ def message_of(content: bytes) -> str:
         return ""
     if not isinstance(value, dict):
         return ""
-    return message_in(value) or next((escaped(value[key]) for key in ("message", "detail") if value.get(key)), "")
+    return message_in(value) or next((one_line(value[key]) for key in ("message", "detail") if value.get(key)), "")
 
 
 def message_in(document: dict[str, Any]) -> str:
     """What an object says of an error: OpenAI's shape, llama.cpp's and vLLM's, or Ollama's."""
     error = document.get("error")
     said = error.get("message") if isinstance(error, dict) else error
-    return escaped(said) if said else quote(error) if error else ""
+    return one_line(said) if said else quote(error) if error else ""
 
 
-def escaped(said: Any) -> str:
+def one_line(said: Any) -> str:
     """A server's words: one line, short."""
     return first_line(ServerError(" ".join(said.split()))) if isinstance(said, str) else quote(said)
 

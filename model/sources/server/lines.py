@@ -95,16 +95,16 @@ def split_lines(chunks: Iterable[bytes], name: str, most: int = MOST_LINE) -> It
         start = len(buffer)
         buffer += chunk
         while (end := buffer.find(b"\n", start)) >= 0:
-            yield decoded(bytes(buffer[:end]), name)
+            yield decode_line(bytes(buffer[:end]), name)
             del buffer[: end + 1]
             start = 0
         if len(buffer) > most:
             raise ServerError(f"{name}: the server sent a line of more than {most // MIB} MiB")
     if buffer:
-        yield decoded(bytes(buffer), name)
+        yield decode_line(bytes(buffer), name)
 
 
-def decoded(line: bytes, name: str) -> str:
+def decode_line(line: bytes, name: str) -> str:
     try:
         return line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError:

@@ -106,7 +106,7 @@ class Stream:
     def finish(self, reason: Reason) -> Finish:
         """The end, with the server's own counts where it has told them."""
         end = self._steps.finish(reason)
-        return replace(end, totals=self._counted(end.totals))
+        return replace(end, totals=self._with_counts(end.totals))
 
     def _read(self, body: Body) -> Iterator[Step]:
         with LineStream(self._server.client, self._server.api.path(self._prompt), body) as stream:
@@ -139,7 +139,7 @@ class Stream:
             pairs[0] = (ReportedToken(first[0].piece), first[1])  # its numbers are those of its last part alone
             self._steps.skip(lost)
         for token, said in pairs:
-            stated = None if token is None else self._restated(token)
+            stated = None if token is None else self._restate(token)
             yield self._steps.step(stated, (now - self._last) / len(pairs), said)
             self._count += token is not None
         if pairs:
@@ -175,14 +175,14 @@ class Stream:
     def _failure(self, what: str) -> ServerError:
         return self._server.client.without_key(ServerError(f"{self._server.address}: {what}"))
 
-    def _restated(self, token: ReportedToken) -> ReportedToken:
+    def _restate(self, token: ReportedToken) -> ReportedToken:
         """The token with its number where it belongs: what is neither raw nor final is no number of ours."""
         if self._server.api.logprobs(self._request.sampling) != "processed":
             return token
         prob = math.exp(token.logprob) if self._is_final and token.logprob is not None else None
-        return ReportedToken(token.piece, token.token_id, None, prob, tuple(map(self._restated, token.top)))
+        return ReportedToken(token.piece, token.token_id, None, prob, tuple(map(self._restate, token.top)))
 
-    def _counted(self, totals: Totals) -> Totals:
+    def _with_counts(self, totals: Totals) -> Totals:
         response = self._response
         new = max(totals.new_tokens, response.new_tokens or 0)
         return replace(

@@ -46,7 +46,9 @@ class ServedText:
     def report(self, token_ids: Sequence[int], first: int, top: int) -> Iterator[ReportedToken]:
         """The tokens from number `first` on, with `top` candidates beside each. Raises ServerError."""
         reported = (
-            self._echoed(token_ids, first, top) if self.server.api.echoes else self._forced(token_ids, first, top)
+            self._read_echo(token_ids, first, top)
+            if self.server.api.echoes
+            else self._read_forced(token_ids, first, top)
         )
         for token_id, token in zip(token_ids[first:], reported, strict=True):
             self._pieces[token_id] = token.piece
@@ -73,7 +75,7 @@ class ServedText:
             raise ServerError(f"{self.server.address}: the server gives no token ids for a text")
         return token_id
 
-    def _echoed(self, token_ids: Sequence[int], first: int, top: int) -> list[ReportedToken]:
+    def _read_echo(self, token_ids: Sequence[int], first: int, top: int) -> list[ReportedToken]:
         """One request, whose answer repeats the prompt (OpenAI's API reference, completions, `echo`)."""
         body: Body = {
             "model": self.server.model,
@@ -85,7 +87,7 @@ class ServedText:
         }
         return self._tokens(self.server.client.post(self.server.api.complete, body), len(token_ids), top)[first:]
 
-    def _forced(self, token_ids: Sequence[int], first: int, top: int) -> Iterator[ReportedToken]:
+    def _read_forced(self, token_ids: Sequence[int], first: int, top: int) -> Iterator[ReportedToken]:
         """A request for each token, which a bias makes certain; the server keeps what it has read before."""
         for number in range(first, len(token_ids)):
             token_id, before = token_ids[number], token_ids[:number]
