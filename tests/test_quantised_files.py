@@ -19,7 +19,7 @@ from torch_parts import as_tensor, quantize_tensor
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.quantised import Int8Weight
 from tokenglass.model.checkpoint.quantised_checkpoint import quantize_checkpoint
-from tokenglass.model.checkpoint.quantised_layout import FORMAT_KEY, SOURCE_KEY, VERSION, VERSION_KEY
+from tokenglass.model.checkpoint.quantised_layout import CALIBRATION_KEY, FORMAT_KEY, SOURCE_KEY, VERSION, VERSION_KEY
 from tokenglass.model.checkpoint.shards import SINGLE
 from tokenglass.model.errors import CheckpointError, ParameterError
 from tokenglass.model.loading import load_model, quantizer
@@ -164,6 +164,7 @@ SCALES = "model.layers.0.mlp.up_proj.weight.scales"
         (lambda _, metadata: metadata.update({FORMAT_KEY: "int3"}), "quantised to 'int3', which is not known"),
         (lambda _, metadata: metadata.update({FORMAT_KEY: "a\nb"}), r"quantised to 'a\nb', which is not known"),
         (lambda _, metadata: metadata.update({VERSION_KEY: "1"}), "version '1' of the layout"),
+        (lambda _, metadata: metadata.update({CALIBRATION_KEY: "9 tokens of a\nb"}), "its calibration"),
         (lambda _, metadata: metadata.pop(FORMAT_KEY), "unexpected: "),
     ],
 )

@@ -11,6 +11,7 @@ from tokenglass.cli import options
 from tokenglass.cli.say import write_json
 from tokenglass.cli.terminal.console import make_console
 from tokenglass.cli.text import count, nbytes
+from tokenglass.cli.widgets.calibration import calibration_facts, calibration_rows
 from tokenglass.cli.widgets.facts import facts_table
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "nbytes": checkpoint.nbytes,
         "bits_per_weight": checkpoint.bits_per_weight,
         "packed": describe_packing(checkpoint),
+        "calibration": calibration_facts(checkpoint),
         "layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -203,6 +205,7 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{facts['parameters']:,} ({count(facts['parameters'])}) in {facts['tensors']:,} tensors"),
         ("stored as", f"{dtypes}, {stored} in {', '.join(facts['files'])}"),
         *([] if packed is None else [("packed by", packing_in_words(packed))]),
+        *calibration_rows(facts["calibration"]),
         *([("experts", experts_in_words(facts["experts"]))] if facts["experts"] else []),
         *([("token inputs", inputs_in_words(facts["layer_inputs"]))] if facts["layer_inputs"] else []),
         ("layers", f"{facts['layers']}, hidden size {facts['hidden_size']:,}, MLP {facts['intermediate_size']:,}"),

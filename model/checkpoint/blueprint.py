@@ -144,6 +144,11 @@ class Blueprint:
         values = (mixer.value or mixer.key for mixer in mixers)
         return ENDS.union(f"{value.name}.weight" for value in values if value is not None)
 
+    @property
+    def in_4_bits(self) -> frozenset[str]:
+        """The matrices that int4 holds in 4 bits."""
+        return self.quantisable - self.sensitive
+
     def format_of(self, name: str, format: Format) -> Format | None:  # noqa: A002  (the word for it everywhere)
         """In which a model of this format has a weight: int4 has the sensitive ones in int8. None: as numbers."""
         if name not in self.quantisable:

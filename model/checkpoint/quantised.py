@@ -9,19 +9,20 @@ learned positions stay numbers, in float32; activations are never quantised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import Array, to_float32
+from tokenglass.model.checkpoint.grids import Floats, Squares, quantize_groups, shares_of
 from tokenglass.model.checkpoint.quantised_layout import (
     GROUP,
     PANEL,
     STEP,
     UNIT,
+    Calibration,
     Format,
     factors_shape,
     int4_shapes,
@@ -29,15 +30,9 @@ from tokenglass.model.checkpoint.quantised_layout import (
 )
 from tokenglass.model.errors import CheckpointError
 
-Floats = NDArray[np.float32]
-
-LEVELS = 15  # steps of a nibble
 MOST_FACTOR = 128  # of int8: that of the group with a row's greatest weight
-LEAST_SCALE = 2.0**-24  # of float16; so that a group of one value divides by no zero
 GREATEST = 65504.0  # of float16
 CHUNK = 1 << 13  # groups that are worked on at once, so that they stay in the processor's cache
-# Where int4's grid may begin and end, in shares of the group's span beyond its least and greatest weight.
-GRIDS = ((0.0, 0.0), (0.04, -0.04), (0.05, 0.0), (0.0, -0.05))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +192,25 @@ def by_panel(parts: Array) -> Array:
     return np.ascontiguousarray(padded.reshape(-1, PANEL, parts.shape[1]).swapaxes(1, 2))
 
 
-def quantize(weight: Array, format: Format) -> QuantizedWeight:  # noqa: A002  (the word for it everywhere)
-    """The matrix (out, in) in int8 or int4. Raises CheckpointError."""
-    return quantize_int8(weight) if format == "int8" else quantize_int4(weight)
+def quantize(weight: Array, format: Format, squares: Squares | None = None) -> QuantizedWeight:  # noqa: A002  (the word for it everywhere)
+    """The matrix (out, in) in int8 or int4, where int4 fits it to the `squares`. Raises CheckpointError."""
+    return quantize_int8(weight) if format == "int8" else quantize_int4(weight, squares)
+
+
+QuantizeMatrix = Callable[[Array, Format, Squares | None], QuantizedWeight]
 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """The format that a model is to have, and what makes a matrix (out, in) of one: `quantize`, or the kernels."""
+    """The format that a model is to have, and what makes a matrix (out, in) of one: `quantize`, or the kernels.
+
+    `squares` are those of the matrices' inputs, by their names, where a text was read to measure them: `calibration`.
+    """
 
     format: Format
-    quantize: Callable[[Array, Format], QuantizedWeight] = quantize
+    quantize: QuantizeMatrix = quantize
+    squares: Mapping[str, Squares] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def quantize_int8(weight: Array) -> Int8Weight:
@@ -228,11 +231,13 @@ def quantize_int8(weight: Array) -> Int8Weight:
     return Int8Weight(in_panels(values), scales[:, 0], in_features, by_panel(factors.astype(np.uint8)))
 
 
-def quantize_int4(weight: Array) -> Int4Weight:
+def quantize_int4(weight: Array, squares: Squares | None = None) -> Int4Weight:
     """The matrix (out, in) with, in each group of 32, the grid of the least squared error among a few.
 
     The grids are the group's span, whole and cut at either end, and the symmetric one that 4-bit files use, so that
-    those come back nearly as they were. The best is then fitted to the weights by least squares.
+    those come back nearly as they were. The best is then fitted to the weights by least squares. With `squares`, an
+    error counts by what its column multiplies, as with llama.cpp's importance matrix: the least error is then that of
+    the product, as far as inputs are independent. All of the grids are fitted to that.
     Raises CheckpointError where a weight is not finite or beyond float16.
     """
     weight = finite(weight)
@@ -240,74 +245,12 @@ def quantize_int4(weight: Array) -> Int4Weight:
     if np.abs(weight).max() > GREATEST:
         raise beyond_float16()
     grouped = np.pad(weight, ((0, 0), (0, -in_features % GROUP))).reshape(-1, GROUP)
-    chunks = [quantize_groups(grouped[start : start + CHUNK]) for start in range(0, len(grouped), CHUNK)]
+    shares = shares_of(squares, in_features)
+    each = None if shares is None else np.tile(shares.reshape(-1, GROUP), (out, 1))
+    parts = (slice(start, start + CHUNK) for start in range(0, len(grouped), CHUNK))
+    chunks = [quantize_groups(grouped[part], None if each is None else each[part]) for part in parts]
     packed, scales, offsets = (np.concatenate(parts).reshape(out, -1) for parts in zip(*chunks, strict=True))
     return Int4Weight(in_panels(packed), by_panel(scales), by_panel(offsets), out, in_features)
-
-
-def quantize_groups(weights: Floats) -> tuple[Array, Array, Array]:
-    """Groups (n, 32) of float32 to packed nibbles (n, 16), scales and offsets (n,)."""
-    least, greatest = weights.min(axis=1), weights.max(axis=1)
-    span = greatest - least
-    # The symmetric grid has the weight of greatest magnitude at -8 or 8 and zero on it.
-    magnitude = np.maximum(-least, greatest)
-    symmetric = np.where(greatest > -least, np.float32(-7 / 8), np.float32(-1)) * magnitude
-    grids = [
-        ((span + np.float32(end - begin) * span) / np.float32(LEVELS), least + np.float32(begin) * span)
-        for begin, end in GRIDS
-    ]
-    grids.append((magnitude / np.float32(8), symmetric))
-    best: tuple[Floats, Floats, Floats] | None = None
-    for scales, offsets in grids:
-        best = better(best, weights, scales, offsets)
-    assert best is not None
-    best = better(best, weights, *fit(weights, encode(weights, best[1], best[2])))
-    nibbles = encode(weights, best[1], best[2]).astype(np.uint8)
-    half = GROUP // 2
-    return nibbles[:, :half] | nibbles[:, half:] << 4, best[1].astype(np.float16), best[2].astype(np.float16)
-
-
-def better(
-    best: tuple[Floats, Floats, Floats] | None, weights: Floats, scales: Floats, offsets: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Per group (squared error, scale, offset), whichever errs less; scale and offset as float16 holds them."""
-    scales = np.maximum(scales, np.float32(LEAST_SCALE)).astype(np.float16).astype(np.float32)
-    offsets = offsets.astype(np.float16).astype(np.float32)
-    steps = in_steps(weights, scales, offsets)
-    wrong = np.clip(np.rint(steps), 0, LEVELS) - steps
-    errors = sum_halves(wrong * wrong) * scales * scales
-    if best is None:
-        return errors, scales, offsets
-    less = errors < best[0]
-    chosen = (np.where(less, new, old) for new, old in zip((errors, scales, offsets), best, strict=True))
-    return next(chosen), next(chosen), next(chosen)
-
-
-def in_steps(weights: Floats, scales: Floats, offsets: Floats) -> Floats:
-    """Weights (n, 32) as places on these grids, from 0 to 15 where they lie within."""
-    return (weights - offsets[:, None]) * (np.float32(1) / scales)[:, None]
-
-
-def encode(weights: Floats, scales: Floats, offsets: Floats) -> Floats:
-    """Numbers (n, 32) from 0 to 15 on these grids, in float32."""
-    return np.clip(np.rint(in_steps(weights, scales, offsets)), 0, LEVELS)
-
-
-def fit(weights: Floats, nibbles: Floats) -> tuple[Floats, Floats]:
-    """The scales and offsets (n,) that bring these nibbles nearest to the weights: ordinary least squares."""
-    mean, mean_weight = (sum_halves(part) / np.float32(GROUP) for part in (nibbles, weights))
-    centred = nibbles - mean[:, None]
-    spread: Floats = np.maximum(sum_halves(centred * centred), np.float32(LEAST_SCALE))
-    scales: Floats = sum_halves(centred * weights) / spread
-    return scales, mean_weight - scales * mean
-
-
-def sum_halves(groups: Floats) -> Floats:
-    """Sums of groups (n, 32), the upper half added to the lower until one is left: an order that kernels can keep."""
-    while groups.shape[1] > 1:
-        half = groups.shape[1] // 2
-        groups = groups[:, :half] + groups[:, half:]
-    return groups[:, 0]
 
 
 def finite(weight: Array) -> Floats:

@@ -30,7 +30,8 @@ def quantize_checkpoint(source: Checkpoint, folder: Path, quantizer: Quantizer) 
     if source.quantisation is not None:
         raise CheckpointError(f"{source.folder}: is quantised already, to {source.quantisation.format}")
     small = small_files(source.folder)
-    with complete_or_nothing(folder, f"quantize {source.fingerprint} {quantizer.format}") as partial:
+    work = f"quantize {source.fingerprint} {quantizer.format} {quantizer.calibration}"
+    with complete_or_nothing(folder, work) as partial:
         plan = plan_reading(source)
         weights: Weights = {}
         done, total = 0, plan.blueprint.num_parameters
@@ -47,9 +48,8 @@ def quantize_checkpoint(source: Checkpoint, folder: Path, quantizer: Quantizer) 
             file, copy = source.folder / name, partial / name
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(read_bytes(file, MAX_TOKENIZER, CheckpointError))
-        yield from write_safetensors(
-            partial / SINGLE, arrays, Quantisation(quantizer.format, source.fingerprint).metadata
-        )
+        facts = Quantisation(quantizer.format, source.fingerprint, quantizer.calibration)
+        yield from write_safetensors(partial / SINGLE, arrays, facts.metadata)
 
 
 def parts_of(name: str, weight: Array | QuantizedWeight) -> dict[str, Array]:

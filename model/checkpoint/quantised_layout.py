@@ -27,9 +27,10 @@ VERSION = "5"
 # 2 had no factors, before 4 all matrices were of one format, and before 5 none of int4 were int8.
 READABLE = ("2", "3", "4", VERSION)
 CACHE_DTYPE = "bfloat16"  # that is kept beside quantised weights: it costs them a hundredth of what they cost
+CALIBRATION = re.compile(r"(?P<tokens>[0-9]{1,15}) tokens of (?:its own|(?P<sha256>[0-9a-f]{64}))")
 PART = re.compile(r"(?P<weight>.+\.weight)\.(?P<part>values|factors|packed|scales|offsets)")
-FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY = (
-    f"tokenglass.{key}" for key in ("format", "version", "source", "layout")
+FORMAT_KEY, VERSION_KEY, SOURCE_KEY, LAYOUT_KEY, CALIBRATION_KEY = (
+    f"tokenglass.{key}" for key in ("format", "version", "source", "layout", "calibration")
 )
 INT8_LAYOUT = (
     "NAME.values int8 (panels, units, 16, 4): row r is row r % 16 of panel r / 16, element k of it is number "
@@ -46,21 +47,37 @@ LAYOUTS: Mapping[Format, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """A text that weights are fitted to: so many tokens that the model wrote itself, or of a text with this SHA-256."""
+
+    tokens: int
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        """As it stands in the file."""
+        return f"{self.tokens} tokens of {'its own' if self.sha256 is None else self.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
 class Quantisation:
-    """What a checkpoint is quantised to, and the fingerprint of the checkpoint that it was made from."""
+    """What a checkpoint is quantised to, the fingerprint of the checkpoint that it was made from, and the text that it
+    was fitted to, where there was one."""
 
     format: Format
     source: str
+    calibration: Calibration | None = None
 
     @property
     def metadata(self) -> dict[str, str]:
         """As it stands in the file."""
+        calibration = {} if self.calibration is None else {CALIBRATION_KEY: str(self.calibration)}
         return {
             "format": "pt",
             FORMAT_KEY: self.format,
             VERSION_KEY: VERSION,
             SOURCE_KEY: self.source,
             LAYOUT_KEY: LAYOUTS[self.format],
+            **calibration,
         }
 
 
@@ -78,7 +95,18 @@ def quantisation_of(metadata: Mapping[str, str], file: Path) -> Quantisation | N
     if known is None:
         name = f"{metadata[FORMAT_KEY]!a:.40}"
         raise CheckpointError(f"{file}: quantised to {name}, which is not known (known: {', '.join(LAYOUTS)})")
-    return Quantisation(known, metadata.get(SOURCE_KEY, ""))
+    return Quantisation(known, metadata.get(SOURCE_KEY, ""), calibration_of(metadata, file))
+
+
+def calibration_of(metadata: Mapping[str, str], file: Path) -> Calibration | None:
+    """What a file's metadata says of the text; None where there was none. Raises CheckpointError for anything else."""
+    words = metadata.get(CALIBRATION_KEY)
+    if words is None:
+        return None
+    match = CALIBRATION.fullmatch(words)
+    if match is None:
+        raise CheckpointError(f"{file}: its calibration, {words!a:.40}, is not known; quantise the model again")
+    return Calibration(int(match["tokens"]), match["sha256"])
 
 
 def stored_parts(

@@ -169,7 +169,7 @@ def iterate_weights(
             yield name, values if values is piece and not is_changed else place(values)
         elif stored := plan.blueprint.format_of(name, quantizer.format):
             try:
-                yield name, quantizer.quantize(values, stored)
+                yield name, quantizer.quantize(values, stored, quantizer.squares.get(name))
             except CheckpointError as error:
                 raise CheckpointError(f"{name.removesuffix('.weight')}: {error}") from None
         else:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import BFLOAT16
 from tokenglass.model.checkpoint.blueprint import Blueprint
+from tokenglass.model.checkpoint.grids import Squares
 from tokenglass.model.checkpoint.weights import Weights, step_bytes
 from tokenglass.model.config.layer_states import SCALE_BYTES
 from tokenglass.model.config.mixture import Mixture
@@ -60,6 +61,7 @@ class NativeEngine:
         self._dims = (c_int64 * len(self.program.ropes))(*[rope.dim for rope in self.program.ropes])
         self.sizes = sizes_of(blueprint)
         self.watches_experts = False  # whether logits are to say which experts their positions took
+        self.library = library
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = Measure(library)
         self._measure_each = MeasureEach(self.machine, self.measure)
@@ -117,13 +119,27 @@ class NativeEngine:
         hidden = np.empty((self.config.num_layers + 1, sum(rows.counts), self.config.hidden_size), np.float32)
         return self._pass(rows, cache, planned_length, hidden), hidden
 
+    def sum_squares(self, token_ids: Ids) -> dict[str, Squares]:
+        """Of what each matrix multiplies, by the matrix's name, the squares (in,) summed over the positions of rows."""
+        squares = {name: np.zeros(self.blueprint.shapes[name][1]) for name in self.blueprint.in_4_bits}
+        program = Program(self.blueprint, self.weights, squares)
+        machine = Machine(self.library, program.operations, self.sizes)
+        self._pass(Rows.of(token_ids, 0, 0, self.vocab_size), None, None, machine=machine)
+        return squares
+
     def read(self, block: NDArray[np.uint8]) -> None:
         """Only read the memory of a block, as a pass reads its weights: what the machine allows."""
         self.machine.read(block.ctypes.data, block.nbytes, self.threads)
 
     def _pass(
-        self, rows: Rows, cache: KVCache | None, planned_length: int | None, hidden: Floats | None = None
+        self,
+        rows: Rows,
+        cache: KVCache | None,
+        planned_length: int | None,
+        hidden: Floats | None = None,
+        machine: Machine | None = None,
     ) -> list[Logits]:
+        """On another machine than the engine's own, where there is one: it has the same operations."""
         if cache is None:
             cache = self.new_cache(0)
             for count in rows.counts:
@@ -145,7 +161,7 @@ class NativeEngine:
             *([None, None] if routes is None else [part.ctypes.data for part in routes]),
         )
         if len(ids):
-            self.machine.run(task, self.threads)
+            (machine or self.machine).run(task, self.threads)
         cache.advance(rows.token_ids, rows.blocks)
         if routes is None:
             return rows.split(logits)

@@ -40,8 +40,13 @@ class Operations:
         self.rows_of_matrices.append(row)
         return row
 
-    def matrix(self, weight: Weight, bias: NDArray[Any] | None = None) -> Matrix:
-        """A weight (out, in) and a bias. Raises KernelsError."""
+    def matrix(
+        self, weight: Weight, bias: NDArray[Any] | None = None, squares: NDArray[np.float64] | None = None
+    ) -> Matrix:
+        """A weight (out, in) and a bias; the squares of what it multiplies are added to `squares` (in,), where given.
+
+        Raises KernelsError.
+        """
         parts: tuple[NDArray[Any] | None, ...]
         if isinstance(weight, Int8Weight):
             kind, parts = Kind.INT8, (weight.values, weight.scales, None, weight.factors)
@@ -55,7 +60,7 @@ class Operations:
             kind, parts = FLOATS[weight.dtype], (weight, None, None, None)
             rows, columns = weight.shape
         bias = None if bias is None else to_float32(bias)
-        return Matrix(kind, rows, columns, *map(self.keep, parts), self.keep(bias))
+        return Matrix(kind, rows, columns, *map(self.keep, (*parts, bias, squares)))
 
     def normalise(
         self, norm: Norm, source: Buffer, target: Buffer, *, add: bool = False, stretches: int = 1

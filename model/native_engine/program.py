@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint import blueprint, feed_forwards, mixers, parts
 from tokenglass.model.checkpoint.arrays import cast, dtype_name, to_float32
+from tokenglass.model.checkpoint.grids import Squares
 from tokenglass.model.checkpoint.layer_inputs import TokenInput, TokenRows
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.config.rope_config import Rope
@@ -28,12 +29,18 @@ from tokenglass.model.native_engine.structures import (
 
 
 class Program(Operations):
-    """`operations` for a whole model; `ropes` are the tables they count on. Raises KernelsError."""
+    """`operations` for a whole model; `ropes` are the tables they count on. Raises KernelsError.
 
-    def __init__(self, spec: blueprint.Blueprint, weights: Mapping[str, Weight]):
+    What the matrices of `squares` multiply is added up there, as its squares (in,), in every pass.
+    """
+
+    def __init__(
+        self, spec: blueprint.Blueprint, weights: Mapping[str, Weight], squares: Mapping[str, Squares] | None = None
+    ):
         super().__init__()
         self._spec = spec
         self._weights = weights
+        self._squares = squares or {}
         ropes = (kind.rope for kind in spec.config.layers)
         self.ropes: list[Rope] = list(dict.fromkeys(rope for rope in ropes if rope is not None))
         self._places = layer_places(layer_groups(spec.config))
@@ -277,7 +284,8 @@ class Program(Operations):
         yield self.normalise(self._norm(norm), Buffer.ADDED, Buffer.HIDDEN, add=True)
 
     def _projection(self, spec: parts.Projection) -> Matrix:
-        return self.matrix(self._weights[f"{spec.name}.weight"], self._bias(spec))
+        name = f"{spec.name}.weight"
+        return self.matrix(self._weights[name], self._bias(spec), self._squares.get(name))
 
     def _bias(self, spec: parts.Projection) -> NDArray[Any] | None:
         bias = self._weights[f"{spec.name}.bias"] if spec.bias else None

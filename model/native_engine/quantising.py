@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_int64, c_void_p
 
@@ -11,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import Array, Empty
+from tokenglass.model.checkpoint.grids import Squares, shares_of
 from tokenglass.model.checkpoint.quantised import (
     GREATEST,
     Int4Weight,
     Int8Weight,
     QuantizedWeight,
+    QuantizeMatrix,
     beyond_float16,
     finite,
 )
@@ -24,13 +25,17 @@ from tokenglass.model.checkpoint.quantised_layout import PANEL, Format, factors_
 PANELS = 8  # in a task of a thread
 
 
-def native_quantize(library: ctypes.CDLL, threads: int, empty: Empty) -> Callable[[Array, Format], QuantizedWeight]:
+def native_quantize(library: ctypes.CDLL, threads: int, empty: Empty) -> QuantizeMatrix:
     """checkpoint/quantised.py's `quantize`, into room that `empty` makes. It raises CheckpointError as that does."""
-    for run in (library.tokenglass_quantize_int8, library.tokenglass_quantize_int4):
-        run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 3]
+    for run, places in ((library.tokenglass_quantize_int8, 3), (library.tokenglass_quantize_int4, 4)):
+        run.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * places]
         run.restype = None
 
-    def quantize(weight: Array, format: Format) -> QuantizedWeight:  # noqa: A002  (the word for it everywhere)
+    def quantize(
+        weight: Array,
+        format: Format,  # noqa: A002  (the word for it everywhere)
+        squares: Squares | None = None,
+    ) -> QuantizedWeight:
         run = library.tokenglass_quantize_int8 if format == "int8" else library.tokenglass_quantize_int4
         rows, columns = weight.shape
         matrix: QuantizedWeight
@@ -42,7 +47,10 @@ def native_quantize(library: ctypes.CDLL, threads: int, empty: Empty) -> Callabl
             packed, grouped = int4_shapes(rows, columns)
             scales, offsets = (empty(grouped, np.dtype(np.float16)) for _ in range(2))
             matrix = Int4Weight(empty(packed, np.dtype(np.uint8)), scales, offsets, rows, columns)
+        shares = shares_of(squares, columns)
         places = [part.ctypes.data for part in matrix.parts.values()]
+        if format == "int4":
+            places.append(None if shares is None else shares.ctypes.data)
 
         def quantize_panels(first: int) -> None:
             last = min(first + PANELS, -(-rows // PANEL))

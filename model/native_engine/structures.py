@@ -25,7 +25,7 @@ CHUNK = 128  # positions that attention takes together, at whose multiples a row
 class Matrix(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("kind", "rows", "columns")),
-        *((name, c_void_p) for name in ("values", "scales", "offsets", "factors", "bias")),
+        *((name, c_void_p) for name in ("values", "scales", "offsets", "factors", "bias", "squares")),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenglass.model.checkpoint.blueprint import EMBEDDING, HEAD, Blueprint
+from tokenglass.model.checkpoint.grids import Squares
 from tokenglass.model.checkpoint.quantised import Int4Weight, Int8Weight
 from tokenglass.model.checkpoint.weights import Weights
 from tokenglass.model.config.config import ModelConfig
@@ -128,6 +129,26 @@ class TorchEngine:
             taken, probs = zip(*(mixture.taken for mixture in mixtures if mixture.taken is not None), strict=True)
             layers = list(self.model.blueprint.mixtures)
             routes += routes_of(layers, list(columns), torch.stack(taken), torch.stack(probs))
+
+    def sum_squares(self, token_ids: Ids) -> dict[str, Squares]:
+        """Of what each matrix multiplies, by the matrix's name, the squares (in,) summed over the positions of rows."""
+        names = self.model.blueprint.in_4_bits
+        modules = {name: self.model.get_submodule(name.removesuffix(".weight")) for name in names}
+        squares = {name: np.zeros(self.model.blueprint.shapes[name][1]) for name in names}
+
+        def sum_into(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+            def add(_: nn.Module, inputs: tuple[Tensor]) -> None:
+                squares[name] += inputs[0].double().square().flatten(0, -2).sum(0).cpu().numpy()
+
+            return add
+
+        hooks = [module.register_forward_pre_hook(sum_into(name)) for name, module in modules.items()]
+        try:
+            self.forward(token_ids, None, last=0)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return squares
 
     def read(self, block: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """Only read memory, with torch's threads."""

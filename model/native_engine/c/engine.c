@@ -59,6 +59,8 @@
 //   OPEN       open_gate         columns |
 //   TIMES      times             columns |
 //   TAP        tap               columns, to pass->hidden |  Left out where nobody asks for hidden states.
+//
+// Before a product comes a phase that sums the squares of what it multiplies (parts |), where its matrices have room.
 #include "attend.h"
 #include "convolve.h"
 #include "experts.h"

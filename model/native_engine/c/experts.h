@@ -104,6 +104,7 @@ static void multiply_pairs(Engine *e, Member *self, const Operation *op) {
     long more = batches.all > batches.routed ? tasks_of(shared, task_rows) : 1;
     long total = routed + (batches.all - batches.routed) * more;
     ActivationColumns pairs = {0};
+    add_squares_of_pairs(e, self, op);
     TASKS(self, task, total) {
         bool is_shared = task >= routed;
         long number = is_shared ? batches.routed + (task - routed) / more : task / each;

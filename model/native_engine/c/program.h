@@ -18,6 +18,7 @@ typedef struct {
     const void *values, *scales, *offsets;  // int8: scales float32 (rows,); int4: both float16 (panels, groups, 16)
     const uint8_t *factors;  // int8: (panels, steps, 16), or null, where all are 1
     const float *bias;
+    double *squares;  // (columns,) to which those of what it multiplies are added, or null
 } Matrix;
 
 typedef struct {

@@ -1,5 +1,6 @@
 // Operations that take positions one by one: embedding, norms, projections, taps.
 #pragma once
+#include "calibrate.h"
 #include "elements.h"
 #include "pass.h"
 #include "products.h"
@@ -134,6 +135,7 @@ static void multiply_columns(Engine *e, Member *self, const Operation *op) {
     float *scratch = (float *)self->scratch;
     ActivationColumns columns = {0};
     long all = count_columns(e, op), task_rows = rows_per_task(op, all), total = count_tasks(op, task_rows);
+    if (!head) add_squares(e, self, op);
     make_many_ready(e, self, op, all);
     TASKS(self, task, total) {
         // With a task in hand, for which all wait: a thread that comes late would read what others write by now.

@@ -9,6 +9,8 @@
 #define UNIT 4  // bytes of a row that lie together
 #define MOST_FACTOR 128  // of int8: that of the step with a row's greatest weight
 #define LEAST_SCALE 0x1p-24f  // of float16
+#define BEGINNINGS 6  // grids that are fitted to weights with shares
+#define FITS 2  // of each
 #define KEEP_APART(place) __asm__ volatile("" : "+m"(place))  // the compiler forgets how the number came about
 
 typedef float Group[GROUP];
@@ -31,6 +33,13 @@ static float sum_halves(Group x) {
     for (int half = GROUP / 4; half; half /= 2)
         for (int i = 0; i < half; i++) sums[i] += sums[i + half];
     return sums[0];
+}
+
+// Shares add up to GROUP.
+static float weighted_mean(const float *values, const float *shares) {
+    Group products;
+    for (int i = 0; i < GROUP; i++) products[i] = values[i] * shares[i];
+    return sum_halves(products) / GROUP;
 }
 
 static uint16_t to_float16(float value) {  // to nearest, ties to even; of magnitudes that float16 holds
@@ -65,49 +74,59 @@ static void place_on_grid(const float *weights, float scale, float offset, Group
 
 static float nearest_level(float step) { return least_of(most_of(rintf(step), 0), 15); }
 
-static void take_better(Grid *best, const float *weights, float scale, float offset) {
+static Grid measured_grid(const float *weights, const float *shares, float scale, float offset) {
     scale = from_float16(to_float16(most_of(scale, LEAST_SCALE)));
     offset = from_float16(to_float16(offset));
     Group steps, squares;
     place_on_grid(weights, scale, offset, steps);
     for (int i = 0; i < GROUP; i++) {
         float wrong = nearest_level(steps[i]) - steps[i];
-        squares[i] = wrong * wrong;
+        squares[i] = wrong * wrong * shares[i];
     }
-    float error = sum_halves(squares) * scale * scale;
-    if (error < best->error) *best = (Grid){error, scale, offset};
+    return (Grid){sum_halves(squares) * scale * scale, scale, offset};
 }
 
-// The scale and offset that bring the best grid's levels nearest to the weights: least squares.
-static void take_fit(Grid *best, const float *weights) {
-    Group steps, levels, copy, products, squares;
-    place_on_grid(weights, best->scale, best->offset, steps);
+// The scale and offset that bring a grid's levels nearest to the weights: least squares, each with its share.
+static Grid fitted_grid(const float *weights, const float *shares, Grid grid) {
+    Group steps, levels, products, squares;
+    place_on_grid(weights, grid.scale, grid.offset, steps);
     for (int i = 0; i < GROUP; i++) levels[i] = nearest_level(steps[i]);
-    memcpy(copy, weights, sizeof copy);
-    float mean = sum_halves(levels) / GROUP, mean_weight = sum_halves(copy) / GROUP;
+    float mean = weighted_mean(levels, shares), mean_weight = weighted_mean(weights, shares);
     for (int i = 0; i < GROUP; i++) {
         float centred = levels[i] - mean;
-        products[i] = centred * weights[i];
-        squares[i] = centred * centred;
+        products[i] = centred * weights[i] * shares[i];
+        squares[i] = centred * centred * shares[i];
     }
     float scale = sum_halves(products) / most_of(sum_halves(squares), LEAST_SCALE);
-    take_better(best, weights, scale, mean_weight - product(scale, mean));
+    return measured_grid(weights, shares, scale, mean_weight - product(scale, mean));
 }
 
-static Grid best_grid(const float *weights) {
+INLINE Grid better_grid(Grid best, Grid other) { return other.error < best.error ? other : best; }
+
+static Grid best_grid(const float *weights, const float *shares) {
     static const float ends[][2] = {{0, 0}, {0.04f, -0.04f}, {0.05f, 0}, {0, -0.05f}};
     static const float widths[] = {0, -0.08f, -0.05f, -0.05f};  // end - begin
+    static const float alike[GROUP] = {[0 ... GROUP - 1] = 1};
     float least = weights[0], greatest = weights[0];
     for (int i = 1; i < GROUP; i++) {
         least = least_of(least, weights[i]);
         greatest = most_of(greatest, weights[i]);
     }
     float span = greatest - least, magnitude = most_of(-least, greatest);
-    Grid best = {INFINITY, 0, 0};
+    Grid best = {INFINITY, 0, 0}, grids[BEGINNINGS];
     for (int g = 0; g < 4; g++)
-        take_better(&best, weights, (span + product(widths[g], span)) / 15, least + product(ends[g][0], span));
-    take_better(&best, weights, magnitude / 8, (greatest > -least ? -7 / 8.0f : -1) * magnitude);
-    take_fit(&best, weights);
+        grids[g] = measured_grid(weights, alike, (span + product(widths[g], span)) / 15, least + product(ends[g][0], span));
+    grids[4] = measured_grid(weights, alike, magnitude / 8, (greatest > -least ? -7 / 8.0f : -1) * magnitude);
+    for (int g = 0; g < 5; g++) best = better_grid(best, grids[g]);
+    best = better_grid(best, fitted_grid(weights, alike, best));
+    if (!shares) return best;
+    grids[5] = best;
+    best.error = INFINITY;
+    for (int g = 0; g < BEGINNINGS; g++) {
+        Grid grid = measured_grid(weights, shares, grids[g].scale, grids[g].offset);
+        best = better_grid(best, grid);
+        for (int fit = 0; fit < FITS; fit++) best = better_grid(best, grid = fitted_grid(weights, shares, grid));
+    }
     return best;
 }
 
@@ -141,8 +160,9 @@ void tokenglass_quantize_int8(const float *matrix, int64_t rows, int64_t columns
     }
 }
 
+// `shares` of the columns, filled up to whole groups: how much an error in each counts. Null: all alike.
 void tokenglass_quantize_int4(const float *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last,
-                              uint8_t *packed, uint16_t *scales, uint16_t *offsets) {
+                              uint8_t *packed, uint16_t *scales, uint16_t *offsets, const float *shares) {
     int64_t groups = (columns + GROUP - 1) / GROUP;
     for (int64_t row = first * PANEL; row < last * PANEL; row++) {
         int64_t panel = row / PANEL, lane = row % PANEL;
@@ -156,7 +176,7 @@ void tokenglass_quantize_int4(const float *matrix, int64_t rows, int64_t columns
             if (row < rows) {
                 int64_t count = columns - g * GROUP < GROUP ? columns - g * GROUP : GROUP;
                 memcpy(weights, from + g * GROUP, count * sizeof *weights);
-                best = best_grid(weights);
+                best = best_grid(weights, shares ? shares + g * GROUP : NULL);
                 place_on_grid(weights, best.scale, best.offset, steps);
                 for (int i = 0; i < GROUP; i++) levels[i] = (uint8_t)nearest_level(steps[i]);
             }
