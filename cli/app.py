@@ -110,9 +110,9 @@ def explain(error: BaseException) -> tuple[int, str]:
         case UnicodeEncodeError():  # arguments and names of files hold what is not UTF-8 as halves of surrogate pairs
             code, message = USAGE, f"an argument or a name is not valid UTF-8: {cut(error.object, 80)!a}"
         case OSError(errno=errno.EBADF):
-            message = "stdout is closed; what it says has nowhere to go"
+            message = "stdout is closed; there is nowhere to write to"
         case OSError():
-            about = f"{error.filename}: " if error.filename else ""
+            about = f"{error.filename}: " if error.filename else "stdout: " if error.errno == errno.ENOSPC else ""
             message = f"{about}{error.strerror or error}"
     return code, " ".join(cut(message, 4 * LONGEST).split())
 

@@ -144,7 +144,7 @@ def test_a_cache_may_be_saved_to_the_file_it_came_from_and_no_other(tmp_path: Pa
     path = tmp_path / "cache"
     assert generate(PROMPT, *SHORT, "--save-cache", str(path)).returncode == 0
     before = len(json.loads(read_header(path).metadata["token_ids"]))
-    assert_one_line_error(generate(PROMPT, "--save-cache", str(path)), 2, "never written over")
+    assert_one_line_error(generate(PROMPT, "--save-cache", str(path)), 2, "never overwritten")
     longer = (f"{PROMPT} and all of them", "-n", "30", "--ignore-eos")
     assert generate(*longer, "--load-cache", str(path), "--save-cache", str(path)).returncode == 0
     assert len(json.loads(read_header(path).metadata["token_ids"])) > before

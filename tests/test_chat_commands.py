@@ -96,7 +96,7 @@ def test_a_file_that_the_chat_did_not_write_is_never_written_over(folder: Path, 
         folder, "hello", f"/save {precious}", f"/save {own}", "more", f"/save {own}", "/save /dev/null/x"
     )
     assert precious.read_text() == "precious"
-    assert "is there already" in messages.splitlines()[0]
+    assert "already exists" in messages.splitlines()[0]
     assert len(json.loads(own.read_text())) == 4
     assert "/dev/null/x: " in messages
     assert sorted(tmp_path.iterdir()) == sorted([precious, own])

@@ -163,7 +163,7 @@ def test_a_terminal_shows_bars_the_tokens_and_where_the_best_two_part() -> None:
     assert "█" in lines[0]
     assert "begin with one of these" in lines[3]
     assert any("·boy" in line and "·named" in line and "·Tim" in line for line in lines)
-    assert "the best two part at once: ·girl" in terminal.text()
+    assert "the best two differ from the first token on: ·girl" in terminal.text()
     assert {cell.fg for cell in terminal.screen.buffer[0].values()} >= {"green"}
 
 

@@ -139,7 +139,7 @@ def test_no_page_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "run.html"
     path.write_text("mine")
     for command in (("generate", "The fox"), ("flow", "The fox and")):
-        assert_one_line_error(tokenglass(*command, "--html", str(path)), 2, "a page is never written over")
+        assert_one_line_error(tokenglass(*command, "--html", str(path)), 2, "a page is never overwritten")
     assert path.read_text() == "mine"
 
 

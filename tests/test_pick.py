@@ -258,7 +258,7 @@ def test_without_a_terminal_it_refuses(arguments: str) -> None:
         ("> out", "pick needs a terminal"),
         ("< /dev/null", "pick needs a terminal"),
         ("--no-cache", "leave out --no-cache"),
-        ("--save taken.json", "is there already"),
+        ("--save taken.json", "already exists"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(arguments: str, message: str, tmp_path: Path) -> None:

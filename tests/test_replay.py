@@ -200,7 +200,7 @@ def test_bad_traces_and_options_are_one_line(tmp_path: Path) -> None:
         (b"\x1f\x8bgarbage", "damaged gzip"),
     ):
         bad.write_bytes(content)
-        assert_one_line_error(tokenglass("replay", str(bad)), 1, words)
+        assert_one_line_error(tokenglass("replay", str(bad)), 1, f"{bad}: ", words)
     assert_one_line_error(tokenglass("replay", str(tmp_path / "no")), 1, "No such file")
     assert_one_line_error(tokenglass("replay", str(tmp_path)), 1, "not a regular file")
     for wrong in ("0", "-1", "fast", "nan"):

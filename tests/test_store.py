@@ -77,6 +77,11 @@ def test_an_unknown_name_says_where_it_was_looked_for(home: Path) -> None:
         resolve("fox")
 
 
+def test_an_empty_name_is_not_the_current_folder(home: Path) -> None:
+    with pytest.raises(StoreError, match="the model's name is empty"):
+        resolve("")
+
+
 @pytest.mark.parametrize("name", ["./fox", "../fox", "/a/fox", "a/b/c", "~/fox", ".hidden", "..", "a/..", "a\nb", ""])
 def test_what_cannot_be_a_name_is_a_path(name: str, home: Path) -> None:
     assert not is_name(name)

@@ -148,7 +148,7 @@ def test_nothing_is_written_over_or_followed(tmp_path: Path) -> None:
     hanging.symlink_to(tmp_path / "nowhere")
     os.mkfifo(pipe)
     for path in (file, link, hanging, pipe, tmp_path, Path("/dev/null")):
-        assert_one_line_error(generate("The fox", *SHORT, "--trace", str(path)), 2, "is there already")
+        assert_one_line_error(generate("The fox", *SHORT, "--trace", str(path)), 2, "already exists")
     assert_one_line_error(generate("The fox", "--trace", str(tmp_path / "no" / "run")), 2, "there is no folder")
     assert file.read_text() == "a kept run"
     assert not (tmp_path / "nowhere").exists()

@@ -49,8 +49,8 @@ def chat(
 ) -> None:
     """Talk with a chat model, turn by turn.
 
-    Only what is new is computed at each turn. /help at the prompt names the commands: retry, undo, settings, files.
-    Without -m, the chat model that is here answers. Ctrl-C stops an answer, Ctrl-D ends.
+    Only what is new is computed at each turn. /help at the prompt lists the commands: retry, undo, settings, files.
+    Without -m, a chat model that was pulled or imported answers. Ctrl-C stops an answer, Ctrl-D ends.
     """
     if view.flow or view.stages:
         raise ParameterError("--flow and --stages look into one answer; use generate --chat")

@@ -34,9 +34,9 @@ def check(
     color: Color = ColorWhen.auto,
     debug: Debug = False,
 ) -> None:
-    """Try what must always hold, on this machine and this checkpoint: causality, cache, batches, text, dtype.
+    """Check what must always hold, on this machine and this checkpoint: causality, cache, batches, text, dtype.
 
-    Leaves with 1 where something does not hold.
+    Exits with 1 if something does not hold.
     """
     with opening() as first:
         from tokenglass.cli.run import session

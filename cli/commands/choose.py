@@ -41,7 +41,7 @@ def choose(
 ) -> None:
     """Choose between answers: the exact probability of each behind a prompt, from one prefill.
 
-    A terminal shows bars and where the answers part; a pipe gets the best answer and nothing else.
+    A terminal shows bars and where the answers differ; a pipe gets the best answer and nothing else.
     """
     from tokenglass.cli.run.prompt import read_source, utf8_argument
     from tokenglass.model.errors import ParameterError

@@ -63,7 +63,7 @@ def compare(
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
-    """Write the same prompts in every way of decoding; tell passes, speed, coherence, and what else is lost or kept.
+    """Run the same prompts through every way of decoding, and compare passes, speed, coherence and what each one loses.
 
     A mode is named as in the table; parallel-N is N passes for each block.
     """

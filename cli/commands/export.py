@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenglass.cli.commands.replay import TraceFile, open_file
 from tokenglass.cli.options.common import Debug
+from tokenglass.cli.options.trace import TraceFile
+from tokenglass.cli.run.trace_file import open_file
 from tokenglass.cli.say import say
 from tokenglass.model.errors import ParameterError
 

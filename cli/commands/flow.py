@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WHICH, SHOWN = "Which token", "What is shown"
 Text = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="Text to look into; parts are joined by newlines, - is stdin."),
+    typer.Argument(metavar="TEXT", help="Text to examine; parts are joined by newlines, - is stdin."),
 ]
 NewTokens = Annotated[
     int,
@@ -111,7 +111,7 @@ def flow(
 ) -> None:
     """Show what made a token: which earlier tokens, and which layers.
 
-    Exact numbers, each named for what it is. Without -n the text itself is looked into, as the model reads it.
+    The numbers are exact, each named for what it is. Without -n the text itself is examined, as the model reads it.
     """
     from tokenglass.cli.run.prompt import read_prompt
     from tokenglass.cli.terminal.terminal import supports_live

@@ -36,7 +36,7 @@ def models(
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
-    """List the models that a name reaches: bundled, pulled, imported, and those that can be pulled."""
+    """List the models that you can name: bundled, pulled, imported, and those that can be pulled."""
     if context.invoked_subcommand is not None:
         return
     rows = listing()

@@ -170,7 +170,7 @@ def saved_tree(load: Path | None, source: Path | None) -> SavedTree | None:
 def check_files(save: Path | None, load: Path | None, source: Path | None, options: Sequence[object]) -> None:
     """Raises ParameterError for a file that is there already, and for options that a saved tree has itself."""
     if save is not None and save.exists():
-        raise ParameterError(f"--save {save}: is there already; give another name")
+        raise ParameterError(f"--save {save}: already exists; give another name")
     if load is not None and source is not None:
         raise ParameterError("--load and --from exclude each other; give one of them")
     name = "--load" if load is not None else "--from" if source is not None else None

@@ -88,7 +88,7 @@ def quantize(
 ) -> None:
     """Store a model with weights of 8 or 4 bits, and measure what that costs.
 
-    The folder loads like any other: `generate -m DIR`. The cost is told as perplexity, and as mean Kullback-Leibler
+    The folder loads like any other: `generate -m DIR`. The cost is reported as perplexity, and as mean Kullback-Leibler
     divergence in nats, against the same model in float32, on the first 2,048 tokens of a text.
 
     int4 is calibrated: the model writes a text first, and weights that are multiplied with larger numbers in it are

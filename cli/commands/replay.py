@@ -12,6 +12,7 @@ from tokenglass.cli.options.common import Debug
 from tokenglass.cli.options.groups import flat
 from tokenglass.cli.options.model import ModelOptions
 from tokenglass.cli.options.search import SearchOptions
+from tokenglass.cli.options.trace import TraceFile
 from tokenglass.cli.options.view import (
     PANEL,
     Color,
@@ -28,6 +29,7 @@ from tokenglass.cli.options.view import (
     ViewOptions,
 )
 from tokenglass.cli.options.what_if import WhatIfOptions
+from tokenglass.cli.run.trace_file import open_file
 from tokenglass.cli.say import json_bytes, say, say_lines, write
 from tokenglass.cli.terminal.opening import opening
 from tokenglass.model.errors import ParameterError
@@ -45,7 +47,6 @@ FASTEST = "max"
 WORST = 10  # tokens shown that another model sees otherwise
 BESIDE = 3  # candidates named beside an unsure token
 
-TraceFile = Annotated[str, typer.Argument(metavar="FILE", help="A trace, also compressed; - is stdin.")]
 Speed = Annotated[
     str, typer.Option("--speed", metavar="N|max", help="Times the recorded speed.", rich_help_panel=PANEL)
 ]
@@ -118,18 +119,6 @@ def speed_factor(speed: str) -> float:
     if not factor > 0:
         raise ParameterError(f"--speed {speed}: expected a number above 0, or {FASTEST}")
     return factor
-
-
-def open_file(file: str) -> TraceReader:
-    """The trace that a command names. Raises TraceError."""
-    from tokenglass.model.files import expand_home
-    from tokenglass.model.runs.trace_reader import TraceReader, open_trace
-
-    if file != "-":
-        return open_trace(expand_home(file))
-    if sys.stdin is None or sys.stdin.isatty():
-        raise ParameterError("- is stdin, and nothing is piped into it; name a file")
-    return TraceReader(sys.stdin.buffer, is_file=False)
 
 
 def play(trace: TraceReader, chosen: ReplayViewOptions, speed: float, begin: int) -> None:

@@ -60,7 +60,7 @@ def score(
     color: options.Color = options.ColorWhen.auto,
     debug: options.Debug = False,
 ) -> None:
-    """Tell how probable a text is: bits per byte, perplexity, and the surprise of every token.
+    """Show how probable a text is: bits per byte, perplexity, and the surprise of every token.
 
     A terminal shows one text coloured by surprise, and several as a table; a pipe gets the table, tab-separated.
     """

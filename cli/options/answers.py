@@ -16,7 +16,7 @@ class By(StrEnum):
 
 
 Answers = Annotated[
-    list[str] | None, typer.Argument(metavar="ANSWER", help="What the prompt may go on with; two at least.")
+    list[str] | None, typer.Argument(metavar="ANSWER", help="A possible continuation of the prompt; give at least two.")
 ]
 PromptText = Annotated[
     str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The prompt; else --prompt-file, or stdin.")

@@ -10,12 +10,13 @@ import typer
 
 from tokenglass.cli.options.view import PANEL
 
+TraceFile = Annotated[str, typer.Argument(metavar="FILE", help="A trace, also compressed; - is stdin.")]
 Trace = Annotated[
     Path | None,
     typer.Option(
         "--trace",
         metavar="FILE",
-        help="Keep the run in a new file, as JSON lines; compressed if it ends in .gz. No file is written over.",
+        help="Keep the run in a new file, as JSON lines; compressed if it ends in .gz. No file is overwritten.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -107,7 +107,7 @@ def save(chat: Chat, name: str) -> str:
     try:
         write_whole(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", path, new=path not in chat.files)
     except (OSError, ValueError) as error:  # a null byte in the name, or half a character
-        reason = "is there already; give another name" if isinstance(error, FileExistsError) else ""
+        reason = "already exists; give another name" if isinstance(error, FileExistsError) else ""
         raise ParameterError(f"{name}: {reason or getattr(error, 'strerror', None) or error}") from None
     chat.files.add(path)
     return f"{plural(len(messages), 'message')} written to {name}"

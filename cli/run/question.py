@@ -62,7 +62,7 @@ class Asking(ABC):
     def ask(self, chooser: Chooses, prompt: Prompt, answers: Sequence[str]) -> Choosing:
         """The answers to one prompt, weighed. Raises ParameterError, PromptError, TemplateError."""
         if not prompt:
-            raise PromptError("the prompt is empty; give at least one character")
+            raise PromptError("the prompt is empty; give it with -p, or on stdin")
         prompts: Sequence[Prompt] = [prompt]
         if self.manner.rotate:
             if not isinstance(prompt, str):

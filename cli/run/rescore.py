@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenglass.cli.commands.replay import open_file
 from tokenglass.cli.options.model import ModelOptions
+from tokenglass.cli.run.trace_file import open_file
 from tokenglass.model.errors import ParameterError
 from tokenglass.model.records.steps import Choice, Step
 from tokenglass.model.runs.playback import Texts, split_runs

@@ -251,7 +251,7 @@ class Picking:
                 write_whole("".join(self.text()), path, new=True)
             self._show(message=f"this branch is in {path}")
         except (OSError, ValueError, ParameterError) as error:
-            words = "is there already" if isinstance(error, FileExistsError) else getattr(error, "strerror", None)
+            words = "already exists" if isinstance(error, FileExistsError) else getattr(error, "strerror", None)
             self._show(message=f"not written: {f'{path}: {words}' if words else error}")
         yield from ()
 

@@ -101,7 +101,9 @@ class FirstDifference(Widget):
         best, second = self.choosing.ranking(self.by_mean)[:2]
         place = self.choosing.parting(best, second)
         ways = [self.way(answer, place, glyphs) for answer in (best, second)]
-        at = f"the best two part at token {place + 1}" if place else "the best two part at once"
+        at = (
+            f"the best two differ from token {place + 1} on" if place else "the best two differ from the first token on"
+        )
         return [[], *prose([f"{at}: {ways[0]} against {ways[1]}"], width, DIM)]
 
     def way(self, answer: Answer, place: int, glyphs: Glyphs) -> str:

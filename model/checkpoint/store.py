@@ -74,6 +74,8 @@ def resolve(name: str | None) -> Path:
     """
     if name is None:
         return bundled_folder()
+    if not name:
+        raise StoreError("the model's name is empty; give a folder, a GGUF file, or a name of `tokenglass models`")
     path = Path(name)
     if path.exists():
         return path

@@ -28,8 +28,9 @@ class TraceReader:
     `note` says, once the end was reached, what is missing there: a run that was killed leaves a cut line.
     """
 
-    def __init__(self, stream: BinaryIO, *, is_file: bool):
-        """A stream that is no plain file is copied to a temporary one as far as it is read."""
+    def __init__(self, stream: BinaryIO, *, is_file: bool, name: str = "stdin"):
+        """A stream that is no plain file is copied to a temporary one as far as it is read; errors name it."""
+        self.name = name
         self.note = ""
         self._starts = array("Q", [0])  # of every line that was read, and of the next
         self._run = 0  # the line of the newest one
@@ -53,7 +54,7 @@ class TraceReader:
     def __iter__(self) -> Iterator[Run | Step | Finish]:
         """All records from the first. Raises TraceError with the line's number."""
         if self.line(0) is None:
-            raise TraceError("trace: it is empty")
+            raise TraceError(f"{self.name}: trace: it is empty")
         number = 0
         while (record := self.record(number)) is not None:
             if isinstance(record, Run):
@@ -76,12 +77,12 @@ class TraceReader:
             if number == 0 and not isinstance(record, Run):
                 raise TraceError("trace: it does not begin with a run; is this a trace?")
         except UnicodeDecodeError as error:
-            raise TraceError(f"line {number + 1:,}: trace: not UTF-8 (byte {error.start:,})") from None
+            raise TraceError(f"{self.name}: line {number + 1:,}: trace: not UTF-8 (byte {error.start:,})") from None
         except TraceError as error:
             if number > 0 and not line.endswith(b"\n"):
                 self.note = self.note or CUT
                 return None
-            raise TraceError(f"line {number + 1:,}: {error}") from None
+            raise TraceError(f"{self.name}: line {number + 1:,}: {error}") from None
         return record
 
     def line(self, number: int) -> bytes | None:
@@ -101,7 +102,7 @@ class TraceReader:
             self._file.seek(start)
             line = self._file.readline(MAX_LINE + 1)
         if len(line) > MAX_LINE:
-            raise TraceError(f"line {len(self._starts):,}: trace: longer than {MAX_LINE:,} bytes, refused")
+            raise TraceError(f"{self.name}: line {len(self._starts):,}: trace: longer than {MAX_LINE:,} bytes, refused")
         if line:
             self._starts.append(start + len(line))
         return line or None
@@ -133,7 +134,7 @@ class TraceReader:
             if rest := decompressor.flush():
                 yield rest
         except zlib.error as error:
-            raise TraceError(f"trace: damaged gzip data ({error})") from None
+            raise TraceError(f"{self.name}: trace: damaged gzip data ({error})") from None
         if not decompressor.eof:
             self.note = "the compressed trace is cut; what came before is shown"
 
@@ -148,6 +149,6 @@ def some(stream: BinaryIO) -> bytes:
 def open_trace(path: Path) -> TraceReader:
     """A trace in a file. Raises TraceError."""
     try:
-        return TraceReader(open_regular(path), is_file=True)
+        return TraceReader(open_regular(path), is_file=True, name=str(path))
     except OSError as error:
         raise TraceError(f"{path}: cannot be read ({error.strerror})") from None

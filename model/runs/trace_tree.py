@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenglass.model.errors import TraceError
 from tokenglass.model.records.steps import Choice, Finish
 from tokenglass.model.runs.branch_file import SavedTree
 from tokenglass.model.runs.playback import Texts, split_runs
@@ -17,16 +16,13 @@ def tree_of_trace(path: Path) -> SavedTree:
     Raises TraceError.
     """
     texts, finished = Texts(), list[int]()
-    try:
-        with open_trace(path) as trace:
-            run, records = next(split_runs(trace))
-            for record in records:
-                if isinstance(record, Finish):
-                    finished.append(record.sequence)
-                else:
-                    texts.add(record)
-    except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
+    with open_trace(path) as trace:
+        run, records = next(split_runs(trace))
+        for record in records:
+            if isinstance(record, Finish):
+                finished.append(record.sequence)
+            else:
+                texts.add(record)
     parents, choices, ends = list[int](), list[Choice](), list[int]()
     numbers: dict[tuple[int, int | None], int] = {}
     for sequence in finished or texts.choices:

@@ -25,7 +25,7 @@ FLUSH_SECONDS, FLUSH_LINES = 0.5, 32  # what it may lose of a compressed trace
 class TraceWriter:
     """A new file, readable by its owner alone; compressed where its name ends in .gz. It is made at the first record.
 
-    What is there already is never written over or followed: a kept run is not lost by a second one. Where the disk
+    What is there already is never overwritten or followed: a kept run is not lost by a second one. Where the disk
     fills up the trace ends, `failure` says why, and the run goes on.
     """
 
@@ -101,7 +101,7 @@ def watch(run: Run, records: Iterable[Record], add: Callable[[Run | Record], Non
 def require_new(path: Path, what: str) -> None:
     """Raises ParameterError where something is there already, or no folder to make it in."""
     if os.path.lexists(path):
-        raise ParameterError(f"{path}: is there already, and a {what} is never written over; give another name")
+        raise ParameterError(f"{path}: already exists, and a {what} is never overwritten; give another name")
     if not path.parent.is_dir():
         raise ParameterError(f"{path}: there is no folder {path.parent} to write a {what} in")
 
