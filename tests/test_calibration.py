@@ -64,7 +64,10 @@ def test_columns_that_matter_equally_or_not_at_all_count_alike() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["llama, biases", "gpt2", "gemma3_text", "gemma4_text", "phi3", "mixtral", "qwen2_moe", "lfm2", "qwen3_next"],
+    [
+        *("llama, biases", "gpt2", "gemma3_text", "gemma4_text", "gemma4_text, experts", "gpt_oss", "lfm2", "lfm3"),
+        *("mixtral", "phi3", "qwen2_moe", "qwen3_next"),
+    ],
 )
 def test_the_kernels_sum_what_the_modules_are_given(name: str, tmp_path: Path) -> None:
     native_parts.compiled()
