@@ -18,14 +18,13 @@ from tokenglass.model.checkpoint.feed_forwards import DenseAndExperts, Experts, 
 from tokenglass.model.checkpoint.layer_inputs import TokenInput, TokenRows, token_input_of, token_rows_of
 from tokenglass.model.checkpoint.mixers import Attention, Mixer, mixer_of
 from tokenglass.model.checkpoint.parts import (
-    ChoiceBias,
-    LearnedScale,
     Normalisation,
     Part,
     Projection,
     Scaling,
     Shape,
     Table,
+    Vector,
     Xielu,
     norm_of,
 )
@@ -51,7 +50,7 @@ class Layer:
     after_mlp: Normalisation | Scaling | None
     parallel: bool
     token_input: TokenInput | None
-    scale: LearnedScale | None
+    scale: Vector | None
 
     @property
     def side_by_side(self) -> tuple[tuple[Projection, ...], ...]:
@@ -135,7 +134,7 @@ class Blueprint:
     @cached_property
     def in_float32(self) -> frozenset[str]:
         """The weights that are read in float32, whatever the others are."""
-        return frozenset(part.name for part in self.parts() if isinstance(part, ChoiceBias))
+        return frozenset(part.name for part in self.parts() if isinstance(part, Vector) and part.in_float32)
 
     @cached_property
     def sensitive(self) -> frozenset[str]:
@@ -218,5 +217,5 @@ def _layer(config: ModelConfig, kind: LayerKind, prefix: str) -> Layer:
         after_mlp=norm("post_feedforward_layernorm") if after else scaling,
         parallel=config.parallel_residual,
         token_input=token_input_of(config, prefix),
-        scale=LearnedScale(f"{prefix}layer_scalar") if config.layer_scale else None,
+        scale=Vector(f"{prefix}layer_scalar") if config.layer_scale else None,
     )

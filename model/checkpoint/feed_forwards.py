@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenglass.model.checkpoint.parts import ChoiceBias, LearnedScale, Normalisation, Projection, Xielu, norm_of
+from tokenglass.model.checkpoint.parts import Normalisation, Projection, Vector, Xielu, norm_of
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.mixture import ClampedSwiGlu, Mixture
@@ -44,14 +44,14 @@ class RouterInput:
     """scale * norm(x) / sqrt(hidden): what a router reads of an x that its experts read by another norm."""
 
     norm: Normalisation  # without a weight
-    scale: LearnedScale  # (hidden,)
+    scale: Vector  # (hidden,)
 
     @property
     def factor(self) -> float:
         return self.norm.size**-0.5
 
     @property
-    def parts(self) -> tuple[Normalisation | LearnedScale, ...]:
+    def parts(self) -> tuple[Normalisation | Vector, ...]:
         return self.norm, self.scale
 
 
@@ -66,9 +66,11 @@ class Experts:
     router: Projection  # (experts, hidden)
     experts: tuple[FeedForward, ...]
     mixture: Mixture
-    choice_bias: ChoiceBias | None
+    # (experts,), added to their probabilities only to choose by, so that all are taken about as often (Wang et al.
+    # 2024, arXiv 2408.15664). In float32: rounded, it would choose others.
+    choice_bias: Vector | None
     router_input: RouterInput | None  # None: it reads what the experts read
-    expert_scale: LearnedScale | None  # (experts,), on their weights at last
+    expert_scale: Vector | None  # (experts,), on their weights at last
     shared: FeedForward | None
     shared_router: Projection | None  # (1, hidden)
 
@@ -86,7 +88,7 @@ class Experts:
         return (self.router,) if self.shared_router is None else (self.router, self.shared_router)
 
     @property
-    def parts(self) -> tuple[Projection | Xielu | ChoiceBias | Normalisation | LearnedScale, ...]:
+    def parts(self) -> tuple[Projection | Xielu | Vector | Normalisation, ...]:
         others = (part for part in (self.choice_bias, self.expert_scale) if part is not None)
         router_input = () if self.router_input is None else self.router_input.parts
         return (*self.routers, *others, *router_input, *(part for each in self.feed_forwards for part in each.parts))
@@ -110,7 +112,7 @@ class DenseAndExperts:
         return (self.dense, *self.routed.feed_forwards)
 
     @property
-    def parts(self) -> tuple[Projection | Xielu | ChoiceBias | Normalisation | LearnedScale, ...]:
+    def parts(self) -> tuple[Projection | Xielu | Vector | Normalisation, ...]:
         norms = self.after_dense, self.before_experts, self.after_experts
         return (*self.dense.parts, *self.routed.parts, *norms)
 
@@ -136,8 +138,8 @@ def experts_of(config: ModelConfig, prefix: str) -> Experts:
     shared, router_input, expert_scale = None, None, None
     if mixture.beside_dense:
         norm = Normalisation(f"{prefix}router_norm", hidden, config.norm, config.norm_eps, weight=False)
-        router_input = RouterInput(norm, LearnedScale(f"{prefix}scale", hidden))
-        expert_scale = LearnedScale(f"{prefix}per_expert_scale", mixture.count)
+        router_input = RouterInput(norm, Vector(f"{prefix}scale", hidden))
+        expert_scale = Vector(f"{prefix}per_expert_scale", mixture.count)
     if mixture.shared_size is not None:
         shared = feed_forward_of(config, f"{prefix}shared_expert.", mixture.shared_size)
     return Experts(
@@ -146,7 +148,7 @@ def experts_of(config: ModelConfig, prefix: str) -> Experts:
             feed_forward_of(config, f"{prefix}experts.{number}.", mixture.size) for number in range(mixture.count)
         ),
         mixture=mixture,
-        choice_bias=ChoiceBias(f"{prefix}expert_bias", mixture.count) if mixture.choice_bias else None,
+        choice_bias=Vector(f"{prefix}expert_bias", mixture.count, in_float32=True) if mixture.choice_bias else None,
         router_input=router_input,
         expert_scale=expert_scale,
         shared=shared,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tokenglass.model.checkpoint.parts import Decay, HeadNorms, Kernel, Normalisation, Projection, Sinks, norm_of
+from tokenglass.model.checkpoint.parts import Decay, HeadNorms, Kernel, Normalisation, Projection, Vector, norm_of
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import Convolution, DeltaNet, LayerKind, QueryGrowth
 from tokenglass.model.config.rope_config import Rope
@@ -36,7 +36,7 @@ class Attention:
     softcap: float | None
     rotate_first: bool  # then normalise
     growth: QueryGrowth | None  # of queries, with the position
-    sinks: Sinks | None
+    sinks: Vector | None  # (heads,): a logit in the softmax of each query head, without a value: it may look away
     gate: Projection | None  # whose sigmoid the output's inputs are multiplied by, one by one or head by head
 
     @property
@@ -54,7 +54,7 @@ class Attention:
         return self.query, *(part for part in (self.key, self.value, self.gate) if part is not None)
 
     @property
-    def parts(self) -> tuple[Projection | Normalisation | HeadNorms | Sinks, ...]:
+    def parts(self) -> tuple[Projection | Normalisation | HeadNorms | Vector, ...]:
         norms = self.query_norm, self.key_norm, self.value_norm
         others = (part for part in (*norms, self.sinks) if part is not None)
         return (*self.inputs, self.output, *others)
@@ -188,6 +188,6 @@ def _attention(config: ModelConfig, kind: LayerKind, prefix: str) -> Attention:
         softcap=config.attention_softcap,
         rotate_first=config.rotate_first,
         growth=config.query_growth,
-        sinks=Sinks(f"{prefix}sinks", config.num_heads) if config.sinks else None,
+        sinks=Vector(f"{prefix}sinks", config.num_heads) if config.sinks else None,
         gate=_output_gate(config, prefix),
     )

@@ -79,11 +79,12 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnedScale:
-    """One factor (1,) on every number, or one for each (size,)."""
+class Vector:
+    """Learned numbers (size,) that are no norm's, such as a factor for each expert."""
 
     name: str
     size: int = 1
+    in_float32: bool = False  # whatever the other weights are
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -107,31 +108,6 @@ class Xielu:
     def constants(self) -> dict[str, float]:
         """The 1/2, and the least distance from 0, below which rounding would take over; files may hold them."""
         return {f"{self.name}.beta": 0.5, f"{self.name}.eps": -1e-6}
-
-
-@dataclass(frozen=True, slots=True)
-class Sinks:
-    """A logit for each query head (heads,), which takes part in its softmax and has no value: it may look away."""
-
-    name: str
-    heads: int
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        return {self.name: (self.heads,)}
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceBias:
-    """What is added to each expert's probability (experts,), only to choose by, so that all of them are taken about as
-    often (Wang et al. 2024, arXiv 2408.15664). Rounded, it would choose others: it is always float32."""
-
-    name: str
-    experts: int
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        return {self.name: (self.experts,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +136,7 @@ class Decay:
         return {f"{self.name}.{part}": (self.heads,) for part in ("A_log", "dt_bias")}
 
 
-Part = Projection | Table | Normalisation | HeadNorms | LearnedScale | Xielu | Sinks | ChoiceBias | Kernel | Decay
+Part = Projection | Table | Normalisation | HeadNorms | Vector | Xielu | Kernel | Decay
 """All that has weights."""
 
 

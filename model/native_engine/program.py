@@ -257,7 +257,7 @@ class Program(Operations):
             return {"activation": Activation.CLAMPED_SWIGLU, "above": spec.swiglu.limit, "below": spec.swiglu.alpha}
         return {"activation": Activation[spec.activation.upper()], **self._read_alphas(spec.learned)}
 
-    def _sinks(self, spec: parts.Sinks | None) -> int | None:
+    def _sinks(self, spec: parts.Vector | None) -> int | None:
         if spec is None:
             return None
         return self.keep(self._floats(spec.name))

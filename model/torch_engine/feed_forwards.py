@@ -73,7 +73,7 @@ class Experts(nn.Module):
         self.taken: tuple[Tensor, Tensor] | None = None  # experts and probabilities of the last pass
         self.gate = linear(spec.router)
         if spec.choice_bias is not None:
-            self.expert_bias = nn.Parameter(torch.zeros(spec.choice_bias.experts))
+            self.expert_bias = nn.Parameter(torch.zeros(spec.choice_bias.size))
         self.reads_stream = spec.router_input is not None
         if (router_input := spec.router_input) is not None:
             self.router_norm, self.factor = Norm(router_input.norm), router_input.factor

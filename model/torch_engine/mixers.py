@@ -22,7 +22,7 @@ class Attention(nn.Module):
         self.k_proj = None if spec.key is None else linear(spec.key)
         self.v_proj = None if spec.value is None else linear(spec.value)
         self.o_proj = linear(spec.output)
-        self.sinks = None if spec.sinks is None else nn.Parameter(torch.zeros(spec.sinks.heads))
+        self.sinks = None if spec.sinks is None else nn.Parameter(torch.zeros(spec.sinks.size))
         if spec.gate is not None:
             self.gate_proj = linear(spec.gate)
         self.q_norm, self.k_norm, self.v_norm = map(qk_norm, (spec.query_norm, spec.key_norm, spec.value_norm))
