@@ -14,7 +14,7 @@ from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.errors import EngineError
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
-from tokenglass.model.native_engine.measure import Measure
+from tokenglass.model.native_engine.measure import KernelMeasure
 from tokenglass.model.sampling.raw import Raw
 
 # Few different numbers bring ties, wide ones exponentials of every size; minus infinity is what cannot come.
@@ -39,9 +39,9 @@ def tale() -> LoadedModel:
 def test_it_finds_what_numpy_finds(logits: np.ndarray, count: int) -> None:
     if not math.isfinite(logits.max()):
         with pytest.raises(EngineError, match="not numbers"):
-            Measure(compiled())(logits, count)
+            KernelMeasure(compiled())(logits, count)
         return
-    actual, expected = Measure(compiled())(logits, count), Raw.of(logits, count)
+    actual, expected = KernelMeasure(compiled())(logits, count), Raw.of(logits, count)
     assert actual.peak == expected.peak
     below = actual.below()
     weights = np.exp(below)
@@ -94,13 +94,16 @@ def test_logits_that_are_no_numbers_are_refused(bad: float, place: int) -> None:
     logits = np.zeros(100, np.float32)
     logits[place] = bad
     with pytest.raises(EngineError, match="not numbers"):
-        Measure(compiled())(logits, 5)
+        KernelMeasure(compiled())(logits, 5)
 
 
 def test_wider_and_scattered_logits_are_measured_too() -> None:
     logits = np.random.default_rng(1).normal(size=400)
-    assert Measure(compiled())(logits, 5).mass == Raw.of(logits, 5).mass
-    assert Measure(compiled())(logits.astype(np.float32)[::2], 5).mass == Raw.of(logits.astype(np.float32)[::2], 5).mass
+    assert KernelMeasure(compiled())(logits, 5).mass == Raw.of(logits, 5).mass
+    assert (
+        KernelMeasure(compiled())(logits.astype(np.float32)[::2], 5).mass
+        == Raw.of(logits.astype(np.float32)[::2], 5).mass
+    )
 
 
 @settings(max_examples=200)
@@ -109,7 +112,7 @@ def test_wider_and_scattered_logits_are_measured_too() -> None:
     temperature=st.floats(5e-324, 1e300) | st.just(0.8),
 )
 def test_the_mass_at_a_temperature_is_that_of_numpy(logits: np.ndarray, temperature: float) -> None:
-    actual, expected = Measure(compiled())(logits, 5), Raw.of(logits, 5)
+    actual, expected = KernelMeasure(compiled())(logits, 5), Raw.of(logits, 5)
     with np.errstate(over="ignore"):
         exact = math.fsum(np.exp(actual.below() / temperature))
     assert actual.mass_at(temperature) == pytest.approx(exact, rel=1e-14)

@@ -18,7 +18,7 @@ from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Ids, Logits, PerRow, Rows
-from tokenglass.model.sampling.raw import Measure, MeasureEach, MeasureRows, Raw, measure_later, measure_rows
+from tokenglass.model.sampling.raw import Measure, MeasureEach, MeasureRows, measure_later, measure_rows
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.vocabulary import train_tokenizer
@@ -129,7 +129,7 @@ def with_start_token(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 class ScriptedEngine:
     """An engine whose logits after `length` tokens are `script(length)`; it keeps a real cache."""
 
-    measure: Measure = staticmethod(Raw.of)
+    measure = Measure()
     measure_each: MeasureEach = staticmethod(measure_later)
     measure_rows: MeasureRows = staticmethod(measure_rows)
     vocab_size = VOCAB_SIZE

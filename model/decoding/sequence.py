@@ -60,7 +60,7 @@ class Sequence:
         limit: int,
         *,
         vocab_size: int | None = None,
-        measure: Measure = Raw.of,
+        measure: Measure | None = None,
         keep: Keep | None = None,
     ):
         self.number = 0

@@ -22,7 +22,7 @@ from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
 from tokenglass.model.native_engine.machine import Machine
-from tokenglass.model.native_engine.measure import Measure, MeasureEach, MeasureRows
+from tokenglass.model.native_engine.measure import KernelMeasure, MeasureEach, MeasureRows
 from tokenglass.model.native_engine.program import Program
 from tokenglass.model.native_engine.structures import CHUNK, Kind, Pass, PassRow, Piece, Sizes
 from tokenglass.model.sampling.provenance import Ints
@@ -63,7 +63,7 @@ class NativeEngine:
         self.watches_experts = False  # whether logits are to say which experts their positions took
         self.library = library
         self.machine = Machine(library, self.program.operations, self.sizes)
-        self.measure = Measure(library)
+        self.measure = KernelMeasure(library)
         self._measure_each = MeasureEach(self.machine, self.measure)
         self._measure_rows = MeasureRows(self.machine)
 

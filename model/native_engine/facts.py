@@ -17,19 +17,23 @@ SHARED: Mapping[str, int] = {
         for structure in (
             *(structures.Matrix, structures.Norm, structures.Operation),
             *(structures.Sizes, structures.Measurement, structures.Measuring, structures.TokenMeasuring),
+            *(structures.Chain, structures.TokenDraw),
             *(structures.PassRow, structures.Pass),
         )
     },
     **{
         member.name: member.value
-        for enumeration in (structures.Kind, structures.Code, structures.Activation, structures.Buffer)
+        for enumeration in (
+            *(structures.Kind, structures.Code, structures.Activation, structures.Buffer),
+            structures.PartKind,
+        )
         for member in enumeration
     },
     **{f"NORM_{member.name}": member.value for member in structures.Normed},
     **{member.name: member.value for member in structures.Status},
     **{name: getattr(quantised_layout, name) for name in ("GROUP", "PANEL", "UNIT", "STEP")},
     "MAX_WANTED": MAX_WANTED,
-    "CHUNK": structures.CHUNK,
+    **{name: getattr(structures, name) for name in ("MAX_PARTS", "MAX_SHOWN", "CHUNK")},
 }
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokenglass.model.native_engine.draw import drawer_of
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.structures import Measurement, Measuring, TokenMeasuring
 from tokenglass.model.sampling.head import Head
+from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.provenance import Floats, Ints, Logits
-from tokenglass.model.sampling.raw import Raw, RowNumbers, measure_rows, not_numbers
+from tokenglass.model.sampling.raw import Drawer, Measure, Raw, RowNumbers, measure_rows, not_numbers
 
 ROOM = 4  # times the tokens that are asked for: more are found where many are about as probable
 MAX_WANTED = 4096  # tokens that are found for a flat distribution
@@ -31,10 +33,11 @@ class MeasuredRaw(Raw):
         return self.sum_mass(self.logits.ctypes.data, len(self.logits), self.peak, temperature)
 
 
-class Measure:
+class KernelMeasure(Measure):
     """Does what `Raw.of` does, in one call that starts no threads."""
 
     def __init__(self, library: ctypes.CDLL):
+        self._library = library
         self._measure = library.tokenglass_measure
         self._measure.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, POINTER(Measurement)]
         self._measure.restype = None
@@ -58,6 +61,9 @@ class Measure:
             room = size
         return self.raw(logits, measurement, token_ids, values)
 
+    def drawer(self, chain: Sequence[Processor], top: int, *, is_greedy: bool) -> Drawer | None:
+        return drawer_of(self._library, chain, top, is_greedy=is_greedy)
+
     def raw(self, logits: Logits, measurement: Measurement, token_ids: Ints, values: Floats) -> Raw:
         head = Head(token_ids[: measurement.count], values[: measurement.count], bool(measurement.complete))
         sums = measurement.peak, measurement.mass, measurement.weighted
@@ -65,9 +71,9 @@ class Measure:
 
 
 class MeasureEach:
-    """Does what `Measure` does for several positions, in one call that all threads share."""
+    """Does what `KernelMeasure` does for several positions, in one call that all threads share."""
 
-    def __init__(self, machine: Machine, measure: Measure):
+    def __init__(self, machine: Machine, measure: KernelMeasure):
         self._machine = machine
         self._measure = measure
 

@@ -17,8 +17,11 @@ Buffer = IntEnum(
     "HIDDEN READY QUERY KEY VALUE OPENING MIXED GATE UP ADDED TOKEN_ROWS ROUTED SHARED INNER INNER_UP OUTER",
     start=0,
 )
+PartKind = IntEnum("PartKind", "TEMPERATURE TOP_K TOP_P MIN_P", start=0)
 Status = IntEnum("Status", "DONE NO_MEMORY NO_SUCH_TOKEN WEIGHTS_LOST", start=0)
 
+MAX_PARTS = 4  # of a chain that the kernels apply
+MAX_SHOWN = 32  # tokens that they record beside the one they draw
 CHUNK = 128  # positions that attention takes together, at whose multiples a row of the cache may go on elsewhere
 
 
@@ -91,6 +94,26 @@ class Measuring(ctypes.Structure):
         ("logits", POINTER(c_void_p)),
         *((name, c_int64) for name in ("rows", "size", "wanted", "room")),
         *((name, c_void_p) for name in ("ids", "below", "out")),
+    )
+
+
+class ChainPart(ctypes.Structure):
+    _fields_ = (("kind", c_int64), ("value", c_double))
+
+
+class Chain(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("wanted", "shown", "greedy", "count")),
+        ("parts", ChainPart * MAX_PARTS),
+    )
+
+
+class TokenDraw(ctypes.Structure):
+    _fields_ = (
+        *((name, c_double) for name in ("mass", "weighted")),
+        *((name, c_int64) for name in ("place", "rank", "count")),
+        *((name, c_int64 * (MAX_SHOWN + 1)) for name in ("ids", "cuts")),
+        *((name, c_double * (MAX_SHOWN + 1)) for name in ("logprobs", "probs")),
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tokenglass.model.errors import EngineError
 from tokenglass.model.sampling.head import HEAD, Head
 from tokenglass.model.sampling.provenance import Floats, Ints, Logits
+
+if TYPE_CHECKING:
+    from tokenglass.model.sampling.processor import Processor
 
 ALL = slice(None)
 PART = 8192
@@ -45,8 +48,8 @@ class Raw:
 
     @property
     def entropy(self) -> float:
-        """Over the whole vocabulary, in bits (Shannon 1948)."""
-        return (math.log(self.mass) - self.weighted / self.mass) / math.log(2)
+        """Over the whole vocabulary, in bits."""
+        return bits_of_entropy(self.mass, self.weighted)
 
     def mass_at(self, temperature: float) -> float:
         """Sum of exp((logit - peak) / temperature)."""
@@ -81,6 +84,34 @@ class RowNumbers:
         return RowNumbers(below - np.log(mass), ranks, (np.log(mass) - weighted / mass) / math.log(2))
 
 
+class TokenDraw(NamedTuple):
+    """The token that a chain takes, and the most probable ones beside it, by raw probability."""
+
+    entropy: float  # raw, in bits
+    place: int  # of the token among the others
+    rank: int  # raw
+    token_ids: list[int]
+    logprobs: list[float]  # raw
+    probs: list[float]  # final
+    removed_by: list[str | None]
+
+
+Drawer = Callable[[Raw | Logits, float], TokenDraw | None]  # from logits, or what was measured of them, and a draw
+
+
+class Measure:
+    """The way from logits (vocab,) to what a sampler asks of them; an engine may have a faster one."""
+
+    def __call__(self, logits: Logits, count: int) -> Raw:
+        """Raises what `Raw.of` raises."""
+        return Raw.of(logits, count)
+
+    def drawer(self, chain: Sequence[Processor], top: int, *, is_greedy: bool) -> Drawer | None:  # noqa: ARG002
+        """What draws with this chain in one step, the `top` most probable tokens recorded, where there is such a thing;
+        it gives None where it cannot tell."""
+        return None
+
+
 def measure_rows(logits: Logits, token_ids: Ints) -> RowNumbers:
     """One token's numbers in each row (rows, vocab), a few rows at once: many positions cost no step of Python each.
 
@@ -105,6 +136,11 @@ def measure_rows(logits: Logits, token_ids: Ints) -> RowNumbers:
         for row in (np.count_nonzero(equal, axis=1) > 1).nonzero()[0]:
             ranks[start + row] += int(equal[row, : token_ids[start + row]].sum())
     return RowNumbers.of_sums((own - peaks)[:, 0], mass, weighted, ranks)
+
+
+def bits_of_entropy(mass: float, weighted: float) -> float:
+    """From what `Raw` calls mass and weighted (Shannon 1948)."""
+    return (math.log(mass) - weighted / mass) / math.log(2)
 
 
 def measure_later(logits: Sequence[Logits], _: int) -> list[Raw | Logits]:
@@ -146,11 +182,10 @@ def as_array(logits: Any) -> Logits:
 
     What is computed of them is left to numpy: torch's threads would spin on the processors that the kernels need.
     """
-    if hasattr(logits, "detach"):
+    if not isinstance(logits, np.ndarray) and hasattr(logits, "detach"):
         logits = (logits.float() if logits.dtype.itemsize < 4 else logits).numpy(force=True)
     return np.asanyarray(logits)
 
 
-Measure = Callable[[Logits, int], Raw]  # what `Raw.of` does: an engine may have a faster way
 MeasureRows = Callable[[Logits, Ints], RowNumbers]  # what `measure_rows` does, likewise
 MeasureEach = Callable[[Sequence[Logits], int], list[Raw | Logits]]  # what `Measure` does, for several at once

@@ -16,7 +16,7 @@ from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.head import HEAD, in_order
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.model.sampling.provenance import Change, Floats, Ints
+from tokenglass.model.sampling.provenance import Change, Floats, Ints, Logits
 from tokenglass.model.sampling.raw import Measure, Raw, as_array
 from tokenglass.model.sampling.routed_logits import experts_of
 from tokenglass.model.sampling.scores import Scores
@@ -35,24 +35,25 @@ class Distribution:
 class Sampler:
     """Picks one token per position; a pure function of the logits and the context."""
 
-    __slots__ = ("chain", "is_greedy", "keep", "measure", "piece", "top")
+    __slots__ = ("chain", "drawer", "is_greedy", "keep", "measure", "piece", "top")
 
     def __init__(
         self,
         parameters: SamplingParameters,
         piece: Callable[[int], bytes],
         top: int = 5,
-        measure: Measure = Raw.of,
+        measure: Measure | None = None,
         keep: Keep | None = None,
     ):
         """`piece` gives the bytes of a token id; `top` candidates are recorded per choice; `keep` is called with what
         each choice was made of."""
-        self.measure = measure
+        self.measure = measure or Measure()
         self.keep = keep
         self.is_greedy = parameters.is_greedy
         self.piece = piece
         self.top = top
         self.chain = build_chain(parameters)
+        self.drawer = self.measure.drawer(self.chain, top, is_greedy=self.is_greedy)
 
     def choose(self, logits: Any, context: Context) -> Choice:
         """The next token from its logits (vocab,), a tensor or an array, or from what `raw` told of them.
@@ -60,17 +61,43 @@ class Sampler:
         Raises EngineError where they hold no distribution, NothingPossible where masks and processors leave nothing,
         ParameterError where a processor lacks what it needs.
         """
+        if self.keep is None:
+            return self._choose(logits if isinstance(logits, Raw) else as_array(logits), context)
+        raw = logits if isinstance(logits, Raw) else self.raw(logits)
+        choice = self._choose(raw, context)
+        self.keep(choice, raw, context)
+        return choice
+
+    def _choose(self, logits: Raw | Logits, context: Context) -> Choice:
+        draw = None if self.is_greedy else uniform(context.seed, context.position, attempt=context.attempt)
+        return self._choose_at_once(logits, context, draw) or self._choose_by_parts(logits, context, draw)
+
+    def _choose_at_once(self, logits: Raw | Logits, context: Context, draw: float | None) -> Choice | None:
+        """None where the drawer cannot tell."""
+        drawn = None if self.drawer is None or context.masks else self.drawer(logits, draw or 0.0)
+        if drawn is None:
+            return None
+        entropy, place, rank, token_ids, logprobs, probs, cuts = drawn
+        pieces = [*map(self.piece, token_ids)]
+        return Choice(
+            position=context.position,
+            token_id=token_ids[place],
+            piece=pieces[place],
+            logprob=logprobs[place],
+            prob=probs[place],
+            rank=rank,
+            entropy=entropy,
+            draw=draw,
+            candidates=tuple(map(Candidate, token_ids, pieces, logprobs, probs, cuts)),
+            experts=experts_of(logits.logits if isinstance(logits, Raw) else logits),
+        )
+
+    def _choose_by_parts(self, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
+        """By a chain that applies one mask or processor after the other. Raises what `choose` raises."""
         raw = logits if isinstance(logits, Raw) else self.raw(logits)
         scores = self.scores(raw, context)
-        draw = None
-        token_id = int(scores.token_ids[0])
-        if not self.is_greedy:
-            draw = uniform(context.seed, context.position, attempt=context.attempt)
-            token_id = draw_token(scores, draw)
-        choice = self.record(raw, scores, token_id, draw)
-        if self.keep is not None:
-            self.keep(choice, raw, context)
-        return choice
+        token_id = int(scores.token_ids[0]) if draw is None else draw_token(scores, draw)
+        return self.record(raw, scores, token_id, draw)
 
     def record(
         self,

@@ -18,7 +18,7 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
-from tokenglass.model.sampling.raw import Raw, measure_later, measure_rows
+from tokenglass.model.sampling.raw import Measure, measure_later, measure_rows
 from tokenglass.model.sampling.routed_logits import Routes, routes_of
 from tokenglass.model.torch_engine.feed_forwards import Experts
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
@@ -35,7 +35,7 @@ class TorchEngine:
 
     processes = 1  # that hold the model
     watches_experts = False  # whether logits are to say which experts their positions took
-    measure = staticmethod(Raw.of)
+    measure = Measure()
     measure_each = staticmethod(measure_later)
     measure_rows = staticmethod(measure_rows)
 

@@ -1,9 +1,10 @@
 """What a choice costs: raw distribution, chain, draw, rank, entropy and candidates, on a model's own logits.
 
-    python tests/peers/sampler.py [MODEL] [--tokens 64] [--runs 9]
+    python tests/peers/sampler.py [MODEL] [--quantize int8] [--tokens 64] [--runs 9] [--share]
 
 The best of several interleaved runs per token, in processor time of the thread; medians over the tokens are printed.
-A full sort and an exponential of the same logits stand beside it.
+A full sort and an exponential of the same logits stand beside it. With --share instead: the part of a token's time that
+the sampler takes in the loop, its default chain and five candidates recorded, for one text and for eight at once.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding.autoregressive import decode
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.samples import decode_samples
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Step
 from tokenglass.model.sampling.context import Context
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.sampler import Sampler
@@ -66,8 +75,14 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="a checkpoint folder or a name; absent, the bundled model")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--quantize", default="none")
+    parser.add_argument("--share", action="store_true", help="measure the sampler's part of a token in the loop")
     options = parser.parse_args()
-    loaded = load_model(resolve(options.model), device="cpu", backend="auto")
+    loaded = load_model(resolve(options.model), device="cpu", backend="auto", quantize=options.quantize)
+    if options.share:
+        for samples in (1, 8):
+            print_share(loaded, samples, options.tokens, options.runs)
+        return
     piece, measure = loaded.tokenizer.piece, loaded.engine.measure
     rows, token_ids = logits_of(loaded, options.tokens)
     work: dict[str, Callable[[torch.Tensor, Context], object]] = {
@@ -87,6 +102,46 @@ def main() -> None:
     for name, seconds in best.items():
         median, most = statistics.median(seconds) * 1e3, max(seconds) * 1e3
         print(f"{name:38} median {median:6.3f} ms   most {most:6.3f} ms")
+
+
+def print_share(loaded: LoadedModel, samples: int, tokens: int, runs: int) -> None:
+    """The sampler's seconds over those of the whole loop, in which every candidate is read; the first run warms up."""
+    request = Request(loaded.tokenizer.encode("Once upon a time"), 1, max_new_tokens=tokens, top=5)
+    shares, micros = [], []
+    for run in range(runs + 1):
+        seconds: list[float] = []
+        job = Job(loaded.engine, loaded.tokenizer, request)
+        watched = ((Sampler, "choose"), (loaded.engine, "measure_each"))
+        with ExitStack() as patches:
+            for owner, name in watched:
+                patches.enter_context(patch.object(owner, name, timed(getattr(owner, name), seconds)))
+            started = time.perf_counter()
+            records = decode(job) if samples == 1 else decode_samples(job, samples)
+            choices = [choice for record in records if isinstance(record, Step) for choice in record.choices]
+            candidates = sum(len(choice.candidates) for choice in choices)
+            whole = time.perf_counter() - started
+        assert candidates >= 5 * len(choices)
+        if run:
+            shares.append(sum(seconds) / whole)
+            micros.append(whole / len(choices) * 1e6)
+    median, low, high = statistics.median(shares), min(shares), max(shares)
+    print(
+        f"{samples} at once: the sampler takes {median:.1%} of a token ({low:.1%} to {high:.1%}, {runs} runs) "
+        f"of {statistics.median(micros):.0f} microseconds"
+    )
+
+
+def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The same function, which notes how long it takes."""
+
+    def run(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    return run
 
 
 def logits_of(loaded: LoadedModel, count: int) -> tuple[list[torch.Tensor], list[int]]:

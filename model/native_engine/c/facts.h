@@ -1,7 +1,7 @@
 // What model/native_engine/facts.py compares with its own numbers, and what these kernels were compiled for.
 #pragma once
 #include "attention.h"
-#include "measure.h"
+#include "draw.h"
 #include "products.h"
 
 enum { DONE, NO_MEMORY, NO_SUCH_TOKEN, WEIGHTS_LOST };
@@ -11,7 +11,8 @@ void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
 #define SIZE(type) tell(#type, sizeof(type));
 #define NUMBER(name) tell(#name, name);
     SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(PassRow) SIZE(Pass)
-    SIZE(Measurement) SIZE(Measuring) SIZE(TokenMeasuring)
+    SIZE(Measurement) SIZE(Measuring) SIZE(TokenMeasuring) SIZE(Chain) SIZE(TokenDraw)
+    NUMBER(TEMPERATURE) NUMBER(TOP_K) NUMBER(TOP_P) NUMBER(MIN_P) NUMBER(MAX_PARTS) NUMBER(MAX_SHOWN)
     NUMBER(FLOAT32) NUMBER(BFLOAT16) NUMBER(INT8) NUMBER(INT4)
     NUMBER(EMBED) NUMBER(NORMALISE) NUMBER(MULTIPLY) NUMBER(ATTEND) NUMBER(TAP) NUMBER(HEAD)
     NUMBER(CHOOSE) NUMBER(MULTIPLY_PAIRS) NUMBER(COMBINE) NUMBER(CONVOLVE) NUMBER(RECUR) NUMBER(OPEN) NUMBER(TIMES)

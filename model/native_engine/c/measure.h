@@ -1,5 +1,6 @@
 // What a sampler asks of one position's logits: the greatest, sums over the exponentials, and the most probable tokens.
 #pragma once
+#include <float.h>
 #include <stdbool.h>
 #include "threads.h"
 #include "vectors.h"
@@ -10,7 +11,9 @@
 #define ENOUGH_MASS 0.9     // of all: where the tokens hold less,
 #define WIDENING_FACTOR 4   // times as many are looked at,
 #define MAX_WANTED 4096     // but no more than these: not every sampler needs them
+#define MOST_RANKED 192     // tokens that are sorted soonest without a radix
 #define LEAST_EXPONENT -708.0  // below it e**x has no full double
+#define LEAST_NORMAL_EXPONENT -708.3964185322641  // the logarithm of the least full double
 
 typedef double dvec __attribute__((vector_size(8 * DOUBLES)));
 typedef int64_t lvec __attribute__((vector_size(8 * DOUBLES)));
@@ -81,15 +84,16 @@ INLINE float from_ordered_bits(int32_t bits) {
     return value;
 }
 
-// The greatest number that at least `wanted` of `values` reach: found bit by bit.
+// A number that `wanted` of `values` reach, or the greatest that more do: found by halving.
 static float kth_greatest(const float *values, long count, long wanted) {
     int64_t low = ordered_bits(-INFINITY), high = ordered_bits(INFINITY);
     while (low < high) {
         int64_t middle = low + (high - low + 1) / 2;
         float least = from_ordered_bits(middle);
-        long reach = 0;
-        for (long i = 0; i < count; i++) reach += values[i] >= least;
-        if (reach >= wanted) low = middle;
+        int32_t reach = 0;
+        for (int32_t i = 0; i < count; i++) reach += values[i] >= least;
+        if (reach == wanted) return least;
+        if (reach > wanted) low = middle;
         else high = middle - 1;
     }
     return from_ordered_bits(low);
@@ -114,8 +118,21 @@ INLINE uint64_t key_of(double value) {
     return bits >> 63 ? bits : ~bits & ~(1ull << 63);
 }
 
-// Puts tokens in order, from the highest down, those that are equal as they came: by radix, from the lowest byte of their
-// keys up, but for bytes that all have in common.
+// Puts tokens in order, from the highest down, those that are equal as they came: each goes behind those that it follows.
+static void rank_sort(int64_t *ids, double *below, long count, int64_t *other_ids, double *other) {
+    for (long i = 0; i < count; i++) {
+        const double own = below[i];
+        int64_t place = 0;
+        for (long j = 0; j < i; j++) place += below[j] >= own;
+        for (long j = i + 1; j < count; j++) place += below[j] > own;
+        other[place] = own;
+        other_ids[place] = ids[i];
+    }
+    memcpy(below, other, count * sizeof *below);
+    memcpy(ids, other_ids, count * sizeof *ids);
+}
+
+// Does the same by radix, from the lowest byte of their keys up, but for bytes that all have in common.
 static void radix_sort(int64_t *ids, double *below, long count, int64_t *other_ids, double *other) {
     const int bytes = sizeof(double);
     uint32_t places[sizeof(double)][256] = {0};
@@ -141,20 +158,43 @@ static void radix_sort(int64_t *ids, double *below, long count, int64_t *other_i
     }
 }
 
-// Finds the tokens no less than `floor` below the peak, by id; how many there are. No more than `room` are written.
-static long collect(const float *logits, long size, double peak, double floor, long room, int64_t *ids, double *below) {
+// The least float that is no further below the peak than `reach` is, once both are rounded; nor infinite.
+static float least_as_near(float reach, double peak) {
+    int64_t low = ordered_bits(-FLT_MAX), high = ordered_bits(reach);
+    const double floor = reach - peak;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (from_ordered_bits(middle) - peak >= floor) high = middle;
+        else low = middle + 1;
+    }
+    return from_ordered_bits(low);
+}
+
+// Finds the tokens that reach `least`, by id; how many there are. No more than `room` are written.
+static long collect(const float *logits, long size, double peak, float least, long room, int64_t *ids, double *below) {
     long count = 0;
-    for (long i = 0; i < size; i += DOUBLES) {
-        dvec x = load_doubles(logits + i, size - i) - peak;
-        lvec reaches = (x >= floor) & (x > -INFINITY);
-        if (!any_of(reaches)) continue;
-        for (int d = 0; d < DOUBLES; d++)
-            if (reaches[d]) {
-                if (count < room) ids[count] = i + d, below[count] = x[d];
+    for (long i = 0; i < size; i += LANES) {
+        const long some = min(LANES, size - i);
+        if (some == LANES && !any_of((lvec)(load(logits + i) >= least))) continue;
+        for (long k = i; k < i + some; k++)
+            if (logits[k] >= least) {
+                if (count < room) ids[count] = k, below[count] = logits[k] - peak;
                 count++;
             }
     }
     return count;
+}
+
+// Sum of e**x.
+static double mass_of_tokens(const double *below, long count) {
+    double sum = 0;
+    for (long i = 0; i < count; i += DOUBLES) {
+        dvec x = (dvec){0} - INFINITY;
+        memcpy(&x, below + i, min(DOUBLES, count - i) * sizeof *below);
+        x = exp_of_double(x);
+        UNROLL for (int d = 0; d < DOUBLES; d++) sum += x[d];
+    }
+    return sum;
 }
 
 // The peak of logits (size,) and the sums over the exponentials. The peak is no number where a logit is none.
@@ -189,25 +229,29 @@ double tokenglass_mass_at(const float *logits, int64_t size, double peak, double
     return sum;
 }
 
-// The most probable tokens of logits (size,) in order: at least `wanted` where as many are possible, and more where those
-// hold too little of the mass. `ids` and `below` take twice `room`, and mean nothing where there are more than `room`.
-// `below` tells how far each lies under the peak; a token that is not told lies lower than all of these.
-void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
-                        Measurement *out) {
-    *out = sums_of(logits, size);
-    if (!isfinite(out->peak)) return;
+// Adds to the sums of logits (size,) the most probable tokens in order: at least `wanted` where as many are possible, and
+// more where those hold too little of the mass. `ids` and `below` take twice `room`, and mean nothing where there are more
+// than `room`. `below` tells how far each lies under the peak; a token that is not told lies lower than all of these.
+static void find_most_probable(const float *logits, long size, long wanted, long room, int64_t *ids, double *below,
+                               Measurement *out) {
     double peak = out->peak;
     while (1) {
         float least = floor_of(logits, size, wanted);
-        out->count = collect(logits, size, peak, (double)least - peak, room, ids, below);
+        out->count = collect(logits, size, peak, least_as_near(least, peak), room, ids, below);
         out->complete = out->count == size || least == -INFINITY;
         if (out->complete || out->count > room || wanted * WIDENING_FACTOR > MAX_WANTED) break;
-        double found_mass = 0;
-        for (long i = 0; i < out->count; i++) found_mass += exp(below[i]);
-        if (found_mass >= ENOUGH_MASS * out->mass) break;
+        if (mass_of_tokens(below, out->count) >= ENOUGH_MASS * out->mass) break;
         wanted *= WIDENING_FACTOR;
     }
-    if (out->count <= room) radix_sort(ids, below, out->count, ids + room, below + room);
+    if (out->count <= MOST_RANKED) rank_sort(ids, below, out->count, ids + room, below + room);
+    else if (out->count <= room) radix_sort(ids, below, out->count, ids + room, below + room);
+}
+
+// The sums of logits (size,) and the most probable tokens.
+void tokenglass_measure(const float *logits, int64_t size, int64_t wanted, int64_t room, int64_t *ids, double *below,
+                        Measurement *out) {
+    *out = sums_of(logits, size);
+    if (isfinite(out->peak)) find_most_probable(logits, size, wanted, room, ids, below, out);
 }
 
 typedef struct {  // what `tokenglass_measure` takes and writes, for each of several rows

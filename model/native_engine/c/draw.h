@@ -1,0 +1,174 @@
+// The token that a chain of temperature, top-k, top-p and min-p draws, in one call, and what is recorded of it. Every other
+// chain is sampler.py's, and so is what this one leaves undecided; its numbers are the same.
+#pragma once
+#include "measure.h"
+
+#define MAX_PARTS 4
+#define MAX_SHOWN 32
+#define HEAD_GROWTH 8  // times as many tokens are looked at where those found do not decide
+
+enum { TEMPERATURE, TOP_K, TOP_P, MIN_P };
+
+typedef struct {
+    int64_t kind;
+    double value;  // of min-p, its logarithm
+} ChainPart;
+
+typedef struct {
+    int64_t wanted, shown, greedy, count;  // tokens to measure and to record; parts, a temperature first of all
+    ChainPart parts[MAX_PARTS];
+} Chain;
+
+typedef struct {
+    double mass, weighted;  // of the raw distribution
+    int64_t place, rank;    // of the token among those below (-1: undecided), and among all
+    int64_t count;          // of those below
+    int64_t ids[MAX_SHOWN + 1], cuts[MAX_SHOWN + 1];  // the part that removed each, or -1; 0 of a greedy chain
+    double logprobs[MAX_SHOWN + 1], probs[MAX_SHOWN + 1];
+} TokenDraw;
+
+typedef struct {  // a distribution on its way through a chain
+    const float *logits;
+    long size;
+    double peak, raw_mass;
+    long count;     // tokens of the head that are left: the first ones
+    bool complete;  // whether nothing outside the head is left
+    double *values, *weights;  // of the head: how far each lies below the peak, and e to that power
+    double temperature;
+    double mass;        // sum of the weights of all that are left; NAN: not summed yet
+    double whole_mass;  // of all tokens at the temperature, likewise
+    long kept[MAX_PARTS];      // tokens that each part left; -1: all
+} Scores;
+
+// Halves of halves, and eight sums of at most 128 (Higham 1993), as numpy adds.
+static double pairwise_sum(const double *values, long count) {
+    if (count > 128) {
+        long half = count / 2 / 8 * 8;
+        return pairwise_sum(values, half) + pairwise_sum(values + half, count - half);
+    }
+    double sum = 0;
+    long i = 0;
+    if (count >= 8) {
+        double sums[8];
+        memcpy(sums, values, sizeof sums);
+        for (i = 8; i + 8 <= count; i += 8)
+            for (int s = 0; s < 8; s++) sums[s] += values[i + s];
+        sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    }
+    for (; i < count; i++) sum += values[i];
+    return sum;
+}
+
+static double mass_of(Scores *scores) {
+    if (!isnan(scores->mass)) return scores->mass;
+    if (scores->complete) return scores->mass = pairwise_sum(scores->weights, scores->count);
+    scores->whole_mass = tokenglass_mass_at(scores->logits, scores->size, scores->peak, scores->temperature);
+    return scores->mass = scores->whole_mass;
+}
+
+// False where a token that is recorded would be left without a probability.
+static bool apply_temperature(Scores *scores, double temperature, long shown) {
+    long recorded = min(shown, scores->count);
+    if (temperature < 1 && recorded && scores->values[recorded - 1] < LEAST_NORMAL_EXPONENT * temperature) return false;
+    if (temperature == 1) return true;
+    for (long i = 0; i < scores->count; i++) scores->values[i] /= temperature;
+    scores->temperature = temperature;
+    scores->mass = scores->whole_mass;
+    return true;
+}
+
+// How many tokens of the head a truncation leaves; -1 where an incomplete head does not decide it.
+static long survivors(Scores *scores, const ChainPart *part) {
+    const double value = part->value, *values = scores->values;
+    const long size = scores->count;
+    long count = 0;
+    if (part->kind == TOP_K) {
+        count = value;
+        if (count > size) return scores->complete ? size : -1;
+        while (count < size && values[count] == values[(long)value - 1]) count++;
+        return count;
+    }
+    if (part->kind == MIN_P) {
+        while (count < size && values[count] >= value) count++;
+        return count < size || scores->complete || values[size - 1] <= value ? count : -1;
+    }
+    double mass = mass_of(scores), reach = 0;
+    while (count < size && (reach += scores->weights[count] / mass) < value) count++;
+    if (count == size) return scores->complete ? size : -1;
+    return count + 1;
+}
+
+// False where the head does not decide what the parts leave.
+static bool apply_chain(Scores *scores, const Chain *chain) {
+    const ChainPart *part = chain->parts, *end = part + chain->count;
+    for (int p = 0; p < MAX_PARTS; p++) scores->kept[p] = -1;
+    if (part < end && part->kind == TEMPERATURE && !apply_temperature(scores, (part++)->value, chain->shown)) return false;
+    for (long i = 0; i < scores->count; i++) scores->weights[i] = exp(scores->values[i]);
+    for (; part < end; part++) {
+        long count = survivors(scores, part);
+        if (count < 0) return false;
+        if (scores->complete && count == scores->count) continue;
+        scores->kept[part - chain->parts] = scores->count = count;
+        scores->complete = true;
+        scores->mass = NAN;
+    }
+    return true;
+}
+
+// The place in the head of the token whose stretch of the cumulative distribution holds `draw`; -1 where the head does not
+// decide it, or where equal probabilities are to be put in the order of their ids.
+static long draw_place(Scores *scores, double draw) {
+    const double mass = mass_of(scores);
+    const long count = scores->count;
+    double reach = 0, before = NAN, prob = NAN;
+    for (long i = 0; i < count; i++) {
+        before = prob;
+        reach += prob = scores->weights[i] / mass;
+        if (reach <= draw) continue;
+        bool is_sure = scores->complete || prob > scores->weights[count - 1] / mass;
+        bool is_tied = prob == before || (i + 1 < count && scores->weights[i + 1] / mass == prob);
+        return is_sure && !is_tied ? i : -1;
+    }
+    return -1;
+}
+
+static void record_token(const Scores *scores, const Chain *chain, long place, int64_t id, TokenDraw *out) {
+    const long to = out->count++;
+    const bool is_greedy = chain->greedy, is_possible = is_greedy ? place == 0 : place < scores->count;
+    out->ids[to] = id;
+    out->logprobs[to] = scores->logits[id] - (scores->peak + log(scores->raw_mass));
+    out->probs[to] = !is_possible ? 0 : is_greedy ? 1 : scores->weights[place] / scores->mass;
+    out->cuts[to] = is_greedy && !is_possible ? 0 : -1;
+    for (long p = chain->count - 1; p >= 0; p--)
+        if (scores->kept[p] >= 0 && place >= scores->kept[p]) out->cuts[to] = p;
+}
+
+// Draws from logits (size,), or if `measured` is not null, from that and its tokens `ids` and `below`.
+void tokenglass_draw(const float *logits, int64_t size, const Measurement *measured, const int64_t *ids,
+                     const double *below, const Chain *chain, double draw, TokenDraw *out) {
+    int64_t own_ids[2 * MAX_WANTED];
+    double own_below[2 * MAX_WANTED], weights[MAX_WANTED];
+    const long room = min(MAX_WANTED, size);
+    Measurement found = measured ? *measured : sums_of(logits, size);
+    Scores scores = {.logits = logits, .size = size, .values = own_below, .weights = weights, .whole_mass = NAN};
+    long place = -1, shown = 0;
+    out->place = -1;
+    if (!isfinite(found.peak)) return;
+    for (long wanted = chain->wanted; place < 0; wanted *= HEAD_GROWTH) {
+        if (!measured || wanted > chain->wanted) find_most_probable(logits, size, wanted, room, own_ids, own_below, &found);
+        if (found.count > room) return;
+        if (measured && wanted == chain->wanted) {
+            memcpy(own_ids, ids, found.count * sizeof *ids);
+            memcpy(own_below, below, found.count * sizeof *below);
+        }
+        scores.count = found.count, scores.complete = found.complete;
+        scores.peak = found.peak, scores.mass = scores.raw_mass = found.mass;
+        shown = min(chain->shown, found.count);
+        if (chain->greedy) place = 0;
+        else if (apply_chain(&scores, chain)) place = draw_place(&scores, draw);
+        if (place < 0 && (found.complete || (size > room && wanted * HEAD_GROWTH > room))) return;
+    }
+    *out = (TokenDraw){.mass = found.mass, .weighted = found.weighted, .rank = place + 1, .place = min(place, shown)};
+    for (long i = 0; i < shown; i++) record_token(&scores, chain, i, own_ids[i], out);
+    if (place >= shown) record_token(&scores, chain, place, own_ids[place], out);
+}
