@@ -33,7 +33,8 @@ typedef struct {  // a distribution on its way through a chain
     double peak, raw_mass;
     long count;     // tokens of the head that are left: the first ones
     bool complete;  // whether nothing outside the head is left
-    double *values, *weights;  // of the head: how far each lies below the peak, and e to that power
+    double *values, *weights;  // of the head: how far each lies below the peak, and e to that power,
+    long weighed;              // which is known of the first ones
     double temperature;
     double mass;        // sum of the weights of all that are left; NAN: not summed yet
     double whole_mass;  // of all tokens at the temperature, likewise
@@ -59,8 +60,14 @@ static double pairwise_sum(const double *values, long count) {
     return sum;
 }
 
+static double weight_of(Scores *scores, long place) {
+    for (; scores->weighed <= place; scores->weighed++) scores->weights[scores->weighed] = exp(scores->values[scores->weighed]);
+    return scores->weights[place];
+}
+
 static double mass_of(Scores *scores) {
     if (!isnan(scores->mass)) return scores->mass;
+    if (scores->complete) weight_of(scores, scores->count - 1);
     if (scores->complete) return scores->mass = pairwise_sum(scores->weights, scores->count);
     scores->whole_mass = tokenglass_mass_at(scores->logits, scores->size, scores->peak, scores->temperature);
     return scores->mass = scores->whole_mass;
@@ -93,7 +100,7 @@ static long survivors(Scores *scores, const ChainPart *part) {
         return count < size || scores->complete || values[size - 1] <= value ? count : -1;
     }
     double mass = mass_of(scores), reach = 0;
-    while (count < size && (reach += scores->weights[count] / mass) < value) count++;
+    while (count < size && (reach += weight_of(scores, count) / mass) < value) count++;
     if (count == size) return scores->complete ? size : -1;
     return count + 1;
 }
@@ -103,7 +110,7 @@ static bool apply_chain(Scores *scores, const Chain *chain) {
     const ChainPart *part = chain->parts, *end = part + chain->count;
     for (int p = 0; p < MAX_PARTS; p++) scores->kept[p] = -1;
     if (part < end && part->kind == TEMPERATURE && !apply_temperature(scores, (part++)->value, chain->shown)) return false;
-    for (long i = 0; i < scores->count; i++) scores->weights[i] = exp(scores->values[i]);
+    scores->weighed = 0;
     for (; part < end; part++) {
         long count = survivors(scores, part);
         if (count < 0) return false;
@@ -123,21 +130,21 @@ static long draw_place(Scores *scores, double draw) {
     double reach = 0, before = NAN, prob = NAN;
     for (long i = 0; i < count; i++) {
         before = prob;
-        reach += prob = scores->weights[i] / mass;
+        reach += prob = weight_of(scores, i) / mass;
         if (reach <= draw) continue;
-        bool is_sure = scores->complete || prob > scores->weights[count - 1] / mass;
-        bool is_tied = prob == before || (i + 1 < count && scores->weights[i + 1] / mass == prob);
+        bool is_sure = scores->complete || prob > exp(scores->values[count - 1]) / mass;
+        bool is_tied = prob == before || (i + 1 < count && weight_of(scores, i + 1) / mass == prob);
         return is_sure && !is_tied ? i : -1;
     }
     return -1;
 }
 
-static void record_token(const Scores *scores, const Chain *chain, long place, int64_t id, TokenDraw *out) {
+static void record_token(Scores *scores, const Chain *chain, long place, int64_t id, TokenDraw *out) {
     const long to = out->count++;
     const bool is_greedy = chain->greedy, is_possible = is_greedy ? place == 0 : place < scores->count;
     out->ids[to] = id;
     out->logprobs[to] = scores->logits[id] - (scores->peak + log(scores->raw_mass));
-    out->probs[to] = !is_possible ? 0 : is_greedy ? 1 : scores->weights[place] / scores->mass;
+    out->probs[to] = !is_possible ? 0 : is_greedy ? 1 : weight_of(scores, place) / scores->mass;
     out->cuts[to] = is_greedy && !is_possible ? 0 : -1;
     for (long p = chain->count - 1; p >= 0; p--)
         if (scores->kept[p] >= 0 && place >= scores->kept[p]) out->cuts[to] = p;
