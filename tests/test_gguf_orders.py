@@ -119,6 +119,18 @@ def test_a_mixture_with_convolutions_that_no_model_has_is_refused(
         import_file(path)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_routers_choose_by_beside_probabilities_is_imported_as_it_is(dtype: str, tmp_path: Path) -> None:
+    save(tmp_path / "original", *CASES["lfm2_moe"])
+    path = write_gguf(tmp_path / "a.gguf", tmp_path / "original")
+    finish(import_gguf(path, tmp_path / "imported", dtype=dtype))
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("imported", "original"))
+    biases = {name for name in theirs if name.endswith("expert_bias")}
+    assert len(biases) == 3
+    assert all(torch.equal(ours[name], theirs[name]) for name in biases)
+    assert {tensor.dtype for name, tensor in ours.items() if name not in biases} == {getattr(torch, dtype)}
+
+
 def test_the_bias_of_a_choice_is_refused_where_the_family_has_none(tmp_path: Path) -> None:
     others = {"blk.0.exp_probs_b.bias": np.ones(EXPERTS["num_experts"], np.float32)}
     path = write(tmp_path, family="qwen3_next", others=others)

@@ -11,10 +11,11 @@ import safetensors.torch
 import tiny
 import torch
 from closeness import assert_close
-from families import SIZES, random_ids
+from families import random_ids
 from shell import assert_one_line_error, generate, tokenglass
 from test_lora import adapter, hook, low_rank
 from torch_parts import as_tensor
+from wrapper_configs import CASES
 
 from tokenglass.model.checkpoint.folder import Checkpoint
 from tokenglass.model.checkpoint.wrapped import groups_of
@@ -22,95 +23,23 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.errors import CheckpointError, ConfigError
 from tokenglass.model.loading import load_model
 
-VISION: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
-QWEN_VISION = {
-    "depth": 1,
-    "hidden_size": 16,
-    "embed_dim": 16,
-    "intermediate_size": 24,
-    "num_heads": 2,
-    "out_hidden_size": 32,
-    "fullatt_block_indexes": [0],
-    "deepstack_visual_indexes": [0],
-    "num_position_embeddings": 16,
-}
-ROPE = {"rope_type": "default", "rope_theta": 5000.0}
-MROPE = {"rope_parameters": {**ROPE, "mrope_section": [1, 1, 2]}}
-SIGLIP, CLIP = ({**VISION, "model_type": f"{name}_vision_model"} for name in ("siglip", "clip"))
-CASES: dict[str, dict[str, Any]] = {
-    "gemma3": {
-        "text_config": {
-            **SIZES,
-            "model_type": "gemma3_text",
-            "head_dim": 8,
-            "sliding_window": 16,
-            "query_pre_attn_scalar": 8,
-        },
-        "vision_config": SIGLIP,
-        "mm_tokens_per_image": 4,
-    },
-    "gemma4": {
-        "text_config": {
-            **SIZES,
-            "model_type": "gemma4_text",
-            "head_dim": 8,
-            "global_head_dim": 16,
-            "sliding_window": 16,
-            "num_kv_shared_layers": 1,
-            "layer_types": ["sliding_attention", "full_attention", "full_attention"],
-            "hidden_size_per_layer_input": 16,
-            "vocab_size_per_layer_input": tiny.VOCAB_SIZE,
-        },
-        "vision_config": {**VISION, "num_key_value_heads": 2, "head_dim": 8},
-        "audio_config": None,
-    },
-    "mistral3": {
-        "text_config": {**SIZES, "model_type": "mistral", "head_dim": 8},
-        "vision_config": {**VISION, "model_type": "pixtral"},
-        "tie_word_embeddings": False,
-    },
-    "llava": {"text_config": {**SIZES, "model_type": "llama"}, "vision_config": CLIP},
-    "llava_next": {"text_config": {**SIZES, "model_type": "mistral", "head_dim": 8}, "vision_config": CLIP},
-    "llava_onevision": {"text_config": {**SIZES, "model_type": "qwen2"}, "vision_config": SIGLIP},
-    "idefics3": {"text_config": {**SIZES, "model_type": "llama"}, "vision_config": VISION},
-    "smolvlm": {"text_config": {**SIZES, "model_type": "llama"}, "vision_config": VISION},
-    "internvl": {
-        "text_config": {**SIZES, "model_type": "qwen2"},
-        "vision_config": {**VISION, "image_size": [28, 28], "patch_size": [14, 14]},
-    },
-    "qwen2_vl": {"text_config": {**SIZES, **MROPE}, "vision_config": {**QWEN_VISION, "hidden_size": 32}},
-    "qwen2_5_vl": {"text_config": {**SIZES, **MROPE}, "vision_config": QWEN_VISION},
-    "qwen3_vl": {
-        "text_config": {
-            **SIZES,
-            "head_dim": 8,
-            "rope_parameters": {**ROPE, "mrope_section": [2, 1, 1], "mrope_interleaved": True},
-        },
-        "vision_config": QWEN_VISION,
-    },
-}
-
 
 def save(name: str, folder: Path, **options: Any) -> Any:
-    """Write a random model of transformers' own class, vision and all."""
-    from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415  (takes seconds)
+    """Write a random model of transformers' own class, vision or hearing and all."""
+    import transformers  # noqa: PLC0415  (takes seconds)
 
     torch.manual_seed(0)
     options = json.loads(json.dumps({**CASES[name], **options}))
-    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(name, **options)).eval()
+    config = transformers.AutoConfig.for_model(name, **options)
+    spread = options.get("text_config", {}).get("initializer_range", 0.3)
+    family = type(config).__name__.removesuffix("Config")
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
-            elif parameter.std() < 0.2:  # the wrapper's own initializer_range
-                parameter.mul_(0.3 / parameter.std())
+            elif parameter.std() < 0.6 * spread:  # the wrapper's own initializer_range
+                parameter.mul_(spread / parameter.std())
     model.save_pretrained(folder)
     return model
 
@@ -136,7 +65,9 @@ def test_an_adapter_of_the_whole_changes_the_text_part_as_in_transformers(name: 
     reference = save(name, tmp_path / "base")
     modules = dict(reference.named_modules())
     query = next(each for each in modules if each.endswith("layers.1.self_attn.q_proj"))
-    seen = next(each for each, module in modules.items() if isinstance(module, torch.nn.Linear) and "vis" in each)
+    parts = ("language_model", "text_model", "lm_head")
+    linear = (each for each, module in modules.items() if isinstance(module, torch.nn.Linear))
+    seen = next(each for each in linear if not any(part in each for part in parts))
     query_size, seen_size = modules[query].weight.shape, modules[seen].weight.shape
     of_text = low_rank(query, *query_size)
     one = adapter(tmp_path / "fox", {**of_text, **low_rank(seen, *seen_size)})
@@ -211,7 +142,7 @@ def test_a_prompt_with_an_image_is_refused_by_name(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     piece = tokenizer.decode([5])
     assert_one_line_error(
-        generate("-m", str(tmp_path), piece, "-n", "1"), 2, "an image; only the text part of qwen2_5_vl"
+        generate("-m", str(tmp_path), piece, "-n", "1"), 2, "an image or a sound; only the text part of qwen2_5_vl"
     )
     assert generate("-m", str(tmp_path), "The fox", "-n", "1").returncode == 0
 

@@ -158,7 +158,9 @@ def text_alone(opened: OpenedModel, prompt_ids: tuple[int, ...]) -> tuple[int, .
     config = opened.checkpoint.config
     if media := set(config.media_token_ids).intersection(prompt_ids):
         name = shown_name(opened.tokenizer.piece(min(media)).decode(errors="replace"))
-        raise PromptError(f"the prompt holds {name}, an image; only the text part of {config.wrapper} runs here")
+        raise PromptError(
+            f"the prompt holds {name}, an image or a sound; only the text part of {config.wrapper} runs here"
+        )
     return prompt_ids
 
 

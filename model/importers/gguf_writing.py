@@ -31,11 +31,12 @@ EXACT = {"F16": "float16", "BF16": "bfloat16", "MXFP4": "bfloat16"}  # dtypes th
 Entry = tuple[str, str, Shape]  # name, safetensors' dtype, shape
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Numbers:
     """The weights as a checkpoint of transformers' has them, all dequantised.
 
-    dtype auto keeps float16 and bfloat16 as they are and makes float32 of the rest, so that nothing is rounded.
+    dtype auto keeps float16 and bfloat16 as they are and makes float32 of the rest, so that nothing is rounded. What is
+    read in float32 whatever the others are is never rounded.
     """
 
     config: ModelConfig
@@ -54,6 +55,10 @@ class Numbers:
             sizes[self.dtype_of(stored)] += math.prod(stored.shape)
         return max(DTYPES, key=lambda dtype: sizes[dtype])
 
+    @cached_property
+    def in_float32(self) -> frozenset[str]:
+        return Blueprint.of(self.config).in_float32
+
     @property
     def tensors(self) -> list[Stored]:
         return stored_tensors(self.config, {name: weight.shape for name, weight in self.weights.items()})
@@ -61,7 +66,7 @@ class Numbers:
     def dtype_of(self, stored: Stored) -> str:
         dtypes = {EXACT.get(self.weights[name].type, "float32") for name in stored.parts}
         exact = dtypes.pop() if len(dtypes) == 1 else "float32"
-        return exact if self.dtype == "auto" else self.dtype
+        return exact if self.dtype == "auto" or not self.in_float32.isdisjoint(stored.parts) else self.dtype
 
     @property
     def entries(self) -> Iterator[Entry]:
