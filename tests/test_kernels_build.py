@@ -155,7 +155,7 @@ def test_the_sanitizers_find_nothing_in_any_operation(march: str) -> None:
     native_parts.compiled()
     runtime = native_parts.sanitizer_runtime("asan")
     tests = Path(__file__).parent
-    chosen = ["test_kernels.py", "test_kernels_engine.py"]
+    chosen = ["test_kernels.py", "test_kernels_engine.py", "test_measure.py", "test_draw_at_once.py"]
     # Bits of several compilations are compared elsewhere: here each joins other products with sums.
     names = "not bits_are_the_same and (not family or (has_the_logits and 110 and (gemma2 or gemma4 or olmo2 or lfm3)))"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", names]

@@ -110,7 +110,7 @@ def quantize(
         make = quantizer(format.value, None if isinstance(kernels, str) else kernels, count_threads(threads))
         reference = load_reference(source, threads) if tokens or not no_measure else None
         if reference is not None and tokens:
-            make = calibrated(make, reference, tokens, calibrate_with, first)
+            make = calibrate_quantizer(make, reference, tokens, calibrate_with, first)
         watch_store(quantize_checkpoint(source, folder, make), first)
         target = Checkpoint.open(folder)
         measured = None
@@ -169,7 +169,7 @@ def load_reference(source: Checkpoint, threads: int | None) -> LoadedModel:
         raise EngineError(f"{error}, or --no-measure, for int4 with --calibrate 0") from None
 
 
-def calibrated(
+def calibrate_quantizer(
     quantizer: Quantizer, reference: LoadedModel, tokens: int, text: Path | None, first: Opening
 ) -> Quantizer:
     """The same, fitted to so many tokens of a text, or of the model's own. Raises OSError and ParameterError."""
