@@ -134,7 +134,7 @@ def test_one_full_layer_with_values_means_that_all_have_some(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"expert_count": 8, "expert_used_count": 2}, "gemma4.expert_count 8 is not supported"),
+        ({"expert_count": 8, "expert_used_count": 2}, "expert_feed_forward_length is None; expected a whole number"),
         ({"attention__sliding_window_pattern": [True] * 6}, "expected a last layer without a window"),
         ({"attention__sliding_window_pattern": [False] * 5}, "expected a period or a list of 6"),
         ({"attention__key_length_swa": 16}, "attention.value_length_swa is 32; expected 16, the size of a head"),

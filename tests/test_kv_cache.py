@@ -143,7 +143,7 @@ def test_a_forward_pass_that_fails_leaves_the_cache_as_it_was(monkeypatch: pytes
     cache = new_cache()
     MODEL(torch.tensor([[1, 2, 3]]), cache)
 
-    def fail(x: Tensor) -> Tensor:
+    def fail(*inputs: Tensor) -> Tensor:
         raise RuntimeError("on purpose")
 
     with monkeypatch.context() as patch:

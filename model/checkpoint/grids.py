@@ -37,6 +37,7 @@ def shares_of(squares: Squares | None, in_features: int) -> Floats | None:
     return (shares * (1 - LEAST_SHARE) + LEAST_SHARE).astype(np.float32).reshape(-1)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is beyond float16 errs without limit, and is not taken
 def quantize_groups(weights: Floats, shares: Floats | None) -> tuple[Array, Array, Array]:
     """Groups (n, 32) of float32, and their columns' shares, to packed nibbles (n, 16), scales and offsets (n,)."""
     least, greatest = weights.min(axis=1), weights.max(axis=1)
