@@ -141,7 +141,7 @@ def test_while_a_model_thinks_the_end_of_its_thought_is_shown(columns: int) -> N
 
 
 def test_ctrl_c_in_a_thought_stops_it_and_the_chat_goes_on(folder: Path) -> None:
-    slow = ("--backend", "torch")  # else the context may be full before the key arrives
+    slow = ("--speed", "20")  # else the context may be full before the key arrives
     terminal = Talk(folder, "--regex", r"<think>[a-z ]+</think>[a-z]+", "-n", "400", "--ban", "</think>", *slow)
     before = terminal.num_prompts()
     terminal.child.sendline("Is it?")
