@@ -69,7 +69,7 @@ CalibrateWith = Annotated[
     typer.Option("--calibrate-with", metavar="FILE", help="Calibrate on this text, else on one that the model writes."),
 ]
 Unmeasured = Annotated[bool, typer.Option("--no-measure", help="Do not measure what it costs.")]
-TOKENS = 2048  # of the text that the loss is measured on, and of that which weights are fitted to
+TOKENS = 2048  # of the text that the loss is measured on, and of that which int4 is fitted to: more change little
 
 
 def quantize(
@@ -134,9 +134,9 @@ def quantize(
     make_console(sys.stdout, color=color.value).print(facts_table(in_words(facts)))
 
 
-def tokens_to_read(format: StoredFormat, tokens: int | None, calibrate_with: Path | None, text: Path | None) -> int:  # noqa: A002
+def tokens_to_read(stored: StoredFormat, tokens: int | None, calibrate_with: Path | None, text: Path | None) -> int:
     """Of the text that weights are fitted to; 0: none. Raises ParameterError."""
-    if format is not StoredFormat.int4:
+    if stored is not StoredFormat.int4:
         if tokens or calibrate_with is not None:
             raise ParameterError(
                 "int8 rounds every weight to the nearest step and needs no text; leave --calibrate out"

@@ -18,7 +18,6 @@ from tokenglass.model.records.steps import Step
 from tokenglass.model.sampling.parameters import SamplingParameters
 
 WINDOW = 256  # positions read at once, each window without what was before it
-TOKENS = 2048  # more of them change little
 SIDE_BY_SIDE = 16  # texts that are written at once
 
 Text = Sequence[int]

@@ -61,7 +61,7 @@ class NativeEngine:
         self._dims = (c_int64 * len(self.program.ropes))(*[rope.dim for rope in self.program.ropes])
         self.sizes = sizes_of(blueprint)
         self.watches_experts = False  # whether logits are to say which experts their positions took
-        self.library = library
+        self._kernels = library
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = KernelMeasure(library)
         self._measure_each = MeasureEach(self.machine, self.measure)
@@ -123,7 +123,7 @@ class NativeEngine:
         """Of what each matrix multiplies, by the matrix's name, the squares (in,) summed over the positions of rows."""
         squares = {name: np.zeros(self.blueprint.shapes[name][1]) for name in self.blueprint.in_4_bits}
         program = Program(self.blueprint, self.weights, squares)
-        machine = Machine(self.library, program.operations, self.sizes)
+        machine = Machine(self._kernels, program.operations, self.sizes)
         self._pass(Rows.of(token_ids, 0, 0, self.vocab_size), None, None, machine=machine)
         return squares
 
