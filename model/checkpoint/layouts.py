@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,29 +12,23 @@ from numpy.typing import NDArray
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.checkpoint.blueprint import LAYER
+from tokenglass.model.checkpoint.family_layouts import (
+    NEOX_HEAD,
+    QKV,
+    QKVZ,
+    STACKED,
+    STRENGTH_DECAY,
+    Layout,
+    family_layout,
+)
 from tokenglass.model.checkpoint.parts import Shape
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import DeltaNet
 
 HEAD = "lm_head.weight"
-NEOX_HEAD = "embed_out.weight"
 Indices = NDArray[np.int64]
 IN_ONE_TENSOR = re.compile(r"\.(\w+)\.experts\.down_proj$")
 NUMBER = re.compile(r"\.\d+(?=\.|$)")  # of an expert, or of a head
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Names of a family's checkpoints, for those that differ from Llama's; modules are named without .weight, .bias."""
-
-    layer: str = LAYER
-    modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stored: Llama's, one below the other
-    outer: Mapping[str, str] = field(default_factory=dict)  # outside of the layers
-    transposed: frozenset[str] = frozenset()  # stored as (in, out)
-    interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values; or by row
-    stacked: frozenset[str] = frozenset()  # one tensor of all experts' (experts, out, in), named without .weight
-    rotary: Literal["halves", "pairs", "swapped"] = "halves"  # how a head's numbers that rotate together lie
-    in_memory: Mapping[str, str] = field(default_factory=dict)  # transformers' modules: what its files call them
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,196 +107,6 @@ def weave(pieces: list[Array], count: int) -> Array:
     return np.concatenate(parts, axis=1).reshape(-1, *pieces[0].shape[1:])
 
 
-QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-PHI3 = Layout(modules={"self_attn.qkv_proj": QKV, "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")})
-GPT2 = Layout(
-    layer="transformer.h.",
-    modules={
-        "ln_1": ("input_layernorm",),
-        "attn.c_attn": QKV,
-        "attn.c_proj": ("self_attn.o_proj",),
-        "ln_2": ("post_attention_layernorm",),
-        "mlp.c_fc": ("mlp.up_proj",),
-        "mlp.c_proj": ("mlp.down_proj",),
-    },
-    outer={
-        "model.embed_tokens": "transformer.wte",
-        "model.embed_positions": "transformer.wpe",
-        "model.norm": "transformer.ln_f",
-    },
-    transposed=frozenset({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
-)
-GPT_NEOX = Layout(
-    layer="gpt_neox.layers.",
-    modules={
-        "attention.query_key_value": QKV,
-        "attention.dense": ("self_attn.o_proj",),
-        "mlp.dense_h_to_4h": ("mlp.up_proj",),
-        "mlp.dense_4h_to_h": ("mlp.down_proj",),
-    },
-    outer={
-        "model.embed_tokens": "gpt_neox.embed_in",
-        "model.norm": "gpt_neox.final_layer_norm",
-        "lm_head": NEOX_HEAD.removesuffix(".weight"),
-    },
-    interleaved=frozenset({"attention.query_key_value"}),
-)
-PHI = Layout(
-    modules={
-        "self_attn.dense": ("self_attn.o_proj",),
-        "self_attn.q_layernorm": ("self_attn.q_norm",),
-        "self_attn.k_layernorm": ("self_attn.k_norm",),
-        "mlp.fc1": ("mlp.up_proj",),
-        "mlp.fc2": ("mlp.down_proj",),
-    },
-    outer={"model.norm": "model.final_layernorm"},
-)
-GLM4 = Layout(
-    modules={
-        "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
-        "post_self_attn_layernorm": ("post_attention_layernorm",),
-        "post_attention_layernorm": ("pre_feedforward_layernorm",),
-        "post_mlp_layernorm": ("post_feedforward_layernorm",),
-    },
-    rotary="pairs",
-)
-STABLELM = Layout(
-    modules={
-        "self_attn.q_layernorm.norms.*": ("self_attn.q_norm.norms.*",),
-        "self_attn.k_layernorm.norms.*": ("self_attn.k_norm.norms.*",),
-    }
-)
-APERTUS = Layout(
-    modules={
-        "attention_layernorm": ("input_layernorm",),
-        "feedforward_layernorm": ("post_attention_layernorm",),
-    }
-)
-HUNYUAN = Layout(
-    modules={
-        "self_attn.query_layernorm": ("self_attn.q_norm",),
-        "self_attn.key_layernorm": ("self_attn.k_norm",),
-    }
-)
-EXPERT = "mlp.experts.*"  # * stands for a number
-LFM2 = Layout(
-    modules={
-        "operator_norm": ("input_layernorm",),
-        "ffn_norm": ("post_attention_layernorm",),
-        "self_attn.q_layernorm": ("self_attn.q_norm",),
-        "self_attn.k_layernorm": ("self_attn.k_norm",),
-        "self_attn.out_proj": ("self_attn.o_proj",),
-        "conv.in_proj": ("conv.before_proj", "conv.after_proj", "conv.middle_proj"),
-        "feed_forward.w1": ("mlp.gate_proj",),
-        "feed_forward.w3": ("mlp.up_proj",),
-        "feed_forward.w2": ("mlp.down_proj",),
-    },
-    outer={"model.norm": "model.embedding_norm"},
-)
-LFM2_MOE = replace(
-    LFM2,
-    modules={
-        **LFM2.modules,
-        "feed_forward": ("mlp",),
-        "feed_forward.gate": ("mlp.gate",),
-        "feed_forward.experts.*.w1": (f"{EXPERT}.gate_proj",),
-        "feed_forward.experts.*.w3": (f"{EXPERT}.up_proj",),
-        "feed_forward.experts.*.w2": (f"{EXPERT}.down_proj",),
-    },
-)
-LFM3_ALONE = Layout(  # without norms after attention and MLP
-    modules={module: parts for module, parts in LFM2.modules.items() if not module.startswith("self_attn.")},
-    outer=LFM2.outer,
-    in_memory={"self_attn.g_proj": "self_attn.gate_proj"},
-)
-LFM3 = replace(
-    LFM3_ALONE,
-    modules={
-        **LFM3_ALONE.modules,
-        "post_operator_norm": ("post_attention_layernorm",),
-        "ffn_norm": ("pre_feedforward_layernorm",),
-        "post_ffn_norm": ("post_feedforward_layernorm",),
-    },
-)
-QWEN3_5 = Layout(
-    modules={"self_attn.q_proj": ("self_attn.q_proj", "self_attn.gate_proj")},
-    interleaved=frozenset({"self_attn.q_proj"}),
-)
-# Stored head by head, each key head with what belongs to the value heads that it serves
-QKVZ, STRENGTH_DECAY = "linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"
-QWEN3_NEXT = replace(
-    QWEN3_5,
-    modules={
-        **QWEN3_5.modules,
-        QKVZ: ("linear_attn.in_proj_qkv", "linear_attn.in_proj_z"),
-        STRENGTH_DECAY: ("linear_attn.in_proj_b", "linear_attn.in_proj_a"),
-    },
-)
-NANOCHAT = Layout(modules={"mlp.fc1": ("mlp.up_proj",), "mlp.fc2": ("mlp.down_proj",)}, rotary="swapped")
-STACKED = {
-    "mlp.experts.gate_up_proj": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
-    "mlp.experts.down_proj": (f"{EXPERT}.down_proj",),
-}
-MIXTRAL = Layout(
-    modules={
-        "block_sparse_moe.gate": ("mlp.gate",),
-        "block_sparse_moe.experts.*.w1": (f"{EXPERT}.gate_proj",),
-        "block_sparse_moe.experts.*.w3": (f"{EXPERT}.up_proj",),
-        "block_sparse_moe.experts.*.w2": (f"{EXPERT}.down_proj",),
-    }
-)
-GRANITE_MOE = Layout(
-    modules={
-        "block_sparse_moe.router.layer": ("mlp.gate",),
-        "block_sparse_moe.input_linear.weight": (f"{EXPERT}.gate_proj", f"{EXPERT}.up_proj"),
-        "block_sparse_moe.output_linear.weight": (f"{EXPERT}.down_proj",),
-    },
-    stacked=frozenset({"block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"}),
-)
-GPT_OSS = Layout(
-    modules={"mlp.router": ("mlp.gate",), **STACKED},
-    stacked=frozenset(STACKED),
-    interleaved=frozenset(STACKED),
-    transposed=frozenset(STACKED),
-)
-GEMMA4 = Layout(
-    modules={
-        "router": ("mlp.routed",),
-        "router.proj": ("mlp.routed.gate",),
-        "post_feedforward_layernorm_1": ("mlp.after_dense",),
-        "pre_feedforward_layernorm_2": ("mlp.before_experts",),
-        "post_feedforward_layernorm_2": ("mlp.after_experts",),
-        "experts.gate_up_proj": tuple(f"mlp.routed.experts.*.{part}_proj" for part in ("gate", "up")),
-        "experts.down_proj": ("mlp.routed.experts.*.down_proj",),
-    },
-    stacked=frozenset({"experts.gate_up_proj", "experts.down_proj"}),
-)
-LAYOUTS = {
-    "gemma4_text": GEMMA4,
-    "gpt_oss": GPT_OSS,
-    "mixtral": MIXTRAL,
-    "granitemoe": GRANITE_MOE,
-    "phi": PHI,
-    "phi3": PHI3,
-    "gpt2": GPT2,
-    "gpt_neox": GPT_NEOX,
-    "glm4": GLM4,
-    "lfm2": LFM2,
-    "lfm2_moe": LFM2_MOE,
-    "lfm3": LFM3,
-    "qwen3_5_text": QWEN3_5,
-    "qwen3_5_moe_text": QWEN3_5,
-    "qwen3_next": QWEN3_NEXT,
-    "stablelm": STABLELM,
-    "apertus": APERTUS,
-    "hunyuan_v1_dense": HUNYUAN,
-    "nanochat": NANOCHAT,
-    "starcoder2": Layout(modules={"mlp.c_fc": ("mlp.up_proj",), "mlp.c_proj": ("mlp.down_proj",)}),
-    "cohere2": Layout(rotary="pairs"),
-    "ernie4_5": Layout(rotary="pairs"),
-}
-
-
 def stored_tensors(
     config: ModelConfig, weights: Mapping[str, Shape], present: Collection[str] | None = None
 ) -> list[Stored]:
@@ -351,12 +155,6 @@ def layout_of(config: ModelConfig, present: Collection[str] | None) -> Layout:
         return layout
     stacked = {f"{module}.{name.removeprefix('mlp.')}": parts for name, parts in STACKED.items()}
     return replace(layout, modules={**layout.modules, **stacked}, stacked=frozenset(stacked))
-
-
-def family_layout(config: ModelConfig) -> Layout:
-    if config.model_type == "lfm3" and not config.post_norm:
-        return LFM3_ALONE
-    return LAYOUTS.get(config.model_type, Layout())
 
 
 def interleaving(config: ModelConfig, layout: Layout, module: str | None, parts: Mapping[str, Shape]) -> int:

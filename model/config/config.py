@@ -14,6 +14,7 @@ from tokenglass.model.config.fields import Fields, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, HeadSizes, LayerInputs, LayerKind, QueryGrowth
 from tokenglass.model.config.layer_states import CONVOLUTION_INPUTS, LayerState, RecurrentState
 from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
+from tokenglass.model.config.mixture_defaults import MIXTURE_DEFAULTS
 from tokenglass.model.config.pieces import missing_pieces
 from tokenglass.model.config.wrappers import media_token_ids, text_part, wrapper_of
 from tokenglass.model.errors import ConfigError
@@ -253,7 +254,7 @@ class ModelConfig:
             missing = missing_pieces(whole)
             reason = f"it has {', '.join(missing)}" if missing else f"supported: {', '.join(FAMILIES)}"
             raise ConfigError(f"config.json: model_type {quote(model_type)} is not supported ({reason})")
-        fields = Fields({**DEFAULTS.get(model_type, {}), **raw})
+        fields = Fields({**DEFAULTS.get(model_type, {}), **MIXTURE_DEFAULTS.get(model_type, {}), **raw})
         switches = FAMILIES[model_type](fields)
         if "per_layer_config" not in fields.asked:
             fields.refuse("per_layer_config")

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tokenglass.model.checkpoint.arrays import Array
-from tokenglass.model.checkpoint.layouts import QKVZ, STRENGTH_DECAY, Indices, order_of_heads, order_of_recurrence
+from tokenglass.model.checkpoint.family_layouts import QKVZ, STRENGTH_DECAY
+from tokenglass.model.checkpoint.layouts import Indices, order_of_heads, order_of_recurrence
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import DeltaNet
 from tokenglass.model.errors import GGUFError
