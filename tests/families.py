@@ -253,6 +253,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SIZES, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 40, "head_dim": 16, "initializer_range": 0.12}
         | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_only_layers": [1]},
     ),
+    "ministral": ("ministral", {**SIZES, "head_dim": 12, "sliding_window": WINDOW, "layer_types": SLIDING_TYPES}),
+    "internlm3": ("internlm3", {**SIZES, "head_dim": 12, "attention_bias": True, "mlp_bias": True}),
+    "iquestcoder": ("iquestcoder", {**SIZES, "head_dim": 12}),
+    "helium": (
+        "helium",
+        {**SIZES, "head_dim": 8, "attention_bias": True, "mlp_bias": True, "initializer_range": 0.2},
+    ),
+    "vaultgemma": ("vaultgemma", {**SIZES, **GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 8.0}),
     "apertus": ("apertus", {**SIZES, "attention_bias": True}),
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
     "phi": ("phi", {**SIZES, "initializer_range": 0.4}),

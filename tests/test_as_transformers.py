@@ -285,6 +285,11 @@ REFUSED = [
     ("ernie4_5", {"use_bias": "yes"}, "use_bias is 'yes'; expected true or false"),
     ("seed_oss", {"attention_out_bias": 1}, "attention_out_bias is 1; expected true or false"),
     ("arcee", {"rope_scaling": {"type": "linear"}}, "factor"),
+    ("internlm3", {"qkv_bias": True, "bias": False}, "mlp_bias is False; expected True"),
+    ("iquestcoder", {"clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),
+    ("iquestcoder", {"use_sliding_window": True}, "use_sliding_window True is not supported"),
+    ("ministral", {"layer_types": ["sliding_attention"] * 32, "sliding_window": None}, "there is no sliding_window"),
+    ("vaultgemma", {"final_logit_softcapping": 0.0}, "logit_softcap is 0.0; expected a positive number"),
 ]
 
 

@@ -143,6 +143,8 @@ TYPED = (
     "olmo3",
     "cohere2",
     "exaone4",
+    "ministral",
+    "vaultgemma",
 )
 
 

@@ -39,14 +39,14 @@ QWEN3_5 = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
     *("gemma4_text", "lfm3", "glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee"),
-    *("mixtral", "qwen3_moe", "gpt_oss"),
+    *("mixtral", "qwen3_moe", "gpt_oss", "ministral", "internlm3", "iquestcoder", "vaultgemma"),
     *QWEN3_5,
 )
 PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", *QWEN3_5)
 BOTH = ("attention_bias", "mlp_bias")
 SWITCHES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "smollm3", "granite", "arcee"), BOTH),
-    **dict.fromkeys(("mixtral", "qwen2_moe"), ()),
+    **dict.fromkeys(("llama", "smollm3", "granite", "arcee", "iquestcoder", "helium"), BOTH),
+    **dict.fromkeys(("mixtral", "qwen2_moe", "ministral"), ()),
     **dict.fromkeys(("mistral", "ministral3", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "phi3", "exaone4"), ()),
     "seed_oss": (*BOTH, "attention_out_bias"),
     "gpt_neox": ("attention_bias", "use_parallel_residual"),
@@ -100,8 +100,7 @@ def random_options(family: str, chance: random.Random) -> Options:
         options["num_key_value_heads"] = chance.choice([count for count in (1, 2, 4) if heads % count == 0])
     if family in WIDE_HEADS:
         options["head_dim"] = size = chance.choice((size, 12))
-    for switch in SWITCHES.get(family, ("attention_bias",)):
-        options[switch] = chance.random() < 0.5
+    options |= random_switches(family, options["hidden_size"] // heads, chance)
     for number in NUMBERS.get(family, ()):
         options[number] = chance.choice((0.25, 0.7, 1.5))
     if family in EXPERTS:
@@ -125,10 +124,18 @@ def random_options(family: str, chance: random.Random) -> Options:
     return options | {"rope_parameters": rope}
 
 
+def random_switches(family: str, size: int, chance: random.Random) -> Options:
+    """What is on or off; and the size of helium's heads, whose output matrix is square."""
+    options: Options = {switch: chance.random() < 0.5 for switch in SWITCHES.get(family, ("attention_bias",))}
+    if family == "internlm3":  # which knows one bias for all
+        options["mlp_bias"] = options["attention_bias"]
+    return options | ({"head_dim": size} if family == "helium" else {})
+
+
 def random_activation(family: str, chance: random.Random) -> Options:
     if family in ("lfm2", "lfm2_moe", "lfm3", *QWEN3_5):  # always silu
         return {}
-    act = "hidden_activation" if family in ("gemma2", "gemma3_text", "gemma4_text") else "hidden_act"
+    act = "hidden_activation" if family in ("gemma2", "gemma3_text", "gemma4_text", "vaultgemma") else "hidden_act"
     acts = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "gelu_fast", "gelu_python")
     return {act: chance.choice(("xielu", "relu2") if family == "apertus" else acts)}
 
@@ -177,13 +184,13 @@ def random_windows(family: str, layers: int, chance: random.Random) -> Options:
             kinds = [{}, {"use_sliding_window": True, **window}]
         case "qwen2_moe":
             kinds = [{}, on, {**on, **typed}]
-        case "olmo3" | "cohere2" | "gpt_oss":
+        case "olmo3" | "cohere2" | "gpt_oss" | "ministral":
             kinds = [window, {**window, **typed}]
         case "exaone4":
             none = {"sliding_window": None, "layer_types": ["full_attention"] * layers}
             kinds = [none, {**window, "sliding_window_pattern": 2}, {**window, **typed}]
-        case "gemma2" | "gemma3_text":
-            attention = {"attn_logit_softcapping": chance.choice((None, 2.0))} if family == "gemma2" else {}
+        case "gemma2" | "gemma3_text" | "vaultgemma":
+            attention = {} if family == "gemma3_text" else {"attn_logit_softcapping": chance.choice((None, 2.0))}
             common = {**window, **cap, **attention, "query_pre_attn_scalar": chance.choice((7, 16))}
             kinds = [common, {**common, **typed}]
         case "nanochat" | "gemma4_text":
@@ -269,6 +276,9 @@ AMPLIFYING = (
     "seed_oss",
     "ernie4_5",
     "stablelm",
+    "helium",
+    "internlm3",
+    "iquestcoder",
 )
 """Of 20 configurations each, some came to 2.3e-5, 190 roundings of float32; those of before stay within 1e-5 here.
 

@@ -191,6 +191,8 @@ GEMMA4 = Layout(
     stacked=frozenset({"experts.gate_up_proj", "experts.down_proj"}),
 )
 LAYOUTS = {
+    "helium": Layout(rotary="pairs"),
+    "vaultgemma": Layout(modules={"pre_feedforward_layernorm": ("post_attention_layernorm",)}),
     "gemma4_text": GEMMA4,
     "gpt_oss": GPT_OSS,
     "mixtral": MIXTRAL,

@@ -17,7 +17,7 @@ from tokenglass.model.config.experts_kin import (
     read_qwen3_moe,
 )
 from tokenglass.model.config.fields import Fields
-from tokenglass.model.config.gemma_kin import read_gemma, read_gemma2, read_gemma3, read_gemma4
+from tokenglass.model.config.gemma_kin import read_gemma, read_gemma2, read_gemma3, read_gemma4, read_vaultgemma
 from tokenglass.model.config.layer_norm_kin import (
     read_cohere2,
     read_gpt2,
@@ -33,8 +33,12 @@ from tokenglass.model.config.llama_kin import (
     read_ernie4_5,
     read_glm4,
     read_granite,
+    read_helium,
     read_hunyuan,
+    read_internlm3,
+    read_iquestcoder,
     read_llama,
+    read_ministral,
     read_ministral3,
     read_mistral,
     read_nanochat,
@@ -50,7 +54,11 @@ from tokenglass.model.config.sizes import Switches
 FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "llama": read_llama,
     "mistral": read_mistral,
+    "ministral": read_ministral,
     "ministral3": read_ministral3,
+    "internlm3": read_internlm3,
+    "iquestcoder": read_iquestcoder,
+    "helium": read_helium,
     "qwen2": read_qwen2,
     "qwen2_vl_text": read_qwen2,
     "qwen2_5_vl_text": read_qwen2,
@@ -58,6 +66,7 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "qwen3_vl_text": read_qwen3,
     "gemma": read_gemma,
     "gemma2": read_gemma2,
+    "vaultgemma": read_vaultgemma,
     "gemma3_text": read_gemma3,
     "gemma4_text": read_gemma4,
     "phi": read_phi,

@@ -37,6 +37,10 @@ def read_gemma2(f: Fields) -> Switches:
     }
 
 
+def read_vaultgemma(f: Fields) -> Switches:
+    return {**read_gemma2(f), "post_norm": False}
+
+
 def read_gemma3(f: Fields) -> Switches:
     windows = windows_by_type(f, full_by_pattern(f, 6))
     theta, local = f.number("rope_theta", 1e6), f.number("rope_local_base_freq", 1e4)

@@ -14,6 +14,7 @@ from tokenglass.model.config.layer_kinds import (
     num_layers,
     qwen_windows,
     window,
+    windows_by_type,
     with_layers,
 )
 from tokenglass.model.config.rope_config import rope_type
@@ -32,6 +33,29 @@ def read_llama(f: Fields) -> Switches:
 
 def read_mistral(f: Fields) -> Switches:
     return {**sizes(f), **with_layers(f, windows=[window(f)] * num_layers(f))}
+
+
+def read_ministral(f: Fields) -> Switches:
+    windows = windows_by_type(f, [window(f) is None] * num_layers(f))
+    return {**sizes(f), **with_layers(f, windows=windows)}
+
+
+def read_internlm3(f: Fields) -> Switches:
+    """One bias switch for all projections, by either of two pairs of names."""
+    f = f.rename({"qkv_bias": "attention_bias", "bias": "mlp_bias"})
+    bias = f.boolean("attention_bias")
+    if f.boolean("mlp_bias") != bias:
+        raise f.wrong("mlp_bias", f"{bias}, as attention_bias is; others are not supported")
+    return read_llama(f)
+
+
+def read_iquestcoder(f: Fields) -> Switches:
+    f.refuse("clip_qkv", "use_sliding_window")
+    return read_llama(f)
+
+
+def read_helium(f: Fields) -> Switches:
+    return {**read_llama(f), "norm": "rms_float", "o_bias": False}
 
 
 def read_qwen2(f: Fields) -> Switches:
