@@ -79,18 +79,11 @@ class Sampler:
             return None
         entropy, place, rank, token_ids, logprobs, probs, cuts = drawn
         pieces = [*map(self.piece, token_ids)]
-        return Choice(
-            position=context.position,
-            token_id=token_ids[place],
-            piece=pieces[place],
-            logprob=logprobs[place],
-            prob=probs[place],
-            rank=rank,
-            entropy=entropy,
-            draw=draw,
-            candidates=tuple(map(Candidate, token_ids, pieces, logprobs, probs, cuts)),
-            experts=experts_of(logits.logits if isinstance(logits, Raw) else logits),
-        )
+        chosen = token_ids[place], pieces[place], logprobs[place], probs[place]
+        candidates = tuple(map(Candidate, token_ids, pieces, logprobs, probs, cuts))
+        experts = experts_of(logits.logits if isinstance(logits, Raw) else logits)
+        # By their places: by their names it takes twice as long.
+        return Choice(context.position, *chosen, rank, entropy, draw, candidates, "sampled", experts)
 
     def _choose_by_parts(self, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
         """By a chain that applies one mask or processor after the other. Raises what `choose` raises."""
