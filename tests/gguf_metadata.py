@@ -69,6 +69,7 @@ def own_metadata(config: dict[str, Any]) -> dict[str, Any]:
             else {}
         ),
         **{new: config[old] for old, new in EPSILONS.items() if old in config},
+        **({"attention.layer_norm_epsilon": 1e-5} if config["model_type"] == "olmo" else {}),
         **delta_metadata(config),
         **{key: config[key] for key in ("use_parallel_residual",) if key in config},
         **{new: config[old] for old, new in NUMBERS.items() if config.get(old) is not None},

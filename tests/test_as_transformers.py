@@ -213,6 +213,8 @@ READ = [
     ("ernie4_5", {"rope_parameters": None, "use_bias": None}),
     ("arcee", {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": {"type": "linear", "factor": 2.0}}),
     ("granite", {"rope_parameters": None, "rope_theta": 700.0, "attention_multiplier": 0.4, "logits_scaling": 2}),
+    ("exaone", {"layer_norm_epsilon": 1e-2, "activation_function": "gelu"}),
+    ("internlm3", {"qkv_bias": False, "bias": False}),
 ]
 
 
@@ -285,6 +287,11 @@ REFUSED = [
     ("ernie4_5", {"use_bias": "yes"}, "use_bias is 'yes'; expected true or false"),
     ("seed_oss", {"attention_out_bias": 1}, "attention_out_bias is 1; expected true or false"),
     ("arcee", {"rope_scaling": {"type": "linear"}}, "factor"),
+    ("cohere", {"use_qk_norm": True}, "use_qk_norm True is not supported"),
+    ("cohere", {"logit_scale": None}, "logit_scale is None"),
+    ("olmo", {"clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),
+    ("glm", {"partial_rotary_factor": 1.5}, "partial_rotary_factor 1.5 is not supported"),
+    ("jais2", {"mlp_bias": 1}, "mlp_bias is 1; expected true or false"),
     ("internlm3", {"qkv_bias": True, "bias": False}, "mlp_bias is False; expected True"),
     ("iquestcoder", {"clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),
     ("iquestcoder", {"use_sliding_window": True}, "use_sliding_window True is not supported"),

@@ -119,6 +119,14 @@ def test_a_mixture_with_convolutions_that_no_model_has_is_refused(
         import_file(path)
 
 
+def test_queries_keys_and_values_of_glm_in_one_tensor_come_back(tmp_path: Path) -> None:
+    save(tmp_path / "original", *CASES["glm"])
+    import_file(write_gguf(tmp_path / "a.gguf", tmp_path / "original", fused=True))
+    expected, actual = (load_file(tmp_path / name / "model.safetensors") for name in ("original", "plain"))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_what_routers_choose_by_beside_probabilities_is_imported_as_it_is(dtype: str, tmp_path: Path) -> None:
     save(tmp_path / "original", *CASES["lfm2_moe"])

@@ -31,7 +31,7 @@ POSITIONS, LENGTH, CHUNK = 64, 48, 17
 ALONE = [family for family in FAMILIES if not family.endswith("_vl_text")]  # those of wrappers: test_wrappers.py
 Options = dict[str, Any]
 EPS = {
-    **dict.fromkeys(("gpt_neox", "phi", "stablelm", "cohere2"), "layer_norm_eps"),
+    **dict.fromkeys(("gpt_neox", "phi", "stablelm", "cohere", "cohere2", "jais2"), "layer_norm_eps"),
     "starcoder2": "norm_epsilon",
     **dict.fromkeys(("lfm2", "lfm2_moe", "lfm3"), "norm_eps"),
 }
@@ -40,12 +40,13 @@ WIDE_HEADS = (
     *("llama", "mistral", "ministral3", "qwen2", "qwen3", "qwen3_vl_text", "gemma", "gemma2", "gemma3_text", "olmo2"),
     *("gemma4_text", "lfm3", "glm4", "hunyuan_v1_dense", "ernie4_5", "seed_oss", "arcee"),
     *("mixtral", "qwen3_moe", "gpt_oss", "ministral", "internlm3", "iquestcoder", "vaultgemma"),
+    *("glm", "jais2"),
     *QWEN3_5,
 )
-PARTIAL = ("gpt_neox", "phi", "phi3", "glm4", "stablelm", *QWEN3_5)
+PARTIAL = ("gpt_neox", "phi", "phi3", "glm", "glm4", "stablelm", *QWEN3_5)
 BOTH = ("attention_bias", "mlp_bias")
 SWITCHES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "smollm3", "granite", "arcee", "iquestcoder", "helium"), BOTH),
+    **dict.fromkeys(("llama", "smollm3", "granite", "arcee", "iquestcoder", "helium", "jais2", "exaone"), BOTH),
     **dict.fromkeys(("mixtral", "qwen2_moe", "ministral"), ()),
     **dict.fromkeys(("mistral", "ministral3", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "phi3", "exaone4"), ()),
     "seed_oss": (*BOTH, "attention_out_bias"),
@@ -67,7 +68,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
         ("granite", "granitemoe"),
         ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"),
     ),
-    "cohere2": ("logit_scale",),
+    **dict.fromkeys(("cohere", "cohere2"), ("logit_scale",)),
 }
 
 
@@ -279,6 +280,8 @@ AMPLIFYING = (
     "helium",
     "internlm3",
     "iquestcoder",
+    "glm",
+    "olmo",
 )
 """Of 20 configurations each, some came to 2.3e-5, 190 roundings of float32; those of before stay within 1e-5 here.
 

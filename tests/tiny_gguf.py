@@ -86,6 +86,11 @@ NAMES = {
     "attn.c_proj": "attn_output",
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
+    # exaone
+    **{f"attn.attention.{part}_proj": f"attn_{part}" for part in "qkv"},
+    "attn.attention.out_proj": "attn_output",
+    "mlp.c_fc_0": "ffn_gate",
+    "mlp.c_fc_1": "ffn_up",
     # gpt_neox
     "model.embed_in": "token_embd",
     "model.final_layer_norm": "output_norm",
@@ -114,6 +119,7 @@ ARCHITECTURES = {
     "mistral": "llama",
     "mixtral": "llama",
 }
+ARCHITECTURES |= {"cohere": "command-r", "glm": "chatglm"}
 ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
 ARCHITECTURES |= {"qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe", "qwen3_next": "qwen3next"}
 ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3", "lfm2_moe": "lfm2moe"}
@@ -150,7 +156,8 @@ def write_gguf(
     leaves a key out. `quantised` is the type of matrices, or gives it for a name.
 
     With `tensors_per_file` it is in several parts, of which the first is given back. `fused` keeps the inputs of
-    qwen3_next's recurrences in one tensor, as earlier converters did.
+    qwen3_next's recurrences in one tensor, as earlier converters did, and glm's queries, keys and values, as files of
+    its first releases do.
     """
     config = json.loads((checkpoint / "config.json").read_text())
     family = config["model_type"]
@@ -165,7 +172,10 @@ def write_gguf(
     for key, value in metadata.items():
         add(writer, key, value)
     tensors = load_file(checkpoint / "model.safetensors")
-    tensors = tensors if fused else split_inputs(tensors, config)
+    if family == "glm":
+        tensors = fused_queries(tensors) if fused else tensors
+    elif not fused:
+        tensors = split_inputs(tensors, config)
     for stored, tensor in stacked_experts(tensors, family).items():
         values, kind = tensor.float().numpy(), TYPES.F32
         if values.ndim == 3:
@@ -281,7 +291,7 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
     """What the converter makes of a tensor's values."""
     part = stored.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
     match config["model_type"]:
-        case "llama" | "mistral" | "ministral3" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee":
+        case "llama" | "mistral" | "ministral3" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee" | "olmo":
             heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
             return interleave(tensor, heads.get(part))
         case "gemma" | "gemma2" | "gemma3_text" if part.endswith("norm"):
@@ -326,6 +336,16 @@ def delta_as_converted(tensor: torch.Tensor, part: str) -> torch.Tensor:
     if part == "ssm_conv1d":
         return tensor.squeeze(1)
     return tensor.float() + 1 if part.endswith("norm") and part != "ssm_norm" else tensor
+
+
+def fused_queries(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Queries, keys and values one below the other in one tensor."""
+    fused: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        whole = re.sub(r"self_attn\.[qkv]_proj", "self_attn.qkv_proj", name)
+        parts = [tensors[whole.replace("qkv_proj", f"{part}_proj")] for part in "qkv"] if whole != name else [tensor]
+        fused[whole] = torch.cat(parts)
+    return fused
 
 
 def split_inputs(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -26,8 +26,9 @@ class Layout:
     in_memory: Mapping[str, str] = field(default_factory=dict)  # transformers' modules: what its files call them
 
 
+FUSED_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-PHI3 = Layout(modules={"self_attn.qkv_proj": QKV, "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")})
+PHI3 = Layout(modules={"self_attn.qkv_proj": QKV, **FUSED_UP})
 GPT2 = Layout(
     layer="transformer.h.",
     modules={
@@ -72,7 +73,7 @@ PHI = Layout(
 )
 GLM4 = Layout(
     modules={
-        "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        **FUSED_UP,
         "post_self_attn_layernorm": ("post_attention_layernorm",),
         "post_attention_layernorm": ("pre_feedforward_layernorm",),
         "post_mlp_layernorm": ("post_feedforward_layernorm",),
@@ -193,6 +194,19 @@ GEMMA4 = Layout(
 LAYOUTS = {
     "helium": Layout(rotary="pairs"),
     "vaultgemma": Layout(modules={"pre_feedforward_layernorm": ("post_attention_layernorm",)}),
+    "exaone": Layout(
+        layer="transformer.h.",
+        modules={
+            "ln_1": ("input_layernorm",),
+            "ln_2": ("post_attention_layernorm",),
+            **{f"attn.attention.{part}_proj": (f"self_attn.{part}_proj",) for part in "qkv"},
+            "attn.attention.out_proj": ("self_attn.o_proj",),
+            "mlp.c_fc_0": ("mlp.gate_proj",),
+            "mlp.c_fc_1": ("mlp.up_proj",),
+            "mlp.c_proj": ("mlp.down_proj",),
+        },
+        outer={"model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f"},
+    ),
     "gemma4_text": GEMMA4,
     "gpt_oss": GPT_OSS,
     "mixtral": MIXTRAL,
@@ -201,6 +215,7 @@ LAYOUTS = {
     "phi3": PHI3,
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
+    "glm": Layout(modules=FUSED_UP, rotary="pairs"),
     "glm4": GLM4,
     "lfm2": LFM2,
     "lfm2_moe": LFM2_MOE,
@@ -213,6 +228,7 @@ LAYOUTS = {
     "hunyuan_v1_dense": HUNYUAN,
     "nanochat": NANOCHAT,
     "starcoder2": Layout(modules={"mlp.c_fc": ("mlp.up_proj",), "mlp.c_proj": ("mlp.down_proj",)}),
+    "cohere": Layout(rotary="pairs"),
     "cohere2": Layout(rotary="pairs"),
     "ernie4_5": Layout(rotary="pairs"),
 }

@@ -179,6 +179,7 @@ DEFAULTS: dict[str, Defaults] = {
         "layer_norm_eps": 1e-5,
         "partial_rotary_factor": 0.5,
     },
+    "olmo": defaults(50304, 4096, 11008, 32, 32, 2048),
     "olmo3": {
         **defaults(50304, 4096, 11008, 32, 32, 2048),
         "rms_norm_eps": 1e-5,
@@ -186,12 +187,27 @@ DEFAULTS: dict[str, Defaults] = {
         "sliding_window": 4096,
     },
     "granite": {**defaults(32000, 4096, 11008, 32, 32, 2048), **GRANITE},
+    "cohere": {
+        **defaults(256000, 8192, 22528, 40, 64, 8192),
+        "layer_norm_eps": 1e-5,
+        "rope_theta": 5e5,
+        "logit_scale": 0.0625,
+        "tie_word_embeddings": True,
+    },
     "cohere2": {
         **defaults(256000, 8192, 22528, 40, 64, 8192),
         "layer_norm_eps": 1e-5,
         "logit_scale": 0.0625,
         "sliding_window": 4096,
         "tie_word_embeddings": True,
+    },
+    "glm": {
+        **defaults(151552, 4096, 13696, 40, 32, 131072),
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "rms_norm_eps": 1.5625e-7,
+        "partial_rotary_factor": 0.5,
+        "attention_bias": True,
     },
     "glm4": {
         **defaults(151552, 4096, 13696, 40, 32, 131072),
@@ -200,6 +216,12 @@ DEFAULTS: dict[str, Defaults] = {
         "rms_norm_eps": 1.5625e-7,
         "partial_rotary_factor": 0.5,
         "attention_bias": True,
+    },
+    "exaone": {
+        **defaults(102400, 4096, 14336, 32, 32, 4096),
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 5e5,
     },
     "exaone4": {
         **defaults(102400, 4096, 16384, 32, 32, 2048),
@@ -245,6 +267,13 @@ DEFAULTS: dict[str, Defaults] = {
         "hidden_act": "gelu_pytorch_tanh",
         "norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
+    },
+    "jais2": {
+        **defaults(150272, 3328, 26624, 32, 26, 8192),
+        "hidden_act": "relu2",
+        "layer_norm_eps": 1e-5,
+        "attention_bias": True,
+        "mlp_bias": True,
     },
     "stablelm": {
         **defaults(50304, 2560, 6912, 32, 32, 4096),

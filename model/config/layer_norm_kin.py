@@ -95,10 +95,19 @@ def read_stablelm(f: Fields) -> Switches:
     }
 
 
+def read_cohere(f: Fields) -> Switches:
+    f.refuse("use_qk_norm")
+    return {**cohere(f), **with_layers(f)}
+
+
 def read_cohere2(f: Fields) -> Switches:
     """Only the layers with a window have positions."""
     windows = windows_by_type(f, full_by_pattern(f, 4))
     switches = with_layers(f, windows=windows)
+    return {**cohere(f), **switches, "layers": rope_where_windowed(switches["layers"], windows)}
+
+
+def cohere(f: Fields) -> Switches:
     bias = f.boolean("attention_bias")
     return {
         **sizes(f, eps="layer_norm_eps"),
@@ -109,6 +118,24 @@ def read_cohere2(f: Fields) -> Switches:
         "qkv_bias": bias,
         "o_bias": bias,
         "logit_scale": f.number("logit_scale"),
-        **switches,
-        "layers": rope_where_windowed(switches["layers"], windows),
+    }
+
+
+def read_olmo(f: Fields) -> Switches:
+    """Its norms have no weights, and one eps whatever the file says."""
+    f.refuse("clip_qkv")
+    bias = f.boolean("attention_bias")
+    norm = {"norm": "layer", "norm_weight": False, "norm_bias": False}
+    return {**sizes(f.replace({"rms_norm_eps": 1e-5})), **norm, "qkv_bias": bias, "o_bias": bias, **with_layers(f)}
+
+
+def read_jais2(f: Fields) -> Switches:
+    bias = f.boolean("attention_bias")
+    return {
+        **sizes(f, eps="layer_norm_eps"),
+        **with_bias(),
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "mlp_bias": f.boolean("mlp_bias"),
+        **with_layers(f),
     }

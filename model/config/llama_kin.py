@@ -112,13 +112,18 @@ def read_ernie4_5(f: Fields) -> Switches:
     return {**sizes(f), "qkv_bias": bias, "o_bias": bias, "mlp_bias": bias, **with_layers(f)}
 
 
+def read_exaone(f: Fields) -> Switches:
+    """Some options have a second name in the first files."""
+    names = {"num_layers": "num_hidden_layers", "layer_norm_epsilon": "rms_norm_eps"}
+    return read_llama(f.rename({**names, "activation_function": "hidden_act"}))
+
+
+def read_glm(f: Fields) -> Switches:
+    return {**sizes(f), "qkv_bias": f.boolean("attention_bias"), **with_layers(f, partial="partial_rotary_factor")}
+
+
 def read_glm4(f: Fields) -> Switches:
-    return {
-        **sizes(f),
-        "post_norm": True,
-        "qkv_bias": f.boolean("attention_bias"),
-        **with_layers(f, partial="partial_rotary_factor"),
-    }
+    return {**read_glm(f), "post_norm": True}
 
 
 def read_hunyuan(f: Fields) -> Switches:

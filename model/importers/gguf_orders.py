@@ -26,6 +26,15 @@ def rotary_pairs(config: ModelConfig, count: int) -> Indices | None:
     return None if rope is None else order_of_heads(count, config.head_dim, rope.dim, "pairs")
 
 
+def fused_rotary_pairs(config: ModelConfig, count: int) -> Indices | None:
+    """The same of queries and keys that lie before the values in one tensor."""
+    queries, keys = (heads * config.head_dim for heads in (config.num_heads, config.num_kv_heads))
+    orders = rotary_pairs(config, queries), rotary_pairs(config, keys)
+    if orders[0] is None or orders[1] is None:
+        return None
+    return np.concatenate((orders[0], queries + orders[1], np.arange(queries + keys, count)))
+
+
 def queries_beside_gates(config: ModelConfig, count: int) -> Indices:
     """Each head has its queries and then its gates."""
     return np.arange(count).reshape(config.num_heads, 2, -1).swapaxes(0, 1).reshape(-1)

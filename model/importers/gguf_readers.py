@@ -150,6 +150,26 @@ def read_olmo2(f: Fields, config: Config) -> Config:
     }
 
 
+def read_olmo(f: Fields, config: Config) -> Config:
+    """Its norms have one eps, which config.json does not name."""
+    if f.number("attention.layer_norm_epsilon") != 1e-5:
+        raise f.wrong("attention.layer_norm_epsilon", "1e-5")
+    return without(config, "mlp_bias")
+
+
+def read_jais2(f: Fields, config: Config) -> Config:
+    return {**config, "hidden_act": "relu2", "layer_norm_eps": f.number("attention.layer_norm_epsilon")}
+
+
+def read_cohere(f: Fields, config: Config) -> Config:
+    return {
+        **without(config, "mlp_bias"),
+        "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
+        "logit_scale": f.number("logit_scale", 1.0),
+        "use_qk_norm": config["query_norm"],
+    }
+
+
 def read_cohere2(f: Fields, config: Config) -> Config:
     return {
         **config,
