@@ -62,6 +62,8 @@ DELTA = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 12,
 }
+SIGMOID = {**EXPERTS, "n_routed_experts": 6, "n_shared_experts": 2, "routed_scaling_factor": 1.5}
+del SIGMOID["num_experts"]
 BASE = {key: value for key, value in SIZES.items() if key not in ("initializer_range", "pad_token_id")}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -266,6 +268,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("cohere", {**SIZES, "logit_scale": 0.5, "attention_bias": True}),
     "olmo": ("olmo", SIZES),
     "jais2": ("jais2", SIZES),
+    "glm4_moe": (
+        "glm4_moe",
+        {**SIZES, **SIGMOID, "head_dim": 16, "use_qk_norm": True, "attention_bias": True, "first_k_dense_replace": 1},
+    ),
+    "dots1": ("dots1", {**SIZES, **SIGMOID, "head_dim": 12, "norm_topk_prob": True, "layer_types": SLIDING_TYPES}),
+    "solar_open": ("solar_open", {**SIZES, **SIGMOID, "head_dim": 12}),
+    "minimax_m2": (
+        "minimax_m2",
+        {**SIZES, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 12}
+        | {"rope_parameters": {**OFF, "partial_rotary_factor": 0.5}},
+    ),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", {**SIZES, "num_experts": 6, "moe_topk": 2, "head_dim": 12}),
+    "flex_olmo": ("flex_olmo", {**SIZES, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True}),
+    "granitemoeshared": (
+        "granitemoeshared",
+        {**SIZES, "num_local_experts": 6, "shared_intermediate_size": 24, "attention_multiplier": 0.3},
+    ),
     "apertus": ("apertus", {**SIZES, "attention_bias": True}),
     "nanochat": ("nanochat", {**SIZES, "rope_parameters": OFF}),
     "phi": ("phi", {**SIZES, "initializer_range": 0.4}),

@@ -29,7 +29,17 @@ NUMBERS = {
     "num_local_experts": "expert_count",
     "num_experts_per_tok": "expert_used_count",
     "top_k_experts": "expert_used_count",
+    "n_routed_experts": "expert_count",
+    "moe_topk": "expert_used_count",
+    "shared_intermediate_size": "expert_shared_feed_forward_length",
     "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+}
+
+SIGMOID = {
+    "n_shared_experts": "expert_shared_count",
+    "first_k_dense_replace": "leading_dense_block_count",
+    "routed_scaling_factor": "expert_weights_scale",
+    "norm_topk_prob": "expert_weights_norm",
 }
 
 
@@ -98,8 +108,13 @@ def expert_metadata(config: dict[str, Any]) -> dict[str, Any]:
     """The size of an expert, where it is not feed_forward_length; and what lfm2_moe says beside."""
     size = config["intermediate_size"] if config["model_type"] == "gpt_oss" else config.get("moe_intermediate_size")
     dense = {"leading_dense_block_count": config.get("num_dense_layers"), "expert_gating_func": 2}
+    if config["model_type"] in ("minimax_m2", "hunyuan_v1_moe"):
+        size = config["intermediate_size"]
     return {
         **({"expert_feed_forward_length": size} if size else {}),
+        **({"expert_shared_feed_forward_length": size} if config["model_type"] == "hunyuan_v1_moe" else {}),
+        **({"expert_gating_func": 2} if config["model_type"] in ("minimax_m2", "glm4_moe", "dots1") else {}),
+        **({new: config[old] for old, new in SIGMOID.items()} if config["model_type"] in ("glm4_moe", "dots1") else {}),
         **(dense if config["model_type"] == "lfm2_moe" else {}),
     }
 

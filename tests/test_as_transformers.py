@@ -230,7 +230,9 @@ def test_a_spelling_means_what_it_means_to_transformers(family: str, changes: di
 def test_a_file_that_leaves_everything_out_has_the_defaults_of_transformers(family: str) -> None:
     from transformers import AutoConfig  # noqa: PLC0415
 
-    ours, theirs = ModelConfig.from_hf({"model_type": family}), AutoConfig.for_model(family)
+    nameless = {"dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2}, "glm4_moe": {"head_dim": 128}}
+    named = nameless.get(family, {})  # without which theirs is no model
+    ours, theirs = ModelConfig.from_hf({"model_type": family, **named}), AutoConfig.for_model(family, **named)
     if family == "gemma4_text":  # whose layers have sizes of their own
         theirs.allow_global_per_layer_attribute_access = True
         heads = [theirs.per_layer_config[layer] for layer in range(ours.num_layers)]
@@ -287,6 +289,14 @@ REFUSED = [
     ("ernie4_5", {"use_bias": "yes"}, "use_bias is 'yes'; expected true or false"),
     ("seed_oss", {"attention_out_bias": 1}, "attention_out_bias is 1; expected true or false"),
     ("arcee", {"rope_scaling": {"type": "linear"}}, "factor"),
+    ("glm4_moe", {"head_dim": 128, "n_group": 2}, "n_group is 2; expected 1"),
+    ("dots1", {"n_routed_experts": 8, "num_experts_per_tok": 2, "topk_group": 2}, "topk_group is 2; expected 1"),
+    ("solar_open", {"routed_scaling_factor": 0.0}, "routed_scaling_factor is 0.0; expected a positive number"),
+    ("minimax_m2", {"rotary_dim": 192}, "partial_rotary_factor 1.5 is not supported"),
+    ("hunyuan_v1_moe", {"moe_topk": 3}, "3 experts of 1 are chosen"),
+    ("hunyuan_v1_moe", {"num_experts": [8, 16]}, "num_experts is [8, 16]; expected a whole number"),
+    ("flex_olmo", {"norm_topk_prob": 1}, "norm_topk_prob is 1; expected true or false"),
+    ("granitemoeshared", {"shared_intermediate_size": -1}, "expected between 1 and"),
     ("cohere", {"use_qk_norm": True}, "use_qk_norm True is not supported"),
     ("cohere", {"logit_scale": None}, "logit_scale is None"),
     ("olmo", {"clip_qkv": 8.0}, "clip_qkv 8.0 is not supported"),

@@ -82,6 +82,14 @@ MINISTRAL3_ROPE = {
     "beta_slow": 1.0,
 }
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+SIGMOID = {
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.5,
+    "norm_topk_prob": True,
+}
 DELTA = {
     "initializer_range": 0.05,
     "tie_word_embeddings": False,
@@ -152,6 +160,24 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "granitemoe",
         {**SIZES, "num_local_experts": 6, "residual_multiplier": 0.7, "attention_multiplier": 0.3},
     ),
+    "granitemoeshared": (
+        "granitemoeshared",
+        {**SIZES, "num_local_experts": 6, "shared_intermediate_size": 40, "attention_multiplier": 0.3},
+    ),
+    "glm4_moe": (
+        "glm4_moe",
+        {**SIZES, **SIGMOID, "n_shared_experts": 1, "head_dim": 32, "use_qk_norm": True, "first_k_dense_replace": 1},
+    ),
+    "dots1": (
+        "dots1",
+        {**SIZES, **SIGMOID, "num_key_value_heads": 4, "sliding_window": None, "first_k_dense_replace": 1},
+    ),
+    "minimax_m2": (
+        "minimax_m2",
+        {**SIZES, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 32}
+        | {"rope_parameters": {**PLAIN_ROPE, "partial_rotary_factor": 0.5}},
+    ),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", {**SIZES, "num_experts": 6, "moe_topk": 2, "head_dim": 16}),
     "gpt_oss": ("gpt_oss", {**GPT_OSS, "rope_parameters": PLAIN_ROPE}),
     "gpt_oss, yarn": (
         "gpt_oss",

@@ -145,6 +145,7 @@ TYPED = (
     "exaone4",
     "ministral",
     "vaultgemma",
+    "dots1",
 )
 
 

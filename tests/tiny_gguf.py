@@ -28,6 +28,7 @@ NAMES = {
     # mixtures of experts
     "mlp.gate": "ffn_gate_inp",
     "mlp.router": "ffn_gate_inp",
+    "mlp.gate.wg": "ffn_gate_inp",
     "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
     **{f"mlp.shared_expert.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")},
     # hunyuan
@@ -119,12 +120,14 @@ ARCHITECTURES = {
     "mistral": "llama",
     "mixtral": "llama",
 }
-ARCHITECTURES |= {"cohere": "command-r", "glm": "chatglm"}
+ARCHITECTURES |= {"cohere": "command-r", "glm": "chatglm", "granitemoeshared": "granitemoe"}
+ARCHITECTURES |= {"glm4_moe": "glm4moe", "minimax_m2": "minimax-m2", "hunyuan_v1_moe": "hunyuan-moe"}
 ARCHITECTURES |= {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
 ARCHITECTURES |= {"qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe", "qwen3_next": "qwen3next"}
 ARCHITECTURES |= {"hunyuan_v1_dense": "hunyuan-dense", "ministral3": "mistral3", "lfm2_moe": "lfm2moe"}
 DELTA = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 BARE = {"A_log": "ssm_a", "dt_bias": "ssm_dt.bias", "expert_bias": "exp_probs_b.bias"}
+BARE |= {"e_score_correction_bias": "exp_probs_b.bias"}
 BARE |= {"layer_scalar": "layer_output_scale.weight"}
 BARE |= {"scale": "ffn_gate_inp.scale", "per_expert_scale": "ffn_down_exps.scale"}
 POST_NORMED = ("gemma2", "gemma3_text", "gemma4_text", "olmo2", "olmo3", "seed_oss", "exaone4")
@@ -171,7 +174,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, name, split_max_tensors=tensors_per_file)
     for key, value in metadata.items():
         add(writer, key, value)
-    tensors = load_file(checkpoint / "model.safetensors")
+    tensors = plain_names(load_file(checkpoint / "model.safetensors"))
     if family == "glm":
         tensors = fused_queries(tensors) if fused else tensors
     elif not fused:
@@ -280,7 +283,7 @@ def stored_name(name: str, family: str) -> str | None:
         **NAMES,
         **(POST_NORMS if family in POST_NORMED else {}),
     }
-    if family in ("gpt_oss", *DELTA):
+    if family in ("gpt_oss", "glm4_moe", *DELTA):
         names["post_attention_layernorm"] = "post_attention_norm"
     if family == "glm4":
         names |= GLM4_NORMS
@@ -291,7 +294,18 @@ def as_converted(tensor: torch.Tensor, stored: str, config: dict[str, Any]) -> t
     """What the converter makes of a tensor's values."""
     part = stored.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
     match config["model_type"]:
-        case "llama" | "mistral" | "ministral3" | "mixtral" | "smollm3" | "granite" | "granitemoe" | "arcee" | "olmo":
+        case (
+            "llama"
+            | "mistral"
+            | "ministral3"
+            | "mixtral"
+            | "smollm3"
+            | "granite"
+            | "granitemoe"
+            | "granitemoeshared"
+            | "arcee"
+            | "olmo"
+        ):
             heads = {"attn_q": config["num_attention_heads"], "attn_k": config.get("num_key_value_heads")}
             return interleave(tensor, heads.get(part))
         case "gemma" | "gemma2" | "gemma3_text" if part.endswith("norm"):
@@ -336,6 +350,27 @@ def delta_as_converted(tensor: torch.Tensor, part: str) -> torch.Tensor:
     if part == "ssm_conv1d":
         return tensor.squeeze(1)
     return tensor.float() + 1 if part.endswith("norm") and part != "ssm_norm" else tensor
+
+
+PLAIN = {
+    "shared_mlp.output_linear": "mlp.shared_expert.down_proj",
+    "mlp.shared_mlp.": "mlp.shared_expert.",
+    "shared_experts.": "shared_expert.",
+    "block_sparse_moe.e_score": "mlp.gate.e_score",
+}
+
+
+def plain_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Shared experts and biases of a choice by the same names in all families."""
+    plain: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith("shared_mlp.input_linear.weight"):
+            for part, rows in zip(("gate", "up"), tensor.chunk(2), strict=True):
+                plain[name.replace("shared_mlp.input_linear", f"mlp.shared_expert.{part}_proj")] = rows
+        else:
+            old = next((old for old in PLAIN if old in name), "")
+            plain[name.replace(old, PLAIN[old]) if old else name] = tensor
+    return plain
 
 
 def fused_queries(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

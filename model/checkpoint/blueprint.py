@@ -134,7 +134,9 @@ class Blueprint:
     @cached_property
     def in_float32(self) -> frozenset[str]:
         """The weights that are read in float32, whatever the others are."""
-        return frozenset(part.name for part in self.parts() if isinstance(part, Vector) and part.in_float32)
+        vectors = (part.name for part in self.parts() if isinstance(part, Vector) and part.in_float32)
+        routers = (f"{each.router.name}.weight" for each in self.mixtures.values() if each.mixture.float_router)
+        return frozenset((*vectors, *routers))
 
     @cached_property
     def sensitive(self) -> frozenset[str]:

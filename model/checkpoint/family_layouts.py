@@ -23,6 +23,7 @@ class Layout:
     interleaved: frozenset[str] = frozenset()  # stored head by head, each with its queries, keys and values; or by row
     stacked: frozenset[str] = frozenset()  # one tensor of all experts' (experts, out, in), named without .weight
     rotary: Literal["halves", "pairs", "swapped"] = "halves"  # how a head's numbers that rotate together lie
+    bare: Mapping[str, str] = field(default_factory=dict)  # Llama's weights that are no modules': stored
     in_memory: Mapping[str, str] = field(default_factory=dict)  # transformers' modules: what its files call them
 
 
@@ -191,6 +192,8 @@ GEMMA4 = Layout(
     },
     stacked=frozenset({"experts.gate_up_proj", "experts.down_proj"}),
 )
+SHARED = {f"mlp.shared_experts.{part}_proj": (f"mlp.shared_expert.{part}_proj",) for part in ("gate", "up", "down")}
+SIGMOID_MOE = Layout(modules=SHARED, bare={"mlp.expert_bias": "mlp.gate.e_score_correction_bias"})
 LAYOUTS = {
     "helium": Layout(rotary="pairs"),
     "vaultgemma": Layout(modules={"pre_feedforward_layernorm": ("post_attention_layernorm",)}),
@@ -206,6 +209,26 @@ LAYOUTS = {
             "mlp.c_proj": ("mlp.down_proj",),
         },
         outer={"model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f"},
+    ),
+    "glm4_moe": SIGMOID_MOE,
+    "dots1": SIGMOID_MOE,
+    "solar_open": SIGMOID_MOE,
+    "minimax_m2": replace(MIXTRAL, bare={"mlp.expert_bias": "block_sparse_moe.e_score_correction_bias"}),
+    "hunyuan_v1_moe": replace(
+        HUNYUAN,
+        modules={
+            **HUNYUAN.modules,
+            "mlp.gate.wg": ("mlp.gate",),
+            **{f"mlp.shared_mlp.{part}_proj": (f"mlp.shared_expert.{part}_proj",) for part in ("gate", "up", "down")},
+        },
+    ),
+    "granitemoeshared": replace(
+        GRANITE_MOE,
+        modules={
+            **GRANITE_MOE.modules,
+            "shared_mlp.input_linear": ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"),
+            "shared_mlp.output_linear": ("mlp.shared_expert.down_proj",),
+        },
     ),
     "gemma4_text": GEMMA4,
     "gpt_oss": GPT_OSS,

@@ -60,7 +60,7 @@ class Experts:
     """A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): of the feed-forwards, each position takes a few by
     the probabilities that the router gives them, and adds up what they give, times these; see Mixture.
 
-    A shared expert is one that every position takes, times the sigmoid of a logit of its own.
+    A shared expert is one that every position takes, in some families times the sigmoid of a logit of its own.
     """
 
     router: Projection  # (experts, hidden)
@@ -152,7 +152,9 @@ def experts_of(config: ModelConfig, prefix: str) -> Experts:
         router_input=router_input,
         expert_scale=expert_scale,
         shared=shared,
-        shared_router=None if shared is None else Projection(f"{prefix}shared_expert_gate", 1, hidden, exact=True),
+        shared_router=Projection(f"{prefix}shared_expert_gate", 1, hidden, exact=True)
+        if shared is not None and mixture.shared_gate
+        else None,
     )
 
 

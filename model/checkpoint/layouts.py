@@ -125,6 +125,9 @@ def stored_tensors(
             module = module_of.get(part, part)
             if numbered := NUMBER.search(part):
                 module = module_of.get(NUMBER.sub(".*", part), part).replace(".*", numbered[0])
+            if bare := layout.bare.get(f"{part}.{kind}"):
+                shapes_of.setdefault(f"{layout.layer}{number}.{bare}", {})[name] = shape
+                continue
             end = ("" if kind == "weight" else f"_{kind}") if module in layout.stacked else f".{kind}"
             place = f"{number}.{module}" if module else number  # some weights stand in the layer itself
             stored = f"{layout.layer}{place}{end}"

@@ -6,8 +6,16 @@ from dataclasses import replace
 
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.layer_kinds import num_layers, qwen_windows, window, windows_by_type, with_layers
-from tokenglass.model.config.llama_kin import read_granite, read_llama, read_mistral
-from tokenglass.model.config.mixture import ClampedSwiGlu, every_layer, read_mixture, some_layers
+from tokenglass.model.config.llama_kin import read_glm, read_granite, read_hunyuan, read_llama, read_mistral
+from tokenglass.model.config.mixture import (
+    ClampedSwiGlu,
+    every_layer,
+    later_layers,
+    read_mixture,
+    read_sigmoid_mixture,
+    some_layers,
+)
+from tokenglass.model.config.olmo_kin import read_olmo2
 from tokenglass.model.config.sizes import Switches, sizes
 
 
@@ -26,6 +34,50 @@ def read_olmoe(f: Fields) -> Switches:
     switches = {**read_llama(f), "mlp_bias": False, "qk_norm": "projection"}
     mixture = read_mixture(f, renormalise=f.boolean("norm_topk_prob"))
     return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
+
+
+def read_granitemoeshared(f: Fields) -> Switches:
+    switches, size = read_granitemoe(f), f.integer("shared_intermediate_size")
+    return {**switches, "mixture": replace(switches["mixture"], shared_size=size or None, shared_gate=False)}
+
+
+def read_flex_olmo(f: Fields) -> Switches:
+    switches, mixture = read_olmo2(f), read_mixture(f, renormalise=f.boolean("norm_topk_prob"))
+    return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
+
+
+def read_hunyuan_moe(f: Fields) -> Switches:
+    f = f.replace({"num_experts_per_tok": f.get("moe_topk")})
+    switches, mixture = read_hunyuan(f), read_mixture(f, renormalise=True)
+    mixture = replace(mixture, shared_size=f.integer("intermediate_size"), shared_gate=False)
+    return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
+
+
+def read_minimax_m2(f: Fields) -> Switches:
+    """Earlier files name the numbers of a head that turn."""
+    if f.get("rotary_dim") is not None:
+        f = f.replace({"partial_rotary_factor": f.integer("rotary_dim") / f.integer("head_dim")})
+    switches = {**sizes(f), "qk_norm": "projection", **with_layers(f, partial="partial_rotary_factor")}
+    mixture = replace(read_mixture(f, renormalise=True), sigmoid=True, choice_bias=True)
+    return {**switches, "layers": every_layer(switches["layers"]), "mixture": mixture}
+
+
+def read_glm4_moe(f: Fields) -> Switches:
+    switches = {**read_glm(f), "qk_norm": "head" if f.boolean("use_qk_norm") else None}
+    return {**switches, "layers": later_layers(f, switches["layers"]), "mixture": read_sigmoid_mixture(f)}
+
+
+def read_solar_open(f: Fields) -> Switches:
+    switches = {**read_llama(f), "o_bias": False, "mlp_bias": False}
+    return {**switches, "layers": every_layer(switches["layers"]), "mixture": read_sigmoid_mixture(f)}
+
+
+def read_dots1(f: Fields) -> Switches:
+    """Without layer_types, those from layer max_window_layers on have the window."""
+    most, bias = f.integer("max_window_layers"), f.boolean("attention_bias")
+    windows = windows_by_type(f, [window(f) is None or layer < most for layer in range(num_layers(f))])
+    switches = {**sizes(f), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias, **with_layers(f, windows=windows)}
+    return {**switches, "layers": later_layers(f, switches["layers"]), "mixture": read_sigmoid_mixture(f)}
 
 
 GPT_OSS_ROPE = {  # of a file that names none

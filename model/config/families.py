@@ -9,12 +9,19 @@ from collections.abc import Callable
 
 from tokenglass.model.config.delta_kin import read_qwen3_5, read_qwen3_5_moe, read_qwen3_next
 from tokenglass.model.config.experts_kin import (
+    read_dots1,
+    read_flex_olmo,
+    read_glm4_moe,
     read_gpt_oss,
     read_granitemoe,
+    read_granitemoeshared,
+    read_hunyuan_moe,
+    read_minimax_m2,
     read_mixtral,
     read_olmoe,
     read_qwen2_moe,
     read_qwen3_moe,
+    read_solar_open,
 )
 from tokenglass.model.config.fields import Fields
 from tokenglass.model.config.gemma_kin import read_gemma, read_gemma2, read_gemma3, read_gemma4, read_vaultgemma
@@ -105,8 +112,15 @@ FAMILIES: dict[str, Callable[[Fields], Switches]] = {
     "mixtral": read_mixtral,
     "qwen2_moe": read_qwen2_moe,
     "qwen3_moe": read_qwen3_moe,
+    "glm4_moe": read_glm4_moe,
+    "dots1": read_dots1,
+    "solar_open": read_solar_open,
+    "minimax_m2": read_minimax_m2,
+    "hunyuan_v1_moe": read_hunyuan_moe,
     "olmoe": read_olmoe,
+    "flex_olmo": read_flex_olmo,
     "granitemoe": read_granitemoe,
+    "granitemoeshared": read_granitemoeshared,
     "gpt_oss": read_gpt_oss,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,

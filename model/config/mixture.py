@@ -38,9 +38,11 @@ class Mixture:
     size: int
     renormalise: bool  # the probabilities of those chosen, so that they add up to 1
     shared_size: int | None = None
+    shared_gate: bool = True  # the shared expert counts the sigmoid of a logit of its own, else it counts whole
     router_bias: bool = False
     sigmoid: bool = False  # each probability is that of its own logit, in the place of a softmax over all
     choice_bias: bool = False
+    float_router: bool = False  # the router's weights are never rounded
     sum_eps: float = 0.0  # added to the sum of the probabilities that are to add up to 1
     scale: float = 1.0
     beside_dense: bool = False  # a feed-forward that all positions take; then each expert's weight has a factor, too
@@ -66,6 +68,34 @@ def read_mixture(
         renormalise=renormalise,
         shared_size=f.integer(shared) if shared else None,
     )
+
+
+def read_sigmoid_mixture(f: Fields) -> Mixture:
+    """Of DeepSeek-V3's kind (arXiv 2412.19437), whose experts are one group: sigmoids, a bias beside them to choose by,
+    and shared experts that are one expert of their size together, without a gate."""
+    for key in ("n_group", "topk_group"):
+        if f.integer(key, 1) != 1:
+            raise f.wrong(key, "1; groups of experts are not supported")
+    count, shared = "num_local_experts" if f.get("num_local_experts") else "n_routed_experts", f.get("n_shared_experts")
+    return Mixture(
+        count=f.integer(count),
+        chosen=f.integer("num_experts_per_tok"),
+        size=f.integer("moe_intermediate_size"),
+        renormalise=f.boolean("norm_topk_prob"),
+        shared_size=f.integer("n_shared_experts") * f.integer("moe_intermediate_size") if shared else None,
+        shared_gate=False,
+        sigmoid=True,
+        choice_bias=True,
+        float_router=True,
+        sum_eps=1e-20,
+        scale=f.number("routed_scaling_factor"),
+    )
+
+
+def later_layers(f: Fields, layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
+    """All but the first few have experts."""
+    dense = f.integer("first_k_dense_replace")
+    return tuple(replace(kind, has_experts=layer >= dense) for layer, kind in enumerate(layers))
 
 
 def every_layer(layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from tokenglass.model.config.family_defaults import GRANITE, LFM2, QWEN3_5, Defaults, defaults
 
+SIGMOID_EXPERTS = {
+    "n_routed_experts": 128,
+    "num_experts_per_tok": 8,
+    "n_shared_experts": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": True,
+}
 MIXTURE_DEFAULTS: dict[str, Defaults] = {
     "mixtral": {
         **defaults(32000, 4096, 14336, 32, 32, 131072),
@@ -81,5 +88,59 @@ MIXTURE_DEFAULTS: dict[str, Defaults] = {
         "num_experts_per_tok": 4,
         "swiglu_alpha": 1.702,
         "swiglu_limit": 7.0,
+    },
+    "granitemoeshared": {
+        **defaults(32000, 4096, 11008, 32, 32, 2048),
+        **GRANITE,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 0,
+    },
+    "flex_olmo": {
+        **defaults(100352, 4096, 11008, 32, 32, 4096),
+        "rope_theta": 5e5,
+        "num_experts": 7,
+        "num_experts_per_tok": 5,
+    },
+    "hunyuan_v1_moe": {
+        **defaults(290943, 4096, 11008, 32, 32, 2048),
+        "rms_norm_eps": 1e-5,
+        "num_experts": 1,
+        "moe_topk": 1,
+    },
+    "minimax_m2": {
+        **defaults(200064, 3072, 1536, 62, 48, 196608),
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 5e6,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+    },
+    "glm4_moe": {
+        **defaults(151552, 4096, 10944, 46, 96, 131072),
+        **SIGMOID_EXPERTS,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "partial_rotary_factor": 0.5,
+        "moe_intermediate_size": 1408,
+        "first_k_dense_replace": 1,
+    },
+    "dots1": {
+        **defaults(152064, 4608, 10944, 62, 32, 2048),
+        "num_key_value_heads": 32,
+        "sliding_window": 4096,
+        "max_window_layers": 62,
+        "moe_intermediate_size": 1408,
+        "first_k_dense_replace": 0,
+        "routed_scaling_factor": 1.0,
+    },
+    "solar_open": {
+        **defaults(196608, 4096, 10944, 48, 64, 131072),
+        **SIGMOID_EXPERTS,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "moe_intermediate_size": 1280,
     },
 }

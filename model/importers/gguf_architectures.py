@@ -24,6 +24,7 @@ from tokenglass.model.importers.gguf_mixers import (
     read_qwen3_5_moe,
     read_qwen3_next,
 )
+from tokenglass.model.importers.gguf_mixtures import read_dots1, read_glm4_moe, read_hunyuan_moe, read_minimax_m2
 from tokenglass.model.importers.gguf_orders import (
     Order,
     fused_rotary_pairs,
@@ -272,6 +273,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwen3moe": Architecture("qwen3_moe", "Qwen3MoeForCausalLM", read_qwen3_moe),
     "olmoe": Architecture("olmoe", "OlmoeForCausalLM", read_olmoe),
     "granitemoe": Architecture("granitemoe", "GraniteMoeForCausalLM", read_granitemoe, rows=Q_AND_K),
+    "glm4moe": Architecture("glm4_moe", "Glm4MoeForCausalLM", read_glm4_moe),
+    "dots1": Architecture("dots1", "Dots1ForCausalLM", read_dots1),
+    "minimax-m2": Architecture("minimax_m2", "MiniMaxM2ForCausalLM", read_minimax_m2),
+    "hunyuan-moe": Architecture("hunyuan_v1_moe", "HunYuanMoEV1ForCausalLM", read_hunyuan_moe),
     "gpt-oss": Architecture("gpt_oss", "GptOssForCausalLM", read_gpt_oss),
     "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", read_ministral3, rows=Q_AND_K),
     "apertus": Architecture("apertus", "ApertusForCausalLM", read_apertus, numbers=XIELU),

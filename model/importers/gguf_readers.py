@@ -58,7 +58,13 @@ def read_olmoe(f: Fields, config: Config) -> Config:
 
 
 def read_granitemoe(f: Fields, config: Config) -> Config:
-    return {**without(read_granite(f, config), "mlp_bias"), **experts(f)}
+    """With a shared expert it is granitemoeshared."""
+    own = {**without(read_granite(f, config), "mlp_bias"), **experts(f)}
+    size = f.integer("expert_shared_feed_forward_length", 0)
+    if not size:
+        return own
+    names = {"model_type": "granitemoeshared", "architectures": ["GraniteMoeSharedForCausalLM"]}
+    return {**own, **names, "shared_intermediate_size": size}
 
 
 def read_gpt_oss(f: Fields, config: Config) -> Config:

@@ -244,6 +244,7 @@ class Program(Operations):
             kind=Code.CHOOSE,
             layer=layer,
             chosen=mixture.chosen,
+            shared_gate=mixture.shared_gate,
             sigmoid=mixture.sigmoid,
             renormalise=mixture.renormalise,
             sum_eps=mixture.sum_eps,

@@ -63,6 +63,7 @@ class Operation(ctypes.Structure):
                 "chosen",
                 "sigmoid",
                 "renormalise",
+                "shared_gate",
             )
         ),
         *((name, c_double) for name in ("scale", "softcap", "growth", "trained", "above", "below", "sum_eps")),

@@ -81,8 +81,10 @@ class Experts(nn.Module):
         if spec.expert_scale is not None:
             self.per_expert_scale = nn.Parameter(torch.ones(spec.expert_scale.size))
         self.experts = nn.ModuleList(MLP(expert) for expert in spec.experts)
-        if spec.shared is not None and spec.shared_router is not None:
-            self.shared_expert, self.shared_expert_gate = MLP(spec.shared), linear(spec.shared_router)
+        if spec.shared is not None:
+            self.shared_expert = MLP(spec.shared)
+        if spec.shared_router is not None:
+            self.shared_expert_gate = linear(spec.shared_router)
 
     def forward(self, x: Tensor, stream: Tensor) -> Tensor:
         """`stream` is x before its norm, which some routers read by another one."""
@@ -93,7 +95,9 @@ class Experts(nn.Module):
             rows, place = torch.where(chosen == number)
             mixed.index_add_(0, rows, self.experts[number](flat[rows]) * weights[rows, place, None].to(x.dtype))
         if hasattr(self, "shared_expert"):
-            mixed = mixed + torch.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
+            shared = self.shared_expert(flat)
+            gated = hasattr(self, "shared_expert_gate")
+            mixed = mixed + (torch.sigmoid(self.shared_expert_gate(flat)) * shared if gated else shared)
         return mixed.view(x.shape)
 
     def router_input(self, x: Tensor) -> Tensor:
@@ -103,7 +107,7 @@ class Experts(nn.Module):
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and the numbers of the experts that each position of x (positions, hidden) takes, both
         (positions, chosen), the first choice first."""
-        mixture, logits = self.mixture, self.gate(x).float()
+        mixture, logits = self.mixture, self.gate(x.to(self.gate.weight.dtype)).float()
         probs = logits.sigmoid() if mixture.sigmoid else logits.softmax(-1)
         chosen = (probs + self.expert_bias if mixture.choice_bias else probs).topk(mixture.chosen, dim=-1).indices
         weights = probs.gather(-1, chosen)

@@ -43,7 +43,7 @@ static void choose_column(Engine *e, const Operation *op, long c, bool *taken) {
     }
     if (e->sizes.slots > chosen) {  // the shared one
         experts[chosen] = count;
-        weights[chosen] = 1 / (1 + expf(-column(e, SHARED, c)[0]));
+        weights[chosen] = op->shared_gate ? 1 / (1 + expf(-column(e, SHARED, c)[0])) : 1;
     }
 }
 

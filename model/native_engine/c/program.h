@@ -45,6 +45,7 @@ typedef struct {
     int64_t by_head;              // OPEN: a gate for each head, not for each number of it
     int64_t chosen;               // CHOOSE: experts of a column
     int64_t sigmoid, renormalise; // CHOOSE: probabilities are no softmax; the weights add up to 1
+    int64_t shared_gate;          // CHOOSE: the shared expert counts the sigmoid of a logit, else it counts whole
     double scale, softcap;        // softcap 0: none
     double growth, trained;       // ATTEND: queries times 1 + growth * ln(1 + floor(position / trained))
     double above, below;          // XIELU: factors above and below 0; CLAMPED_SWIGLU: limit and alpha
