@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -35,6 +36,21 @@ def test_every_pattern_is_filled_in_whole_and_has_one_line_of_each_step(kind: st
         assert not {*"{}"} & {*text}
         assert all(not row[0].islower() for row in text.split("\n"))
         assert 5 <= len(text.split("\n")) <= 25
+
+
+def test_lines_that_are_trained_on_differ_in_every_text_so_that_none_can_be_known_by_heart() -> None:
+    """The text behind the last word that is filled in by step: what a model has to copy from the line before."""
+    texts = pattern_texts(700, held_out=False)
+    lines = Counter(text.split("\n")[1] for text in texts)
+    ends = Counter(" ".join(line.split()[-4:]) for line in lines)
+    assert len(lines) > 0.95 * len(texts)
+    assert len(ends) > 0.7 * len(texts)
+
+
+def test_articles_and_plurals_of_what_is_filled_in_are_right() -> None:
+    text = "\n".join(pattern_texts(700, held_out=False) + pattern_texts(700, held_out=True))
+    assert not re.search(r"\ba [aeio]\w+|\ban [^aeiou\W]", text)
+    assert not re.search(r"\b(?:fishs|leafs|\w+(?:s|x|ch|sh)s)\b", text)
 
 
 def test_counting_says_where_it_ends_and_ends_there() -> None:

@@ -106,6 +106,14 @@ def test_an_end_can_be_announced_again_and_the_rate_goes_on_from_where_it_is(
     assert training.decay == Decay(106, 20, 0.5)
 
 
+def test_an_end_announced_while_the_rate_warms_up_does_not_lower_its_peak() -> None:
+    training = Training(replace(RECIPE, tokens=1000 * 1024, warmup_steps=30))
+    training.announce_end(100)
+    rates = [training.recipe.learning_rate_at(step, training.planned_decay) for step in range(101)]
+    assert max(rates) > 0.7
+    assert rates[-1] == 0
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_state_before_it(
     tmp_path: Path, streams: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,12 +23,12 @@ class Source:
     max_bytes: int | None = None
 
 
-PATTERNS = Source("patterns", rows=3)  # no file: written by weights/recipe/patterns.py
+PATTERNS = Source("patterns", rows=5)  # no file: written by weights/recipe/patterns.py
 SOURCES = (
     Source("stories-tiny", rows=6),
     Source("stories-tiny-more", rows=10),
-    Source("stories-simple", rows=11),
-    Source("stories-classic", rows=2, max_bytes=12_000_000),  # sorted simplest first; the tail is too hard
+    Source("stories-simple", rows=10),
+    Source("stories-classic", rows=1, max_bytes=12_000_000),  # sorted simplest first; the tail is too hard
     PATTERNS,
 )
 PATTERN_TEXTS = 20_000

@@ -23,11 +23,11 @@ NAMES = (
     "Rose", "Bob", "Amy",
 )  # fmt: skip
 ANIMALS = (
-    "duck", "hen", "frog", "pig", "cow", "goat", "cat", "dog", "bear", "bird", "fish", "bee",
+    "duck", "hen", "frog", "pig", "cow", "goat", "cat", "dog", "bear", "bird", "kitten", "bee",
     "lamb", "rabbit", "turtle", "owl",
 )  # fmt: skip
 THINGS = (
-    "apple", "pear", "cake", "ball", "book", "hat", "cup", "egg", "flower", "shell", "star", "leaf",
+    "apple", "pear", "cake", "ball", "book", "hat", "cup", "egg", "flower", "shell", "star", "ring",
     "button", "key", "spoon", "bell",
 )  # fmt: skip
 COLOURS = (
@@ -121,7 +121,7 @@ def copy(line: str, fill: Fill, draw: random.Random) -> list[str]:
     """One sentence, said by one after the other."""
     names = draw.sample(NAMES, draw.randint(3, 6))
     sentence = capital(
-        f"the {fill['colour']} {fill['animal']} {fill['way']} with {fill['name']} and a {fill['thing']}."
+        f"the {fill['colour']} {fill['animal']} {fill['way']} with {fill['name']} and {fill['a_thing']}."
     )
     heading = f"{', '.join(names[:-1])} and {names[-1]} say it one after the other."
     return [
@@ -135,86 +135,119 @@ KINDS: dict[str, tuple[Kind, Sequence[str]]] = {
     "counting up": (
         count_up,
         (
-            "{number} {colour} {animal}{s} {way}.",
-            "{number} {animal}{s} {way}.",
-            "{name} saw {number} {colour} {thing}{s}.",
-            "{name} has {number} {thing}{s} in the {place}.",
-            "I can count {number} {animal}{s} by the {place}.",
-            "{number} little {animal}{s}, {number} little {thing}{s}.",
-            "{number}! {sound}! {number} {animal}{s} for {name}.",
+            "{opening}{number} {colour} {animal}{s} {way}{ending}.",
+            "{opening}{number} {animal}{s} {way}{ending}.",
+            "{opening}{name} saw {number} {colour} {thing}{s}{ending}.",
+            "{opening}{name} has {number} {thing}{s}{ending}.",
+            "{opening}I can count {number} {animal}{s}{ending}.",
+            "{opening}we met {number} {colour} {animal}{s}{ending}.",
+            "{opening}the {animal} wants {number} {thing}{s}{ending}.",
+            "{opening}here come {number} {animal}{s}{ending}.",
+            "{number} little {animal}{s}, {number} little {thing}{s}{ending}.",
+            "{number}! {cry}! {number} {animal}{s}{ending}.",
             "Look at {number} {animal}{s} with {number} {colour} {thing}{s}.",
         ),
     ),
     "counting down": (
         count_down,
         (
-            "{number} {colour} {animal}{s} {way}, and one went home.",
-            "{number} little {animal}{s} {way}. {sound}! One fell down.",
-            "{name} had {number} {thing}{s} and gave one to the {animal}.",
-            "{number} {thing}{s} on the {place}, {number} {thing}{s}. Take one away.",
-            "{number} {animal}{s} in the {place}, and the little one said {sound}.",
+            "{opening}{number} {colour} {animal}{s} {way}, and one went home{ending}.",
+            "{opening}{number} little {animal}{s} {way}. {cry}! One fell down{ending}.",
+            "{opening}{name} had {number} {thing}{s} and gave one to the {animal}{ending}.",
+            "{number} {thing}{s} on the {place}, {number} {thing}{s}. Take one away{ending}.",
+            "{opening}{number} {animal}{s} in the {place}, and the little one said {sound}{ending}.",
+            "{opening}the {animal} ate one of {number} {colour} {thing}{s}{ending}.",
+            "{opening}{number} {thing}{s} stood{ending}.",
+            "{opening}{name} counts {number} {animal}{s}{ending}.",
             "{name} has {number} {colour} {thing}{s} left.",
         ),
     ),
     "alphabet": (
         alphabet,
         (
-            "{letter} is for {word}.",
-            "{letter} is for {word}, {sound}, {sound}.",
-            "{letter} is for {word}, said the {animal}.",
-            "{letter} stands for {word} by the {place}.",
-            "{name} wrote {letter}, and {letter} is for {word}.",
-            "{word} begins with {letter}.",
-            "Say {letter}! {letter} is for {word}!",
+            "{opening}{letter} is for {word}{ending}.",
+            "{opening}{letter} is for {word}, {sound}, {sound}.",
+            "{letter} is for {word}, said the {animal}{ending}.",
+            "{opening}{letter} stands for {word}{ending}.",
+            "{opening}{name} wrote {letter}, and {letter} is for {word}{ending}.",
+            "{opening}{word} begins with {letter}{ending}.",
+            "Say {letter}! {letter} is for {word}{ending}!",
+            "{opening}the {animal} drew {letter} and thought of {word}{ending}.",
             "I see {letter}, the {colour} {letter} of {word}.",
         ),
     ),
     "days": (
         days,
         (
-            "On {day} the {animal} ate {number} {thing}{s}.",
-            "On {day} {name} found {number} {colour} {thing}{s}.",
-            "{day} came, and {number} {animal}{s} {way}.",
-            "On {day} {name} and the {animal} {way} with {number} {thing}{s}.",
-            "{day}: {number} {thing}{s} for {name}.",
+            "On {day} the {animal} ate {number} {thing}{s}{ending}.",
+            "On {day} {name} found {number} {colour} {thing}{s}{ending}.",
+            "{day} came, and {number} {animal}{s} {way}{ending}.",
+            "On {day} {name} and the {animal} {way} with {number} {thing}{s}{ending}.",
+            "{day}: {number} {thing}{s} for {name}{ending}.",
+            "{opening}{name} bought {number} {thing}{s} on {day}{ending}.",
+            "It was {day}, so the {colour} {animal} hid {number} {thing}{s}{ending}.",
+            "{opening}{number} {animal}{s} came to tea on {day}{ending}.",
             "On {day} the {colour} {animal} said {sound} and took {number} {thing}{s}.",
         ),
     ),
     "refrain": (
         refrain,
         (
-            "{name} {way} with the {animal}.",
-            "Here comes {name} with a {colour} {thing}.",
-            "{name} and the {animal} {way}.",
-            "Where is {name}? {name} is by the {place}.",
-            "Wake up, {name}, the {animal} {way}.",
-            "{name} had a {thing} and a {colour} {animal}.",
+            "{opening}{name} {way} with the {animal}{ending}.",
+            "Here comes {name} with a {colour} {thing}{ending}.",
+            "{opening}{name} and the {animal} {way}{ending}.",
+            "Where is {name}? {name} is by the {place}{ending}.",
+            "Wake up, {name}, the {animal} {way}{ending}.",
+            "{opening}the {animal} called {name}{ending}.",
+            "{opening}{name} found a {colour} {thing}{ending}.",
+            "Good night, {name}{ending}.",
+            "{name} had {a_thing} and a {colour} {animal}.",
         ),
     ),
     "list": (
         items,
         (
-            "The {thing} was for the {animal}.",
-            "{name} put the {thing} by the {place}.",
-            "The {animal} looked at the {thing} and said {sound}.",
-            "First {name} washed the {thing}, then {name} put the {thing} away.",
-            "The {thing} is {colour}, and the {animal} likes it.",
+            "{opening}the {thing} was for the {animal}{ending}.",
+            "{opening}{name} put the {thing} by the {place}{ending}.",
+            "{opening}the {animal} looked at the {thing} and said {sound}{ending}.",
+            "First {name} washed the {thing}, then {name} put the {thing} away{ending}.",
+            "{opening}the {thing} is {colour}, and the {animal} likes it{ending}.",
+            "{opening}{name} lost the {thing}{ending}.",
+            "Where is the {thing}? The {thing} is{ending}.",
+            "{opening}the {colour} {animal} carried the {thing}{ending}.",
             "{name} gave the {thing} to the {colour} {animal}.",
         ),
     ),
     "copy": (
         copy,
         (
-            '{speaker} said, "{sentence}"',
-            '{speaker} sang, "{sentence}"',
-            '"{sentence}" said {speaker}.',
+            '{opening}{speaker} said, "{sentence}"',
+            '{speaker} sang{ending}, "{sentence}"',
+            '"{sentence}" said {speaker}{ending}.',
             '{speaker} called over the {place}, "{sentence}"',
-            '{speaker} told the {animal}, "{sentence}"',
+            '{opening}{speaker} told the {animal}, "{sentence}"',
             "{speaker}: {sentence}",
+            '{opening}{speaker} heard it{ending}: "{sentence}"',
             '"{sentence}" {speaker} wrote in the {colour} book.',
         ),
     ),
 }
+# what may stand before and behind a line, so that no line can be known by heart and each must be read to go on
+OPENINGS = (
+    "", "", "", "in the morning ", "after lunch ", "before bed ", "{name} said that ", "once again ", "far away ",
+    "by the {place} ", "in the {colour} {place} ", "when the {animal} slept, ", "while it rained, ", "very slowly, ",
+    "oh look, ", "if {name} is right, ", "near the {animal}'s {place} ", "with a {sound}, ", "all at once, ",
+    "because the {place} was {colour}, ", "for the {colour} {animal}, ", "yes, ", "one day ",
+)  # fmt: skip
+ENDINGS = (
+    "", "", " by the {place}", " in the {place}", " under the {colour} {place}", " for {name}", " with {name}",
+    " with {name} and {other}", " and {a_thing}", " near {name}'s {place}", " before the {animal} woke up",
+    " because {name} asked", " until the {place} was {colour}", " and the {animal} {way}", " like the {animal}",
+    " as {colour} as {a_thing}", " behind the {thing}", " from the {place} to the bridge", " in the rain", " at night",
+    " far from home", ", and {name} laughed", ", but the {animal} said {sound}", ", {sound}, {sound}",
+    " next to the {thing} and the {animal}", " without {a_thing}", " on top of the {colour} {thing}",
+    " again and again", " where {name} lives", " after the {animal} and {other} went home",
+)  # fmt: skip
 
 
 def number_fill(number: str) -> Fill:
@@ -232,16 +265,32 @@ def lines_of(kind: str, *, held_out: bool) -> list[str]:
     return [line.replace("{way}", way) for line in chosen for way in (WAYS if "{way}" in line else ("",))]
 
 
-def write_text(kind: str, pattern: str, draw: random.Random) -> str:
+def draw_fill(draw: random.Random) -> Fill:
     fill = {
         "name": draw.choice(NAMES),
+        "other": draw.choice(NAMES),
         "animal": draw.choice(ANIMALS),
         "thing": draw.choice(THINGS),
         "colour": draw.choice(COLOURS),
         "place": draw.choice(PLACES),
         "sound": draw.choice(SOUNDS),
     }
-    fill["way"] = draw.choice(WAYS).format_map(fill)
+    article = "an" if fill["thing"][0] in "aeiou" else "a"
+    return fill | {
+        "a_thing": f"{article} {fill['thing']}",
+        "cry": capital(fill["sound"]),
+        "way": draw.choice(WAYS).format_map(fill),
+    }
+
+
+def draw_ending(draw: random.Random) -> str:
+    """Up to two of ENDINGS, each with words of its own."""
+    return "".join(draw.choice(ENDINGS).format_map(draw_fill(draw)) for _ in range(draw.randint(1, 2)))
+
+
+def write_text(kind: str, pattern: str, draw: random.Random) -> str:
+    opening = draw.choice(OPENINGS).format_map(draw_fill(draw))
+    fill = draw_fill(draw) | {"opening": opening, "ending": draw_ending(draw) or " there"}
     write_lines, _ = KINDS[kind]
     return "\n".join(write_lines(pattern, fill, draw))
 

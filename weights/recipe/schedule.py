@@ -20,7 +20,7 @@ class Decay:
         return self.start + self.steps
 
     def share_at(self, step: int) -> float:
-        return self.share * max(0.0, 1 - (step - self.start) / self.steps)
+        return self.share * min(1.0, max(0.0, 1 - (step - self.start) / self.steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Recipe:
     tokens: int
     seed: int = 1
     batch_tokens: int = 4096
-    micro_tokens: int = 4096  # whose activations are held at a time
+    micro_tokens: int = 1024  # whose activations are held at a time: they stay in the cache
     matrix_lr: float = 0.02
     embedding_lr: float = 0.05
     head_lr: float = 0.005
@@ -57,7 +57,7 @@ class Recipe:
     def learning_rate_at(self, step: int, decay: Decay) -> float:
         """Share of the full learning rate."""
         warm = self.peak * min(1.0, (step + 1) / self.warmup_steps)
-        return warm if step < decay.start else min(warm, decay.share_at(step))
+        return min(warm, decay.share_at(step))
 
     def context_at(self, step: int, decay: Decay) -> int:
         """Short rows while the rate is held, longer ones as it falls: attention costs most where it teaches least."""

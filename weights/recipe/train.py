@@ -110,8 +110,7 @@ class Training:
 
     def announce_end(self, steps: int) -> None:
         """Let the learning rate fall to zero within `steps` more steps."""
-        share = self.recipe.learning_rate_at(max(0, self.step - 1), self.planned_decay)
-        self.decay = Decay(self.step, steps, share)
+        self.decay = Decay(self.step, steps, self.planned_decay.share_at(max(0, self.step - 1)))
 
     def advance(self, streams: dict[str, Tensor]) -> dict[str, float]:
         """One step; its record."""
