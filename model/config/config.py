@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tokenglass.model.config.families import FAMILIES
 from tokenglass.model.config.family_defaults import DEFAULTS
-from tokenglass.model.config.fields import Fields, quote
+from tokenglass.model.config.fields import Fields, nearest_first, quote
 from tokenglass.model.config.layer_kinds import MAX_LAYERS, HeadSizes, LayerInputs, LayerKind, QueryGrowth
 from tokenglass.model.config.layer_states import CONVOLUTION_INPUTS, LayerState, RecurrentState
 from tokenglass.model.config.mixture import MOST_EXPERTS, ClampedSwiGlu, Mixture
@@ -252,7 +252,7 @@ class ModelConfig:
         model_type = raw.get("model_type")
         if not isinstance(model_type, str) or model_type not in FAMILIES:
             missing = missing_pieces(whole)
-            reason = f"it has {', '.join(missing)}" if missing else f"supported: {', '.join(FAMILIES)}"
+            reason = f"it has {', '.join(missing)}" if missing else f"supported: {nearest_first(model_type, FAMILIES)}"
             raise ConfigError(f"config.json: model_type {quote(model_type)} is not supported ({reason})")
         fields = Fields({**DEFAULTS.get(model_type, {}), **MIXTURE_DEFAULTS.get(model_type, {}), **raw})
         switches = FAMILIES[model_type](fields)

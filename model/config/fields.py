@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -139,3 +140,9 @@ def first_few(texts: Collection[str], limit: int = 4) -> str:
     """The beginning of a list in a message."""
     few = ", ".join(islice(texts, limit))
     return few if len(texts) <= limit else f"{few} and {len(texts) - limit:,} more"
+
+
+def nearest_first(name: object, names: Collection[str]) -> str:
+    """The beginning of a list of names in a message, those first that are most like an untrusted one."""
+    near = get_close_matches(name[:MAX_SHOWN], names) if isinstance(name, str) else []
+    return first_few([*near, *(each for each in names if each not in near)])

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenglass.model.checkpoint.arrays import Array
 from tokenglass.model.config.config import ModelConfig
-from tokenglass.model.config.fields import Fields, quote
+from tokenglass.model.config.fields import Fields, nearest_first, quote
 from tokenglass.model.errors import GGUFError
 from tokenglass.model.importers.gguf_gemma import read_gemma, read_gemma2, read_gemma3, read_gemma4
 from tokenglass.model.importers.gguf_mixers import (
@@ -296,5 +296,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 def architecture(name: object) -> Architecture:
     """The architecture of that name. Raises GGUFError."""
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise GGUFError(f"architecture {quote(name)} is not supported (supported: {', '.join(ARCHITECTURES)})")
+        names = nearest_first(name, ARCHITECTURES)
+        raise GGUFError(f"architecture {quote(name)} is not supported (supported: {names})")
     return ARCHITECTURES[name]
