@@ -1,52 +1,62 @@
-"""The checks of the reading test (weights/recipe/reading.py) see what they are made to see, and nothing else."""
+"""Text while it grows, on real pseudo-terminals: each frame fits, words are whole, and the scrollback has all once."""
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+import scripted_run
+from terminal import SIZES, Terminal, assert_restored
+from wrapped_text import laid_out, wrap
 
-from tokenglass.weights.recipe.reading import changes_pronoun, is_unfinished, meets_itself, openings
-
-
-@pytest.mark.parametrize(
-    ("text", "changes"),
-    [
-        ("There was a girl named Lily. She sang. Then Lily ran to her house.", False),
-        ("There was a girl named Lily. She sang. Then Lily ran to his house.", True),
-        ("One day Tim saw a bird. He was glad. Tim lost her hat.", True),
-        ("One day Tim saw a bird. He was glad, and then Tim met her.", False),
-        ("One day Tim met Sue. She was glad. Then Tim went home. He slept.", False),
-        ('One day Tim ran. "She is here," he said. Then Tim and his dog slept.', False),
-        ("It was raining. He was sad. She was glad.", False),
-    ],
-)
-def test_a_name_changes_its_pronoun(text: str, changes: bool) -> None:
-    assert changes_pronoun(text) == changes
+PIECES = [piece.replace("\n", " ") for piece in scripted_run.STORY]  # one paragraph, however long
 
 
-@pytest.mark.parametrize(
-    ("text", "unfinished"),
-    [("The end.", False), ('"Good night!" ', False), ("And then the", True), ("He said, ", True), ("", True)],
-)
-def test_the_last_sentence_does_not_end(text: str, unfinished: bool) -> None:
-    assert is_unfinished(text) == unfinished
+def text_lines(lines: list[str]) -> list[str]:
+    """What stands above the panel's rule."""
+    return lines[: next((k for k, line in enumerate(lines) if line.startswith("─ ")), len(lines))]
 
 
-@pytest.mark.parametrize(
-    ("text", "meets"),
-    [
-        ("The fox saw the fox.", True),
-        ("One day the fox had to help the old fox, so he ran.", True),
-        ("She saw a big tree with a big tree.", True),
-        ("The fox saw the hen. The fox ran.", False),
-        ("The big dog saw the big cat.", False),
-        ("The fox saw that it was a hen.", False),
-        ("The fox ran and the fox hid.", False),
-    ],
-)
-def test_a_noun_meets_itself(text: str, meets: bool) -> None:
-    assert meets_itself(text) == meets
+@pytest.mark.parametrize(("columns", "lines"), SIZES)
+def test_the_open_paragraph_has_whole_words_in_every_frame_and_is_written_once_at_its_end(
+    columns: int, lines: int
+) -> None:
+    pieces = PIECES * 6
+    arguments = f"--repeat 6 --delay 0.004 --pieces {shlex.quote(repr(PIECES))}"
+    terminal = Terminal(arguments, columns, lines)
+    whole = scripted_run.PROMPT + "".join(pieces)
+    beginnings = {len(scripted_run.PROMPT)}
+    for piece in pieces:
+        beginnings.add(max(beginnings) + len(piece))
+    allowed = [laid_out(whole[:length], columns) for length in sorted(beginnings)]
+    heights = set()
+
+    for frame in terminal.frames():
+        assert all(len(line) <= columns for line in frame)
+        rows = text_lines(frame)
+        heights.add(len(rows))
+        if rows[0].endswith("more above"):
+            rows = rows[1:]
+            assert any(screen_lines[-len(rows) :] == rows and len(screen_lines) > len(rows) for screen_lines in allowed)
+        elif "eos: the model" not in "".join(frame):
+            assert rows in allowed
+
+    assert terminal.finish() == 0
+    assert max(heights) <= max(len(wrap(whole, columns)), lines)
+    assert terminal.lines()[: len(wrap(whole, columns))] == wrap(whole, columns)
+    assert terminal.text().count("more above") == 0
+    assert_restored(terminal)
 
 
-def test_no_opening_fails_a_check_by_itself() -> None:
-    assert len(set(openings())) == 100
-    assert not any(check(text) for text in openings() for check in (changes_pronoun, is_unfinished, meets_itself))
+def test_text_that_is_interrupted_amid_a_paragraph_is_left_once_and_unwrapped() -> None:
+    terminal = Terminal(f"--repeat 9 --delay 0.01 --pieces {shlex.quote(repr(PIECES))}", 60, 24)
+    terminal.wait_for_token(80)
+    terminal.child.sendintr()
+    assert terminal.finish() == 0
+
+    lines = text_lines(terminal.lines())
+    whole = scripted_run.PROMPT + "".join(PIECES * 9)
+    beginning = wrap(whole, 60)[: len(lines)]
+    assert lines[:-1] == beginning[:-1]
+    assert beginning[-1].startswith(lines[-1])
+    assert_restored(terminal)

@@ -1,0 +1,52 @@
+"""The checks of the reading test (weights/recipe/reading.py) see what they are made to see, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenglass.weights.recipe.reading import changes_pronoun, is_unfinished, meets_itself, openings
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("There was a girl named Lily. She sang. Then Lily ran to her house.", False),
+        ("There was a girl named Lily. She sang. Then Lily ran to his house.", True),
+        ("One day Tim saw a bird. He was glad. Tim lost her hat.", True),
+        ("One day Tim saw a bird. He was glad, and then Tim met her.", False),
+        ("One day Tim met Sue. She was glad. Then Tim went home. He slept.", False),
+        ('One day Tim ran. "She is here," he said. Then Tim and his dog slept.', False),
+        ("It was raining. He was sad. She was glad.", False),
+    ],
+)
+def test_a_name_changes_its_pronoun(text: str, changes: bool) -> None:
+    assert changes_pronoun(text) == changes
+
+
+@pytest.mark.parametrize(
+    ("text", "unfinished"),
+    [("The end.", False), ('"Good night!" ', False), ("And then the", True), ("He said, ", True), ("", True)],
+)
+def test_the_last_sentence_does_not_end(text: str, unfinished: bool) -> None:
+    assert is_unfinished(text) == unfinished
+
+
+@pytest.mark.parametrize(
+    ("text", "meets"),
+    [
+        ("The fox saw the fox.", True),
+        ("One day the fox had to help the old fox, so he ran.", True),
+        ("She saw a big tree with a big tree.", True),
+        ("The fox saw the hen. The fox ran.", False),
+        ("The big dog saw the big cat.", False),
+        ("The fox saw that it was a hen.", False),
+        ("The fox ran and the fox hid.", False),
+    ],
+)
+def test_a_noun_meets_itself(text: str, meets: bool) -> None:
+    assert meets_itself(text) == meets
+
+
+def test_no_opening_fails_a_check_by_itself() -> None:
+    assert len(set(openings())) == 100
+    assert not any(check(text) for text in openings() for check in (changes_pronoun, is_unfinished, meets_itself))
