@@ -44,6 +44,13 @@ def main() -> None:
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin with this checkpoint, grown")
     parser.add_argument("--tokens", type=int, default=80_000_000, help="length of the run (default: 80 million)")
     parser.add_argument("--peak", type=float, default=0.5, help="share of the full learning rates (default: 0.5)")
+    parser.add_argument(
+        "--copying",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="begin with so many steps in which two rows of three are passages that are repeated (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precise", action="store_true", help="products in float32")
     parser.add_argument("--compiled", action="store_true", help="compile first: minutes that pay on an idle machine")
@@ -51,7 +58,12 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(
-        options.tokens, options.seed, peak=options.peak, fast=not options.precise, compiled=options.compiled
+        options.tokens,
+        options.seed,
+        peak=options.peak,
+        copying_steps=options.copying,
+        fast=not options.precise,
+        compiled=options.compiled,
     )
     tokenizer = prepare_tokenizer(options.corpus, options.start or options.work)
     streams = {s.name: prepare_stream(options.corpus, options.work, s, tokenizer) for s in SOURCES}

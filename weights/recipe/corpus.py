@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenglass.weights.recipe.patterns import pattern_texts
+from tokenglass.weights.recipe.repeats import repeated_texts
 
 END_OF_TEXT = "<|endoftext|>"
 HELD_OUT_ONE_IN = 50
@@ -23,15 +24,19 @@ class Source:
     max_bytes: int | None = None
 
 
+SIMPLE = Source("stories-simple", rows=8)
 PATTERNS = Source("patterns", rows=5)  # no file: written by weights/recipe/patterns.py
+REPEATS = Source("repeats", rows=2)  # of the documents of stories-simple, by weights/recipe/repeats.py
 SOURCES = (
     Source("stories-tiny", rows=6),
     Source("stories-tiny-more", rows=10),
-    Source("stories-simple", rows=10),
+    SIMPLE,
     Source("stories-classic", rows=1, max_bytes=12_000_000),  # sorted simplest first; the tail is too hard
     PATTERNS,
+    REPEATS,
 )
 PATTERN_TEXTS = 20_000
+REPEATS_PER_DOCUMENT = 8
 
 
 def documents(folder: Path, source: Source) -> Iterator[str]:
@@ -59,12 +64,18 @@ def is_held_out(text: str) -> bool:
 
 
 def training_documents(folder: Path, source: Source) -> Iterable[str]:
-    if source == PATTERNS:
-        return pattern_texts(PATTERN_TEXTS, held_out=False)
-    return (text for text in documents(folder, source) if not is_held_out(text))
+    return texts_of(folder, source, held_out=False)
 
 
 def held_out_documents(folder: Path, source: Source) -> Iterable[str]:
+    return texts_of(folder, source, held_out=True)
+
+
+def texts_of(folder: Path, source: Source, *, held_out: bool) -> Iterable[str]:
+    """Those of a source that are held out, or all others; what a generator writes is held out with what it reads."""
     if source == PATTERNS:
-        return pattern_texts(PATTERN_TEXTS // HELD_OUT_ONE_IN, held_out=True)
-    return (text for text in documents(folder, source) if is_held_out(text))
+        return pattern_texts(PATTERN_TEXTS // HELD_OUT_ONE_IN if held_out else PATTERN_TEXTS, held_out=held_out)
+    if source == REPEATS:
+        read = [text for text in documents(folder, SIMPLE) if is_held_out(text) == held_out]
+        return repeated_texts(read * REPEATS_PER_DOCUMENT)
+    return (text for text in documents(folder, source) if is_held_out(text) == held_out)

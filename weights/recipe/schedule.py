@@ -38,6 +38,7 @@ class Recipe:
     peak: float = 1.0  # share of these learning rates that is reached
     warmup_steps: int = 30
     decay: float = 0.3  # share of all tokens
+    copying_steps: int = 0  # at the beginning, of next tokens only: two rows of three are repeats
     joint_every: int = 3  # steps; 0: next tokens only
     block_sizes: tuple[int, ...] = BLOCK_SIZES  # of the joint objective, one drawn per step
     masked_share: float = 1.0  # weight of the masked loss beside the next-token loss
@@ -65,4 +66,4 @@ class Recipe:
         return 256 if progress < 0 else 512 if progress < 0.6 else 1024
 
     def is_joint(self, step: int) -> bool:
-        return self.joint_every > 0 and step % self.joint_every == 0
+        return self.joint_every > 0 and step >= self.copying_steps and step % self.joint_every == 0

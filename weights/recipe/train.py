@@ -18,7 +18,7 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.torch_engine.transformer import Transformer
-from tokenglass.weights.recipe.corpus import SOURCES
+from tokenglass.weights.recipe.corpus import REPEATS, SOURCES
 from tokenglass.weights.recipe.growth import grow
 from tokenglass.weights.recipe.joint import GOLDEN, draw_noise, joint_losses
 from tokenglass.weights.recipe.optimizer import Muon
@@ -84,7 +84,10 @@ def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -
     picked = []
     for row in range(rows):
         number = step * rows + row
-        stream = streams[shares[(number * 13) % len(shares)]]  # 13 and 32 share no factor: every share in turn
+        name = shares[(number * 13) % len(shares)]  # 13 and 32 share no factor: every share in turn
+        if step < recipe.copying_steps and number % 3:
+            name = REPEATS.name
+        stream = streams[name]
         start = int((number * GOLDEN + recipe.seed / 7) % 1.0 * (len(stream) - context - 1))
         picked.append(stream[start : start + context + 1])
     return torch.stack(picked).long()
