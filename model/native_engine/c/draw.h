@@ -37,7 +37,7 @@ typedef struct {  // a distribution on its way through a chain
     long weighed;              // which is known of the first ones
     double temperature;
     double mass;        // sum of the weights of all that are left; NAN: not summed yet
-    double whole_mass;  // of all tokens at the temperature, likewise
+    double whole_mass, near_mass;  // of all tokens at the temperature, likewise, and within MASS_ERROR of that
     long kept[MAX_PARTS];      // tokens that each part left; -1: all
 } Scores;
 
@@ -84,6 +84,25 @@ static bool apply_temperature(Scores *scores, double temperature, long shown) {
     return true;
 }
 
+// How many tokens of the head hold p of `mass` together; -1 where all of them hold less.
+static long nucleus_size(Scores *scores, double p, double mass) {
+    double reach = 0;
+    for (long i = 0; i < scores->count; i++)
+        if ((reach += weight_of(scores, i) / mass) >= p) return i + 1;
+    return -1;
+}
+
+// The same for the mass of all that are left. Rounding keeps order, so a greater mass never has a smaller nucleus: where both
+// bounds of the mass have the same one, it is not summed in double.
+static long find_nucleus(Scores *scores, double p) {
+    if (!isnan(scores->mass) || scores->complete) return nucleus_size(scores, p, mass_of(scores));
+    if (isnan(scores->near_mass))
+        scores->near_mass = tokenglass_mass_near(scores->logits, scores->size, scores->peak, scores->temperature);
+    long least = nucleus_size(scores, p, scores->near_mass * (1 - MASS_ERROR));
+    long most = nucleus_size(scores, p, scores->near_mass * (1 + MASS_ERROR));
+    return least == most ? least : nucleus_size(scores, p, mass_of(scores));
+}
+
 // How many tokens of the head a truncation leaves; -1 where an incomplete head does not decide it.
 static long survivors(Scores *scores, const ChainPart *part) {
     const double value = part->value, *values = scores->values;
@@ -99,10 +118,8 @@ static long survivors(Scores *scores, const ChainPart *part) {
         while (count < size && values[count] >= value) count++;
         return count < size || scores->complete || values[size - 1] <= value ? count : -1;
     }
-    double mass = mass_of(scores), reach = 0;
-    while (count < size && (reach += weight_of(scores, count) / mass) < value) count++;
-    if (count == size) return scores->complete ? size : -1;
-    return count + 1;
+    count = find_nucleus(scores, value);
+    return count < 0 && scores->complete ? size : count;
 }
 
 // False where the head does not decide what the parts leave.
@@ -157,7 +174,7 @@ void tokenglass_draw(const float *logits, int64_t size, const Measurement *measu
     double own_below[2 * MAX_WANTED], weights[MAX_WANTED];
     const long room = min(MAX_WANTED, size);
     Measurement found = measured ? *measured : sums_of(logits, size);
-    Scores scores = {.logits = logits, .size = size, .values = own_below, .weights = weights, .whole_mass = NAN};
+    Scores scores = {.logits = logits, .size = size, .values = own_below, .weights = weights, .whole_mass = NAN, .near_mass = NAN};
     long place = -1, shown = 0;
     out->place = -1;
     if (!isfinite(found.peak)) return;

@@ -6,6 +6,8 @@
 #include "vectors.h"
 
 #define DOUBLES (LANES / 2)
+#define MASS_ERROR 0x1p-17  // relative, of `tokenglass_mass_near`
+#define MOST_SCALED 0x1p20  // times that a temperature enlarges or reduces what float32 does for
 #define MAX_GROUPS 4096
 #define GROUPS_PER_TOKEN 8  // for each token that is asked for: few of those then share one
 #define ENOUGH_MASS 0.9     // of all: where the tokens hold less,
@@ -225,6 +227,25 @@ double tokenglass_mass_at(const float *logits, int64_t size, double peak, double
     dvec mass = {0};
     double sum = 0;
     for (long i = 0; i < size; i += DOUBLES) mass += exp_of_double((load_doubles(logits + i, size - i) - peak) / temperature);
+    UNROLL for (int d = 0; d < DOUBLES; d++) sum += mass[d];
+    return sum;
+}
+
+// The same in float32, within MASS_ERROR. Where u is 2**-24, x = (logit - peak) / temperature is rounded three times and exp_of
+// errs by 4u, so a term by 3u |x| + 4u. The mean |x| over the mass is entropy less log mass: at most log(size), or 22. Hence 70u.
+double tokenglass_mass_near(const float *logits, int64_t size, double peak, double temperature) {
+    if (fmax(temperature, 1 / temperature) > MOST_SCALED) return tokenglass_mass_at(logits, size, peak, temperature);
+    const float inverse = 1 / temperature;
+    dvec mass = {0};
+    double sum = 0;
+    for (long i = 0; i < size; i += LANES) {
+        const long some = min(LANES, size - i);
+        vec power = exp_of((load_some(logits + i, some) - (float)peak) * inverse);
+        if (some < LANES) power = blend(iota() < (int32_t)some, power, splat(0));
+        fvec halves[2];
+        memcpy(halves, &power, sizeof halves);
+        mass += widen_floats(halves[0]) + widen_floats(halves[1]);
+    }
     UNROLL for (int d = 0; d < DOUBLES; d++) sum += mass[d];
     return sum;
 }
