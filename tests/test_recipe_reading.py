@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tokenglass.weights.recipe.reading import changes_pronoun, is_unfinished, meets_itself, openings
+from tokenglass.model.checkpoint.store import bundled_folder
+from tokenglass.model.loading import load_model
+from tokenglass.model.measuring.comparison.scorer import Scorer
+from tokenglass.weights.recipe.reading import (
+    changes_pronoun,
+    is_unfinished,
+    meets_itself,
+    openings,
+    reading_table,
+    write_stories,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +60,15 @@ def test_a_noun_meets_itself(text: str, meets: bool) -> None:
 def test_no_opening_fails_a_check_by_itself() -> None:
     assert len(set(openings())) == 100
     assert not any(check(text) for text in openings() for check in (changes_pronoun, is_unfinished, meets_itself))
+
+
+def test_the_table_has_a_row_for_each_writer_and_the_same_one_for_the_same_writer() -> None:
+    tale = load_model(bundled_folder(), device="cpu")
+    *heading, first, second = reading_table({"one": tale, "two": tale}, tale, texts=4, tokens=12)
+    assert len(heading) == 2
+    cells = first.strip("| ").split(" | ")
+    assert second.strip("| ").split(" | ") == ["two", *cells[1:]]
+    judge, stories = Scorer(tale), list(write_stories(tale, openings()[:4], 12))
+    shares = [judge.bits(prompt, text) for prompt, text in stories]
+    assert float(cells[1]) == pytest.approx(sum(s.part for s in shares) / sum(s.whole for s in shares), abs=6e-4)
+    assert cells[3] == f"{sum(is_unfinished(prompt + text) for prompt, text in stories) / 4:.0%}"

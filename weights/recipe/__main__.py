@@ -13,17 +13,21 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.card import Measured, write_card
 from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, Source, held_out_documents, training_documents
 from tokenglass.weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
 from tokenglass.weights.recipe.export import read_model, write_checkpoint
+from tokenglass.weights.recipe.reading import reading_table
 from tokenglass.weights.recipe.schedule import BLOCK_SIZES, Recipe
 from tokenglass.weights.recipe.train import append_log, read_log, train
 from tokenglass.weights.recipe.vocabulary import train_tokenizer
@@ -55,6 +59,10 @@ def main() -> None:
     parser.add_argument("--precise", action="store_true", help="products in float32")
     parser.add_argument("--compiled", action="store_true", help="compile first: minutes that pay on an idle machine")
     parser.add_argument("--export", action="store_true", help="write the checkpoint and card of the last state")
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="the card compares with it (default: that of --start)"
+    )
+    parser.add_argument("--judge", metavar="MODEL", help="run the reading test for the card, judged by this model")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(
@@ -75,10 +83,18 @@ def main() -> None:
         if record["step"] % WEIGHTS_EVERY == WEIGHTS_EVERY - 1 and state.exists():
             write_checkpoint(state, options.work / "last", tokenizer)
     write_checkpoint(state, options.out, tokenizer)
-    before = measure(read_model(options.start), tokenizer, options.corpus) if options.start else None
+    earlier = options.before or options.start
+    before = measure(read_model(earlier), tokenizer, options.corpus) if earlier else None
     after = measure(read_model(options.out), tokenizer, options.corpus)
     print(before, after, sep="\n", file=sys.stderr)
-    write_card(options.out, recipe, read_log(options.work), before, after)
+    editions = {"first edition": earlier, "this one": options.out} if earlier else {"this one": options.out}
+    reading = read_stories(editions, options.judge) if options.judge else ""
+    write_card(options.out, recipe, read_log(options.work), before, after, reading)
+
+
+def read_stories(editions: Mapping[str, Path], judge: str) -> str:
+    writers = {name: load_model(folder, dtype="float32", device="cpu") for name, folder in editions.items()}
+    return "\n".join(reading_table(writers, load_model(resolve(judge), device="cpu")))
 
 
 def measure(model: Transformer, tokenizer: Tokenizer, corpus: Path) -> Measured:

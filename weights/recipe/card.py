@@ -46,9 +46,12 @@ class Measured:
 
 
 def write_card(
-    out: Path, recipe: Recipe, log: list[dict[str, float]], before: Measured | None, after: Measured
+    out: Path, recipe: Recipe, log: list[dict[str, float]], before: Measured | None, after: Measured, reading: str
 ) -> None:
-    """Write README.md beside the weights of a run, with what it began with `before` and what it logged."""
+    """Write README.md beside the weights of a run: what an earlier edition and this one reach, and what was logged.
+
+    `reading` is the table of the reading test, or empty.
+    """
     loaded = load_model(out, dtype="float32", device="cpu")
     config = loaded.checkpoint.config
     text = TEMPLATE.read_text().format(
@@ -78,6 +81,7 @@ def write_card(
         blocks="\n".join(
             block_row(size, before.blocks[size] if before else None, losses) for size, losses in after.blocks.items()
         ),
+        reading=reading or "(not run)",
     )
     (out / "README.md").write_text(text)
     write_samples(out, loaded)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.autoregressive import decode
@@ -62,14 +62,25 @@ def main() -> None:
     parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    judge = Scorer(load_model(resolve(options.judge), backend="auto", threads=options.threads))
-    print(f"judged by {judge.loaded.name} in {judge.loaded.dtype}", flush=True)
-    print("| reading test | bits per byte | a name changes its pronoun | unfinished | a noun meets itself |")
-    print("|---|---:|---:|---:|---:|", flush=True)
-    for name in options.models:
-        writer = load_model(resolve(name), quantize=options.quantize, backend="auto", threads=options.threads)
-        stories = list(write_stories(writer, openings()[: options.texts], options.tokens))
-        print(row(name, stories, judge), flush=True)
+    judge = load_model(resolve(options.judge), backend="auto", threads=options.threads)
+    print(f"judged by {judge.name} in {judge.dtype}", flush=True)
+    writers = {
+        name: load_model(resolve(name), quantize=options.quantize, backend="auto", threads=options.threads)
+        for name in options.models
+    }
+    for line in reading_table(writers, judge, options.texts, options.tokens):
+        print(line, flush=True)
+
+
+def reading_table(
+    writers: Mapping[str, LoadedModel], judge: LoadedModel, texts: int = 100, tokens: int = 150
+) -> Iterator[str]:
+    """The lines of a Markdown table with a row for each writer."""
+    scorer = Scorer(judge)
+    yield "| reading test | bits per byte | a name changes its pronoun | unfinished | a noun meets itself |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, writer in writers.items():
+        yield row(name, list(write_stories(writer, openings()[:texts], tokens)), scorer)
 
 
 def openings() -> list[str]:

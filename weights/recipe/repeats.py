@@ -12,8 +12,8 @@ TIMES = (2, 4)
 def repeated_texts(documents: Iterable[str], seed: int = 0) -> Iterator[str]:
     """A text of each document: a passage of it, several times.
 
-    Of every four passages one has its words in random order, and one is words from anywhere in the document: nothing but
-    the first time tells what comes next.
+    Of every four passages one has its words in random order, and one is words from anywhere in the document: nothing
+    but the first time tells what comes next.
     """
     draw = random.Random(seed)
     for document in documents:
