@@ -81,7 +81,7 @@ class Batch:
             return
         rewinds = [slot.sequence.pop_rewind() for slot in slots]
         phases = [rows.phase(row) for row in range(len(slots))]
-        decisions = [self._decide(*pair) for pair in zip(slots, rows.forward(inputs), strict=True)]
+        decisions = [self._decide(*pair) for pair in zip(slots, rows.measure(rows.forward(inputs)), strict=True)]
         for row, slot in enumerate(slots):
             if inputs[row]:
                 parent, slot.parent = slot.parent, None

@@ -36,15 +36,18 @@ class Rows:
     def phase(self, row: int) -> Phase:
         return "decode" if self.sequences[row].has_begun else "prefill"
 
-    def forward(self, inputs: Several[Inputs]) -> list[Raw | Logits | None]:
-        """Logits (vocab,), or what was measured of them, behind each row whose text is read with this pass; no others
-        are computed."""
+    def forward(self, inputs: Several[Inputs]) -> list[Logits | None]:
+        """Logits (vocab,) behind each row whose text is read with this pass; no others are computed."""
         texts = zip(self.sequences, self.cache.lengths, inputs, strict=True)
         last = [int(0 < len(ids) == len(text.token_ids) - held) for text, held, ids in texts]
         passed = self.engine.forward(inputs, self.cache, last=last)
+        return [logits[-1] if len(logits) else None for logits in passed]
+
+    def measure(self, logits: Several[Logits | None]) -> list[Raw | Logits | None]:
+        """What was measured of each row's logits, in one call for all."""
         most = max(sequence.request.top for sequence in self.sequences)
-        measured = iter(self.engine.measure_each([logits[-1] for logits in passed if len(logits)], max(HEAD, most)))
-        return [next(measured) if len(logits) else None for logits in passed]
+        measured = iter(self.engine.measure_each([row for row in logits if row is not None], max(HEAD, most)))
+        return [None if row is None else next(measured) for row in logits]
 
     def step(
         self,

@@ -80,7 +80,9 @@ class Samples:
         phases = [rows.phase(row) for row in range(len(rows.sequences))]
         decisions = [
             NOTHING if after is None else sequence.decide(after, negative)
-            for sequence, after, negative in zip(rows.sequences, logits * count, negatives * count, strict=True)
+            for sequence, after, negative in zip(
+                rows.sequences, rows.measure(logits * count), negatives * count, strict=True
+            )
         ]
         for row, (phase, decision) in enumerate(zip(phases, decisions, strict=True)):
             parent = 0 if branches and row > 0 else None

@@ -17,7 +17,7 @@ from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.head import HEAD, in_order
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.provenance import Change, Floats, Ints, Logits
-from tokenglass.model.sampling.raw import Measure, Raw, as_array
+from tokenglass.model.sampling.raw import Measure, Raw, TokenDraw, as_array
 from tokenglass.model.sampling.routed_logits import experts_of
 from tokenglass.model.sampling.scores import Scores
 
@@ -69,15 +69,19 @@ class Sampler:
         return choice
 
     def _choose(self, logits: Raw | Logits, context: Context) -> Choice:
-        draw = None if self.is_greedy else uniform(context.seed, context.position, attempt=context.attempt)
-        return self._choose_at_once(logits, context, draw) or self._choose_by_parts(logits, context, draw)
+        draw = self.draw(context)
+        token = None if self.drawer is None or context.masks else self.drawer(logits, draw or 0.0)
+        if token is None:
+            return self._choose_by_parts(logits, context, draw)
+        return self._record_draw(token, logits, context, draw)
 
-    def _choose_at_once(self, logits: Raw | Logits, context: Context, draw: float | None) -> Choice | None:
-        """None where the drawer cannot tell."""
-        drawn = None if self.drawer is None or context.masks else self.drawer(logits, draw or 0.0)
-        if drawn is None:
-            return None
-        entropy, place, rank, token_ids, logprobs, probs, cuts = drawn
+    def draw(self, context: Context) -> float | None:
+        """The uniform number that the next token is drawn with; None where it is the most probable one."""
+        return None if self.is_greedy else uniform(context.seed, context.position, attempt=context.attempt)
+
+    def _record_draw(self, token: TokenDraw, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
+        """The choice of a token that the drawer took."""
+        entropy, place, rank, token_ids, logprobs, probs, cuts = token
         pieces = [*map(self.piece, token_ids)]
         chosen = token_ids[place], pieces[place], logprobs[place], probs[place]
         candidates = tuple(map(Candidate, token_ids, pieces, logprobs, probs, cuts))
