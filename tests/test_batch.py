@@ -232,7 +232,7 @@ def test_an_error_of_one_text_ends_that_one_and_no_other(tale: LoadedModel) -> N
     def broken(*_: object) -> None:
         raise EngineError("its logits are no numbers")
 
-    texts[2].choose = broken  # type: ignore[method-assign,assignment]
+    texts[2].decide = broken  # type: ignore[method-assign,assignment]
     failures: dict[int, TokenglassError] = {}
     records = list(Batch(tale.engine, Given(texts), 8, threading.Event(), failures).records())
 
@@ -262,7 +262,7 @@ def test_an_error_of_the_engine_ends_every_text_and_is_raised(tale: LoadedModel)
 
     class Breaking:
         limit, vocab_size, measure = tale.engine.limit, tale.engine.vocab_size, tale.engine.measure
-        new_cache, measure_each = tale.engine.new_cache, tale.engine.measure_each
+        new_cache, measure_each, draw_each = tale.engine.new_cache, tale.engine.measure_each, tale.engine.draw_each
         passes = 0
 
         def forward(self, *arguments: Any, **options: Any) -> Any:

@@ -18,7 +18,15 @@ from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Ids, Logits, PerRow, Rows
-from tokenglass.model.sampling.raw import Measure, MeasureEach, MeasureRows, measure_later, measure_rows
+from tokenglass.model.sampling.raw import (
+    DrawEach,
+    Measure,
+    MeasureEach,
+    MeasureRows,
+    draw_one_by_one,
+    measure_later,
+    measure_rows,
+)
 from tokenglass.model.torch_engine.storage import TensorCache
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.vocabulary import train_tokenizer
@@ -131,6 +139,7 @@ class ScriptedEngine:
 
     measure = Measure()
     measure_each: MeasureEach = staticmethod(measure_later)
+    draw_each: DrawEach = staticmethod(draw_one_by_one)
     measure_rows: MeasureRows = staticmethod(measure_rows)
     vocab_size = VOCAB_SIZE
 

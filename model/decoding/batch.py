@@ -14,7 +14,7 @@ from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.decoding.slots import Slot, Slots
 from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import TokenglassError
-from tokenglass.model.records.steps import Finish, Reason, Record, Step, Totals
+from tokenglass.model.records.steps import Choice, Finish, Reason, Record, Step, Totals
 from tokenglass.model.sampling.raw import Raw
 
 
@@ -81,7 +81,8 @@ class Batch:
             return
         rewinds = [slot.sequence.pop_rewind() for slot in slots]
         phases = [rows.phase(row) for row in range(len(slots))]
-        decisions = [self._decide(*pair) for pair in zip(slots, rows.measure(rows.forward(inputs)), strict=True)]
+        prospects = rows.choose_or_measure(rows.forward(inputs))
+        decisions = [self._decide(*pair) for pair in zip(slots, prospects, strict=True)]
         for row, slot in enumerate(slots):
             if inputs[row]:
                 parent, slot.parent = slot.parent, None
@@ -113,7 +114,7 @@ class Batch:
                 left -= len(inputs[-1])
         return inputs
 
-    def _decide(self, slot: Slot, logits: Raw | Logits | None) -> Decision:
+    def _decide(self, slot: Slot, logits: Choice | Raw | Logits | None) -> Decision:
         """What comes next in a text that is read; an error of one text ends that one."""
         try:
             return NOTHING if logits is None else slot.sequence.decide(logits)

@@ -9,9 +9,10 @@ from tokenglass.model.decoding.recorder import Recorder
 from tokenglass.model.decoding.sequence import Decision, Sequence
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Engine, Logits
-from tokenglass.model.records.steps import Phase, Step
+from tokenglass.model.records.steps import Choice, Phase, Step
 from tokenglass.model.sampling.head import HEAD
 from tokenglass.model.sampling.raw import Raw
+from tokenglass.model.sampling.sampler import choose_each
 
 Inputs = list[int]  # the ids of one row that a pass computes; none where the row takes no part
 NOTHING = Decision((), "")
@@ -43,11 +44,24 @@ class Rows:
         passed = self.engine.forward(inputs, self.cache, last=last)
         return [logits[-1] if len(logits) else None for logits in passed]
 
-    def measure(self, logits: Several[Logits | None]) -> list[Raw | Logits | None]:
-        """What was measured of each row's logits, in one call for all."""
-        most = max(sequence.request.top for sequence in self.sequences)
-        measured = iter(self.engine.measure_each([row for row in logits if row is not None], max(HEAD, most)))
-        return [None if row is None else next(measured) for row in logits]
+    def choose_or_measure(self, logits: Several[Logits | None]) -> list[Choice | Raw | Logits | None]:
+        """What each row decides from, given its logits: its choice, where the sampler makes that in one step, else what
+        was measured of them. Each of the two is one call for all rows."""
+        chosen = self._choose(logits)
+        rest = {row: after for row, after in enumerate(logits) if after is not None and row not in chosen}
+        top = max((self.sequences[row].request.top for row in rest), default=0)
+        measured = dict(zip(rest, self.engine.measure_each([*rest.values()], max(HEAD, top)), strict=True))
+        return [chosen.get(row, measured.get(row)) for row in range(len(logits))]
+
+    def _choose(self, logits: Several[Logits | None]) -> dict[int, Choice]:
+        """The choices, by row, that are made in one step."""
+        asked = {
+            row: (sequence.sampler, after, context)
+            for row, (sequence, after) in enumerate(zip(self.sequences, logits, strict=True))
+            if after is not None and (context := sequence.free_context()) is not None
+        }
+        choices = choose_each([*asked.values()], self.engine.draw_each)
+        return {row: choice for row, choice in zip(asked, choices, strict=True) if choice is not None}
 
     def step(
         self,

@@ -81,7 +81,7 @@ class Samples:
         decisions = [
             NOTHING if after is None else sequence.decide(after, negative)
             for sequence, after, negative in zip(
-                rows.sequences, rows.measure(logits * count), negatives * count, strict=True
+                rows.sequences, rows.choose_or_measure(logits * count), negatives * count, strict=True
             )
         ]
         for row, (phase, decision) in enumerate(zip(phases, decisions, strict=True)):

@@ -100,17 +100,18 @@ class Sequence:
     def new_tokens(self) -> int:
         return len(self.token_ids) - len(self.request.prompt_ids)
 
-    def decide(self, logits: Raw | Logits, negative: Logits | None = None) -> Decision:
+    def decide(self, logits: Choice | Raw | Logits, negative: Logits | None = None) -> Decision:
         """Take the next token, and those that then have to follow. Sets `reason` where the text ends.
 
-        `logits` (vocab,) are those after the last token; a token that has to come needs none. Raises EngineError.
+        `logits` (vocab,) are those after the last token, or the choice that was made of them in the `free_context`; a
+        token that has to come needs none. Raises EngineError.
         """
         self.rewound_to = None
         choices, text = [], ""
         forced = self._forced_ids()
         if not forced:
             try:
-                choice = self.choose(logits, negative)
+                choice = logits if isinstance(logits, Choice) else self.choose(logits, negative)
             except NothingPossible:
                 self.reason = "constraint"
                 return Decision((), "")
@@ -150,6 +151,13 @@ class Sequence:
             spared=self._spared,
             array=None if ahead else self._array.array,
         )
+
+    def free_context(self) -> Context | None:
+        """The context of the next token where the sampler alone chooses it, in one step; None where a mask may have a
+        say."""
+        may_mask = self._constraint is not None or self._healing.may_go_on(self.new_tokens)
+        context = self.context() if self.sampler.draws_at_once and not may_mask else None
+        return None if context is None or context.masks else context
 
     def exclude(self, token_ids: tuple[int, ...]) -> None:
         """These tokens may not come next: each of them led to a banned phrase."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.errors import PromptError
-from tokenglass.model.sampling.raw import Measure, MeasureEach, MeasureRows
+from tokenglass.model.sampling.raw import DrawEach, Measure, MeasureEach, MeasureRows
 from tokenglass.model.sampling.routed_logits import Routes, route_logits
 
 Ids = Sequence[Sequence[int]] | NDArray[np.int64]  # new ids of each row, which has its own number of them
@@ -38,6 +38,10 @@ class Engine(Protocol):
     @property
     def measure_each(self) -> MeasureEach:
         """The same for several positions at once; those that are better measured alone come back as they are."""
+
+    @property
+    def draw_each(self) -> DrawEach:
+        """The tokens that drawers take from several positions' logits; None where one cannot tell."""
 
     @property
     def measure_rows(self) -> MeasureRows:

@@ -5,20 +5,31 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from ctypes import POINTER, byref, c_double, c_float, c_int64, c_void_p
+from ctypes import POINTER, addressof, c_double, c_float, c_int64, c_void_p, pointer
+from struct import Struct
 
 import numpy as np
 
 from tokenglass.model.native_engine import structures
-from tokenglass.model.native_engine.structures import MAX_PARTS, MAX_SHOWN, Chain, ChainPart, Measurement, PartKind
+from tokenglass.model.native_engine.machine import Machine
+from tokenglass.model.native_engine.structures import (
+    MAX_PARTS,
+    MAX_SHOWN,
+    Chain,
+    ChainPart,
+    Drawing,
+    Measurement,
+    PartKind,
+)
 from tokenglass.model.sampling.chain import GREEDY
 from tokenglass.model.sampling.processor import Processor
 from tokenglass.model.sampling.provenance import Logits
-from tokenglass.model.sampling.raw import Raw, TokenDraw, bits_of_entropy
+from tokenglass.model.sampling.raw import DrawRequest, Raw, TokenDraw, bits_of_entropy, draw_one_by_one
 from tokenglass.model.sampling.rescaling import Temperature
 from tokenglass.model.sampling.truncation import MinP, TopK, TopP
 
 FIRST_WANTED = 32  # tokens that are measured at first: they decide most draws
+RECORDS = Struct("qqdd")  # the fields of a TokenRecord, which ctypes would give one by one
 MOST_K = 2**31  # more than any vocabulary has
 
 
@@ -32,7 +43,7 @@ class Drawer:
             *(POINTER(Chain), c_double, POINTER(structures.TokenDraw)),
         ]
         self._draw.restype = None
-        self._chain = chain
+        self.chain = pointer(chain)
         self._names = (*names, None)  # -1 is no part
 
     def __call__(self, logits: Raw | Logits, draw: float) -> TokenDraw | None:
@@ -43,23 +54,50 @@ class Drawer:
             sums = logits.peak, logits.mass, logits.weighted
             measured = Measurement(*sums, len(head.token_ids), head.is_complete)
             ids, below, logits = head.token_ids.ctypes.data, head.values.ctypes.data, logits.logits
-        if logits.dtype != np.float32 or not logits.flags.carray:
+        if not is_readable(logits):
             return None
-        out, names = structures.TokenDraw(), self._names
-        first = byref(c_float.from_buffer(logits.data))  # for its address numpy takes several times as long
-        self._draw(first, len(logits), measured, ids, below, self._chain, draw, out)
+        out = structures.TokenDraw()
+        self._draw(address_of(logits), len(logits), measured, ids, below, self.chain, draw, out)
+        return self.token(out)
+
+    def token(self, out: structures.TokenDraw) -> TokenDraw | None:
+        """What the kernels drew; None where they could not tell."""
         if out.place < 0:
             return None
-        count = out.count
-        return TokenDraw(
-            bits_of_entropy(out.mass, out.weighted),
-            out.place,
-            out.rank,
-            out.ids[:count],
-            out.logprobs[:count],
-            out.probs[:count],
-            [names[cut] for cut in out.cuts[:count]],
-        )
+        names = self._names
+        records = RECORDS.iter_unpack(memoryview(out.tokens)[: out.count])
+        tokens = [(token_id, logprob, prob, names[cut]) for token_id, cut, logprob, prob in records]
+        return TokenDraw(bits_of_entropy(out.mass, out.weighted), out.place, out.rank, tokens)
+
+
+class DrawEach:
+    """Does what drawers do, each for its position, in one call that all threads share."""
+
+    def __init__(self, machine: Machine):
+        self._machine = machine
+
+    def __call__(self, requests: Sequence[DrawRequest], threads: int) -> list[TokenDraw | None]:
+        """Raises EngineError."""
+        drawers = [drawer for drawer, logits, _ in requests if isinstance(drawer, Drawer) and is_readable(logits)]
+        rows = len(requests)
+        if rows < 2 or len(drawers) < rows:
+            return draw_one_by_one(requests)
+        addresses = (c_void_p * rows)(*[address_of(logits) for _, logits, _ in requests])
+        chains = (POINTER(Chain) * rows)(*[drawer.chain for drawer in drawers])
+        draws = (c_double * rows)(*[draw for *_, draw in requests])
+        tokens = (structures.TokenDraw * rows)()
+        self._machine.share(Drawing(addresses, chains, draws, rows, len(requests[0][1]), tokens), threads)
+        return [drawer.token(token) for drawer, token in zip(drawers, tokens, strict=True)]
+
+
+def is_readable(logits: Logits) -> bool:
+    """Whether the kernels can read these logits (vocab,)."""
+    return logits.dtype == np.float32 and logits.flags.carray
+
+
+def address_of(logits: Logits) -> int:
+    """Numpy takes several times as long to tell it."""
+    return addressof(c_float.from_buffer(logits.data))
 
 
 def drawer_of(library: ctypes.CDLL, chain: Sequence[Processor], top: int, *, is_greedy: bool) -> Drawer | None:

@@ -21,12 +21,13 @@ from tokenglass.model.engine.keys_values import Cut, KeysValues, Storage
 from tokenglass.model.engine.large_pages import zeros
 from tokenglass.model.engine.rotary import rotary_table
 from tokenglass.model.errors import KernelsError
+from tokenglass.model.native_engine.draw import DrawEach
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.measure import KernelMeasure, MeasureEach, MeasureRows
 from tokenglass.model.native_engine.program import Program
 from tokenglass.model.native_engine.structures import CHUNK, Kind, Pass, PassRow, Piece, Sizes
 from tokenglass.model.sampling.provenance import Ints
-from tokenglass.model.sampling.raw import Raw, RowNumbers
+from tokenglass.model.sampling.raw import DrawRequest, Raw, RowNumbers, TokenDraw
 from tokenglass.model.sampling.routed_logits import routes_of
 
 FIRST_TABLE = 256  # positions
@@ -65,6 +66,7 @@ class NativeEngine:
         self.machine = Machine(library, self.program.operations, self.sizes)
         self.measure = KernelMeasure(library)
         self._measure_each = MeasureEach(self.machine, self.measure)
+        self._draw_each = DrawEach(self.machine)
         self._measure_rows = MeasureRows(self.machine)
 
     @property
@@ -82,6 +84,9 @@ class NativeEngine:
 
     def measure_each(self, logits: Sequence[Logits], count: int) -> list[Raw | Logits]:
         return self._measure_each(logits, count, self.threads)
+
+    def draw_each(self, requests: Sequence[DrawRequest]) -> list[TokenDraw | None]:
+        return self._draw_each(requests, self.threads)
 
     def measure_rows(self, logits: Logits, token_ids: Ints) -> RowNumbers:
         return self._measure_rows(logits, token_ids, self.threads)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, c_int, c_int64, c_void_p
 
 from tokenglass.model.errors import EngineError
-from tokenglass.model.native_engine.structures import Measuring, Operation, Pass, Sizes, Status, TokenMeasuring
+from tokenglass.model.native_engine.structures import Drawing, Measuring, Operation, Pass, Sizes, Status, TokenMeasuring
 
 
 class Machine:
@@ -22,13 +22,13 @@ class Machine:
         self._run.argtypes, self._run.restype = [c_void_p, POINTER(Pass), c_int64], c_int
         self._read = library.tokenglass_read
         self._read.argtypes, self._read.restype = [c_void_p, c_void_p, c_int64, c_int64], c_int
-        self._measure = library.tokenglass_measure_each
-        self._measure.argtypes, self._measure.restype = [c_void_p, POINTER(Measuring), c_int64], c_int
-        self._measure_tokens = library.tokenglass_measure_tokens
-        self._measure_tokens.argtypes, self._measure_tokens.restype = (
-            [c_void_p, POINTER(TokenMeasuring), c_int64],
-            c_int,
-        )
+        self._each = {
+            Measuring: library.tokenglass_measure_each,
+            TokenMeasuring: library.tokenglass_measure_tokens,
+            Drawing: library.tokenglass_draw_each,
+        }
+        for task, work in self._each.items():
+            work.argtypes, work.restype = [c_void_p, POINTER(task), c_int64], c_int
         self._vocab = sizes.vocab
         self._lock = threading.Lock()
         self._engine = new((Operation * len(operations))(*operations), len(operations), sizes)
@@ -54,17 +54,10 @@ class Machine:
         if status == Status.NO_MEMORY:
             raise no_memory_for_threads()
 
-    def measure(self, task: Measuring, threads: int) -> None:
-        """Measure several rows of logits. Raises EngineError."""
+    def share(self, task: Measuring | TokenMeasuring | Drawing, threads: int) -> None:
+        """Do with all threads what a task asks for each of several rows of logits. Raises EngineError."""
         with self._lock:
-            status = self._measure(self._engine, task, threads)
-        if status == Status.NO_MEMORY:
-            raise no_memory_for_threads()
-
-    def measure_tokens(self, task: TokenMeasuring, threads: int) -> None:
-        """Measure one token of each of several rows of logits. Raises EngineError."""
-        with self._lock:
-            status = self._measure_tokens(self._engine, task, threads)
+            status = self._each[type(task)](self._engine, task, threads)
         if status == Status.NO_MEMORY:
             raise no_memory_for_threads()
 

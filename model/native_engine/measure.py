@@ -88,7 +88,7 @@ class MeasureEach:
         measurements = (Measurement * rows)()
         addresses = (c_void_p * rows)(*[row.ctypes.data for row in logits])
         places = token_ids.ctypes.data, values.ctypes.data, ctypes.addressof(measurements)
-        self._machine.measure(Measuring(addresses, rows, size, count, room, *places), threads)
+        self._machine.share(Measuring(addresses, rows, size, count, room, *places), threads)
         each = zip(logits, measurements, token_ids, values, strict=True)
         return [
             self._measure.raw(row, measurement, ids, below)
@@ -116,7 +116,7 @@ class MeasureRows:
         own = np.take_along_axis(logits, token_ids[:, None], 1)[:, 0].astype(np.float64)
         ids, sums = np.ascontiguousarray(token_ids, np.int64), np.empty(len(logits), SUMS)
         task = TokenMeasuring(logits.ctypes.data, *logits.shape, ids.ctypes.data, sums.ctypes.data)
-        self._machine.measure_tokens(task, threads)
+        self._machine.share(task, threads)
         if not np.isfinite(sums["peak"]).all():
             raise not_numbers()
         return RowNumbers.of_sums(own - sums["peak"], sums["mass"], sums["weighted"], sums["count"])

@@ -109,12 +109,25 @@ class Chain(ctypes.Structure):
     )
 
 
+class TokenRecord(ctypes.Structure):
+    _fields_ = (("id", c_int64), ("cut", c_int64), ("logprob", c_double), ("prob", c_double))
+
+
 class TokenDraw(ctypes.Structure):
     _fields_ = (
         *((name, c_double) for name in ("mass", "weighted")),
         *((name, c_int64) for name in ("place", "rank", "count")),
-        *((name, c_int64 * (MAX_SHOWN + 1)) for name in ("ids", "cuts")),
-        *((name, c_double * (MAX_SHOWN + 1)) for name in ("logprobs", "probs")),
+        ("tokens", TokenRecord * (MAX_SHOWN + 1)),
+    )
+
+
+class Drawing(ctypes.Structure):
+    _fields_ = (
+        ("logits", POINTER(c_void_p)),
+        ("chains", POINTER(POINTER(Chain))),
+        ("draws", POINTER(c_double)),
+        *((name, c_int64) for name in ("rows", "size")),
+        ("out", POINTER(TokenDraw)),
     )
 
 

@@ -90,13 +90,11 @@ class TokenDraw(NamedTuple):
     entropy: float  # raw, in bits
     place: int  # of the token among the others
     rank: int  # raw
-    token_ids: list[int]
-    logprobs: list[float]  # raw
-    probs: list[float]  # final
-    removed_by: list[str | None]
+    tokens: list[tuple[int, float, float, str | None]]  # id, raw logprob, final probability, what removed it
 
 
 Drawer = Callable[[Raw | Logits, float], TokenDraw | None]  # from logits, or what was measured of them, and a draw
+DrawRequest = tuple[Drawer, Logits, float]
 
 
 class Measure:
@@ -177,6 +175,11 @@ def exponential_sums(below: Floats) -> tuple[float, float]:
     return mass, weighted
 
 
+def draw_one_by_one(requests: Sequence[DrawRequest]) -> list[TokenDraw | None]:
+    """The way of an engine for which several draws at once are no faster."""
+    return [drawer(logits, draw) for drawer, logits, draw in requests]
+
+
 def as_array(logits: Any) -> Logits:
     """Logits on the CPU, at least float32; a torch tensor of any dtype and device, or an array.
 
@@ -189,3 +192,4 @@ def as_array(logits: Any) -> Logits:
 
 MeasureRows = Callable[[Logits, Ints], RowNumbers]  # what `measure_rows` does, likewise
 MeasureEach = Callable[[Sequence[Logits], int], list[Raw | Logits]]  # what `Measure` does, for several at once
+DrawEach = Callable[[Sequence[DrawRequest]], list[TokenDraw | None]]  # what each drawer does, likewise

@@ -17,7 +17,7 @@ from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.head import HEAD, in_order
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.provenance import Change, Floats, Ints, Logits
-from tokenglass.model.sampling.raw import Measure, Raw, TokenDraw, as_array
+from tokenglass.model.sampling.raw import DrawEach, Measure, Raw, TokenDraw, as_array
 from tokenglass.model.sampling.routed_logits import experts_of
 from tokenglass.model.sampling.scores import Scores
 
@@ -73,21 +73,30 @@ class Sampler:
         token = None if self.drawer is None or context.masks else self.drawer(logits, draw or 0.0)
         if token is None:
             return self._choose_by_parts(logits, context, draw)
-        return self._record_draw(token, logits, context, draw)
+        return self.record_draw(token, logits, context, draw)
+
+    @property
+    def draws_at_once(self) -> bool:
+        """Whether it chooses in one step where no mask has a say."""
+        return self.drawer is not None and self.keep is None
 
     def draw(self, context: Context) -> float | None:
         """The uniform number that the next token is drawn with; None where it is the most probable one."""
         return None if self.is_greedy else uniform(context.seed, context.position, attempt=context.attempt)
 
-    def _record_draw(self, token: TokenDraw, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
+    def record_draw(self, token: TokenDraw, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
         """The choice of a token that the drawer took."""
-        entropy, place, rank, token_ids, logprobs, probs, cuts = token
-        pieces = [*map(self.piece, token_ids)]
-        chosen = token_ids[place], pieces[place], logprobs[place], probs[place]
-        candidates = tuple(map(Candidate, token_ids, pieces, logprobs, probs, cuts))
+        candidates = tuple(
+            [
+                Candidate(token_id, self.piece(token_id), logprob, prob, cut)
+                for token_id, logprob, prob, cut in token.tokens
+            ]
+        )
+        taken = candidates[token.place]
+        chosen = taken.token_id, taken.piece, taken.logprob, taken.prob
         experts = experts_of(logits.logits if isinstance(logits, Raw) else logits)
         # By their places: by their names it takes twice as long.
-        return Choice(context.position, *chosen, rank, entropy, draw, candidates, "sampled", experts)
+        return Choice(context.position, *chosen, token.rank, token.entropy, draw, candidates, "sampled", experts)
 
     def _choose_by_parts(self, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
         """By a chain that applies one mask or processor after the other. Raises what `choose` raises."""
@@ -183,6 +192,23 @@ class Sampler:
             probs = final_probs(scores, shown)
         logprobs = raw.logprobs(shown).tolist()
         return tuple(map(Candidate, token_ids, map(self.piece, token_ids), logprobs, probs, cuts, moves))
+
+
+def choose_each(asked: Sequence[tuple[Sampler, Logits, Context]], draw_each: DrawEach) -> list[Choice | None]:
+    """What samplers that draw at once choose from logits (vocab,) in contexts without masks, all in one step.
+
+    None where a drawer cannot tell.
+    """
+    draws = [sampler.draw(context) for sampler, _, context in asked]
+    requests = [
+        (sampler.drawer, logits, draw or 0.0)
+        for (sampler, logits, _), draw in zip(asked, draws, strict=True)
+        if sampler.drawer is not None
+    ]
+    return [
+        None if token is None else sampler.record_draw(token, logits, context, draw)
+        for (sampler, logits, context), draw, token in zip(asked, draws, draw_each(requests), strict=True)
+    ]
 
 
 def likeliest(candidates: Iterable[Candidate]) -> list[Candidate]:

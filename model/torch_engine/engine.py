@@ -18,7 +18,7 @@ from tokenglass.model.engine.cache import KVCache
 from tokenglass.model.engine.engine import Ids, Logits, PerRow, Rows
 from tokenglass.model.engine.memory import available_memory
 from tokenglass.model.errors import EngineError, ParameterError
-from tokenglass.model.sampling.raw import Measure, measure_later, measure_rows
+from tokenglass.model.sampling.raw import Measure, draw_one_by_one, measure_later, measure_rows
 from tokenglass.model.sampling.routed_logits import Routes, routes_of
 from tokenglass.model.torch_engine.feed_forwards import Experts
 from tokenglass.model.torch_engine.quantised import QuantizedEmbedding, QuantizedLinear, put_quantised
@@ -37,6 +37,7 @@ class TorchEngine:
     watches_experts = False  # whether logits are to say which experts their positions took
     measure = Measure()
     measure_each = staticmethod(measure_later)
+    draw_each = staticmethod(draw_one_by_one)
     measure_rows = staticmethod(measure_rows)
 
     def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype, steps: StaticSteps | None = None):

@@ -20,11 +20,15 @@ typedef struct {
 } Chain;
 
 typedef struct {
+    int64_t id, cut;  // the part that removed it, or -1; 0 of a greedy chain
+    double logprob, prob;
+} TokenRecord;
+
+typedef struct {
     double mass, weighted;  // of the raw distribution
     int64_t place, rank;    // of the token among those below (-1: undecided), and among all
     int64_t count;          // of those below
-    int64_t ids[MAX_SHOWN + 1], cuts[MAX_SHOWN + 1];  // the part that removed each, or -1; 0 of a greedy chain
-    double logprobs[MAX_SHOWN + 1], probs[MAX_SHOWN + 1];
+    TokenRecord tokens[MAX_SHOWN + 1];
 } TokenDraw;
 
 typedef struct {  // a distribution on its way through a chain
@@ -157,14 +161,14 @@ static long draw_place(Scores *scores, double draw) {
 }
 
 static void record_token(Scores *scores, const Chain *chain, long place, int64_t id, TokenDraw *out) {
-    const long to = out->count++;
     const bool is_greedy = chain->greedy, is_possible = is_greedy ? place == 0 : place < scores->count;
-    out->ids[to] = id;
-    out->logprobs[to] = scores->logits[id] - (scores->peak + log(scores->raw_mass));
-    out->probs[to] = !is_possible ? 0 : is_greedy ? 1 : weight_of(scores, place) / scores->mass;
-    out->cuts[to] = is_greedy && !is_possible ? 0 : -1;
+    TokenRecord *token = &out->tokens[out->count++];
+    token->id = id;
+    token->logprob = scores->logits[id] - (scores->peak + log(scores->raw_mass));
+    token->prob = !is_possible ? 0 : is_greedy ? 1 : weight_of(scores, place) / scores->mass;
+    token->cut = is_greedy && !is_possible ? 0 : -1;
     for (long p = chain->count - 1; p >= 0; p--)
-        if (scores->kept[p] >= 0 && place >= scores->kept[p]) out->cuts[to] = p;
+        if (scores->kept[p] >= 0 && place >= scores->kept[p]) token->cut = p;
 }
 
 // Draws from logits (size,), or if `measured` is not null, from that and its tokens `ids` and `below`.
@@ -195,4 +199,19 @@ void tokenglass_draw(const float *logits, int64_t size, const Measurement *measu
     *out = (TokenDraw){.mass = found.mass, .weighted = found.weighted, .rank = place + 1, .place = min(place, shown)};
     for (long i = 0; i < shown; i++) record_token(&scores, chain, i, own_ids[i], out);
     if (place >= shown) record_token(&scores, chain, place, own_ids[place], out);
+}
+
+typedef struct {  // what `tokenglass_draw` takes and writes, for each of several rows
+    const float *const *logits;
+    const Chain *const *chains;
+    const double *draws;
+    int64_t rows, size;
+    TokenDraw *out;
+} Drawing;
+
+static void draw_each(Member *self, void *argument) {
+    const Drawing *all = argument;
+    TASKS(self, r, all->rows)
+        tokenglass_draw(all->logits[r], all->size, NULL, NULL, NULL, all->chains[r], all->draws[r], all->out + r);
+    barrier(self, all->rows);
 }

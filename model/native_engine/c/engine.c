@@ -277,6 +277,13 @@ int tokenglass_measure_each(Engine *e, const Measuring *all, int64_t threads) {
     return DONE;
 }
 
+// A token of each of several rows of logits, each as `tokenglass_draw` does it.
+int tokenglass_draw_each(Engine *e, const Drawing *all, int64_t threads) {
+    if (!make_team(e, threads)) return NO_MEMORY;
+    run_team(e->team, draw_each, (void *)all);
+    return DONE;
+}
+
 // The sums of several rows of logits, and the rank of one token of each.
 int tokenglass_measure_tokens(Engine *e, const TokenMeasuring *all, int64_t threads) {
     if (!make_team(e, threads)) return NO_MEMORY;
