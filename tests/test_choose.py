@@ -150,7 +150,7 @@ def test_an_answer_that_begins_another_keeps_what_the_longer_one_leaves(tale: Lo
 
 
 def test_long_answers_have_shares_where_their_probabilities_round_to_nothing(tale: LoadedModel) -> None:
-    choosing = choose(tale, PROMPT, [" Zq gh" * 30, " Zq gh" * 30 + " x", " Wv" * 90])
+    choosing = choose(tale, PROMPT, [" Zq gh" * 60, " Zq gh" * 60 + " x", " Wv" * 180])
     assert all(math.exp(answer.logprob) == 0 for answer in choosing.answers)
     assert sum(answer.prob for answer in choosing.answers) == pytest.approx(1)
     assert shares([-math.inf, -math.inf]) == [0.5, 0.5]

@@ -9,14 +9,16 @@ the real distribution does. Otherwise the trace does not tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import numpy as np
 
 from tokenglass.model.decoding.modes import AUTOREGRESSIVE, MODES
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Candidate, Choice, Record, Step
+from tokenglass.model.runs.playback import Texts
 from tokenglass.model.runs.run import Run
 from tokenglass.model.runs.unseen import ROUNDING, Unseen
 from tokenglass.model.sampling.context import Context
@@ -53,23 +55,36 @@ class WhatIf:
 
 @dataclass(slots=True)
 class Text:
-    """One sequence on its way: its standing tokens, and how often each position was drawn afresh."""
+    """One sequence on its way: its tokens so far, and how often each position was drawn afresh."""
 
-    pieces: dict[int, bytes] = field(default_factory=dict)  # by position
+    choices: dict[int, Choice] = field(default_factory=dict)  # by position
     attempts: dict[int, int] = field(default_factory=dict)
 
     def rewind(self, length: int) -> None:
         self.attempts = {place: count for place, count in self.attempts.items() if place <= length}
         self.attempts[length] = self.attempts.get(length, 0) + 1
-        self.pieces = {place: piece for place, piece in self.pieces.items() if place < length}
+        self.choices = {place: choice for place, choice in self.choices.items() if place < length}
 
     def may_be_banned(self, piece: bytes, bans: tuple[str, ...]) -> bool:
         """Whether with this piece it holds a banned phrase, which is taken back, or the beginning of one."""
-        said = b"".join([*self.pieces.values(), piece]).decode("utf-8", "replace")
+        said = b"".join([*(choice.piece for choice in self.choices.values()), piece]).decode("utf-8", "replace")
         return any(
             ban in said[-len(piece) - len(ban) :] or any(said.endswith(ban[:end]) for end in range(1, len(ban)))
             for ban in bans
         )
+
+    def beside(self, answer: WhatIf, standing: Sequence[Choice]) -> WhatIf:
+        """The answer to this text's next choice, told of the text that stands: both may have been taken back later."""
+        same = sum(1 for _ in takewhile(is_same_token, zip(self.choices.values(), standing, strict=False)))
+        stands = standing[same] if same < len(standing) else answer.choice
+        comes = answer.instead if same == len(self.choices) else None
+        if comes is None or stands is None or comes.token_id == stands.token_id:
+            return WhatIf(answer.sequence, same, stands)
+        return replace(answer, same_tokens=same, choice=stands)
+
+
+def is_same_token(pair: tuple[Choice, Choice]) -> bool:
+    return pair[0].token_id == pair[1].token_id
 
 
 def what_if(run: Run, records: Iterable[Record], sampling: SamplingParameters) -> Iterator[WhatIf]:
@@ -79,25 +94,29 @@ def what_if(run: Run, records: Iterable[Record], sampling: SamplingParameters) -
     """
     check(run, sampling)
     chance, is_same = Chance(run, sampling), sampling == run.request.sampling
+    steps = [record for record in records if isinstance(record, Step)]
+    standing = Texts()
+    for step in steps:
+        standing.add(step)
     texts: dict[int, Text] = {}
     answered: set[int] = set()
-    for record in records:
-        if not isinstance(record, Step) or record.sequence in answered:
+    for step in steps:
+        if step.sequence in answered:
             continue
-        text = texts.setdefault(record.sequence, Text())
-        if record.rewound_to is not None:
-            text.rewind(record.rewound_to)
-        for choice in record.settled:
+        text = texts.setdefault(step.sequence, Text())
+        if step.rewound_to is not None:
+            text.rewind(step.rewound_to)
+        for choice in step.settled:
             attempt = text.attempts.get(choice.position, 0)
-            answer = None if is_same else chance.of(choice, record.sequence, attempt)
+            answer = None if is_same else chance.of(choice, step.sequence, attempt)
             if answer is not None:
-                answered.add(record.sequence)
+                answered.add(step.sequence)
                 if answer.instead is not None and text.may_be_banned(answer.instead.piece, run.request.bans):
                     answer = replace(answer, instead=None, probs=None)
-                yield replace(answer, same_tokens=len(text.pieces))
+                yield text.beside(answer, standing.choices[step.sequence])
                 break
-            text.pieces[choice.position] = choice.piece
-    yield from (WhatIf(number, len(text.pieces)) for number, text in texts.items() if number not in answered)
+            text.choices[choice.position] = choice
+    yield from (WhatIf(number, len(text.choices)) for number, text in texts.items() if number not in answered)
 
 
 def check(run: Run, sampling: SamplingParameters) -> None:
