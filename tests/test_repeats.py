@@ -54,5 +54,5 @@ def test_a_run_can_begin_with_repeats_in_two_rows_of_three_and_next_tokens_alone
     marks = {source.name: torch.full((3000,), source == REPEATS) for source in SOURCES}
     shares = [batch(marks, recipe, step, 256)[:, 0].float().mean().item() for step in range(60)]
     assert 0.65 < sum(shares[:30]) / 30 < 0.72
-    assert 0.05 < sum(shares[30:]) / 30 < 0.08
+    assert 0.11 < sum(shares[30:]) / 30 < 0.14
     assert [recipe.is_joint(step) for step in range(28, 34)] == [False, False, True, False, False, True]
