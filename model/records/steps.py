@@ -45,7 +45,7 @@ class LayerExperts:
     probs: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen either: one is made for every token
 class Choice:
     """One position decided: the token, how likely the model and the sampler found it, and what else there was.
 

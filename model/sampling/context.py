@@ -20,7 +20,7 @@ class Mask:
     removed: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every token, and that takes three times as long
 class Context:
     """The text so far, the key of the draw, and what else a processor may need. Masks apply in their order."""
 

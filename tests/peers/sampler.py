@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.decoding import rows as decoding_rows
 from tokenglass.model.decoding.autoregressive import decode
 from tokenglass.model.decoding.job import Job
 from tokenglass.model.decoding.request import Request
-from tokenglass.model.decoding.rows import Rows
 from tokenglass.model.decoding.samples import decode_samples
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
@@ -112,7 +112,7 @@ def print_share(loaded: LoadedModel, samples: int, tokens: int, runs: int) -> No
     for run in range(runs + 1):
         seconds: list[float] = []
         job = Job(loaded.engine, loaded.tokenizer, request)
-        watched = ((Sampler, "choose"), (Rows, "choose_or_measure"))
+        watched = ((Sampler, "choose"), (decoding_rows, "choose_each"), (loaded.engine, "measure_each"))
         with ExitStack() as patches:
             for owner, name in watched:
                 patches.enter_context(patch.object(owner, name, timed(getattr(owner, name), seconds)))
