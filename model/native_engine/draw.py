@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from ctypes import POINTER, addressof, c_double, c_float, c_int64, c_void_p, pointer
 from struct import Struct
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tokenglass.model.native_engine.structures import (
     Chain,
     ChainPart,
     Drawing,
+    DrawRow,
     Measurement,
     PartKind,
 )
@@ -79,15 +81,16 @@ class DrawEach:
     def __call__(self, requests: Sequence[DrawRequest], threads: int) -> list[TokenDraw | None]:
         """Raises EngineError."""
         drawers = [drawer for drawer, logits, _ in requests if isinstance(drawer, Drawer) and is_readable(logits)]
-        rows = len(requests)
-        if rows < 2 or len(drawers) < rows:
+        count = len(requests)
+        if count < 2 or len(drawers) < count:
             return draw_one_by_one(requests)
-        addresses = (c_void_p * rows)(*[address_of(logits) for _, logits, _ in requests])
-        chains = (POINTER(Chain) * rows)(*[drawer.chain for drawer in drawers])
-        draws = (c_double * rows)(*[draw for *_, draw in requests])
-        tokens = (structures.TokenDraw * rows)()
-        self._machine.share(Drawing(addresses, chains, draws, rows, len(requests[0][1]), tokens), threads)
-        return [drawer.token(token) for drawer, token in zip(drawers, tokens, strict=True)]
+        fields: list[Any] = [  # of which ctypes makes a row itself
+            (address_of(logits), drawer.chain, draw)
+            for drawer, (_, logits, draw) in zip(drawers, requests, strict=True)
+        ]
+        rows = (DrawRow * count)(*fields)
+        self._machine.share(Drawing(rows, count, len(requests[0][1])), threads)
+        return [drawer.token(row.out) for drawer, row in zip(drawers, rows, strict=True)]
 
 
 def is_readable(logits: Logits) -> bool:

@@ -121,14 +121,12 @@ class TokenDraw(ctypes.Structure):
     )
 
 
+class DrawRow(ctypes.Structure):
+    _fields_ = (("logits", c_void_p), ("chain", POINTER(Chain)), ("draw", c_double), ("out", TokenDraw))
+
+
 class Drawing(ctypes.Structure):
-    _fields_ = (
-        ("logits", POINTER(c_void_p)),
-        ("chains", POINTER(POINTER(Chain))),
-        ("draws", POINTER(c_double)),
-        *((name, c_int64) for name in ("rows", "size")),
-        ("out", POINTER(TokenDraw)),
-    )
+    _fields_ = (("rows", POINTER(DrawRow)), ("count", c_int64), ("size", c_int64))
 
 
 class TokenMeasuring(ctypes.Structure):

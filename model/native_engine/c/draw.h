@@ -201,17 +201,23 @@ void tokenglass_draw(const float *logits, int64_t size, const Measurement *measu
     if (place >= shown) record_token(&scores, chain, place, own_ids[place], out);
 }
 
-typedef struct {  // what `tokenglass_draw` takes and writes, for each of several rows
-    const float *const *logits;
-    const Chain *const *chains;
-    const double *draws;
-    int64_t rows, size;
-    TokenDraw *out;
+typedef struct {  // what `tokenglass_draw` takes and writes
+    const float *logits;
+    const Chain *chain;
+    double draw;
+    TokenDraw out;
+} DrawRow;
+
+typedef struct {
+    DrawRow *rows;
+    int64_t count, size;
 } Drawing;
 
 static void draw_each(Member *self, void *argument) {
     const Drawing *all = argument;
-    TASKS(self, r, all->rows)
-        tokenglass_draw(all->logits[r], all->size, NULL, NULL, NULL, all->chains[r], all->draws[r], all->out + r);
-    barrier(self, all->rows);
+    TASKS(self, r, all->count) {
+        DrawRow *row = all->rows + r;
+        tokenglass_draw(row->logits, all->size, NULL, NULL, NULL, row->chain, row->draw, &row->out);
+    }
+    barrier(self, all->count);
 }
