@@ -61,7 +61,7 @@ def test_several_positions_are_drawn_from_as_one_by_one(
 
 
 def test_another_engines_drawer_is_asked_by_itself(tale: LoadedModel) -> None:
-    token = TokenDraw(1.0, 0, 1, [(5, -0.1, 1.0, None)])
+    token = TokenDraw(1.0, 0, 1, [(5, 0, -0.1, 1.0)], (None,))
     native = Sampler(SamplingParameters(), piece, 5, KernelMeasure(compiled())).drawer
     assert native is not None
     row = np.zeros(100, np.float32)

@@ -66,10 +66,8 @@ class Drawer:
         """What the kernels drew; None where they could not tell."""
         if out.place < 0:
             return None
-        names = self._names
-        records = RECORDS.iter_unpack(memoryview(out.tokens)[: out.count])
-        tokens = [(token_id, logprob, prob, names[cut]) for token_id, cut, logprob, prob in records]
-        return TokenDraw(bits_of_entropy(out.mass, out.weighted), out.place, out.rank, tokens)
+        tokens = list(RECORDS.iter_unpack(memoryview(out.tokens)[: out.count]))
+        return TokenDraw(bits_of_entropy(out.mass, out.weighted), out.place, out.rank, tokens, self._names)
 
 
 class DrawEach:

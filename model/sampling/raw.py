@@ -90,7 +90,8 @@ class TokenDraw(NamedTuple):
     entropy: float  # raw, in bits
     place: int  # of the token among the others
     rank: int  # raw
-    tokens: list[tuple[int, float, float, str | None]]  # id, raw logprob, final probability, what removed it
+    tokens: list[tuple[int, int, float, float]]  # id, place of what removed it, raw logprob, final probability
+    removers: Sequence[str | None]
 
 
 Drawer = Callable[[Raw | Logits, float], TokenDraw | None]  # from logits, or what was measured of them, and a draw

@@ -86,10 +86,11 @@ class Sampler:
 
     def record_draw(self, token: TokenDraw, logits: Raw | Logits, context: Context, draw: float | None) -> Choice:
         """The choice of a token that the drawer took."""
+        piece, removers = self.piece, token.removers
         candidates = tuple(
             [
-                Candidate(token_id, self.piece(token_id), logprob, prob, cut)
-                for token_id, logprob, prob, cut in token.tokens
+                Candidate(token_id, piece(token_id), logprob, prob, removers[cut])
+                for token_id, cut, logprob, prob in token.tokens
             ]
         )
         taken = candidates[token.place]

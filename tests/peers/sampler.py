@@ -10,6 +10,7 @@ the sampler takes in the loop, its default chain and five candidates recorded, f
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from tokenglass.cli.__main__ import ALLOCATIONS
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding import rows as decoding_rows
 from tokenglass.model.decoding.autoregressive import decode
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--share", action="store_true", help="measure the sampler's part of a token in the loop")
     options = parser.parse_args()
+    gc.set_threshold(ALLOCATIONS)  # as the program does
     loaded = load_model(resolve(options.model), device="cpu", backend="auto", quantize=options.quantize)
     if options.share:
         for samples in (1, 8):
