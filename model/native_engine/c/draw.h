@@ -6,6 +6,7 @@
 #define MAX_PARTS 4
 #define MAX_SHOWN 32
 #define HEAD_GROWTH 8  // times as many tokens are looked at where those found do not decide
+#define UNDECIDED -2   // a nucleus that bounds of the mass do not decide
 
 enum { TEMPERATURE, TOP_K, TOP_P, MIN_P };
 
@@ -34,7 +35,7 @@ typedef struct {
 typedef struct {  // a distribution on its way through a chain
     const float *logits;
     long size;
-    double peak, raw_mass;
+    double peak, raw_mass, raw_head_mass;  // the latter below temperature 1 only
     long count;     // tokens of the head that are left: the first ones
     bool complete;  // whether nothing outside the head is left
     double *values, *weights;  // of the head: how far each lies below the peak, and e to that power,
@@ -82,6 +83,7 @@ static bool apply_temperature(Scores *scores, double temperature, long shown) {
     long recorded = min(shown, scores->count);
     if (temperature < 1 && recorded && scores->values[recorded - 1] < LEAST_NORMAL_EXPONENT * temperature) return false;
     if (temperature == 1) return true;
+    if (temperature < 1) scores->raw_head_mass = mass_of_tokens(scores->values, scores->count);
     for (long i = 0; i < scores->count; i++) scores->values[i] /= temperature;
     scores->temperature = temperature;
     scores->mass = scores->whole_mass;
@@ -96,15 +98,32 @@ static long nucleus_size(Scores *scores, double p, double mass) {
     return -1;
 }
 
-// The same for the mass of all that are left. Rounding keeps order, so a greater mass never has a smaller nucleus: where both
-// bounds of the mass have the same one, it is not summed in double.
+// The same for a mass between bounds that are known within MASS_ERROR. Rounding keeps order, so a greater mass never has a
+// smaller nucleus: it is that of both bounds, or UNDECIDED.
+static long nucleus_between(Scores *scores, double p, double least, double most) {
+    long count = nucleus_size(scores, p, least * (1 - MASS_ERROR));
+    return count == nucleus_size(scores, p, most * (1 + MASS_ERROR)) ? count : UNDECIDED;
+}
+
+// From the mass of the head alone. At a temperature t below 1, a token outside it, whose x is below v, the head's last, has
+// e**(x / t) = e**x e**(x (1 / t - 1)) < e**x e**(v (1 / t - 1)); and the sum of e**x over those is known.
+static long nucleus_by_head(Scores *scores, double p) {
+    if (scores->temperature >= 1) return UNDECIDED;
+    double head = mass_of_tokens(scores->values, scores->count), last = scores->values[scores->count - 1];
+    double others = scores->raw_mass * (1 + MASS_ERROR) - scores->raw_head_mass;
+    return nucleus_between(scores, p, head, head + others * exp(last * (1 - scores->temperature)));
+}
+
+// The nucleus of all that are left: their mass is summed in float32 where the head does not decide, and in double only where
+// that does not either.
 static long find_nucleus(Scores *scores, double p) {
     if (!isnan(scores->mass) || scores->complete) return nucleus_size(scores, p, mass_of(scores));
+    long count = nucleus_by_head(scores, p);
+    if (count != UNDECIDED) return count;
     if (isnan(scores->near_mass))
         scores->near_mass = tokenglass_mass_near(scores->logits, scores->size, scores->peak, scores->temperature);
-    long least = nucleus_size(scores, p, scores->near_mass * (1 - MASS_ERROR));
-    long most = nucleus_size(scores, p, scores->near_mass * (1 + MASS_ERROR));
-    return least == most ? least : nucleus_size(scores, p, mass_of(scores));
+    count = nucleus_between(scores, p, scores->near_mass, scores->near_mass);
+    return count != UNDECIDED ? count : nucleus_size(scores, p, mass_of(scores));
 }
 
 // How many tokens of the head a truncation leaves; -1 where an incomplete head does not decide it.
