@@ -47,21 +47,21 @@ class Rows:
     def choose_or_measure(self, logits: Several[Logits | None]) -> list[Choice | Raw | Logits | None]:
         """What each row decides from, given its logits: its choice, where the sampler makes that in one step, else what
         was measured of them. Each of the two is one call for all rows."""
-        chosen = self._choose(logits)
-        rest = {row: after for row, after in enumerate(logits) if after is not None and row not in chosen}
+        choices = self._choose(logits)
+        rest = {row: after for row, after in enumerate(logits) if after is not None and row not in choices}
         top = max((self.sequences[row].request.top for row in rest), default=0)
-        measured = dict(zip(rest, self.engine.measure_each([*rest.values()], max(HEAD, top)), strict=True))
-        return [chosen.get(row, measured.get(row)) for row in range(len(logits))]
+        measurements = dict(zip(rest, self.engine.measure_each([*rest.values()], max(HEAD, top)), strict=True))
+        return [choices.get(row, measurements.get(row)) for row in range(len(logits))]
 
     def _choose(self, logits: Several[Logits | None]) -> dict[int, Choice]:
         """The choices, by row, that are made in one step."""
-        asked = {
+        positions = {
             row: (sequence.sampler, after, context)
             for row, (sequence, after) in enumerate(zip(self.sequences, logits, strict=True))
             if after is not None and (context := sequence.free_context()) is not None
         }
-        choices = choose_each([*asked.values()], self.engine.draw_each)
-        return {row: choice for row, choice in zip(asked, choices, strict=True) if choice is not None}
+        choices = choose_each([*positions.values()], self.engine.draw_each)
+        return {row: choice for row, choice in zip(positions, choices, strict=True) if choice is not None}
 
     def step(
         self,

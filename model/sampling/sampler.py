@@ -93,8 +93,8 @@ class Sampler:
                 for token_id, cut, logprob, prob in token.tokens
             ]
         )
-        taken = candidates[token.place]
-        chosen = taken.token_id, taken.piece, taken.logprob, taken.prob
+        candidate = candidates[token.place]
+        chosen = candidate.token_id, candidate.piece, candidate.logprob, candidate.prob
         experts = experts_of(logits.logits if isinstance(logits, Raw) else logits)
         # By their places: by their names it takes twice as long.
         return Choice(context.position, *chosen, token.rank, token.entropy, draw, candidates, "sampled", experts)
@@ -195,20 +195,20 @@ class Sampler:
         return tuple(map(Candidate, token_ids, map(self.piece, token_ids), logprobs, probs, cuts, moves))
 
 
-def choose_each(asked: Sequence[tuple[Sampler, Logits, Context]], draw_each: DrawEach) -> list[Choice | None]:
+def choose_each(positions: Sequence[tuple[Sampler, Logits, Context]], draw_each: DrawEach) -> list[Choice | None]:
     """What samplers that draw at once choose from logits (vocab,) in contexts without masks, all in one step.
 
     None where a drawer cannot tell.
     """
-    draws = [sampler.draw(context) for sampler, _, context in asked]
+    draws = [sampler.draw(context) for sampler, _, context in positions]
     requests = [
         (sampler.drawer, logits, draw or 0.0)
-        for (sampler, logits, _), draw in zip(asked, draws, strict=True)
+        for (sampler, logits, _), draw in zip(positions, draws, strict=True)
         if sampler.drawer is not None
     ]
     return [
         None if token is None else sampler.record_draw(token, logits, context, draw)
-        for (sampler, logits, context), draw, token in zip(asked, draws, draw_each(requests), strict=True)
+        for (sampler, logits, context), draw, token in zip(positions, draws, draw_each(requests), strict=True)
     ]
 
 
