@@ -88,7 +88,9 @@ def cell(name: str, estimate: Mapping[str, float] | None) -> str:
         return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
     if name == "tokens_per_second":
         return f"{estimate['value']:,.0f}"
-    return f"{estimate['value']:.2f}" if name == "tokens_per_pass" else f"{estimate['value']:.1%}"
+    if name == "tokens_per_pass":
+        return f"{estimate['value']:.2f}"
+    return f"{100 * estimate['value']:.{0 if name == 'same_tokens' else 1}f} %"
 
 
 def structure_rows() -> str:

@@ -43,7 +43,7 @@ def test_the_readme_has_the_table_and_compare_measures_its_columns() -> None:
     assert replace_table(README.read_text(), "| | tokens per pass |", "") != README.read_text()
     assert {*COLUMNS} <= {column.metric for column in MEASURED}
     assert cell("bits_per_byte", {"value": 1.154, "low": 1.06, "high": 1.242}) == "1.15 (1.06 to 1.24)"
-    assert [cell(name, {"value": 0.5}) for name in ("tokens_per_pass", "task_errors")] == ["0.50", "50.0%"]
+    assert [cell(name, {"value": 0.5}) for name in ("tokens_per_pass", "task_errors")] == ["0.50", "50.0 %"]
     assert cell("task_errors", None) == ""
 
 

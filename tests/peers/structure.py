@@ -70,7 +70,7 @@ def row_of(runs: TimedRuns, expected: list[str]) -> str:
         wrong += sum(actual != line for actual, line in pairs)
         lines += len(pairs)
     rate = statistics.median(runs.rates)
-    return f"| {runs.mode.name} | {per_pass:.2f} | {rate:,.0f} | {wrong / lines:.1%} |"
+    return f"| {runs.mode.name} | {per_pass:.2f} | {rate:,.0f} | {100 * wrong / lines:.1f} % |"
 
 
 if __name__ == "__main__":
