@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as torch_file
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def folders(tmp_path: Path) -> list[Path]:
         save_file(
             {key: value.astype(np.float16) for key, value in weights.items()}, tmp_path / name / "model.safetensors"
         )
-        (tmp_path / name / "config.json").write_text(name)
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": name}))
     return [tmp_path / "one", tmp_path / "two"]
 
 
@@ -37,7 +40,18 @@ def test_weights_are_the_sum_of_each_times_its_share_in_float32(folders: list[Pa
         expected = 0.3 * weights[0][name].astype(np.float64) + 0.7 * weights[1][name].astype(np.float64)
         assert weights[2][name].dtype == np.float32
         np.testing.assert_allclose(weights[2][name], expected, rtol=1e-6)
-    assert (tmp_path / "out" / "config.json").read_text() == "one"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config == {"model_type": "one", "torch_dtype": "float32"}
+
+
+def test_weights_can_be_rounded_to_bfloat16(folders: list[Path], tmp_path: Path) -> None:
+    one, two = folders
+    shares = [f"{one}=0.5", f"{two}=0.5"]
+    assert average(tmp_path / "wide", *shares).returncode == 0
+    assert average(tmp_path / "out", *shares, "--dtype", "bfloat16").returncode == 0
+    wide, rounded = (torch_file(tmp_path / name / "model.safetensors") for name in ("wide", "out"))
+    for name, tensor in wide.items():
+        assert torch.equal(rounded[name], tensor.bfloat16())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@
 The run begins with the weights in FOLDER, grown to the new shape, or from nothing. It can be stopped at any moment and
 goes on from its last state in DIR. `echo 300 > DIR/end` ends it early: the learning rate falls to zero within 300 more
 steps, then the checkpoint and its card are written. Two cores with matrix units (AMX) that nothing else uses read about
-3,500 tokens a second, 80 million in six hours and a half. `--export` writes what DIR holds now, and trains no further.
+3,500 tokens a second, 80 million in six hours and a half. `--export` writes what DIR holds now, and trains no further;
+`--card` writes the card alone, for what OUT holds, which may be an average (weights/recipe/average.py).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--precise", action="store_true", help="products in float32")
     parser.add_argument("--compiled", action="store_true", help="compile first: minutes that pay on an idle machine")
     parser.add_argument("--export", action="store_true", help="write the checkpoint and card of the last state")
+    parser.add_argument("--card", action="store_true", help="write the card of the checkpoint in OUT")
     parser.add_argument(
         "--before", type=Path, metavar="FOLDER", help="the card compares with it (default: that of --start)"
     )
@@ -76,13 +78,14 @@ def main() -> None:
     tokenizer = prepare_tokenizer(options.corpus, options.start or options.work)
     streams = {s.name: prepare_stream(options.corpus, options.work, s, tokenizer) for s in SOURCES}
     state = options.work / "training.pt"
-    for record in () if options.export else train(streams, recipe, options.work, options.start):
+    for record in () if options.export or options.card else train(streams, recipe, options.work, options.start):
         append_log(options.work, record)
         if record["step"] % 10 == 0:
             print(record, file=sys.stderr, flush=True)
         if record["step"] % WEIGHTS_EVERY == WEIGHTS_EVERY - 1 and state.exists():
             write_checkpoint(state, options.work / "last", tokenizer)
-    write_checkpoint(state, options.out, tokenizer)
+    if not options.card:
+        write_checkpoint(state, options.out, tokenizer)
     earlier = options.before or options.start
     before = measure(read_model(earlier), tokenizer, options.corpus) if earlier else None
     after = measure(read_model(options.out), tokenizer, options.corpus)

@@ -2,19 +2,23 @@
 
     python -m tokenglass.weights.recipe.average OUT FOLDER=SHARE FOLDER=SHARE ...
 
-OUT gets the first folder's files and float32 weights: the sum of each folder's times its share. Shares add up to one.
+OUT gets the first folder's files, and as weights the sum of each folder's times its share. Shares add up to one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from tokenglass.weights.recipe.export import write_json
 
 WEIGHTS = "model.safetensors"
 
@@ -27,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("shares", nargs="+", metavar="FOLDER=SHARE")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of OUT (default: float32)")
     options = parser.parse_args()
     pairs = [share.rpartition("=") for share in options.shares]
     try:
@@ -40,7 +45,10 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     shutil.copytree(next(iter(shares)), options.out)
-    save_file(weights, options.out / WEIGHTS, metadata={"format": "pt"})
+    dtype = getattr(torch, options.dtype)
+    save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, options.out / WEIGHTS, {"format": "pt"})
+    config = json.loads((options.out / "config.json").read_text())
+    write_json(options.out / "config.json", config | {"torch_dtype": options.dtype})
 
 
 def average(shares: Mapping[Path, float]) -> dict[str, Tensor]:
