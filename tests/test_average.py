@@ -66,6 +66,18 @@ def test_shares_that_make_no_average_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_is_missing_and_one_that_is_there_already_are_one_line(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    one, two = folders
+    missing = average(tmp_path / "out", f"{one}=0.5", f"{tmp_path / 'no'}=0.5")
+    existing = average(two, f"{one}=0.5", f"{two}=0.5")
+    for run, name in ((missing, "no"), (existing, "two")):
+        assert run.returncode == 2
+        assert name in run.stderr.splitlines()[-1]
+        assert "Traceback" not in run.stderr
+
+
 def test_checkpoints_of_other_shapes_have_no_average(folders: list[Path], tmp_path: Path) -> None:
     one, two = folders
     save_file({"a": np.zeros((4, 3), np.float16), "b": np.zeros(5, np.float16)}, two / "model.safetensors")

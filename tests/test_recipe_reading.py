@@ -64,7 +64,7 @@ def test_no_opening_fails_a_check_by_itself() -> None:
 
 def test_the_table_has_a_row_for_each_writer_and_the_same_one_for_the_same_writer() -> None:
     tale = load_model(bundled_folder(), device="cpu")
-    *heading, first, second = reading_table({"one": tale, "two": tale}, tale, texts=4, tokens=12)
+    *heading, first, second = reading_table([("one", tale), ("two", tale)], tale, texts=4, tokens=12)
     assert len(heading) == 2
     cells = first.strip("| ").split(" | ")
     assert second.strip("| ").split(" | ") == ["two", *cells[1:]]

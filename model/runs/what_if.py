@@ -75,6 +75,8 @@ class Text:
 
     def beside(self, answer: WhatIf, standing: Sequence[Choice]) -> WhatIf:
         """The answer to this text's next choice, told of the text that stands: both may have been taken back later."""
+        first = next(iter(self.choices), None if answer.choice is None else answer.choice.position) or 0
+        standing = [choice for choice in standing if choice.position >= first]  # a branch has its parent's, too
         same = sum(1 for _ in takewhile(is_same_token, zip(self.choices.values(), standing, strict=False)))
         stands = standing[same] if same < len(standing) else answer.choice
         comes = answer.instead if same == len(self.choices) else None

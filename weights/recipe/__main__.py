@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def read_stories(editions: Mapping[str, Path], judge: str) -> str:
-    writers = {name: load_model(folder, dtype="float32", device="cpu") for name, folder in editions.items()}
+    writers = ((name, load_model(folder, dtype="float32", device="cpu")) for name, folder in editions.items())
     return "\n".join(reading_table(writers, load_model(resolve(judge), device="cpu")))
 
 

@@ -42,9 +42,9 @@ def main() -> None:
         parser.error(f"the shares add up to {sum(shares.values()):g}; they should make 1")
     try:
         weights = average(shares)
-    except ValueError as error:
+        shutil.copytree(next(iter(shares)), options.out)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    shutil.copytree(next(iter(shares)), options.out)
     dtype = getattr(torch, options.dtype)
     save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, options.out / WEIGHTS, {"format": "pt"})
     config = json.loads((options.out / "config.json").read_text())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.decoding.autoregressive import decode
@@ -64,22 +64,22 @@ def main() -> None:
     options = parser.parse_args()
     judge = load_model(resolve(options.judge), backend="auto", threads=options.threads)
     print(f"judged by {judge.name} in {judge.dtype}", flush=True)
-    writers = {
-        name: load_model(resolve(name), quantize=options.quantize, backend="auto", threads=options.threads)
+    writers = (
+        (name, load_model(resolve(name), quantize=options.quantize, backend="auto", threads=options.threads))
         for name in options.models
-    }
+    )
     for line in reading_table(writers, judge, options.texts, options.tokens):
         print(line, flush=True)
 
 
 def reading_table(
-    writers: Mapping[str, LoadedModel], judge: LoadedModel, texts: int = 100, tokens: int = 150
+    writers: Iterable[tuple[str, LoadedModel]], judge: LoadedModel, texts: int = 100, tokens: int = 150
 ) -> Iterator[str]:
     """The lines of a Markdown table with a row for each writer."""
     scorer = Scorer(judge)
     yield "| reading test | bits per byte | a name changes its pronoun | unfinished | a noun meets itself |"
     yield "|---|---:|---:|---:|---:|"
-    for name, writer in writers.items():
+    for name, writer in writers:
         yield row(name, list(write_stories(writer, openings()[:texts], tokens)), scorer)
 
 
