@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from native_parts import compiled
 from test_measure import logits
 
-from tokenglass.model.errors import EngineError
+from tokenglass.model.errors import EngineError, NothingPossible
 from tokenglass.model.native_engine.measure import KernelMeasure
 from tokenglass.model.records.steps import Choice
 from tokenglass.model.sampling.context import Context, Mask
@@ -38,6 +38,14 @@ def samplers(draw: st.DrawFn) -> Sampler:
     return Sampler(parameters, piece, draw(st.integers(0, 32)), KernelMeasure(compiled()))
 
 
+@st.composite
+def masks(draw: st.DrawFn) -> tuple[Mask, ...]:
+    """Which remove some of the first tokens, the same ones too, and some that no model has."""
+    ids = st.lists(st.integers(0, 12) | st.integers(0, 5000), max_size=8).map(tuple)
+    names = draw(st.sampled_from([(), ("ban",), ("ignore-eos",), ("ban", "min-new-tokens")]))
+    return tuple(Mask(name, removed=draw(ids)) for name in names)
+
+
 def by_parts(sampler: Sampler, logits: np.ndarray, context: Context) -> Choice:
     other = Sampler(SamplingParameters(), piece, sampler.top, sampler.measure)
     other.chain, other.is_greedy, other.drawer = sampler.chain, sampler.is_greedy, None
@@ -45,12 +53,19 @@ def by_parts(sampler: Sampler, logits: np.ndarray, context: Context) -> Choice:
 
 
 @settings(max_examples=300)
-@given(sampler=samplers(), logits=logits(), seed=st.integers(0, 999))
-def test_it_draws_what_the_chain_draws(sampler: Sampler, logits: np.ndarray, seed: int) -> None:
+@given(sampler=samplers(), logits=logits(), seed=st.integers(0, 999), masks=masks())
+def test_it_draws_what_the_chain_draws(
+    sampler: Sampler, logits: np.ndarray, seed: int, masks: tuple[Mask, ...]
+) -> None:
     assume(math.isfinite(logits.max()))
-    context = Context((1, 2, 3), 2, seed)
+    context = Context((1, 2, 3), 2, seed, masks=masks)
     assert sampler.drawer is not None
-    expected = by_parts(sampler, logits, context)
+    try:
+        expected = by_parts(sampler, logits, context)
+    except NothingPossible:
+        with pytest.raises(NothingPossible):
+            sampler.choose(logits, context)
+        return
     for given_logits in (logits, sampler.raw(logits)):
         assert_same(sampler.choose(given_logits, context), expected)
 
@@ -69,7 +84,7 @@ def test_it_decides_nearly_all_that_models_ask_for() -> None:
     sampler = Sampler(SamplingParameters(), piece, 5, KernelMeasure(compiled()))
     assert sampler.drawer is not None
     some = np.random.default_rng(0).normal(scale=3, size=(50, 4096)).astype(np.float32)
-    assert all(sampler.drawer(row, 0.5) for row in some)
+    assert all(sampler.drawer(row, 0.5, masks) for row in some for masks in ((), (Mask("ban", removed=(7,)),)))
 
 
 @pytest.mark.parametrize(
@@ -85,11 +100,13 @@ def test_a_chain_with_another_part_is_left_to_the_chain(parameters: SamplingPara
     assert Sampler(parameters, piece, 5, KernelMeasure(compiled())).drawer is None
 
 
-def test_a_mask_is_left_to_the_chain() -> None:
+def test_a_mask_that_allows_certain_tokens_is_left_to_the_chain() -> None:
     sampler = Sampler(SamplingParameters(temperature=0.0), piece, 5, KernelMeasure(compiled()))
-    some = np.arange(100, dtype=np.float32)
-    assert sampler.choose(some, Context((1,), 1, 0)).token_id == 99
-    assert sampler.choose(some, Context((1,), 1, 0, masks=(Mask("ban", removed=(99,)),))).token_id == 98
+    some, allowed = np.arange(100, dtype=np.float32), np.arange(100) < 50
+    mask = Mask("regex", allowed=allowed)
+    assert sampler.drawer is not None
+    assert sampler.drawer(some, 0.0, (mask,)) is None
+    assert sampler.choose(some, Context((1,), 1, 0, masks=(mask,))).token_id == 49
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

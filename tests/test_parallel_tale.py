@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
 from tokenglass.model.checkpoint.store import bundled_folder, resolve
+from tokenglass.model.decoding.job import Job
+from tokenglass.model.decoding.parallel import decode_parallel
+from tokenglass.model.decoding.request import Request
+from tokenglass.model.decoding.reveal import ParallelParameters
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
+from tokenglass.model.records.steps import Choice, Step
+from tokenglass.model.sampling.raw import DrawRequest, TokenDraw
+from tokenglass.model.sampling.sampler import Keep
 from tokenglass.weights.recipe.card import RULES, sample
 from tokenglass.weights.recipe.evaluate import block_losses
 from tokenglass.weights.recipe.export import read_model
@@ -58,3 +67,26 @@ def test_the_samples_of_the_card_are_what_the_program_writes_in_blocks(tale: Loa
     card = (bundled_folder() / "README.md").read_text()
     parallel = card[card.index("samples in parallel, unedited") :]
     assert f"{seed}. {sample(tale, seed, RULES[(seed - 1) // 5])[:80]}" in parallel
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_eos": True}, {"min_new_tokens": 20}, {"top": 5}])
+def test_the_places_of_a_pass_are_drawn_in_one_step_as_one_by_one(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tale = load_model(resolve("tale"), backend="native", device="cpu")
+    counts, draw_each = [], tale.engine.draw_each
+
+    def count(requests: Sequence[DrawRequest]) -> list[TokenDraw | None]:
+        counts.append(len(requests))
+        return draw_each(requests)
+
+    def revealed(keep: Keep | None) -> list[Choice]:
+        request = Request(tale.tokenizer.encode("Once upon a time"), 7, max_new_tokens=32, **options)
+        job = Job(tale.engine, tale.tokenizer, request, mask_id=MASK_ID, keep=keep)
+        records = decode_parallel(job, ParallelParameters(passes=2))
+        return [each for step in records if isinstance(step, Step) for each in step.choices]
+
+    monkeypatch.setattr(tale.engine, "draw_each", count)
+    together = revealed(None)
+    assert 8 in counts
+    assert together == revealed(lambda *_: None)  # which has each chosen by itself

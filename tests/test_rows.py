@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_parts import compiled
 from test_batch import Given, texts_of
-from test_draw_at_once import piece, samplers
+from test_draw_at_once import masks, piece, samplers
 
 from tokenglass.model.checkpoint.store import bundled_folder
 from tokenglass.model.decoding.autoregressive import decode
@@ -27,6 +27,7 @@ from tokenglass.model.native_engine.engine import NativeEngine
 from tokenglass.model.native_engine.measure import KernelMeasure
 from tokenglass.model.records.steps import Choice, Record, Step
 from tokenglass.model.sampling.constraints import Constraint
+from tokenglass.model.sampling.context import Mask
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.raw import DrawRequest, TokenDraw
 from tokenglass.model.sampling.sampler import Sampler
@@ -44,9 +45,17 @@ def tale() -> LoadedModel:
     scale=st.floats(0.1, 10),
     bad=st.sampled_from([None, math.nan, math.inf]),
     scattered=st.booleans(),
+    masks=masks(),
 )
 def test_several_positions_are_drawn_from_as_one_by_one(
-    tale: LoadedModel, each: list[Sampler], draws: list[float], scale: float, bad: float | None, *, scattered: bool
+    tale: LoadedModel,
+    each: list[Sampler],
+    draws: list[float],
+    scale: float,
+    bad: float | None,
+    masks: tuple[Mask, ...],
+    *,
+    scattered: bool,
 ) -> None:
     rows = np.random.default_rng(1).normal(scale=scale, size=(9, 3000)).astype(np.float32)
     if bad is not None:
@@ -55,8 +64,8 @@ def test_several_positions_are_drawn_from_as_one_by_one(
     requests: list[DrawRequest] = []
     for sampler, row, draw in zip(each, logits, draws, strict=False):
         assert sampler.drawer is not None
-        requests.append((sampler.drawer, row, draw))
-    alone = [drawer(row, draw) for drawer, row, draw in requests]
+        requests.append(DrawRequest(sampler.drawer, row, draw, masks))
+    alone = [each.drawer(each.logits, each.draw, each.masks) for each in requests]
     assert tale.engine.draw_each(requests) == alone
 
 
@@ -65,7 +74,8 @@ def test_another_engines_drawer_is_asked_by_itself(tale: LoadedModel) -> None:
     native = Sampler(SamplingParameters(), piece, 5, KernelMeasure(compiled())).drawer
     assert native is not None
     row = np.zeros(100, np.float32)
-    assert tale.engine.draw_each([(lambda *_: token, row, 0.5), (native, row, 0.5)]) == [token, native(row, 0.5)]
+    requests = [DrawRequest(lambda *_: token, row, 0.5), DrawRequest(native, row, 0.5)]
+    assert tale.engine.draw_each(requests) == [token, native(row, 0.5, ())]
 
 
 def free_and_masked(tale: LoadedModel) -> list[Request]:
@@ -102,7 +112,9 @@ def test_texts_of_every_kind_have_the_choices_that_they_have_alone(tale: LoadedM
         assert choices_of(records, number) == choices_of([*decode(Job(tale.engine, tale.tokenizer, request))])
 
 
-def test_texts_that_nothing_masks_are_drawn_together(tale: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_whose_masks_only_remove_tokens_are_drawn_together(
+    tale: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert isinstance(tale.engine, NativeEngine)
     counts, draw_each = [], tale.engine.draw_each
 
@@ -114,7 +126,7 @@ def test_texts_that_nothing_masks_are_drawn_together(tale: LoadedModel, monkeypa
     requests = free_and_masked(tale)[:6]
     records = [*Batch(tale.engine, Given([*texts_of(tale, requests)]), 6, threading.Event(), {}).records()]
     assert all(len(choices_of(records, number)) > 2 for number in range(3))
-    assert counts[0] == 3
+    assert counts[0] == 5
 
 
 def test_what_each_sample_is_made_of_is_kept_where_somebody_asks(tale: LoadedModel) -> None:

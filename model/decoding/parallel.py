@@ -26,10 +26,10 @@ from tokenglass.model.decoding.reveal import ParallelParameters
 from tokenglass.model.decoding.sequence import Sequence
 from tokenglass.model.decoding.sequences import Sequences
 from tokenglass.model.engine.cache import KVCache
-from tokenglass.model.engine.engine import Logits
+from tokenglass.model.engine.engine import Engine, Logits
 from tokenglass.model.errors import NothingPossible, ParameterError
 from tokenglass.model.records.steps import Block, Choice, Phase, Record, Step
-from tokenglass.model.sampling.raw import MeasureRows
+from tokenglass.model.sampling.sampler import choose_each
 
 
 def decode_parallel(job: Job, parameters: ParallelParameters) -> Iterator[Record]:
@@ -65,7 +65,7 @@ def decode_parallel(job: Job, parameters: ParallelParameters) -> Iterator[Record
             if cache is not None:
                 cache.truncate(0, length - 1)
             try:
-                choices = block.reveal(sequence, logits[0], engine.measure_rows, parameters, request, mask_id)
+                choices = block.reveal(sequence, logits[0], engine, parameters, request, mask_id)
             except NothingPossible:
                 sequence.reason = "constraint"
                 return
@@ -122,7 +122,7 @@ class OpenBlock:
         self,
         sequence: Sequence,
         logits: Logits,
-        measure_rows: MeasureRows,
+        engine: Engine,
         parameters: ParallelParameters,
         request: Request,
         mask_id: int,
@@ -133,24 +133,35 @@ class OpenBlock:
         """
         hidden = self.masked_places
         rows = logits[hidden]
-        certainty = measure_rows(rows, rows.argmax(1))
+        certainty = engine.measure_rows(rows, rows.argmax(1))
         peaks, entropies = [0.0] * len(logits), [0.0] * len(logits)  # of places that are revealed nobody asks
         numbers = zip(hidden, np.exp(certainty.logprobs).tolist(), certainty.entropies.tolist(), strict=True)
         for place, peak, entropy in numbers:
             peaks[place], entropies[place] = peak, entropy
         picked = parameters.pick(hidden, peaks, entropies, self.passes)
         self.passes += 1
+        drawn = self._draw(sequence, logits, picked, engine, mask_id)
         choices = []
         for place in hidden:
             choice = masked_choice(self.start + place, entropies[place])
             if place in picked:
-                likeliest = sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
-                choice = self.choices[place] = replace(likeliest, status="revealed")
+                chosen = drawn.get(place) or sequence.choose(logits[place], ahead=self.token_ids(mask_id)[:place])
+                choice = self.choices[place] = replace(chosen, status="revealed")
             choices.append(choice)
             if choice.token_id in request.eos_token_ids:
                 del self.choices[place + 1 :]
                 break
         return tuple(choices)
+
+    def _draw(
+        self, sequence: Sequence, logits: Logits, places: list[int], engine: Engine, mask_id: int
+    ) -> dict[int, Choice]:
+        """The choices of places that do not depend on each other's tokens, all in one step."""
+        token_ids = self.token_ids(mask_id)
+        contexts = [(place, sequence.free_context(token_ids[:place])) for place in places]
+        free = {place: (sequence.sampler, logits[place], context) for place, context in contexts if context is not None}
+        drawn = choose_each([*free.values()], engine.draw_each)
+        return {place: choice for place, choice in zip(free, drawn, strict=True) if choice is not None}
 
 
 def append_block(sequence: Sequence, block: OpenBlock) -> str:

@@ -152,12 +152,13 @@ class Sequence:
             array=None if ahead else self._array.array,
         )
 
-    def free_context(self) -> Context | None:
-        """The context of the next token where the sampler alone chooses it, in one step; None where a mask may have a
-        say."""
-        may_mask = self._constraint is not None or self._healing.may_go_on(self.new_tokens)
-        context = self.context() if self.sampler.draws_at_once and not may_mask else None
-        return None if context is None or context.masks else context
+    def free_context(self, ahead: Ids[int] = ()) -> Context | None:
+        """The context of the next token, or of that behind `ahead`, where the sampler chooses it in one step.
+
+        None where the text before it has a say.
+        """
+        may_depend = self._constraint is not None or self._healing.may_go_on(self.new_tokens + len(ahead))
+        return self.context(ahead=ahead) if self.sampler.draws_at_once and not may_depend else None
 
     def exclude(self, token_ids: tuple[int, ...]) -> None:
         """These tokens may not come next: each of them led to a banned phrase."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from ctypes import POINTER, addressof, c_double, c_float, c_int64, c_void_p, pointer
+from ctypes import POINTER, addressof, c_float, c_int64, c_void_p, pointer
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokenglass.model.native_engine import structures
 from tokenglass.model.native_engine.machine import Machine
 from tokenglass.model.native_engine.structures import (
     MAX_PARTS,
@@ -24,8 +23,9 @@ from tokenglass.model.native_engine.structures import (
     PartKind,
 )
 from tokenglass.model.sampling.chain import GREEDY
+from tokenglass.model.sampling.context import Mask
 from tokenglass.model.sampling.processor import Processor
-from tokenglass.model.sampling.provenance import Logits
+from tokenglass.model.sampling.provenance import Ints, Logits
 from tokenglass.model.sampling.raw import DrawRequest, Raw, TokenDraw, bits_of_entropy, draw_one_by_one
 from tokenglass.model.sampling.rescaling import Temperature
 from tokenglass.model.sampling.truncation import MinP, TopK, TopP
@@ -33,6 +33,8 @@ from tokenglass.model.sampling.truncation import MinP, TopK, TopP
 FIRST_WANTED = 32  # tokens that are measured at first: they decide most draws
 RECORDS = Struct("qqdd")  # the fields of a TokenRecord, which ctypes would give one by one
 MOST_K = 2**31  # more than any vocabulary has
+MOST_REMOVED = 64  # tokens by a mask: more take longer than part by part
+NOTHING = np.empty((0, 2), np.int64)
 
 
 class Drawer:
@@ -40,34 +42,69 @@ class Drawer:
 
     def __init__(self, library: ctypes.CDLL, chain: Chain, names: Sequence[str]):
         self._draw = library.tokenglass_draw
-        self._draw.argtypes = [
-            *(c_void_p, c_int64, POINTER(Measurement), c_void_p, c_void_p),
-            *(POINTER(Chain), c_double, POINTER(structures.TokenDraw)),
-        ]
+        self._draw.argtypes = [POINTER(DrawRow), c_int64, POINTER(Measurement), c_void_p, c_void_p]
         self._draw.restype = None
         self.chain = pointer(chain)
         self._names = (*names, None)  # -1 is no part
 
-    def __call__(self, logits: Raw | Logits, draw: float) -> TokenDraw | None:
-        """None for logits of another type, and where the most probable tokens do not decide."""
+    def __call__(self, logits: Raw | Logits, draw: float, masks: Sequence[Mask] = ()) -> TokenDraw | None:
+        """None for logits of another type, masks of another kind, and where the most probable tokens do not decide."""
         measured = ids = below = None
         if isinstance(logits, Raw):
             head = logits.head
             sums = logits.peak, logits.mass, logits.weighted
             measured = Measurement(*sums, len(head.token_ids), head.is_complete)
             ids, below, logits = head.token_ids.ctypes.data, head.values.ctypes.data, logits.logits
-        if not is_readable(logits):
+        masked = Masked.of(logits, masks)
+        if masked is None:
             return None
-        out = structures.TokenDraw()
-        self._draw(address_of(logits), len(logits), measured, ids, below, self.chain, draw, out)
-        return self.token(out)
+        row = DrawRow(*self.fields(logits, draw, masked))
+        self._draw(row, len(logits), measured, ids, below)
+        return self.token(row, masks)
 
-    def token(self, out: structures.TokenDraw) -> TokenDraw | None:
+    def fields(self, logits: Logits, draw: float, masked: Masked) -> tuple[Any, ...]:
+        """Those of a DrawRow, which ctypes makes of them."""
+        address = address_of(logits)
+        if not len(masked.removed):
+            return address, address, None, 0, self.chain, draw
+        removed = masked.removed.ctypes.data, len(masked.removed)
+        return address, address_of(masked.logits), *removed, self.chain, draw
+
+    def token(self, row: DrawRow, masks: Sequence[Mask]) -> TokenDraw | None:
         """What the kernels drew; None where they could not tell."""
+        out = row.out
         if out.place < 0:
             return None
         tokens = list(RECORDS.iter_unpack(memoryview(out.tokens)[: out.count]))
-        return TokenDraw(bits_of_entropy(out.mass, out.weighted), out.place, out.rank, tokens, self._names)
+        names = (*self._names[:-1], *[mask.name for mask in reversed(masks)], None) if masks else self._names
+        return TokenDraw(bits_of_entropy(out.mass, out.weighted), out.place, out.rank, tokens, names)
+
+
+class Masked(NamedTuple):
+    """What masks leave of logits (vocab,), and the tokens that they remove, as the kernels read them."""
+
+    logits: Logits  # minus infinity where a token was removed
+    removed: Ints  # (tokens, 2): id, and the place of its mask from the end of a TokenDraw's removers
+
+    @staticmethod
+    def of(logits: Logits, masks: Sequence[Mask]) -> Masked | None:
+        """None for logits that the kernels cannot read, masks that allow certain tokens, and those that remove many."""
+        if not is_readable(logits):
+            return None
+        if not masks:
+            return Masked(logits, NOTHING)
+        places: dict[int, int] = {}
+        for number, mask in enumerate(masks):
+            if mask.allowed is not None or len(mask.removed) > MOST_REMOVED:
+                return None
+            for token_id in mask.removed:
+                if token_id < len(logits) and logits[token_id] > -math.inf:
+                    places.setdefault(token_id, -2 - number)
+        masked = logits.copy()
+        masked[[*places]] = -math.inf
+        peak = float(logits.max())
+        in_order = sorted(places.items(), key=lambda place: (peak - float(logits[place[0]]), place[0]))
+        return Masked(masked, np.array(in_order, np.int64).reshape(-1, 2))
 
 
 class DrawEach:
@@ -78,17 +115,18 @@ class DrawEach:
 
     def __call__(self, requests: Sequence[DrawRequest], threads: int) -> list[TokenDraw | None]:
         """Raises EngineError."""
-        drawers = [drawer for drawer, logits, _ in requests if isinstance(drawer, Drawer) and is_readable(logits)]
-        count = len(requests)
-        if count < 2 or len(drawers) < count:
-            return draw_one_by_one(requests)
-        fields: list[Any] = [  # of which ctypes makes a row itself
-            (address_of(logits), drawer.chain, draw)
-            for drawer, (_, logits, draw) in zip(drawers, requests, strict=True)
+        each_masked = [Masked.of(request.logits, request.masks) for request in requests]
+        known = [
+            (request.drawer, request, masked)
+            for request, masked in zip(requests, each_masked, strict=True)
+            if isinstance(request.drawer, Drawer) and masked is not None
         ]
-        rows = (DrawRow * count)(*fields)
-        self._machine.share(Drawing(rows, count, len(requests[0][1])), threads)
-        return [drawer.token(row.out) for drawer, row in zip(drawers, rows, strict=True)]
+        if len(requests) < 2 or len(known) < len(requests):
+            return draw_one_by_one(requests)
+        fields: list[Any] = [drawer.fields(each.logits, each.draw, masked) for drawer, each, masked in known]
+        rows = (DrawRow * len(known))(*fields)
+        self._machine.share(Drawing(rows, len(known), len(requests[0].logits)), threads)
+        return [drawer.token(row, request.masks) for (drawer, request, _), row in zip(known, rows, strict=True)]
 
 
 def is_readable(logits: Logits) -> bool:

@@ -17,7 +17,7 @@ SHARED: Mapping[str, int] = {
         for structure in (
             *(structures.Matrix, structures.Norm, structures.Operation),
             *(structures.Sizes, structures.Measurement, structures.Measuring, structures.TokenMeasuring),
-            *(structures.Chain, structures.TokenDraw),
+            *(structures.Chain, structures.TokenDraw, structures.DrawRow),
             *(structures.PassRow, structures.Pass),
         )
     },

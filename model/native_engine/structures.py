@@ -122,7 +122,13 @@ class TokenDraw(ctypes.Structure):
 
 
 class DrawRow(ctypes.Structure):
-    _fields_ = (("logits", c_void_p), ("chain", POINTER(Chain)), ("draw", c_double), ("out", TokenDraw))
+    _fields_ = (
+        *((name, c_void_p) for name in ("logits", "masked", "removed")),
+        ("removed_count", c_int64),
+        ("chain", POINTER(Chain)),
+        ("draw", c_double),
+        ("out", TokenDraw),
+    )
 
 
 class Drawing(ctypes.Structure):

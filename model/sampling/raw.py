@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tokenglass.model.errors import EngineError
+from tokenglass.model.sampling.context import Mask
 from tokenglass.model.sampling.head import HEAD, Head
 from tokenglass.model.sampling.provenance import Floats, Ints, Logits
 
@@ -94,8 +95,17 @@ class TokenDraw(NamedTuple):
     removers: Sequence[str | None]
 
 
-Drawer = Callable[[Raw | Logits, float], TokenDraw | None]  # from logits, or what was measured of them, and a draw
-DrawRequest = tuple[Drawer, Logits, float]
+# from logits, or what was measured of them, a draw, and masks
+Drawer = Callable[[Raw | Logits, float, Sequence[Mask]], TokenDraw | None]
+
+
+class DrawRequest(NamedTuple):
+    """What a drawer is asked."""
+
+    drawer: Drawer
+    logits: Logits
+    draw: float
+    masks: Sequence[Mask] = ()
 
 
 class Measure:
@@ -178,7 +188,7 @@ def exponential_sums(below: Floats) -> tuple[float, float]:
 
 def draw_one_by_one(requests: Sequence[DrawRequest]) -> list[TokenDraw | None]:
     """The way of an engine for which several draws at once are no faster."""
-    return [drawer(logits, draw) for drawer, logits, draw in requests]
+    return [each.drawer(each.logits, each.draw, each.masks) for each in requests]
 
 
 def as_array(logits: Any) -> Logits:

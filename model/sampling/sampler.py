@@ -17,7 +17,7 @@ from tokenglass.model.sampling.draw import uniform
 from tokenglass.model.sampling.head import HEAD, in_order
 from tokenglass.model.sampling.parameters import SamplingParameters
 from tokenglass.model.sampling.provenance import Change, Floats, Ints, Logits
-from tokenglass.model.sampling.raw import DrawEach, Measure, Raw, TokenDraw, as_array
+from tokenglass.model.sampling.raw import DrawEach, DrawRequest, Measure, Raw, TokenDraw, as_array
 from tokenglass.model.sampling.routed_logits import experts_of
 from tokenglass.model.sampling.scores import Scores
 
@@ -70,14 +70,14 @@ class Sampler:
 
     def _choose(self, logits: Raw | Logits, context: Context) -> Choice:
         draw = self.draw(context)
-        token = None if self.drawer is None or context.masks else self.drawer(logits, draw or 0.0)
+        token = None if self.drawer is None else self.drawer(logits, draw or 0.0, context.masks)
         if token is None:
             return self._choose_by_parts(logits, context, draw)
         return self.record_draw(token, logits, context, draw)
 
     @property
     def draws_at_once(self) -> bool:
-        """Whether it chooses in one step where no mask has a say."""
+        """Whether it chooses in one step, by the logits and the masks alone."""
         return self.drawer is not None and self.keep is None
 
     def draw(self, context: Context) -> float | None:
@@ -196,14 +196,11 @@ class Sampler:
 
 
 def choose_each(positions: Sequence[tuple[Sampler, Logits, Context]], draw_each: DrawEach) -> list[Choice | None]:
-    """What samplers that draw at once choose from logits (vocab,) in contexts without masks, all in one step.
-
-    None where a drawer cannot tell.
-    """
+    """What samplers that draw at once choose from logits (vocab,), all in one step; None where a drawer cannot tell."""
     draws = [sampler.draw(context) for sampler, _, context in positions]
     requests = [
-        (sampler.drawer, logits, draw or 0.0)
-        for (sampler, logits, _), draw in zip(positions, draws, strict=True)
+        DrawRequest(sampler.drawer, logits, draw or 0.0, context.masks)
+        for (sampler, logits, context), draw in zip(positions, draws, strict=True)
         if sampler.drawer is not None
     ]
     return [

@@ -5,8 +5,9 @@
 
 #define MAX_PARTS 4
 #define MAX_SHOWN 32
-#define HEAD_GROWTH 8  // times as many tokens are looked at where those found do not decide
-#define UNDECIDED -2   // a nucleus that bounds of the mass do not decide
+#define HEAD_GROWTH 8    // times as many tokens are looked at where those found do not decide
+#define MOST_LOWERED 32  // that masks lower the peak: beyond it the chain's rounding shows
+#define UNDECIDED -2     // a nucleus that bounds of the mass do not decide
 
 enum { TEMPERATURE, TOP_K, TOP_P, MIN_P };
 
@@ -21,7 +22,7 @@ typedef struct {
 } Chain;
 
 typedef struct {
-    int64_t id, cut;  // the part that removed it, or -1; 0 of a greedy chain
+    int64_t id, cut;  // the part that removed it, or -1; 0 of a greedy chain; -2, -3, ... of the first, the second, ... mask
     double logprob, prob;
 } TokenRecord;
 
@@ -179,53 +180,99 @@ static long draw_place(Scores *scores, double draw) {
     return -1;
 }
 
-static void record_token(Scores *scores, const Chain *chain, long place, int64_t id, TokenDraw *out) {
-    const bool is_greedy = chain->greedy, is_possible = is_greedy ? place == 0 : place < scores->count;
-    TokenRecord *token = &out->tokens[out->count++];
-    token->id = id;
-    token->logprob = scores->logits[id] - (scores->peak + log(scores->raw_mass));
-    token->prob = !is_possible ? 0 : is_greedy ? 1 : weight_of(scores, place) / scores->mass;
-    token->cut = is_greedy && !is_possible ? 0 : -1;
-    for (long p = chain->count - 1; p >= 0; p--)
-        if (scores->kept[p] >= 0 && place >= scores->kept[p]) token->cut = p;
-}
+typedef struct {
+    int64_t id, cut;
+} Removed;
 
-// Draws from logits (size,), or if `measured` is not null, from that and its tokens `ids` and `below`.
-void tokenglass_draw(const float *logits, int64_t size, const Measurement *measured, const int64_t *ids,
-                     const double *below, const Chain *chain, double draw, TokenDraw *out) {
-    int64_t own_ids[2 * MAX_WANTED];
-    double own_below[2 * MAX_WANTED], weights[MAX_WANTED];
-    const long room = min(MAX_WANTED, size);
-    Measurement found = measured ? *measured : sums_of(logits, size);
-    Scores scores = {.logits = logits, .size = size, .values = own_below, .weights = weights, .whole_mass = NAN, .near_mass = NAN};
-    long place = -1, shown = 0;
-    out->place = -1;
-    if (!isfinite(found.peak)) return;
-    for (long wanted = chain->wanted; place < 0; wanted *= HEAD_GROWTH) {
-        if (!measured || wanted > chain->wanted) find_most_probable(logits, size, wanted, room, own_ids, own_below, &found);
-        if (found.count > room) return;
-        if (measured && wanted == chain->wanted) {
-            memcpy(own_ids, ids, found.count * sizeof *ids);
-            memcpy(own_below, below, found.count * sizeof *below);
-        }
-        scores.count = found.count, scores.complete = found.complete;
-        scores.peak = found.peak, scores.mass = scores.raw_mass = found.mass;
-        shown = min(chain->shown, found.count);
-        if (chain->greedy) place = 0;
-        else if (apply_chain(&scores, chain)) place = draw_place(&scores, draw);
-        if (place < 0 && (found.complete || (size > room && wanted * HEAD_GROWTH > room))) return;
-    }
-    *out = (TokenDraw){.mass = found.mass, .weighted = found.weighted, .rank = place + 1, .place = min(place, shown)};
-    for (long i = 0; i < shown; i++) record_token(&scores, chain, i, own_ids[i], out);
-    if (place >= shown) record_token(&scores, chain, place, own_ids[place], out);
-}
-
-typedef struct {  // what `tokenglass_draw` takes and writes
-    const float *logits;
+typedef struct {                   // what `tokenglass_draw` takes and writes
+    const float *logits, *masked;  // (size,); the latter is minus infinity where a mask removed a token
+    const Removed *removed;        // from the most probable down, ties by id; not those that the model made impossible
+    int64_t removed_count;
     const Chain *chain;
     double draw;
     TokenDraw out;
 } DrawRow;
+
+static TokenRecord *add_record(DrawRow *row, const Measurement *raw, int64_t id, int64_t cut) {
+    TokenRecord *token = &row->out.tokens[row->out.count++];
+    *token = (TokenRecord){id, cut, row->logits[id] - (raw->peak + log(raw->mass)), 0};
+    return token;
+}
+
+static void record_token(DrawRow *row, const Measurement *raw, Scores *scores, long place, int64_t id) {
+    const Chain *chain = row->chain;
+    const bool is_greedy = chain->greedy, is_possible = is_greedy ? place == 0 : place < scores->count;
+    TokenRecord *token = add_record(row, raw, id, is_greedy && !is_possible ? 0 : -1);
+    token->prob = !is_possible ? 0 : is_greedy ? 1 : weight_of(scores, place) / scores->mass;
+    for (long p = chain->count - 1; p >= 0; p--)
+        if (scores->kept[p] >= 0 && place >= scores->kept[p]) token->cut = p;
+}
+
+// Whether the model's own distribution has this removed token before that one.
+static bool comes_before(const DrawRow *row, const Measurement *raw, const Removed *removed, int64_t id) {
+    const double own = row->logits[removed->id] - raw->peak, other = row->logits[id] - raw->peak;
+    return own > other || (own == other && removed->id < id);
+}
+
+// The most probable tokens by the model's own distribution, `left` of them by the masks, and with them the one at `place`.
+static void record_tokens(DrawRow *row, const Measurement *raw, Scores *scores, const int64_t *ids, long left, long place) {
+    TokenDraw *out = &row->out;
+    const Removed *removed = row->removed, *end = removed + row->removed_count;
+    *out = (TokenDraw){.mass = raw->mass, .weighted = raw->weighted, .place = -1, .rank = place + 1};
+    for (const Removed *each = removed; each < end; each++) out->rank += comes_before(row, raw, each, ids[place]);
+    for (long i = 0; out->count < row->chain->shown && (i < left || removed < end);) {
+        if (removed < end && (i == left || comes_before(row, raw, removed, ids[i]))) {
+            add_record(row, raw, removed->id, removed->cut);
+            removed++;
+            continue;
+        }
+        if (i == place) out->place = out->count;
+        record_token(row, raw, scores, i, ids[i]);
+        i++;
+    }
+    if (out->place >= 0) return;
+    out->place = out->count;
+    record_token(row, raw, scores, place, ids[place]);
+}
+
+// How far each token lies below the first of them, where that is not the model's own.
+static void lower_peak(double *below, long count) {
+    const double first = below[0];
+    for (long i = 0; first && i < count; i++) below[i] -= first;
+}
+
+// Draws from what the masks left of a row's logits, of which `measured`, unless it is null, tells what `ids` and `below` are.
+void tokenglass_draw(DrawRow *row, int64_t size, const Measurement *measured, const int64_t *ids, const double *below) {
+    int64_t own_ids[2 * MAX_WANTED];
+    double own_below[2 * MAX_WANTED], weights[MAX_WANTED];
+    const Chain *chain = row->chain;
+    const long room = min(MAX_WANTED, size);
+    const Measurement raw = measured ? *measured : sums_of(row->logits, size);
+    const Measurement left = row->removed_count ? sums_of(row->masked, size) : raw;
+    const bool is_known = measured && !row->removed_count;
+    Scores scores = {.logits = row->masked, .size = size, .values = own_below, .weights = weights, .whole_mass = NAN, .near_mass = NAN};
+    Measurement found = raw;
+    long place = -1;
+    row->out.place = -1;
+    if (!isfinite(raw.peak) || !(raw.peak - left.peak <= MOST_LOWERED)) return;
+    found.mass = left.mass * exp(left.peak - raw.peak);
+    for (long wanted = chain->wanted; place < 0; wanted *= HEAD_GROWTH) {
+        const bool is_first = wanted == chain->wanted;
+        if (!is_known || !is_first) find_most_probable(row->masked, size, wanted, room, own_ids, own_below, &found);
+        if (found.count > room) return;
+        if (is_known && is_first) {
+            memcpy(own_ids, ids, found.count * sizeof *ids);
+            memcpy(own_below, below, found.count * sizeof *below);
+        }
+        lower_peak(own_below, found.count);
+        scores.count = found.count, scores.complete = found.complete;
+        scores.peak = left.peak, scores.mass = scores.raw_mass = left.mass;
+        if (chain->greedy) place = 0;
+        else if (apply_chain(&scores, chain)) place = draw_place(&scores, row->draw);
+        if (place < 0 && (found.complete || (size > room && wanted * HEAD_GROWTH > room))) return;
+    }
+    record_tokens(row, &raw, &scores, own_ids, found.count, place);
+}
 
 typedef struct {
     DrawRow *rows;
@@ -234,9 +281,6 @@ typedef struct {
 
 static void draw_each(Member *self, void *argument) {
     const Drawing *all = argument;
-    TASKS(self, r, all->count) {
-        DrawRow *row = all->rows + r;
-        tokenglass_draw(row->logits, all->size, NULL, NULL, NULL, row->chain, row->draw, &row->out);
-    }
+    TASKS(self, r, all->count) tokenglass_draw(all->rows + r, all->size, NULL, NULL, NULL);
     barrier(self, all->count);
 }

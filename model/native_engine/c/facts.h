@@ -11,7 +11,7 @@ void tokenglass_facts(void (*tell)(const char *name, int64_t value)) {
 #define SIZE(type) tell(#type, sizeof(type));
 #define NUMBER(name) tell(#name, name);
     SIZE(Matrix) SIZE(Norm) SIZE(Operation) SIZE(Sizes) SIZE(PassRow) SIZE(Pass)
-    SIZE(Measurement) SIZE(Measuring) SIZE(TokenMeasuring) SIZE(Chain) SIZE(TokenDraw)
+    SIZE(Measurement) SIZE(Measuring) SIZE(TokenMeasuring) SIZE(Chain) SIZE(TokenDraw) SIZE(DrawRow)
     NUMBER(TEMPERATURE) NUMBER(TOP_K) NUMBER(TOP_P) NUMBER(MIN_P) NUMBER(MAX_PARTS) NUMBER(MAX_SHOWN)
     NUMBER(FLOAT32) NUMBER(BFLOAT16) NUMBER(INT8) NUMBER(INT4)
     NUMBER(EMBED) NUMBER(NORMALISE) NUMBER(MULTIPLY) NUMBER(ATTEND) NUMBER(TAP) NUMBER(HEAD)
