@@ -131,6 +131,21 @@ def test_right_guesses_are_accepted_all_at_once_with_one_token_more(engine: Engi
     assert [step.num_input_tokens for step in steps[1:]] == [5] * 4
 
 
+def test_after_a_wrong_guess_there_are_fewer_and_more_again_where_they_are_right(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    prompt = tokenizer.encode("The fox")
+    request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=24)
+    ids = settled_ids(split_finish(decode(Job(engine, tokenizer, request)))[0], len(prompt))
+    drafter = Oracle([*ids[:2], ids[2] + 1, *ids[3:]], len(prompt))
+    steps, _ = split_finish(decode_speculative(Job(engine, tokenizer, request, cache=engine.new_cache()), drafter, 8))
+
+    verified = [[choice.status for choice in step.choices] for step in steps[1:]]
+    assert verified[0] == ["accepted", "rejected", "sampled"]
+    assert [step.num_input_tokens - 1 for step in steps[1:4]] == [8, 3, 7]
+    assert verified[1:3] == [["accepted"] * 3 + ["sampled"], ["accepted"] * 7 + ["sampled"]]
+
+
 def test_a_wrong_guess_is_shown_before_the_token_that_was_taken(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("The fox")
     request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=6)

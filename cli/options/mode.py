@@ -53,7 +53,9 @@ DraftModel = Annotated[
         autocompletion=model_names,
     ),
 ]
-DraftLength = Annotated[int, option("--draft-length", min=1, help="Guesses to verify in one pass.")]
+DraftLength = Annotated[
+    int, option("--draft-length", min=1, help="Most guesses to verify in one pass; fewer where guesses were wrong.")
+]
 
 
 @dataclass(frozen=True, slots=True)

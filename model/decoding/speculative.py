@@ -23,7 +23,10 @@ from tokenglass.model.text.tokenizer import Tokenizer
 
 
 def decode_speculative(job: Job, drafter: Drafter, count: int = 8) -> Iterator[Record]:
-    """Prefill, then `count` guesses and one verifying pass at a time.
+    """Prefill, then at most `count` guesses and one verifying pass at a time.
+
+    There are `count` guesses at first, and then one more than twice as many as were right in the pass before: a pass
+    takes longer for each, and where one was wrong the next are seldom right.
 
     A step of phase draft holds the guesses where making them took a pass; a step of phase verify holds the choices:
     accepted guesses, the sampler's own token behind them, and the guess that was rejected for it. Raises what `decode`
@@ -72,14 +75,16 @@ def verify_drafts(job: Job, drafter: Drafter, count: int, phase: Phase) -> Itera
     if count < 1:
         raise ParameterError(f"the number of guesses is {count}; expected at least 1")
     sequence = job.new_sequence()
+    length = count  # of the next draft
 
     def decode_once(recorder: Recorder) -> Iterator[Step]:
+        nonlocal length
         rewound_to, has_begun = sequence.pop_rewind(), sequence.has_begun
         inputs = next_inputs(sequence.token_ids, cache, request.prefill_chunk)
         draft, decision = Draft(()), Decision((), "")
         reached = cache.lengths[0] + len(inputs) == len(sequence.token_ids)
         if reached and has_begun:
-            room = min(count, job.planned_length - len(sequence.token_ids) - 1)
+            room = min(length, job.planned_length - len(sequence.token_ids) - 1)
             draft = drafter.draft(sequence, room) if room > 0 else draft
             if draft.num_input_tokens:
                 guesses = guessed_choices(sequence, tokenizer, draft)
@@ -88,6 +93,8 @@ def verify_drafts(job: Job, drafter: Drafter, count: int, phase: Phase) -> Itera
         logits = engine.forward([[*inputs, *draft.token_ids]], cache, last=len(draft.token_ids) + 1)
         if reached:
             decision = verify(sequence, tokenizer, draft.token_ids, logits[0], drafter)
+        if draft.token_ids and phase == "verify":
+            length = min(count, 2 * sum(choice.status == "accepted" for choice in decision.choices) + 1)
         yield recorder.step(
             phase if has_begun else "prefill",
             len(inputs) + len(draft.token_ids),
