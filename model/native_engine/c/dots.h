@@ -6,6 +6,8 @@
 #include "vectors.h"
 
 #define MR 4  // rows of weights in a register tile: for one column it waits for four sums in turn
+// Rows of float32 are read fastest one after the other; the sums keep pace where vectors are wide.
+#define ROWS_AT_ONCE(kind, columns) ((kind) == FLOAT32 && (columns) == 1 && LANES >= 8 ? 1 : MR)
 #if LANES == 8
 #define NR 3  // columns of activations in it: 12 of 16 registers are accumulators
 #else
@@ -36,42 +38,44 @@ INLINE vec last_weights(int kind, const char *row, long k, long count) {  // the
     return weights_at(kind, bytes, 0);
 }
 
-// Adds numbers from .. to - 1 of MR rows times those of columns of x, `stride` numbers apart with zeros behind their
+// Adds numbers from .. to - 1 of a few rows times those of columns of x, `stride` numbers apart with zeros behind their
 // end, to accumulators [columns][LANES], which begin with `from` 0.
 INLINE void add_tile(int kind, int columns, const WeightRows *rows, long first, const float *x, long stride, long from,
                      long to, vec *sums) {
+    const int tall = ROWS_AT_ONCE(kind, columns);
     vec acc[NR * MR], weights[MR];
     const char *row[MR];
-    UNROLL for (int r = 0; r < MR; r++)
+    UNROLL for (int r = 0; r < tall; r++)
         row[r] = rows->values + (first + r < rows->count ? first + r : rows->count - 1) * rows->pitch;
-    UNROLL for (int i = 0; i < columns * MR; i++) acc[i] = from ? sums[i / MR * LANES + i % MR] : splat(0);
+    UNROLL for (int i = 0; i < columns * tall; i++) acc[i] = from ? sums[i / tall * LANES + i % tall] : splat(0);
 #define ADD(k)                                                                         \
     UNROLL for (int c = 0; c < columns; c++) {                                         \
         vec value = load(x + c * stride + (k));                                        \
-        UNROLL for (int r = 0; r < MR; r++) acc[c * MR + r] += weights[r] * value; \
+        UNROLL for (int r = 0; r < tall; r++) acc[c * tall + r] += weights[r] * value; \
     }
-    long whole = to / LANES * LANES, ahead = max(PREFETCH_DISTANCE, MR * rows->pitch);  // the next MR rows begin side by side
+    long whole = to / LANES * LANES, ahead = max(PREFETCH_DISTANCE, tall * rows->pitch);  // the next rows begin side by side
     for (long k = from; k < whole; k += LANES) {
-        if (kind != FLOAT32 || columns < NR)  // else they are most likely in the cache
-            UNROLL for (int next = 0; next < MR * LANES * bytes_of(kind); next += 64)
-                __builtin_prefetch(row[0] + k * MR * bytes_of(kind) + next + ahead, 0, 2);
-        UNROLL for (int r = 0; r < MR; r++) weights[r] = weights_at(kind, row[r], k);
+        bool begins_line = tall * LANES * bytes_of(kind) >= 64 || k * bytes_of(kind) % 64 == 0;
+        if (begins_line && (kind != FLOAT32 || columns < NR))  // else they are most likely in the cache
+            UNROLL for (int next = 0; next < tall * LANES * bytes_of(kind); next += 64)
+                __builtin_prefetch(row[0] + k * tall * bytes_of(kind) + next + ahead, 0, 2);
+        UNROLL for (int r = 0; r < tall; r++) weights[r] = weights_at(kind, row[r], k);
         ADD(k)
     }
     if (whole < to) {
-        UNROLL for (int r = 0; r < MR; r++) weights[r] = last_weights(kind, row[r], whole, to - whole);
+        UNROLL for (int r = 0; r < tall; r++) weights[r] = last_weights(kind, row[r], whole, to - whole);
         ADD(whole)
     }
 #undef ADD
     UNROLL for (int c = 0; c < columns; c++)
-        UNROLL for (int r = 0; r < MR; r++) sums[c * LANES + r] = acc[c * MR + r];
+        UNROLL for (int r = 0; r < tall; r++) sums[c * LANES + r] = acc[c * tall + r];
 }
 
 INLINE void dot_block(int kind, int columns, const WeightRows *rows, const float *x, long stride, long size, vec *sums) {
     vec acc[NR * LANES];
     long depth = kind == FLOAT32 && columns == NR ? KC : size;
     for (long from = 0; from < size; from += depth)
-        for (int r = 0; r < LANES; r += MR)
+        for (int r = 0; r < LANES; r += ROWS_AT_ONCE(kind, columns))
             add_tile(kind, columns, rows, r, x, stride, from, size - from < depth ? size : from + depth, acc + r);
     UNROLL for (int c = 0; c < columns; c++) sums[c] = lane_sums(acc + c * LANES, LANES);
 }
