@@ -146,6 +146,25 @@ def test_after_a_wrong_guess_there_are_fewer_and_more_again_where_they_are_right
     assert verified[1:3] == [["accepted"] * 3 + ["sampled"], ["accepted"] * 7 + ["sampled"]]
 
 
+def test_a_draft_that_is_short_and_right_does_not_make_the_next_one_shorter(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    prompt = tokenizer.encode("The fox")
+    request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=24)
+    ids = settled_ids(split_finish(decode(Job(engine, tokenizer, request)))[0], len(prompt))
+    drafter = Oracle(ids, len(prompt))
+    asked: list[int] = []
+
+    class Short:
+        def draft(self, sequence: Sequence, count: int) -> Draft:
+            asked.append(count)
+            return drafter.draft(sequence, 1 if len(asked) == 1 else count)
+
+    steps, _ = split_finish(decode_speculative(Job(engine, tokenizer, request, cache=engine.new_cache()), Short(), 8))
+    assert [step.num_input_tokens - 1 for step in steps[1:3]] == [1, 8]
+    assert asked[:2] == [8, 8]
+
+
 def test_a_wrong_guess_is_shown_before_the_token_that_was_taken(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("The fox")
     request = Request(prompt, 1, SamplingParameters(temperature=0), max_new_tokens=6)

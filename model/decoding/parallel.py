@@ -160,8 +160,7 @@ class OpenBlock:
         token_ids = self.token_ids(mask_id)
         contexts = [(place, sequence.free_context(token_ids[:place])) for place in places]
         free = {place: (sequence.sampler, logits[place], context) for place, context in contexts if context is not None}
-        drawn = choose_each([*free.values()], engine.draw_each)
-        return {place: choice for place, choice in zip(free, drawn, strict=True) if choice is not None}
+        return choose_each(free, engine.draw_each)
 
 
 def append_block(sequence: Sequence, block: OpenBlock) -> str:

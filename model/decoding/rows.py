@@ -60,8 +60,7 @@ class Rows:
             for row, (sequence, after) in enumerate(zip(self.sequences, logits, strict=True))
             if after is not None and (context := sequence.free_context()) is not None
         }
-        choices = choose_each([*positions.values()], self.engine.draw_each)
-        return {row: choice for row, choice in zip(positions, choices, strict=True) if choice is not None}
+        return choose_each(positions, self.engine.draw_each)
 
     def step(
         self,

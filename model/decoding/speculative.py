@@ -25,8 +25,8 @@ from tokenglass.model.text.tokenizer import Tokenizer
 def decode_speculative(job: Job, drafter: Drafter, count: int = 8) -> Iterator[Record]:
     """Prefill, then at most `count` guesses and one verifying pass at a time.
 
-    There are `count` guesses at first, and then one more than twice as many as were right in the pass before: a pass
-    takes longer for each, and where one was wrong the next are seldom right.
+    There are `count` guesses at first. After a wrong one there are one more than twice as many as were right, until
+    more are right: a pass takes longer for each, and where one was wrong the next are seldom right.
 
     A step of phase draft holds the guesses where making them took a pass; a step of phase verify holds the choices:
     accepted guesses, the sampler's own token behind them, and the guess that was rejected for it. Raises what `decode`
@@ -94,7 +94,8 @@ def verify_drafts(job: Job, drafter: Drafter, count: int, phase: Phase) -> Itera
         if reached:
             decision = verify(sequence, tokenizer, draft.token_ids, logits[0], drafter)
         if draft.token_ids and phase == "verify":
-            length = min(count, 2 * sum(choice.status == "accepted" for choice in decision.choices) + 1)
+            right = sum(choice.status == "accepted" for choice in decision.choices)
+            length = min(count, max(2 * right + 1, length if right == len(draft.token_ids) else 0))
         yield recorder.step(
             phase if has_begun else "prefill",
             len(inputs) + len(draft.token_ids),

@@ -33,7 +33,7 @@ from tokenglass.model.sampling.truncation import MinP, TopK, TopP
 FIRST_WANTED = 32  # tokens that are measured at first: they decide most draws
 RECORDS = Struct("qqdd")  # the fields of a TokenRecord, which ctypes would give one by one
 MOST_K = 2**31  # more than any vocabulary has
-MOST_REMOVED = 64  # tokens by a mask: more take longer than part by part
+MOST_REMOVED = 64  # tokens by a mask: masks of more are left to the chain
 NOTHING = np.empty((0, 2), np.int64)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
@@ -195,18 +195,22 @@ class Sampler:
         return tuple(map(Candidate, token_ids, map(self.piece, token_ids), logprobs, probs, cuts, moves))
 
 
-def choose_each(positions: Sequence[tuple[Sampler, Logits, Context]], draw_each: DrawEach) -> list[Choice | None]:
-    """What samplers that draw at once choose from logits (vocab,), all in one step; None where a drawer cannot tell."""
-    draws = [sampler.draw(context) for sampler, _, context in positions]
+def choose_each(positions: Mapping[int, tuple[Sampler, Logits, Context]], draw_each: DrawEach) -> dict[int, Choice]:
+    """What samplers that draw at once choose from logits (vocab,), all in one step.
+
+    Positions that a drawer cannot decide are left out.
+    """
+    draws = {place: sampler.draw(context) for place, (sampler, _, context) in positions.items()}
     requests = [
-        DrawRequest(sampler.drawer, logits, draw or 0.0, context.masks)
-        for (sampler, logits, context), draw in zip(positions, draws, strict=True)
+        DrawRequest(sampler.drawer, logits, draws[place] or 0.0, context.masks)
+        for place, (sampler, logits, context) in positions.items()
         if sampler.drawer is not None
     ]
-    return [
-        None if token is None else sampler.record_draw(token, logits, context, draw)
-        for (sampler, logits, context), draw, token in zip(positions, draws, draw_each(requests), strict=True)
-    ]
+    return {
+        place: sampler.record_draw(token, logits, context, draws[place])
+        for (place, (sampler, logits, context)), token in zip(positions.items(), draw_each(requests), strict=True)
+        if token is not None
+    }
 
 
 def likeliest(candidates: Iterable[Candidate]) -> list[Candidate]:
