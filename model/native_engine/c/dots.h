@@ -55,7 +55,7 @@ INLINE void add_tile(int kind, int columns, const WeightRows *rows, long first, 
     }
     long whole = to / LANES * LANES, ahead = max(PREFETCH_DISTANCE, tall * rows->pitch);  // the next rows begin side by side
     for (long k = from; k < whole; k += LANES) {
-        bool begins_line = tall * LANES * bytes_of(kind) >= 64 || k * bytes_of(kind) % 64 == 0;
+        bool begins_line = tall * LANES * bytes_of(kind) >= 64 || k * tall * bytes_of(kind) % 64 == 0;
         if (begins_line && (kind != FLOAT32 || columns < NR))  // else they are most likely in the cache
             UNROLL for (int next = 0; next < tall * LANES * bytes_of(kind); next += 64)
                 __builtin_prefetch(row[0] + k * tall * bytes_of(kind) + next + ahead, 0, 2);
