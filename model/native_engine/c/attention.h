@@ -19,10 +19,10 @@ typedef struct {  // a softmax in progress, per query: the greatest score, the s
     float *most, *sum, *mixed;  // (count,), (count,), (count, size)
 } Partial;
 
-// mixed[q][d ...] = the sum over positions i of weights[q][i] * values[i][d ...]
+// For up to QUERIES_PER_TILE queries: mixed[q][d ...] = the sum over positions i of weights[q][i] * values[i][d ...]
 INLINE void mix_tile(int kind, int queries, int dims, const float *weights, const char *values, long bytes, long from,
                      long to, long d, long n, float *mixed, long size) {
-    vec acc[4 * VECTORS_PER_TILE], weight[4];
+    vec acc[QUERIES_PER_TILE * VECTORS_PER_TILE], weight[QUERIES_PER_TILE];
     UNROLL for (int i = 0; i < queries * dims; i++) acc[i] = splat(0);
     for (long i = from; i < to; i++) {
         const char *vector = values + i * bytes;
@@ -45,24 +45,25 @@ INLINE void mix_tile(int kind, int queries, int dims, const float *weights, cons
                                                long to, long d, long n, float *mixed, long size) {                 \
         mix_tile(kind, queries, dims, weights, values, bytes, from, to, d, n, mixed, size);                        \
     }
-#define MIXES(kind, dims) MIX(kind, 1, dims) MIX(kind, 2, dims) MIX(kind, 3, dims) MIX(kind, 4, dims)
-MIXES(FLOAT32, 1)
-MIXES(FLOAT32, 4)
-MIXES(BFLOAT16, 1)
-MIXES(BFLOAT16, 4)
-MIXES(INT8, 1)
-MIXES(INT8, 4)
+#define MIX_1(kind, queries) MIX(kind, queries, 1)
+#define MIX_4(kind, queries) MIX(kind, queries, 4)
+EACH_COUNT(MIX_1, FLOAT32)
+EACH_COUNT(MIX_4, FLOAT32)
+EACH_COUNT(MIX_1, BFLOAT16)
+EACH_COUNT(MIX_4, BFLOAT16)
+EACH_COUNT(MIX_1, INT8)
+EACH_COUNT(MIX_4, INT8)
 
 #define MIX_CASE(kind, queries, dims)                                                         \
     case queries:                                                                             \
         mix_##kind##_##queries##_##dims(weights, values, bytes, from, to, d, n, mixed, size); \
         break;
-#define MIX_CASES(kind, dims) \
-    MIX_CASE(kind, 1, dims) MIX_CASE(kind, 2, dims) MIX_CASE(kind, 3, dims) MIX_CASE(kind, 4, dims)
-#define MIX_KIND(kind)                              \
-    case kind:                                      \
-        if (wide) switch (queries) { MIX_CASES(kind, 4) } \
-        else switch (queries) { MIX_CASES(kind, 1) }      \
+#define MIX_CASE_1(kind, queries) MIX_CASE(kind, queries, 1)
+#define MIX_CASE_4(kind, queries) MIX_CASE(kind, queries, 4)
+#define MIX_KIND(kind)                                                \
+    case kind:                                                        \
+        if (wide) switch (queries) { EACH_COUNT(MIX_CASE_4, kind) }   \
+        else switch (queries) { EACH_COUNT(MIX_CASE_1, kind) }        \
         break;
 
 static void mix(int kind, long queries, const float *weights, const char *values, long bytes, long from, long to, long n,
@@ -146,8 +147,8 @@ static void attend_chunk(const Queries *queries, const CachedHead *cached, long 
         read_scales(values + first * bytes, bytes, end - first, scales + first);
         for (long q = 0; q < queries->count; q++) scale_numbers(scores + q * CHUNK, scales, first, end);
     }
-    for (long q = 0; q < queries->count; q += 4)
-        mix(cached->kind, min(4, queries->count - q), scores + q * CHUNK, values, bytes, first, end, n,
+    for (long q = 0; q < queries->count; q += QUERIES_PER_TILE)
+        mix(cached->kind, min(QUERIES_PER_TILE, queries->count - q), scores + q * CHUNK, values, bytes, first, end, n,
             out.mixed + q * queries->size, queries->size);
 }
 
