@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tokenglass.weights.recipe.corpus import PATTERNS, held_out_documents, training_documents
-from tokenglass.weights.recipe.patterns import KINDS, NUMBERS, lines_of, pattern_texts, write_text
+from tokenglass.weights.recipe.pattern_words import NUMBERS
+from tokenglass.weights.recipe.patterns import KINDS, SLOTS, capital, draw_line, lines_of, pattern_texts, write_text
 
 
 def test_texts_are_the_same_every_time_and_every_kind_is_as_frequent() -> None:
@@ -36,6 +37,26 @@ def test_every_pattern_is_filled_in_whole_and_has_one_line_of_each_step(kind: st
         assert not {*"{}"} & {*text}
         assert all(not row[0].islower() for row in text.split("\n"))
         assert 5 <= len(text.split("\n")) <= 25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_of_the_texts_to_train_on_have_words_at_random_around_what_their_kind_says(kind: str) -> None:
+    draw = random.Random(1)
+    lines = [draw_line(kind, draw) for _ in range(100)]
+    assert len(set(lines)) == len(lines)
+    for line in lines:
+        for slot in SLOTS[kind]:
+            assert re.search(re.escape(slot).replace(re.escape("{noun}"), r"\w+"), line)
+        assert len(write_text(kind, line, draw).split("\n")) >= 5
+    written = re.compile("|".join(map(expression_of, lines_of(kind, held_out=False))))
+    assert not any(map(written.fullmatch, lines))
+    trained = pattern_texts(1400, held_out=False)[[*KINDS].index(kind) :: 7]
+    assert 70 <= sum(bool(written.fullmatch(text.split("\n")[1])) for text in trained) <= 130
+
+
+def expression_of(pattern: str) -> str:
+    """Of lines that may come of a pattern."""
+    return ".*".join(map(re.escape, re.split(r"{\w+}", capital(pattern))))
 
 
 def test_lines_that_are_trained_on_differ_in_every_text_so_that_none_can_be_known_by_heart() -> None:

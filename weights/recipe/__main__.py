@@ -75,7 +75,7 @@ def main() -> None:
         fast=not options.precise,
         compiled=options.compiled,
     )
-    tokenizer = prepare_tokenizer(options.corpus, options.start or options.work)
+    tokenizer = prepare_tokenizer(options.corpus, options.out if options.card else options.start or options.work)
     streams = {s.name: prepare_stream(options.corpus, options.work, s, tokenizer) for s in SOURCES}
     state = options.work / "training.pt"
     for record in () if options.export or options.card else train(streams, recipe, options.work, options.start):

@@ -24,8 +24,8 @@ class Source:
     max_bytes: int | None = None
 
 
-SIMPLE = Source("stories-simple", rows=6)
-PATTERNS = Source("patterns", rows=5)  # no file: written by weights/recipe/patterns.py
+SIMPLE = Source("stories-simple", rows=5)
+PATTERNS = Source("patterns", rows=6)  # no file: written by weights/recipe/patterns.py
 REPEATS = Source("repeats", rows=4)  # of the documents of stories-simple, by weights/recipe/repeats.py
 SOURCES = (
     Source("stories-tiny", rows=6),

@@ -1,4 +1,8 @@
-"""Texts of simple structure: counting, alphabets, days, refrains, lists and copies, each fixed by how it begins."""
+"""Texts of simple structure: counting, alphabets, days, refrains, lists and copies, each fixed by how it begins.
+
+Half of those to train on are of patterns written by hand, which a model gets to know by heart; the lines of the others
+are words at random around what their kind needs, which nothing but the lines before can tell.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +10,32 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
-NUMBERS = (
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve",
-)  # fmt: skip
-DAYS = (
-    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
-)  # fmt: skip
-ALPHABET = (
-    "apple", "bear", "cat", "dog", "egg", "fox", "goat", "hen", "ice", "jam", "king", "lion",
-    "moon", "nest", "owl", "pig", "queen", "rain", "sun", "tree", "umbrella", "van", "wind", "box",
-    "yard", "zoo",
-)  # fmt: skip
-NAMES = (
-    "Lily", "Tom", "Mia", "Ben", "Sam", "Anna", "Max", "Sue", "Tim", "Lucy", "Jack", "Emma", "Leo",
-    "Rose", "Bob", "Amy",
-)  # fmt: skip
-ANIMALS = (
-    "duck", "hen", "frog", "pig", "cow", "goat", "cat", "dog", "bear", "bird", "kitten", "bee",
-    "lamb", "rabbit", "turtle", "owl",
-)  # fmt: skip
-THINGS = (
-    "apple", "pear", "cake", "ball", "book", "hat", "cup", "egg", "flower", "shell", "star", "ring",
-    "button", "key", "spoon", "bell",
-)  # fmt: skip
-COLOURS = (
-    "red", "blue", "green", "yellow", "white", "black", "brown", "pink",
-)  # fmt: skip
-PLACES = (
-    "hill", "tree", "river", "barn", "garden", "house", "bridge", "pond", "wall", "road", "boat",
-    "bed",
-)  # fmt: skip
-SOUNDS = (
-    "quack", "moo", "tick-tock", "splash", "buzz", "ding-dong", "hop", "swish", "chug", "tap",
-    "woof", "peep",
-)  # fmt: skip
-WAYS = (
-    "sat by the {place}",
-    "ran to the {place}",
-    "played near the {place}",
-    "slept by the {place}",
-    "sang on the {place}",
-    "danced around the {place}",
-    "jumped over the {place}",
-    "walked to the {place}",
+from tokenglass.weights.recipe.pattern_words import (
+    ALPHABET,
+    ANIMALS,
+    COLOURS,
+    DAYS,
+    ENDINGS,
+    NAMES,
+    NUMBERS,
+    OPENINGS,
+    PLACES,
+    SOUNDS,
+    THINGS,
+    WAYS,
+    WORDS,
 )
+
+# what a line of each kind says, in any order
+SLOTS = {
+    "counting up": ("{number} {noun}{s}",),
+    "counting down": ("{number} {noun}{s}",),
+    "alphabet": ("{letter}", "{word}"),
+    "days": ("{day}", "{number} {noun}{s}"),
+    "refrain": ("{name}",),
+    "list": ("{thing}",),
+    "copy": ("{speaker}", '"{sentence}"'),
+}
 
 Fill = dict[str, str]
 Kind = Callable[[str, Fill, random.Random], list[str]]
@@ -232,22 +217,6 @@ KINDS: dict[str, tuple[Kind, Sequence[str]]] = {
         ),
     ),
 }
-# what may stand before and behind a line, so that no line can be known by heart and each must be read to go on
-OPENINGS = (
-    "", "", "", "in the morning ", "after lunch ", "before bed ", "{name} said that ", "once again ", "far away ",
-    "by the {place} ", "in the {colour} {place} ", "when the {animal} slept, ", "while it rained, ", "very slowly, ",
-    "oh look, ", "if {name} is right, ", "near the {animal}'s {place} ", "with a {sound}, ", "all at once, ",
-    "because the {place} was {colour}, ", "for the {colour} {animal}, ", "yes, ", "one day ",
-)  # fmt: skip
-ENDINGS = (
-    "", "", " by the {place}", " in the {place}", " under the {colour} {place}", " for {name}", " with {name}",
-    " with {name} and {other}", " and {a_thing}", " near {name}'s {place}", " before the {animal} woke up",
-    " because {name} asked", " until the {place} was {colour}", " and the {animal} {way}", " like the {animal}",
-    " as {colour} as {a_thing}", " behind the {thing}", " from the {place} to the bridge", " in the rain", " at night",
-    " far from home", ", and {name} laughed", ", but the {animal} said {sound}", ", {sound}, {sound}",
-    " next to the {thing} and the {animal}", " without {a_thing}", " on top of the {colour} {thing}",
-    " again and again", " where {name} lives", " after the {animal} and {other} went home",
-)  # fmt: skip
 
 
 def number_fill(number: str) -> Fill:
@@ -263,6 +232,21 @@ def lines_of(kind: str, *, held_out: bool) -> list[str]:
     lines = KINDS[kind][1]
     chosen = lines[-1:] if held_out else lines[:-1]
     return [line.replace("{way}", way) for line in chosen for way in (WAYS if "{way}" in line else ("",))]
+
+
+def draw_words(draw: random.Random, most: int) -> list[str]:
+    return draw.sample(WORDS, draw.randint(0, most))
+
+
+def draw_line(kind: str, draw: random.Random) -> str:
+    """A pattern of words at random around the kind's SLOTS."""
+    nouns = draw.sample(ANIMALS + THINGS, 2)
+    slots = list(SLOTS[kind] * draw.choice((1, 1, 2)))
+    draw.shuffle(slots)
+    parts = draw_words(draw, 4)
+    for slot in slots:
+        parts += [slot.replace("{noun}", draw.choice(nouns)), *draw_words(draw, 5)]
+    return " ".join(parts) + draw.choice((".", ".", "!", "?", ",{ending}."))
 
 
 def draw_fill(draw: random.Random) -> Fill:
@@ -296,8 +280,12 @@ def write_text(kind: str, pattern: str, draw: random.Random) -> str:
 
 
 def pattern_texts(count: int, *, held_out: bool, seed: int = 0) -> list[str]:
-    """So many texts, every kind as often as the others, of the patterns that are held out or of the others."""
+    """So many texts, every kind as often as the others: of the patterns held out, or of the others and at random."""
     draw = random.Random(f"{held_out} {seed}")
     kinds = list(KINDS)
     lines = {kind: lines_of(kind, held_out=held_out) for kind in kinds}
-    return [write_text(kind, draw.choice(lines[kind]), draw) for _, kind in zip(range(count), itertools.cycle(kinds))]
+    texts = []
+    for _, kind in zip(range(count), itertools.cycle(kinds)):
+        at_random = not held_out and draw.random() < 0.5
+        texts.append(write_text(kind, draw_line(kind, draw) if at_random else draw.choice(lines[kind]), draw))
+    return texts
