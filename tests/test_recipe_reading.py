@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tokenglass.model.checkpoint.store import bundled_folder
@@ -72,3 +75,11 @@ def test_the_table_has_a_row_for_each_writer_and_the_same_one_for_the_same_write
     shares = [judge.bits(prompt, text) for prompt, text in stories]
     assert float(cells[1]) == pytest.approx(sum(s.part for s in shares) / sum(s.whole for s in shares), abs=6e-4)
     assert cells[3] == f"{sum(is_unfinished(prompt + text) for prompt, text in stories) / 4:.0%}"
+
+
+def test_every_model_is_sampled_alike_whatever_its_own_defaults(tmp_path: Path) -> None:
+    folder = shutil.copytree(bundled_folder(), tmp_path / "other")
+    (folder / "generation_config.json").write_text('{"do_sample": false, "eos_token_id": 0}')
+    tale, other = (load_model(path, dtype="float32", device="cpu") for path in (bundled_folder(), folder))
+    assert tale.checkpoint.generation_config.sampling() != other.checkpoint.generation_config.sampling()
+    assert [*write_stories(other, openings()[:3], 12)] == [*write_stories(tale, openings()[:3], 12)]

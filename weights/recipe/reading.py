@@ -2,8 +2,9 @@
 
     python -m tokenglass.weights.recipe.reading [MODEL ...] [--judge smollm2] [--tokens 150] [--texts 100]
 
-Ten heroes begin ten stories each, seeds 1 to 100, the default chain. Prints a row of a Markdown table for each model:
-bits per byte of what it wrote under the judge, and the share of texts that fail each check.
+Ten heroes begin ten stories each, seeds 1 to 100, temperature 0.8, top-p 0.95, whatever a model's own defaults. Prints
+a row of a Markdown table for each model: bits per byte of what it wrote under the judge, and the share of texts that
+fail each check.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tokenglass.model.decoding.request import Request
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.comparison.scorer import Scorer
+from tokenglass.model.sampling.parameters import SamplingParameters
 
 HEROES = (
     "a little girl named Lily", "a boy named Tim", "a small dog named Max", "a kind queen named Anna",
@@ -38,6 +40,7 @@ BEGINNINGS = (
     "Every night, {hero} looked at the moon.",
     "On a farm there lived {hero}. One day a new friend came.",
 )
+SAMPLING = SamplingParameters(temperature=0.8, top_p=0.95)
 NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b")  # in a sentence: at its beginning every word is capital
 WORD = re.compile(r"\w+")
 PRONOUN = re.compile(r"\b(?:(he|him|his|himself)|(she|her|hers|herself))\b", re.IGNORECASE)
@@ -90,8 +93,7 @@ def openings() -> list[str]:
 def write_stories(loaded: LoadedModel, prompts: Sequence[str], tokens: int) -> Iterator[tuple[str, str]]:
     """Each prompt and what the model writes behind it, with a seed of its own."""
     for seed, prompt in enumerate(prompts, 1):
-        ids, sampling = loaded.tokenizer.encode(prompt), loaded.checkpoint.generation_config.sampling()
-        request = Request(ids, seed, sampling, tokens, loaded.eos_token_ids, top=0)
+        request = Request(loaded.tokenizer.encode(prompt), seed, SAMPLING, tokens, loaded.eos_token_ids, top=0)
         yield prompt, "".join(record.text for record in decode(Job(loaded.engine, loaded.tokenizer, request)))
 
 
