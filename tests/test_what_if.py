@@ -215,8 +215,8 @@ def test_what_is_not_named_weighs_between_its_bounds(seed: int, size: int, sprea
 
 
 def test_replay_tells_it_in_words_and_in_json_and_writes_the_text(tmp_path: Path) -> None:
-    path = tmp_path / "run.jsonl"
     for seed in range(5, 15):  # until one is answered
+        path = tmp_path / f"{seed}.jsonl"
         arguments = ("The fox", "-n", "30", "--seed", str(seed), "--threads", "1")
         assert shell.generate(*arguments, "--trace", str(path), "--trace-top", "64").returncode == 0
         facts = json.loads(shell.tokenglass("replay", str(path), "--temperature", "0.7", "--jsonl").stdout)
