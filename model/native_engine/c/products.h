@@ -58,20 +58,29 @@ typedef struct {  // what a product is written to, for row `first` and the first
 
 INLINE float *column_of(Target to, long c, long r) { return to.out + c * to.stride + r; }
 
-// Rows in panels, whose columns are taken PANEL_COLUMNS at a time.
-static void multiply_panels(const Matrix *m, long first, long count, ActivationColumns columns, Target to) {
+// Rows in panels, whose columns are taken PANEL_COLUMNS at a time. `scratch` takes panels as words, unpacked once where
+// they are read more than once.
+static void multiply_panels(const Matrix *m, long first, long count, ActivationColumns columns, Target to, char *scratch) {
     vec sums[PANEL_VECTORS * PANEL_COLUMNS];
+    bool unpacked = columns.count > PANEL_COLUMNS && !takes_bytes(m);
+    for (long r = 0; unpacked && r < count; r += PANEL) {
+        Panel panel = panel_of(m, first + r);
+        char *words = scratch + r / PANEL * PANEL_WORDS(m->columns);
+        if (m->kind == INT8) unpack_words(INT8, &panel, m->columns, words);
+        else unpack_words(INT4, &panel, m->columns, words);
+    }
     for (long from = 0; from < columns.count; from += PANEL_COLUMNS) {
         long some = min(columns.count - from, PANEL_COLUMNS);
         const char *x = columns.x + from * columns.bytes;
         for (long r = 0; r < count; r += PANEL) {
             Panel panel = panel_of(m, first + r);
+            const char *words = unpacked ? scratch + r / PANEL * PANEL_WORDS(m->columns) : NULL;
 #if BYTE_PRODUCTS
             if (takes_bytes(m))
                 byte_dots(m->kind, &panel, some, x, columns.bytes, m->columns, sums);
             else
 #endif
-                word_dots(m->kind, &panel, some, x, columns.bytes, m->columns, sums);
+                word_dots(m->kind, &panel, words, some, x, columns.bytes, m->columns, sums);
             for (long p = 0; p < PANEL_VECTORS && r + p * LANES < count; p++)
                 write_products(m, first + r + p * LANES, min(count - r - p * LANES, LANES), some, sums + p * some,
                        column_of(to, from, r + p * LANES), to.stride, to.add);
@@ -133,7 +142,7 @@ static void multiply(const Matrix *m, long first, long count, ActivationColumns 
     }
 #endif
     if (m->kind >= INT8)
-        multiply_panels(m, first, count, columns, to);
+        multiply_panels(m, first, count, columns, to, (char *)scratch);
     else
         multiply_rows(m, first, count, columns, to, scratch);
 }

@@ -19,13 +19,14 @@ INLINE ivec add_products(ivec sum, words lanes, int32_t pair) {
 }
 
 // sums[v * stride + c]: those of part `part` + v of a panel's rows with column c, but for the rows' scales of int8. Sums of
-// whole numbers go over a STEP of int8, over a GROUP of int4.
-INLINE void word_tile(int kind, int columns, const Panel *panel, long part, const char *x, long bytes, long size,
-                      vec *sums, long stride) {
-    const int units = kind == INT8 ? GROUP / 4 : GROUP / 8, places = kind == INT8 ? 2 : 4;
-    const int groups = kind == INT8 ? STEP / GROUP : 1;  // in a sum
+// whole numbers go over a STEP of int8, over a GROUP of int4. `from`: the
+// panel's values, or, `unpacked`, the same as words.
+INLINE void word_tile(int kind, int columns, bool unpacked, const char *from, const Panel *panel, long part, const char *x,
+                      long bytes, long size, vec *sums, long stride) {
+    const int places = unpacked ? 4 : PLACES_OF(kind), turns = GROUP / 2 / places, groups = GROUPS_TOGETHER(kind);
+    const int turn_bytes = unpacked ? places * PAIR_BYTES : UNIT_BYTES;
     const int chains = columns <= 2 ? 2 : 1;  // of sums, which do not wait for each other
-    const char *from = panel->values + part * 4 * LANES;
+    from += part * 4 * LANES;
     vec totals[TILE_COLUMNS][TILE_VECTORS];
     UNROLL for (int c = 0; c < columns; c++)
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) totals[c][v] = splat(0);
@@ -37,13 +38,16 @@ INLINE void word_tile(int kind, int columns, const Panel *panel, long part, cons
             UNROLL for (int v = 0; v < TILE_VECTORS; v++) acc[c][v][0] = acc[c][v][1] = isplat(0);
         }
         NO_UNROLL for (int g = 0; g < groups; g++)
-            NO_UNROLL for (int u = 0; u < units; u++, from += UNIT_BYTES) {
-                prefetch(from + PREFETCH_DISTANCE);
+            NO_UNROLL for (int u = 0; u < turns; u++, from += turn_bytes) {
+                if (!unpacked) prefetch(from + PREFETCH_DISTANCE);
                 UNROLL for (int p = 0; p < places; p++) {
                     words weights[TILE_VECTORS];
-                    UNROLL for (int v = 0; v < TILE_VECTORS; v++) weights[v] = words_of(kind, from + v * 4 * LANES, p);
+                    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+                        const char *lanes = from + v * 4 * LANES;
+                        weights[v] = unpacked ? (words)load(lanes + p * PAIR_BYTES) : words_of(kind, lanes, p);
+                    }
                     UNROLL for (int c = 0; c < columns; c++) {
-                        int32_t pair = pair_of(kind, group[c] + g, u, p);
+                        int32_t pair = pair_at(group[c] + g, unpacked ? places * u + p : pair_of(kind, u, p));
                         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
                             ivec *sum = &acc[c][v][p % chains];
                             *sum = add_products(*sum, weights[v], pair);
@@ -72,27 +76,39 @@ INLINE void word_tile(int kind, int columns, const Panel *panel, long part, cons
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) sums[v * stride + c] = totals[c][v];
 }
 
-#define WORD_TILE(kind, columns)                                                                                       \
-    NOINLINE void word_tile_##kind##_##columns(const Panel *panel, long part, const char *x, long bytes,               \
-                                               long size, vec *sums, long stride) {                                    \
-        word_tile(kind, columns, panel, part, x, bytes, size, sums, stride);                                           \
+#define WORD_TILE(kind, columns, name, unpacked)                                                                       \
+    NOINLINE void word_tile_##kind##_##name(const char *from, const Panel *panel, long part, const char *x,            \
+                                            long bytes, long size, vec *sums, long stride) {                           \
+        word_tile(kind, columns, unpacked, from, panel, part, x, bytes, size, sums, stride);                           \
     }
-#define WORD_TILES(kind) WORD_TILE(kind, 1) WORD_TILE(kind, 2) WORD_TILE(kind, 3) WORD_TILE(kind, 4)
+#define WORD_TILES(kind)           \
+    WORD_TILE(kind, 1, 1, false)   \
+    WORD_TILE(kind, 2, 2, false)   \
+    WORD_TILE(kind, 3, 3, false)   \
+    WORD_TILE(kind, 4, 4, false)   \
+    WORD_TILE(kind, 4, words, true)
 WORD_TILES(INT8)
 WORD_TILES(INT4)
 
-#define WORD_CASE(kind, count)                                                                                         \
-    case count:                                                                                                        \
-        word_tile_##kind##_##count(panel, part, x + c * bytes, bytes, size, sums + part * columns + c, columns);       \
+#define WORD_CASE(kind, count)                                                                       \
+    case count:                                                                                      \
+        word_tile_##kind##_##count(panel->values, panel, part, from, bytes, size, to, columns);      \
         break;
 #define WORD_CASES(kind) WORD_CASE(kind, 1) WORD_CASE(kind, 2) WORD_CASE(kind, 3) WORD_CASE(kind, 4)
 
-// sums[part * columns + c]: those of part `part` of a panel's rows with column c, of columns `bytes` apart.
-static void word_dots(int kind, const Panel *panel, long columns, const char *x, long bytes, long size, vec *sums) {
+// sums[part * columns + c]: those of part `part` of a panel's rows with column c, of columns `bytes` apart. `words`: the
+// panel's values as words, or null.
+static void word_dots(int kind, const Panel *panel, const char *words, long columns, const char *x, long bytes, long size,
+                      vec *sums) {
     for (long c = 0; c < columns; c += TILE_COLUMNS)
         for (long part = 0; part < PANEL_VECTORS; part += TILE_VECTORS) {
             long count = min(TILE_COLUMNS, columns - c);
-            if (kind == INT8) switch (count) { WORD_CASES(INT8) }
+            const char *from = x + c * bytes;
+            vec *to = sums + part * columns + c;
+            if (words && count == TILE_COLUMNS) {
+                if (kind == INT8) word_tile_INT8_words(words, panel, part, from, bytes, size, to, columns);
+                else word_tile_INT4_words(words, panel, part, from, bytes, size, to, columns);
+            } else if (kind == INT8) switch (count) { WORD_CASES(INT8) }
             else switch (count) { WORD_CASES(INT4) }
         }
 }

@@ -15,6 +15,10 @@ typedef struct {
     float step, sum;   // sum: of step * q
 } WordGroup;
 
+#define GROUPS_TOGETHER(kind) ((kind) == INT8 ? STEP / GROUP : 1)  // in a sum of whole numbers
+#define PLACES_OF(kind) ((kind) == INT8 ? 2 : 4)  // pairs of words in a unit
+#define PAIR_BYTES (4 * PANEL)                    // two words of each row
+#define PANEL_WORDS(size) (STEPS_OF(size) * STEP / 2 * PAIR_BYTES)  // bytes of a panel as words
 #define WORD_BYTES(size) (STEPS_OF(size) * STEP / GROUP * (long)sizeof(WordGroup))
 
 // What numbers are counted in, by their greatest. Those that are not finite make it, and so every sum, none.
@@ -55,7 +59,7 @@ INLINE void to_word_group(const float *x, float step, WordGroup *out) {
 
 // The column x (size,) as `out`, WORD_BYTES of memory, for products with rows of this kind.
 NOINLINE void to_words(int kind, const float *x, long size, WordGroup *out) {
-    const int together = kind == INT8 ? STEP / GROUP : 1;  // groups that share a step
+    const int together = GROUPS_TOGETHER(kind);  // groups that share a step
     long whole = size / GROUP, groups = STEPS_OF(size) * STEP / GROUP;
     float ends[2][GROUP] = {{0}};  // the last numbers, and zeros behind them
     memcpy(ends[0], x + whole * GROUP, (size - whole * GROUP) * sizeof *x);
@@ -79,10 +83,27 @@ INLINE words words_of(int kind, const char *unit, int place) {
     return (words)((uwords)bytes >> 4 * place & 15);
 }
 
-// The two words of a column that these weights are multiplied with.
-INLINE int32_t pair_of(int kind, const WordGroup *group, int unit, int place) {
-    int32_t pair;
-    int four = kind == INT8 ? unit : unit + place % 2 * (GROUP / 8), half = kind == INT8 ? place : place / 2;
-    memcpy(&pair, group->q + 4 * four + 2 * half, sizeof pair);
-    return pair;
+// Which pair of a group's words these weights are multiplied with.
+INLINE int pair_of(int kind, int unit, int place) {
+    return kind == INT8 ? 2 * unit + place : 2 * unit + place % 2 * (GROUP / 4) + place / 2;
+}
+
+INLINE int32_t pair_at(const WordGroup *group, int pair) {
+    int32_t two;
+    memcpy(&two, group->q + 2 * pair, sizeof two);
+    return two;
+}
+
+// A panel as words, in the order of a column's pairs: for many columns it is unpacked once.
+INLINE void unpack_words(int kind, const Panel *panel, long size, char *to) {
+    const int units = GROUP / 2 / PLACES_OF(kind);
+    const long groups = kind == INT8 ? STEPS_OF(size) * STEP / GROUP : GROUPS_OF(size);
+    const char *from = panel->values;
+    for (long g = 0; g < groups; g++, to += GROUP / 2 * PAIR_BYTES)
+        for (int u = 0; u < units; u++, from += UNIT_BYTES)
+            for (int p = 0; p < PLACES_OF(kind); p++)
+                UNROLL for (int part = 0; part < PANEL_VECTORS; part++) {
+                    words lanes = words_of(kind, from + part * 4 * LANES, p);
+                    memcpy(to + pair_of(kind, u, p) * PAIR_BYTES + part * 4 * LANES, &lanes, sizeof lanes);
+                }
 }
