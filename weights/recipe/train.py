@@ -19,6 +19,7 @@ from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.corpus import REPEATS, SOURCES
+from tokenglass.weights.recipe.dropout import add_dropout
 from tokenglass.weights.recipe.growth import grow
 from tokenglass.weights.recipe.joint import GOLDEN, draw_noise, joint_losses
 from tokenglass.weights.recipe.optimizer import Muon
@@ -68,7 +69,7 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
         {"params": norms, "lr": recipe.norm_lr},
     ]
     parts = [
-        Muon(matrices, lr=recipe.matrix_lr, fast=recipe.fast),
+        Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay, fast=recipe.fast),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-10, weight_decay=0.0),
     ]
     for optimizer in parts:
@@ -101,6 +102,8 @@ class Training:
         self.model = new_model(recipe.seed)
         if start is not None:
             grow(self.model, load_file(start / "model.safetensors"))
+        if recipe.dropout:
+            add_dropout(self.model, recipe.dropout)
         self.optimizers = optimizers(self.model, recipe)
         self.step = 0
         self.decay: Decay | None = None  # announced; otherwise the recipe's own
@@ -179,7 +182,9 @@ def train_step(
     model: Transformer, opts: list[torch.optim.Optimizer], rows: Tensor, recipe: Recipe, step: int
 ) -> dict[str, float]:
     """One update; the mean losses in nats per token: `loss` of the next token, and `masked` of the joint objective."""
-    generator = torch.Generator().manual_seed(recipe.seed << 32 | step)
+    seed = recipe.seed << 32 | step
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # of dropout
     size = 0
     if recipe.is_joint(step):
         size = recipe.block_sizes[int(torch.randint(len(recipe.block_sizes), (), generator=generator))]
