@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.corpus import SOURCES
+from tokenglass.weights.recipe.dropout import add_dropout
 from tokenglass.weights.recipe.growth import grow
 from tokenglass.weights.recipe.schedule import Decay, Recipe
 from tokenglass.weights.recipe.train import Training, append_log, batch, new_model, read_log, train
@@ -66,17 +67,18 @@ def test_a_third_of_the_steps_teach_both_ways() -> None:
     assert not any(Recipe(tokens=1, joint_every=0).is_joint(step) for step in range(100))
 
 
-@pytest.mark.parametrize("stop", [1, 2, 5])
+@pytest.mark.parametrize(("stop", "dropout"), [(1, 0.0), (2, 0.0), (2, 0.2), (5, 0.0)])
 def test_training_that_stops_goes_on_as_if_it_had_not(
-    tmp_path: Path, streams: dict[str, torch.Tensor], stop: int
+    tmp_path: Path, streams: dict[str, torch.Tensor], stop: int, dropout: float
 ) -> None:
-    whole = run(streams, RECIPE, tmp_path / "whole")
+    recipe = replace(RECIPE, dropout=dropout)
+    whole = run(streams, recipe, tmp_path / "whole")
     assert [record["step"] for record in whole] == [*range(6)]
     assert whole[0]["loss"] == pytest.approx(math.log(4096))
     assert ["masked" in record for record in whole] == [True, False, False, True, False, False]
     # The state of a step is saved when the next is asked for: what follows computes the last step again.
-    run(streams, RECIPE, tmp_path / "parts", stop + 1)
-    for expected, actual in zip(whole[stop:], run(streams, RECIPE, tmp_path / "parts"), strict=True):
+    run(streams, recipe, tmp_path / "parts", stop + 1)
+    for expected, actual in zip(whole[stop:], run(streams, recipe, tmp_path / "parts"), strict=True):
         for name in expected.keys() - {"seconds"}:
             assert actual[name] == pytest.approx(expected[name], rel=1e-5)
 
@@ -150,6 +152,19 @@ def test_a_compiled_run_learns_the_same(
         for compiled in (False, True)
     )
     assert [record["loss"] for record in compiled] == pytest.approx([record["loss"] for record in plain], rel=1e-4)
+
+
+def test_dropout_leaves_out_its_share_while_a_model_trains_and_nothing_afterwards(trained_model: Transformer) -> None:
+    ids = torch.arange(1, 65)[None]
+    whole, rows = trained_model(ids), trained_model.model.embed_tokens(ids)
+    add_dropout(trained_model, 0.25)
+    assert torch.equal(trained_model(ids), whole)
+    trained_model.train()
+    embedded = trained_model.model.embed_tokens(ids)
+    kept = embedded != 0
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    torch.testing.assert_close(embedded[kept], rows[kept] / 0.75)
+    assert not torch.equal(trained_model(ids), trained_model(ids))
 
 
 LARGE = replace(
