@@ -7,6 +7,8 @@
 #define CHUNK 128
 #define VECTORS_PER_TILE 4  // of a value, in a register tile
 #define KEYS_AHEAD 4096     // bytes of keys that are fetched before they are needed
+#define LEAST_WIDENED_FOR (2 * QUERIES_PER_TILE)  // queries, for which keys are made float32
+#define MOST_WIDENED 256                          // numbers of a key that is
 
 typedef struct {  // queries of one key-value head, and what each may see
     const float *values;       // (count, size), zeros behind head_dim
@@ -75,11 +77,11 @@ static void mix(int kind, long queries, const float *weights, const char *values
     }
 }
 
-// Scores (CHUNK,) of one query, to weights e**(score - most); those of positions outside from .. to - 1 are 0.
-NOINLINE void softmax_chunk(float *scores, long from, long to, const Queries *queries, float *most, float *sum) {
+// Scores of one query up to position `end`, to weights e**(score - most); those of positions outside from .. to - 1 are 0.
+NOINLINE void softmax_chunk(float *scores, long from, long to, long end, const Queries *queries, float *most, float *sum) {
     vec best = splat(-INFINITY), total = splat(0);
     float scale = queries->scale, cap = queries->softcap;
-    for (long i = 0; i < CHUNK; i += LANES) {
+    for (long i = 0; i < end; i += LANES) {
         ivec index = iota() + (int32_t)i;
         ivec seen = (index >= (int32_t)from) & (index < (int32_t)to);
         vec score = blend(seen, load(scores + i), splat(0)) * scale;
@@ -89,7 +91,7 @@ NOINLINE void softmax_chunk(float *scores, long from, long to, const Queries *qu
         best = larger(score, best);
     }
     *most = lane_max(best);
-    for (long i = 0; i < CHUNK; i += LANES) {
+    for (long i = 0; i < end; i += LANES) {
         vec weight = exp_of(load(scores + i) - *most);
         store(scores + i, weight);
         total += weight;
@@ -100,6 +102,23 @@ NOINLINE void softmax_chunk(float *scores, long from, long to, const Queries *qu
 // x[i] *= scales[i] for i from .. to - 1.
 NOINLINE void scale_numbers(float *x, const float *scales, long from, long to) {
     for (long i = from; i < to; i++) x[i] *= scales[i];
+}
+
+// Scores of all queries, CHUNK numbers apart, with `count` keys, LANES at most. Keys that many queries read are made
+// float32 once.
+static void score_vector(const Queries *queries, int kind, const char *keys, long bytes, long count, float *scores) {
+    float wide[LANES * MOST_WIDENED];
+    long n = queries->head_dim;
+    if (kind != FLOAT32 && n <= MOST_WIDENED && queries->count >= LEAST_WIDENED_FOR) {
+        for (long i = 0; i < count; i++) widen_vector(kind, keys + i * bytes, n, wide + i * n);
+        kind = FLOAT32, keys = (const char *)wide, bytes = n * sizeof *wide;
+    }
+    for (long q = 0; q < queries->count; q += QUERIES_PER_TILE) {
+        vec sums[QUERIES_PER_TILE];
+        long some = min(QUERIES_PER_TILE, queries->count - q);
+        score(kind, some, queries->values + q * queries->size, queries->size, keys, bytes, count, n, sums);
+        for (long c = 0; c < some; c++) store_some(scores + (q + c) * CHUNK, sums[c], count);
+    }
 }
 
 // What these queries get from the CHUNK positions from `base` on. `scores` takes count * CHUNK numbers.
@@ -117,18 +136,13 @@ static void attend_chunk(const Queries *queries, const CachedHead *cached, long 
         first = from < first ? from : first;
         end = to > end ? to : end;
     }
-    for (long q = 0; q < queries->count; q += QUERIES_PER_TILE)
-        for (long i = first; i < end; i += LANES) {
-            for (long line = i * bytes; !q && line < min(i + LANES, end) * bytes; line += 64) {
-                __builtin_prefetch(keys + line + KEYS_AHEAD, 0, 2);
-                __builtin_prefetch(values + line, 0, 2);  // needed when all keys are scored
-            }
-            long some = min(QUERIES_PER_TILE, queries->count - q), keys_left = min(LANES, end - i);
-            const float *x = queries->values + q * queries->size;
-            vec sums[QUERIES_PER_TILE];
-            score(cached->kind, some, x, queries->size, keys + i * bytes, bytes, keys_left, n, sums);
-            for (long c = 0; c < some; c++) store_some(scores + (q + c) * CHUNK + i, sums[c], keys_left);
+    for (long i = first; i < end; i += LANES) {
+        for (long line = i * bytes; line < min(i + LANES, end) * bytes; line += 64) {
+            __builtin_prefetch(keys + line + KEYS_AHEAD, 0, 2);
+            __builtin_prefetch(values + line, 0, 2);  // needed when all keys are scored
         }
+        score_vector(queries, cached->kind, keys + i * bytes, bytes, min(LANES, end - i), scores + i);
+    }
     float scales[CHUNK];
     if (cached->kind == INT8) {
         read_scales(keys + first * bytes, bytes, end - first, scales + first);
@@ -141,7 +155,7 @@ static void attend_chunk(const Queries *queries, const CachedHead *cached, long 
             out.sum[q] = 0;
             memset(scores + q * CHUNK, 0, CHUNK * sizeof *scores);
         } else
-            softmax_chunk(scores + q * CHUNK, from < 0 ? 0 : from, to > CHUNK ? CHUNK : to, queries, &out.most[q], &out.sum[q]);
+            softmax_chunk(scores + q * CHUNK, max(from, 0), min(to, CHUNK), end, queries, &out.most[q], &out.sum[q]);
     }
     if (cached->kind == INT8) {
         read_scales(values + first * bytes, bytes, end - first, scales + first);

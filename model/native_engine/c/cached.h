@@ -34,6 +34,13 @@ INLINE vec last_cached_numbers(int kind, const char *vector, long d, long n) {
     return cached_numbers(kind, bytes, 0);
 }
 
+// A vector as float32, without the scale of int8.
+INLINE void widen_vector(int kind, const char *vector, long n, float *to) {
+    long whole = n / LANES * LANES;
+    for (long d = 0; d < whole; d += LANES) store(to + d, cached_numbers(kind, vector, d));
+    if (whole < n) store_some(to + whole, last_cached_numbers(kind, vector, whole, n), n - whole);
+}
+
 // The scales of `count` vectors of int8 side by side.
 static void read_scales(const char *vectors, long bytes, long count, float *scales) {
     for (long i = 0; i < count; i++) memcpy(scales + i, vectors + (i + 1) * bytes - sizeof *scales, sizeof *scales);

@@ -16,16 +16,18 @@ INLINE void score_keys(int kind, int queries, const float *x, long stride, const
                        vec *sums) {
     vec acc[QUERIES_PER_TILE * LANES];
     for (long first = 0; first < LANES; first += KEYS_PER_TILE) {
-        vec tile[QUERIES_PER_TILE * KEYS_PER_TILE], numbers[KEYS_PER_TILE];
+        vec tile[QUERIES_PER_TILE * KEYS_PER_TILE], query[QUERIES_PER_TILE];
         const char *key[KEYS_PER_TILE];
         UNROLL for (int i = 0; i < KEYS_PER_TILE; i++) key[i] = keys + min(first + i, count - 1) * bytes;
         UNROLL for (int i = 0; i < queries * KEYS_PER_TILE; i++) tile[i] = splat(0);
         for (long d = 0; d < n; d += LANES) {
-            UNROLL for (int i = 0; i < KEYS_PER_TILE; i++)
-                numbers[i] = d + LANES <= n ? cached_numbers(kind, key[i], d) : last_cached_numbers(kind, key[i], d, n);
-            UNROLL for (int q = 0; q < queries; q++) {
-                vec query = load(x + q * stride + d);
-                UNROLL for (int i = 0; i < KEYS_PER_TILE; i++) tile[q * KEYS_PER_TILE + i] += numbers[i] * query;
+            UNROLL for (int q = 0; q < queries; q++) query[q] = load(x + q * stride + d);
+            UNROLL for (int i = 0; i < KEYS_PER_TILE; i++) {  // one key at a time: AVX2 has no registers for more
+                vec numbers = d + LANES <= n ? cached_numbers(kind, key[i], d) : last_cached_numbers(kind, key[i], d, n);
+                UNROLL for (int q = 0; q < queries; q++) {
+                    tile[q * KEYS_PER_TILE + i] += numbers * query[q];
+                    COMPUTE_NOW(tile[q * KEYS_PER_TILE + i]);
+                }
             }
         }
         UNROLL for (int q = 0; q < queries; q++)

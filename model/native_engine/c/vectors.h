@@ -34,7 +34,15 @@ INLINE void store(float *to, vec value) { *(vec_anywhere *)to = value; }
 INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE ivec isplat(int32_t value) { return value - (ivec){0}; }
 INLINE vec blend(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
+
+// b where a number is none.
+#if LANES == 8
+INLINE vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vec smaller(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
 INLINE vec larger(vec a, vec b) { return blend(a > b, a, b); }
+INLINE vec smaller(vec a, vec b) { return blend(a < b, a, b); }
+#endif
 
 // Computes a sum here and now: else the compiler collects the terms of many turns, and spills them.
 #ifndef COMPUTE_NOW
@@ -124,24 +132,35 @@ INLINE uint16_t to_bfloat16(float value) {  // to nearest, ties to even
     return value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
 }
 
-// Lane i of a, then of b where i has bit `step`; and the same for the lanes `step` away.
+// Lane i of a, or of b where i has bit `step`; and the same for the lanes `step` away.
 #if defined(__clang__)
 INLINE vec own_lanes(vec a, vec b, int step) {
     vec out;
-    UNROLL for (int i = 0; i < LANES; i++) out[i] = i & step ? b[i & ~step] : a[i];
+    UNROLL for (int i = 0; i < LANES; i++) out[i] = i & step ? b[i] : a[i];
     return out;
 }
 INLINE vec other_lanes(vec a, vec b, int step) {
     vec out;
-    UNROLL for (int i = 0; i < LANES; i++) out[i] = i & step ? b[i] : a[i | step];
+    UNROLL for (int i = 0; i < LANES; i++) out[i] = i & step ? b[i & ~step] : a[i | step];
     return out;
+}
+#elif LANES == 8
+INLINE vec own_lanes(vec a, vec b, int step) {
+    if (step == 4) return (vec)_mm256_blend_ps((__m256)a, (__m256)b, 0xf0);
+    if (step == 2) return (vec)_mm256_blend_ps((__m256)a, (__m256)b, 0xcc);
+    return (vec)_mm256_blend_ps((__m256)a, (__m256)b, 0xaa);
+}
+INLINE vec other_lanes(vec a, vec b, int step) {
+    if (step == 4) return (vec)_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x21);
+    if (step == 2) return (vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x4e);
+    return (vec)_mm256_permute_ps((__m256)own_lanes(b, a, 1), 0xb1);
 }
 #else
 INLINE vec own_lanes(vec a, vec b, int step) {
-    return __builtin_shuffle(a, b, (iota() & ~step) + (iota() & step) * (LANES / step));
+    return __builtin_shuffle(a, b, iota() + (iota() & step) * (LANES / step));
 }
 INLINE vec other_lanes(vec a, vec b, int step) {
-    return __builtin_shuffle(a, b, (iota() | step) + (iota() & step) * (LANES / step));
+    return __builtin_shuffle(a, b, (iota() ^ step) + (iota() & step) * (LANES / step));
 }
 #endif
 
@@ -176,8 +195,7 @@ INLINE float lane_max(vec value) {
 // e**x within 2 units in the last place; 0 below -87.3, e**88 above 88. (A polynomial over half an octave, Cody and Waite's reduction.)
 INLINE vec exp_of(vec x) {
     ivec tiny = x < -87.3f;
-    x = blend(tiny, splat(-87.3f), x);
-    x = blend(x > 88.0f, splat(88.0f), x);
+    x = smaller(splat(88.0f), larger(splat(-87.3f), x));
     vec octaves = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded to a whole number
     vec rest = x - octaves * 0.693359375f + octaves * 2.12194440e-4f;
     vec sum = rest * (1.0f / 5040) + 1.0f / 720;
