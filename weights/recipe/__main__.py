@@ -57,7 +57,6 @@ def main() -> None:
         help="begin with so many steps in which two rows of three are passages that are repeated (default: 0)",
     )
     parser.add_argument("--dropout", type=float, default=0.0, help="against learning by heart (default: 0)")
-    parser.add_argument("--weight-decay", type=float, default=0.0, help="of the matrices of the layers (default: 0)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precise", action="store_true", help="products in float32")
     parser.add_argument("--compiled", action="store_true", help="compile first: minutes that pay on an idle machine")
@@ -75,7 +74,6 @@ def main() -> None:
         peak=options.peak,
         copying_steps=options.copying,
         dropout=options.dropout,
-        weight_decay=options.weight_decay,
         fast=not options.precise,
         compiled=options.compiled,
     )

@@ -25,8 +25,8 @@ class Source:
 
 
 SIMPLE = Source("stories-simple", rows=5)
-PATTERNS = Source("patterns", rows=7)  # no file: written by weights/recipe/patterns.py
-REPEATS = Source("repeats", rows=3)  # of the documents of stories-simple, by weights/recipe/repeats.py
+PATTERNS = Source("patterns", rows=6)  # no file: written by weights/recipe/patterns.py
+REPEATS = Source("repeats", rows=4)  # of the documents of stories-simple, by weights/recipe/repeats.py
 SOURCES = (
     Source("stories-tiny", rows=6),
     Source("stories-tiny-more", rows=10),

@@ -18,16 +18,8 @@ class Muon(torch.optim.Optimizer):
     processor without bfloat16 instructions; here `fast` asks for it. Matrices of one shape are iterated together.
     """
 
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-        *,
-        fast: bool = False,
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, *, fast: bool = False):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
         self.dtype = torch.bfloat16 if fast else torch.float32
 
     @torch.no_grad()
@@ -46,7 +38,6 @@ class Muon(torch.optim.Optimizer):
                     updates.append(param.grad.lerp(buffer, group["momentum"]))
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for param, update in zip(params, orthogonalise(torch.stack(updates).to(self.dtype)), strict=True):
-                    param.mul_(1 - group["lr"] * group["weight_decay"])
                     param.add_(update.to(param.dtype), alpha=-scale)
 
 

@@ -42,7 +42,6 @@ class Recipe:
     joint_every: int = 3  # steps; 0: next tokens only
     block_sizes: tuple[int, ...] = BLOCK_SIZES  # of the joint objective, one drawn per step
     dropout: float = 0.0  # share of the numbers that a layer adds which are left out at a pass
-    weight_decay: float = 0.0  # of the matrices of the layers
     masked_share: float = 1.0  # weight of the masked loss beside the next-token loss
     fast: bool = False  # products in bfloat16: twice as fast on a processor that multiplies it
     compiled: bool = False

@@ -69,7 +69,7 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
         {"params": norms, "lr": recipe.norm_lr},
     ]
     parts = [
-        Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay, fast=recipe.fast),
+        Muon(matrices, lr=recipe.matrix_lr, fast=recipe.fast),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-10, weight_decay=0.0),
     ]
     for optimizer in parts:
