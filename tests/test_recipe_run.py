@@ -159,12 +159,24 @@ def test_dropout_leaves_out_its_share_while_a_model_trains_and_nothing_afterward
     whole, rows = trained_model(ids), trained_model.model.embed_tokens(ids)
     add_dropout(trained_model, 0.25)
     assert torch.equal(trained_model(ids), whole)
-    trained_model.train()
-    embedded = trained_model.model.embed_tokens(ids)
-    kept = embedded != 0
-    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
-    torch.testing.assert_close(embedded[kept], rows[kept] / 0.75)
-    assert not torch.equal(trained_model(ids), trained_model(ids))
+    outputs: list[torch.Tensor] = []
+    layers = trained_model.model.layers
+    parts = [part for layer in layers for name, part in layer.named_modules() if name.endswith(("o_proj", "down_proj"))]
+    assert len(parts) == 2 * len(layers)
+    for part in (trained_model.model.embed_tokens, *parts):
+        part.register_forward_hook(lambda _module, _arguments, output: outputs.append(output))
+    trained_model.train()(ids)
+    kept = [output != 0 for output in outputs]
+    assert [each.float().mean().item() for each in kept] == pytest.approx([0.75] * len(kept), abs=0.05)
+    torch.testing.assert_close(outputs[0][kept[0]], rows[kept[0]] / 0.75)
+
+
+def test_a_run_trains_with_the_dropout_of_its_recipe(tmp_path: Path, streams: dict[str, torch.Tensor]) -> None:
+    plain, dropped = (
+        run(streams, replace(RECIPE, dropout=share), tmp_path / f"{share}", 3)[-1]["loss"] for share in (0.0, 0.2)
+    )
+    assert dropped == pytest.approx(plain, rel=0.1)
+    assert dropped != plain
 
 
 LARGE = replace(

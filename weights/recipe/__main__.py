@@ -56,7 +56,12 @@ def main() -> None:
         metavar="STEPS",
         help="begin with so many steps in which two rows of three are passages that are repeated (default: 0)",
     )
-    parser.add_argument("--dropout", type=float, default=0.0, help="against learning by heart (default: 0)")
+    parser.add_argument(
+        "--dropout",
+        type=float,
+        default=0.0,
+        help="share of numbers that a pass leaves out, against overfitting (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precise", action="store_true", help="products in float32")
     parser.add_argument("--compiled", action="store_true", help="compile first: minutes that pay on an idle machine")

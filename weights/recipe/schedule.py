@@ -39,9 +39,9 @@ class Recipe:
     warmup_steps: int = 30
     decay: float = 0.3  # share of all tokens
     copying_steps: int = 0  # at the beginning, of next tokens only: two rows of three are repeats
+    dropout: float = 0.0  # share of the embedding, and of what layers add to it, that a pass leaves out
     joint_every: int = 3  # steps; 0: next tokens only
     block_sizes: tuple[int, ...] = BLOCK_SIZES  # of the joint objective, one drawn per step
-    dropout: float = 0.0  # share of the numbers that a layer adds which are left out at a pass
     masked_share: float = 1.0  # weight of the masked loss beside the next-token loss
     fast: bool = False  # products in bfloat16: twice as fast on a processor that multiplies it
     compiled: bool = False

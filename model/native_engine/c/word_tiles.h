@@ -19,8 +19,7 @@ INLINE ivec add_products(ivec sum, words lanes, int32_t pair) {
 }
 
 // sums[v * stride + c]: those of part `part` + v of a panel's rows with column c, but for the rows' scales of int8. Sums of
-// whole numbers go over a STEP of int8, over a GROUP of int4. `from`: the
-// panel's values, or, `unpacked`, the same as words.
+// whole numbers go over a STEP of int8, over a GROUP of int4. `from`: the panel's values, or, `unpacked`, the same as words.
 INLINE void word_tile(int kind, int columns, bool unpacked, const char *from, const Panel *panel, long part, const char *x,
                       long bytes, long size, vec *sums, long stride) {
     const int places = unpacked ? 4 : PLACES_OF(kind), turns = GROUP / 2 / places, groups = GROUPS_TOGETHER(kind);
