@@ -132,6 +132,16 @@ def test_every_family_has_the_same_bits_by_chunks_steps_rows_and_threads(folder:
     assert torch.equal(as_tensor(engine.forward(ids, None)), whole[:, -1:])
 
 
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("head_dim", [4, 12, 36, 264])  # parts of vectors, and longer than keys that are widened
+def test_heads_of_every_size_have_the_same_bits_by_chunks_and_steps(head_dim: int, cache_dtype: str) -> None:
+    layers = (LayerKind(Rope(theta=10000.0, dim=head_dim)),) * 2
+    engine = native(tiny.random_transformer(replace(tiny.CONFIG, head_dim=head_dim, layers=layers)), cache_dtype)
+    ids, cache = random_ids(60), engine.new_cache(2, planned_length=60)
+    parts = [as_tensor(engine.forward(part, cache, last=None)) for part in ids.split([1] * 30 + [2] * 15, dim=1)]
+    assert torch.equal(torch.cat(parts, dim=1), as_tensor(engine.forward(ids, None, last=None)))
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("post", [False, True])
 @pytest.mark.parametrize("pre", [False, True])
