@@ -25,7 +25,8 @@ from tokenglass.model.checkpoint.store import resolve
 from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.card import Measured, write_card
-from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, Source, held_out_documents, training_documents
+from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, TINY, Source, held_out_documents, training_documents
+from tokenglass.weights.recipe.distillation import read_targets
 from tokenglass.weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
 from tokenglass.weights.recipe.export import read_model, write_checkpoint
 from tokenglass.weights.recipe.reading import reading_table
@@ -62,6 +63,12 @@ def main() -> None:
         default=0.0,
         help="share of numbers that a pass leaves out, against overfitting (default: 0)",
     )
+    parser.add_argument(
+        "--teacher-share",
+        type=float,
+        default=0.0,
+        help="how much of the loss is a teacher's, where DIR has its soft targets (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precise", action="store_true", help="products in float32")
     parser.add_argument("--compiled", action="store_true", help="compile first: minutes that pay on an idle machine")
@@ -79,13 +86,19 @@ def main() -> None:
         peak=options.peak,
         copying_steps=options.copying,
         dropout=options.dropout,
+        teacher_share=options.teacher_share,
         fast=not options.precise,
         compiled=options.compiled,
     )
     tokenizer = prepare_tokenizer(options.corpus, options.out if options.card else options.start or options.work)
     streams = {s.name: prepare_stream(options.corpus, options.work, s, tokenizer) for s in SOURCES}
+    targets = {
+        s.name: read_targets(options.work / f"{s.name}.targets.pt", len(streams[s.name]))
+        for s in (TINY if options.teacher_share else ())
+    }
     state = options.work / "training.pt"
-    for record in () if options.export or options.card else train(streams, recipe, options.work, options.start):
+    run = train(streams, recipe, options.work, options.start, targets=targets)
+    for record in () if options.export or options.card else run:
         append_log(options.work, record)
         if record["step"] % 10 == 0:
             print(record, file=sys.stderr, flush=True)

@@ -27,9 +27,9 @@ class Source:
 SIMPLE = Source("stories-simple", rows=5)
 PATTERNS = Source("patterns", rows=6)  # no file: written by weights/recipe/patterns.py
 REPEATS = Source("repeats", rows=4)  # of the documents of stories-simple, by weights/recipe/repeats.py
+TINY = (Source("stories-tiny", rows=6), Source("stories-tiny-more", rows=10))
 SOURCES = (
-    Source("stories-tiny", rows=6),
-    Source("stories-tiny-more", rows=10),
+    *TINY,
     SIMPLE,
     Source("stories-classic", rows=1, max_bytes=12_000_000),  # sorted simplest first; the tail is too hard
     PATTERNS,

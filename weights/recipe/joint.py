@@ -94,9 +94,21 @@ class JointView(PassView):
 
 def joint_losses(model: Transformer, rows: Tensor, size: int, noise: Noise, mask_id: int) -> tuple[Tensor, Tensor]:
     """Nats per token of rows (rows, length + 1): of the next token, and of the masked ones."""
-    inputs, targets = rows[:, :-1], rows[:, 1:]
+    clean, noised = joint_states(model, rows, size, noise, mask_id)
+    targets = rows[:, 1:]
+    next_token = F.cross_entropy(model.lm_head(clean).flatten(0, 1), targets.flatten())
+    return next_token, masked_loss(model, noised, targets, noise)
+
+
+def joint_states(model: Transformer, rows: Tensor, size: int, noise: Noise, mask_id: int) -> tuple[Tensor, Tensor]:
+    """Hidden states of the clean and of the noised half, each (rows, length, hidden)."""
+    inputs = rows[:, :-1]
     both = torch.cat((inputs, inputs.masked_fill(noise.masked, mask_id)), dim=1)
     clean, noised = model.model(both, JointView(both, size)).chunk(2, dim=1)
-    next_token = F.cross_entropy(model.lm_head(clean).flatten(0, 1), targets.flatten())
+    return clean, noised
+
+
+def masked_loss(model: Transformer, noised: Tensor, targets: Tensor, noise: Noise) -> Tensor:
+    """Nats per token of filling blocks, from the noised half's hidden states and its targets (rows, length)."""
     each = F.cross_entropy(model.lm_head(noised[noise.unknown]), targets[noise.unknown], reduction="none")
-    return next_token, (each * noise.weights[noise.unknown]).sum() / targets.numel()
+    return (each * noise.weights[noise.unknown]).sum() / targets.numel()

@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.corpus import REPEATS, SOURCES
+from tokenglass.weights.recipe.distillation import SoftTargets
 from tokenglass.weights.recipe.dropout import add_dropout
 from tokenglass.weights.recipe.growth import grow
-from tokenglass.weights.recipe.joint import GOLDEN, draw_noise, joint_losses
+from tokenglass.weights.recipe.joint import GOLDEN, draw_noise, joint_states, masked_loss
 from tokenglass.weights.recipe.optimizer import Muon
 from tokenglass.weights.recipe.schedule import Decay, Recipe
 from tokenglass.weights.recipe.vocabulary import MASK_ID, VOCAB_SIZE
@@ -78,20 +78,33 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
     return parts
 
 
-def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Tensor:
-    """Rows (batch_tokens / context, context + 1) for one step: a function of the step alone, so that a run resumes."""
+def passages(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Iterator[tuple[str, int]]:
+    """The source of each row of a step, and where it begins: a function of the step alone, so that a run resumes."""
     rows = recipe.batch_tokens // context
     shares = [source.name for source in SOURCES for _ in range(source.rows)]
-    picked = []
     for row in range(rows):
         number = step * rows + row
         name = shares[(number * 13) % len(shares)]  # 13 and 32 share no factor: every share in turn
         if step < recipe.copying_steps and number % 3:
             name = REPEATS.name
-        stream = streams[name]
-        start = int((number * GOLDEN + recipe.seed / 7) % 1.0 * (len(stream) - context - 1))
-        picked.append(stream[start : start + context + 1])
-    return torch.stack(picked).long()
+        yield name, int((number * GOLDEN + recipe.seed / 7) % 1.0 * (len(streams[name]) - context - 1))
+
+
+def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Tensor:
+    """Rows (batch_tokens / context, context + 1) for one step."""
+    rows = passages(streams, recipe, step, context)
+    return torch.stack([streams[name][start : start + context + 1] for name, start in rows]).long()
+
+
+def batch_targets(
+    streams: dict[str, Tensor], targets: dict[str, SoftTargets], recipe: Recipe, step: int, context: int
+) -> SoftTargets:
+    """The soft targets (batch_tokens / context, context) of the batch's rows; none for sources that have none."""
+    none = SoftTargets.none(context)
+    rows = passages(streams, recipe, step, context)
+    return SoftTargets.stack(
+        [targets[name][start + 1 : start + context + 1] if name in targets else none for name, start in rows]
+    )
 
 
 class Training:
@@ -118,7 +131,7 @@ class Training:
         """Let the learning rate fall to zero within `steps` more steps."""
         self.decay = Decay(self.step, steps, self.planned_decay.share_at(max(0, self.step - 1)))
 
-    def advance(self, streams: dict[str, Tensor]) -> dict[str, float]:
+    def advance(self, streams: dict[str, Tensor], targets: dict[str, SoftTargets]) -> dict[str, float]:
         """One step; its record."""
         started = time.monotonic()
         share = self.recipe.learning_rate_at(self.step, self.planned_decay)
@@ -127,7 +140,8 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * share
         rows = batch(streams, self.recipe, self.step, context)
-        losses = train_step(self.model, self.optimizers, rows, self.recipe, self.step)
+        soft = batch_targets(streams, targets, self.recipe, self.step, context)
+        losses = train_step(self.model, self.optimizers, rows, soft, self.recipe, self.step)
         if not all(map(math.isfinite, losses.values())):
             raise FloatingPointError(f"step {self.step}: {losses}; the last state saved is sound")
         record = {"step": self.step, **losses, "lr": share, "context": context, "seconds": time.monotonic() - started}
@@ -155,12 +169,18 @@ class Training:
 
 
 def train(
-    streams: dict[str, Tensor], recipe: Recipe, work: Path, start: Path | None = None, save_every: float = 120.0
+    streams: dict[str, Tensor],
+    recipe: Recipe,
+    work: Path,
+    start: Path | None = None,
+    save_every: float = 120.0,
+    targets: dict[str, SoftTargets] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Train to the end, or on from the state in the folder `work`; yields one record per step.
 
-    A new run begins with the weights in the folder `start`, grown, or from nothing. A number in the file work/end
-    announces the end: the learning rate falls to zero within so many steps.
+    `targets` are those of a teacher, for the streams that have some. A new run begins with the weights in the folder
+    `start`, grown, or from nothing. A number in the file work/end announces the end: the learning rate falls to zero
+    within so many steps.
     """
     state, end = work / "training.pt", work / "end"
     training = Training(recipe, start)
@@ -172,16 +192,24 @@ def train(
             training.announce_end(int(end.read_text()))
             training.save(state)
             end.unlink()
-        yield training.advance(streams)
+        yield training.advance(streams, targets or {})
         if training.step == training.planned_decay.end or time.monotonic() - saved_at > save_every:
             training.save(state)
             saved_at = time.monotonic()
 
 
 def train_step(
-    model: Transformer, opts: list[torch.optim.Optimizer], rows: Tensor, recipe: Recipe, step: int
+    model: Transformer,
+    opts: list[torch.optim.Optimizer],
+    rows: Tensor,
+    soft: SoftTargets,
+    recipe: Recipe,
+    step: int,
 ) -> dict[str, float]:
-    """One update; the mean losses in nats per token: `loss` of the next token, and `masked` of the joint objective."""
+    """One update; the mean losses in nats per token.
+
+    They are `loss` of the next token, `soft` of what the teacher makes of it, and `masked` of the joint objective.
+    """
     seed = recipe.seed << 32 | step
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # of dropout
@@ -190,15 +218,20 @@ def train_step(
         size = recipe.block_sizes[int(torch.randint(len(recipe.block_sizes), (), generator=generator))]
     totals: dict[str, float] = {}
     length = rows.shape[1] - 1
-    for part in torch.split(rows, max(1, recipe.micro_tokens // length)):
+    at_a_time = max(1, recipe.micro_tokens // length)
+    for first in range(0, len(rows), at_a_time):
+        part, expected = rows[first : first + at_a_time], soft[first : first + at_a_time]
+        targets = part[:, 1:]
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.fast):
             if size:
                 noise = draw_noise(len(part), length, size, generator)
-                loss, masked = joint_losses(model, part, size, noise, MASK_ID)
-                losses, whole = {"loss": loss, "masked": masked}, loss + recipe.masked_share * masked
+                clean, noised = joint_states(model, part, size, noise, MASK_ID)
+                logits, masked = model.lm_head(clean), {"masked": masked_loss(model, noised, targets, noise)}
             else:
-                whole = F.cross_entropy(model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten())
-                losses = {"loss": whole}
+                logits, masked = model(part[:, :-1]), {}
+            own, mixed = expected.cross_entropies(logits, targets, recipe.teacher_share)
+        losses = {"loss": own.mean(), "soft": mixed.mean()} | masked
+        whole = losses["soft"] + recipe.masked_share * losses.get("masked", 0.0)
         (whole * (len(part) / len(rows))).backward()  # type: ignore[no-untyped-call]
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(part) / len(rows)

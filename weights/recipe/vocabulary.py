@@ -40,6 +40,14 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """The token that stands between documents. ValueError: there is none."""
+    token: int | None = tokenizer.token_to_id(END_OF_TEXT)
+    if token is None:
+        raise ValueError(f"the tokenizer has no {END_OF_TEXT}, which stands between stories")
+    return token
+
+
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
     """Write tokenizer.json and the tokenizer_config.json that transformers reads."""
     tokenizer.save(str(folder / "tokenizer.json"))
