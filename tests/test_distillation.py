@@ -26,6 +26,7 @@ from tokenglass.weights.recipe.distillation import (
     Teacher,
     first_tokens,
     read_targets,
+    targets_path,
     write_targets,
 )
 from tokenglass.weights.recipe.schedule import Recipe
@@ -149,20 +150,15 @@ def test_writing_that_stops_goes_on_and_ends_with_the_same_targets(
     assert list(write_targets(whole, teacher, STORIES))[-1] == 3
     done = next(iter(write_targets(parts, teacher, STORIES)))
     assert done < 3
-    length = 1 + sum(len(teacher.tokenizer.encode(text, add_special_tokens=False).ids) + 1 for text in STORIES)
-    half = read_targets(parts, length)
-    assert half.shares.any()
-    assert not half.shares[-10:].any()
+    lengths = [len(teacher.tokenizer.encode(text, add_special_tokens=False).ids) + 1 for text in STORIES]
+    assert len(read_targets(parts)) == 1 + sum(lengths[:done])
     assert list(write_targets(parts, teacher, STORIES))[-1] == 3
     assert not list(write_targets(parts, teacher, STORIES))
-    for expected, actual in ((read_targets(whole, length), read_targets(parts, length)),):
-        assert torch.equal(expected.ids, actual.ids)
-        assert torch.equal(expected.shares, actual.shares)
-        assert not actual.shares[0].any()  # the first token of a stream is no prediction
-
-
-def test_without_a_file_there_are_no_targets(tmp_path: Path) -> None:
-    assert not read_targets(tmp_path / "none.pt", 10).shares.any()
+    expected, actual = read_targets(whole), read_targets(parts)
+    assert torch.equal(expected.ids, actual.ids)
+    assert torch.equal(expected.shares, actual.shares)
+    assert len(actual) == 1 + sum(lengths)
+    assert not actual.shares[0].any()  # the first token of a stream is no prediction
 
 
 def test_the_targets_of_a_batch_are_those_of_its_next_tokens() -> None:
@@ -222,7 +218,7 @@ def test_both_commands_make_a_teacher_and_its_targets(tmp_path: Path, tale: Path
     tokenizer.save(str(work / "tokenizer.json"))
     for module, arguments in (
         ("teacher", ("--teacher", tale, "--tokens", "4096")),
-        ("distillation", ("--documents", "5")),
+        ("distillation", ("--start", work, "--documents", "5")),
     ):
         command = [sys.executable, "-m", f"tokenglass.weights.recipe.{module}", corpus, "--work", work, *arguments]
         subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
@@ -231,6 +227,23 @@ def test_both_commands_make_a_teacher_and_its_targets(tmp_path: Path, tale: Path
     assert any(not torch.equal(learned[name], plain[name].float()) for name in plain)
     read = [story for story in stories if not is_held_out(story)][:5]
     length = sum(len(tokenizer.encode(story, add_special_tokens=False).ids) + 1 for story in read)
-    targets = read_targets(work / f"{TINY[0].name}.targets.pt", length + 10)
-    assert targets.shares.any(-1)[1 : length + 1].float().mean() > 0.5
-    assert not targets.shares[length + 1 :].any()
+    targets = read_targets(targets_path(work, TINY[0]))
+    assert len(targets) == length + 1
+    assert targets.shares.any(-1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("share", ["1", "-0.1", "nan", "most"])
+def test_a_share_that_is_none_is_refused_in_a_line(share: str, tmp_path: Path) -> None:
+    for option in ("--teacher-share", "--dropout"):
+        command = ["-m", "tokenglass.weights.recipe", tmp_path, "--work", tmp_path, "--out", tmp_path, option, share]
+        run = subprocess.run([sys.executable, *map(str, command)], check=False, capture_output=True, text=True)
+        assert run.returncode == 2
+        assert run.stderr.splitlines()[-1].endswith(f"{option}: '{share}' is no share; give a number from 0 to below 1")
+
+
+def test_a_run_with_a_teacher_that_has_read_nothing_says_what_to_run_first(tmp_path: Path, tale: Path) -> None:
+    command = ["-m", "tokenglass.weights.recipe", tmp_path, "--work", tmp_path, "--out", tmp_path, "--start", tale]
+    command += ["--teacher-share", "0.5"]
+    run = subprocess.run([sys.executable, *map(str, command)], check=False, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].endswith("run tokenglass.weights.recipe.distillation first")

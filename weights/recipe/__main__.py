@@ -7,11 +7,17 @@ goes on from its last state in DIR. `echo 300 > DIR/end` ends it early: the lear
 steps, then the checkpoint and its card are written. Two cores with matrix units (AMX) that nothing else uses read about
 3,500 tokens a second, 80 million in six hours and a half. `--export` writes what DIR holds now, and trains no further;
 `--card` writes the card alone, for what OUT holds, which may be an average (weights/recipe/average.py).
+
+A larger model can help where stories are few. Before the run, whose loss it shares with `--teacher-share 0.7`:
+
+    python -m tokenglass.weights.recipe.teacher CORPUS --work DIR
+    python -m tokenglass.weights.recipe.distillation CORPUS --work DIR --start FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import sys
 from collections.abc import Mapping
@@ -26,7 +32,7 @@ from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.card import Measured, write_card
 from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, TINY, Source, held_out_documents, training_documents
-from tokenglass.weights.recipe.distillation import read_targets
+from tokenglass.weights.recipe.distillation import read_targets, targets_path
 from tokenglass.weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
 from tokenglass.weights.recipe.export import read_model, write_checkpoint
 from tokenglass.weights.recipe.reading import reading_table
@@ -59,13 +65,13 @@ def main() -> None:
     )
     parser.add_argument(
         "--dropout",
-        type=float,
+        type=share,
         default=0.0,
         help="share of numbers that a pass leaves out, against overfitting (default: 0)",
     )
     parser.add_argument(
         "--teacher-share",
-        type=float,
+        type=share,
         default=0.0,
         help="how much of the loss is a teacher's, where DIR has its soft targets (default: 0)",
     )
@@ -91,19 +97,14 @@ def main() -> None:
         compiled=options.compiled,
     )
     tokenizer = prepare_tokenizer(options.corpus, options.out if options.card else options.start or options.work)
-    streams = {s.name: prepare_stream(options.corpus, options.work, s, tokenizer) for s in SOURCES}
-    targets = {
-        s.name: read_targets(options.work / f"{s.name}.targets.pt", len(streams[s.name]))
-        for s in (TINY if options.teacher_share else ())
-    }
+    if not (options.export or options.card):
+        for source in TINY if options.teacher_share else ():
+            if not targets_path(options.work, source).exists():
+                parser.error(
+                    f"no {targets_path(options.work, source)}: run tokenglass.weights.recipe.distillation first"
+                )
+        run(options.corpus, options.work, options.start, recipe, tokenizer)
     state = options.work / "training.pt"
-    run = train(streams, recipe, options.work, options.start, targets=targets)
-    for record in () if options.export or options.card else run:
-        append_log(options.work, record)
-        if record["step"] % 10 == 0:
-            print(record, file=sys.stderr, flush=True)
-        if record["step"] % WEIGHTS_EVERY == WEIGHTS_EVERY - 1 and state.exists():
-            write_checkpoint(state, options.work / "last", tokenizer)
     if not options.card:
         write_checkpoint(state, options.out, tokenizer)
     earlier = options.before or options.start
@@ -113,6 +114,32 @@ def main() -> None:
     editions = {"first edition": earlier, "this one": options.out} if earlier else {"this one": options.out}
     reading = read_stories(editions, options.judge) if options.judge else ""
     write_card(options.out, recipe, read_log(options.work), before, after, reading)
+
+
+def run(corpus: Path, work: Path, start: Path | None, recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Train to the end; writes the log, and now and then the weights alone.
+
+    With a teacher, the stories that it has not read are left out.
+    """
+    streams = {source.name: prepare_stream(corpus, work, source, tokenizer) for source in SOURCES}
+    distilled = TINY if recipe.teacher_share else ()
+    targets = {source.name: read_targets(targets_path(work, source)) for source in distilled}
+    streams |= {name: streams[name][: len(read)] for name, read in targets.items()}
+    for record in train(streams, recipe, work, start, targets=targets):
+        append_log(work, record)
+        if record["step"] % 10 == 0:
+            print(record, file=sys.stderr, flush=True)
+        state = work / "training.pt"
+        if record["step"] % WEIGHTS_EVERY == WEIGHTS_EVERY - 1 and state.exists():
+            write_checkpoint(state, work / "last", tokenizer)
+
+
+def share(text: str) -> float:
+    """A number from 0 to below 1, as an option takes it."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (number := float(text)) < 1:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number from 0 to below 1")
 
 
 def read_stories(editions: Mapping[str, Path], judge: str) -> str:

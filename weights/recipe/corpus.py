@@ -25,9 +25,9 @@ class Source:
 
 
 SIMPLE = Source("stories-simple", rows=5)
-PATTERNS = Source("patterns", rows=6)  # no file: written by weights/recipe/patterns.py
-REPEATS = Source("repeats", rows=4)  # of the documents of stories-simple, by weights/recipe/repeats.py
-TINY = (Source("stories-tiny", rows=6), Source("stories-tiny-more", rows=10))
+PATTERNS = Source("patterns", rows=4)  # no file: written by weights/recipe/patterns.py
+REPEATS = Source("repeats", rows=2)  # of the documents of stories-simple, by weights/recipe/repeats.py
+TINY = (Source("stories-tiny", rows=14), Source("stories-tiny-more", rows=6))
 SOURCES = (
     *TINY,
     SIMPLE,

@@ -1,6 +1,6 @@
 """Soft targets: what a teacher with another vocabulary expects next, in tale's tokens (Hinton et al. 2015).
 
-    python -m tokenglass.weights.recipe.distillation CORPUS --work DIR [--documents N]
+    python -m tokenglass.weights.recipe.distillation CORPUS --work DIR --start FOLDER [--documents N]
 
 Reads the simplest stories with DIR/teacher (weights/recipe/teacher.py) and writes DIR/SOURCE.targets.pt for each of
 their sources. It can be stopped at any moment and goes on where it was; two cores with AVX2 read 500 tokens a second.
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
-from tokenglass.weights.recipe.corpus import TINY, training_documents
+from tokenglass.weights.recipe.corpus import TINY, Source, training_documents
 from tokenglass.weights.recipe.vocabulary import VOCAB_SIZE, end_of_text
 
 KEPT = 32  # tokens of each distribution
@@ -45,6 +45,9 @@ class SoftTargets:
     @classmethod
     def none(cls, *shape: int) -> SoftTargets:
         return cls(torch.zeros(*shape, KEPT, dtype=torch.int16), torch.zeros(*shape, KEPT, dtype=torch.float16))
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def __getitem__(self, part: slice) -> SoftTargets:
         return SoftTargets(self.ids[part], self.shares[part])
@@ -72,14 +75,15 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", type=Path, help="the folder with stories-*.txt.xz")
-    parser.add_argument("--work", type=Path, required=True, help="has teacher/ and tokenizer.json")
+    parser.add_argument("--work", type=Path, required=True, help="has teacher/")
+    parser.add_argument("--start", type=Path, required=True, metavar="FOLDER", help="has the student's tokenizer.json")
     parser.add_argument("--documents", type=int, help="of each source (default: all)")
     options = parser.parse_args()
     loaded = load_model(options.work / "teacher", quantize="int8", backend="native")
-    teacher = Teacher(loaded, Tokenizer.from_file(str(options.work / "tokenizer.json")))
+    teacher = Teacher(loaded, Tokenizer.from_file(str(options.start / "tokenizer.json")))
     for source in TINY:
         texts = list(itertools.islice(training_documents(options.corpus, source), options.documents))
-        for done in write_targets(options.work / f"{source.name}.targets.pt", teacher, texts):
+        for done in write_targets(targets_path(options.work, source), teacher, texts):
             print(f"{source.name}: {done} of {len(texts)} documents", file=sys.stderr, flush=True)
 
 
@@ -142,6 +146,10 @@ def first_tokens(pieces: Sequence[bytes], tokenizer: Tokenizer) -> Tensor:
     )
 
 
+def targets_path(work: Path, source: Source) -> Path:
+    return work / f"{source.name}.targets.pt"
+
+
 def write_targets(path: Path, teacher: Teacher, texts: Sequence[str]) -> Iterator[int]:
     """Add to the file until it has the soft targets of all texts; yields how many texts it has, now and then."""
     documents = 0
@@ -160,14 +168,11 @@ def write_targets(path: Path, teacher: Teacher, texts: Sequence[str]) -> Iterato
             yield documents
 
 
-def read_targets(path: Path, length: int) -> SoftTargets:
-    """Those of a stream of `length` tokens, which begins with an end token: for what was not read, none."""
-    whole = SoftTargets.none(length)
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        read = slice(1, 1 + len(state["ids"]))
-        whole.ids[read], whole.shares[read] = state["ids"], state["shares"]
-    return whole
+def read_targets(path: Path) -> SoftTargets:
+    """Those of a stream, whose first token is an end token and has none, as far as it was read."""
+    state = torch.load(path, weights_only=True)
+    first = SoftTargets.none(1)
+    return SoftTargets(torch.cat((first.ids, state["ids"])), torch.cat((first.shares, state["shares"])))
 
 
 if __name__ == "__main__":
