@@ -247,3 +247,21 @@ def test_a_run_with_a_teacher_that_has_read_nothing_says_what_to_run_first(tmp_p
     run = subprocess.run([sys.executable, *map(str, command)], check=False, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].endswith("run tokenglass.weights.recipe.distillation first")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("teacher", ("--teacher", "nothing-of-this-name"), "nothing-of-this-name"),
+        ("teacher", ("--teacher", "tale"), "stories-tiny.txt.xz"),
+        ("distillation", ("--start", "."), "teacher"),
+    ],
+)
+def test_a_command_that_lacks_something_says_what_in_a_line(
+    tmp_path: Path, module: str, arguments: tuple[str, ...], message: str
+) -> None:
+    command = [sys.executable, "-m", f"tokenglass.weights.recipe.{module}", str(tmp_path), "--work", str(tmp_path)]
+    run = subprocess.run([*command, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 2
+    assert message in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr

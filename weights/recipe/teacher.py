@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.errors import TokenglassError
 from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.engine import TorchEngine
 from tokenglass.model.torch_engine.transformer import Transformer
@@ -45,11 +46,14 @@ def main() -> None:
     parser.add_argument("--teacher", default="smollm2", help="a model's name or checkpoint folder (default: smollm2)")
     parser.add_argument("--tokens", type=int, default=60_000, help="what it learns from (default: 60,000)")
     options = parser.parse_args()
-    folder = resolve(options.teacher)
-    engine = load_model(folder, backend="torch", dtype="float32", device="cpu").engine
-    assert isinstance(engine, TorchEngine)
-    model = engine.model
-    stream = read_stream(options.corpus, Tokenizer.from_file(str(folder / "tokenizer.json")))
+    try:
+        folder = resolve(options.teacher)
+        loaded = load_model(folder, backend="torch", dtype="float32", device="cpu")
+        stream = read_stream(options.corpus, loaded.tokenizer.backend)
+    except (TokenglassError, ValueError, OSError) as error:
+        parser.error(str(error))
+    assert isinstance(loaded.engine, TorchEngine)
+    model = loaded.engine.model
     for record in adapt(model, stream, options.tokens // (ROWS * CONTEXT)):
         print(record, file=sys.stderr, flush=True)
     out = options.work / "teacher"
