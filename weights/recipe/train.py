@@ -78,7 +78,7 @@ def optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer
     return parts
 
 
-def passages(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Iterator[tuple[str, int]]:
+def row_starts(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Iterator[tuple[str, int]]:
     """The source of each row of a step, and where it begins: a function of the step alone, so that a run resumes."""
     rows = recipe.batch_tokens // context
     shares = [source.name for source in SOURCES for _ in range(source.rows)]
@@ -92,7 +92,7 @@ def passages(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int
 
 def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Tensor:
     """Rows (batch_tokens / context, context + 1) for one step."""
-    rows = passages(streams, recipe, step, context)
+    rows = row_starts(streams, recipe, step, context)
     return torch.stack([streams[name][start : start + context + 1] for name, start in rows]).long()
 
 
@@ -101,7 +101,7 @@ def batch_targets(
 ) -> SoftTargets:
     """The soft targets (batch_tokens / context, context) of the batch's rows; none for sources that have none."""
     none = SoftTargets.none(context)
-    rows = passages(streams, recipe, step, context)
+    rows = row_starts(streams, recipe, step, context)
     return SoftTargets.stack(
         [targets[name][start + 1 : start + context + 1] if name in targets else none for name, start in rows]
     )
