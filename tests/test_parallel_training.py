@@ -79,6 +79,20 @@ def test_the_first_input_of_a_block_is_known_and_what_is_hidden_is_a_target(size
     assert torch.allclose(weights.sum(dim=1), torch.tensor(float(size)))
 
 
+@pytest.mark.parametrize("size", [2, 4, 8, 32])
+def test_every_other_block_can_hide_its_end_with_targets_that_weigh_the_same(size: int) -> None:
+    noise, at_random = (draw_noise(8, 64, size, generator(), ends=ends) for ends in (True, False))
+    masked, unknown, weights = (x.view(-1, size) for x in (noise.masked, noise.unknown, noise.weights))
+    counts = masked[::2].sum(dim=1, keepdim=True)
+    assert torch.equal(masked[::2], torch.arange(size) >= size - counts)
+    assert torch.equal(unknown[::2], torch.arange(size) >= size - 1 - counts)
+    assert torch.allclose(weights[::2], unknown[::2] * size / (counts + 1))
+    for hidden, expected in zip(
+        (masked, unknown, weights), (at_random.masked, at_random.unknown, at_random.weights), strict=True
+    ):
+        assert torch.equal(hidden[1::2], expected.view(-1, size)[1::2])
+
+
 def test_the_shares_of_masks_are_spread_evenly_and_places_at_random() -> None:
     noise = draw_noise(64, 64, 8, generator())
     masked = noise.masked.view(-1, 8)

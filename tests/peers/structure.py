@@ -19,7 +19,7 @@ from tokenglass.model.loading import load_model
 from tokenglass.model.measuring.comparison.modes import NAMES, Variants
 from tokenglass.model.measuring.comparison.runs import TimedRuns, interleave
 from tokenglass.model.sampling.parameters import SamplingParameters
-from tokenglass.weights.recipe.patterns import pattern_texts
+from tokenglass.weights.recipe.patterns import held_out_pattern_texts
 
 SHOWN_LINES = 3
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 def table(loaded: LoadedModel, modes: list[str], texts: int, rounds: int) -> list[str]:
     make = Variants(loaded)
-    parts = [split(text) for text in pattern_texts(texts, held_out=True)]
+    parts = [split(text) for text in held_out_pattern_texts(texts)]
     requests = [request_of(loaded, begin, rest) for begin, rest in parts]
     *_, every = interleave([make.find(name) for name in modes], requests, rounds)
     return [row_of(runs, [rest for _, rest in parts]) for runs in every]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenglass.weights.recipe.patterns import pattern_texts
+from tokenglass.weights.recipe.patterns import held_out_pattern_texts, pattern_texts
 from tokenglass.weights.recipe.repeats import repeated_texts
 
 END_OF_TEXT = "<|endoftext|>"
@@ -24,10 +24,10 @@ class Source:
     max_bytes: int | None = None
 
 
-SIMPLE = Source("stories-simple", rows=5)
-PATTERNS = Source("patterns", rows=4)  # no file: written by weights/recipe/patterns.py
-REPEATS = Source("repeats", rows=2)  # of the documents of stories-simple, by weights/recipe/repeats.py
-TINY = (Source("stories-tiny", rows=14), Source("stories-tiny-more", rows=6))
+SIMPLE = Source("stories-simple", rows=3)
+PATTERNS = Source("patterns", rows=8)  # no file: written by weights/recipe/patterns.py, with words of TINY
+REPEATS = Source("repeats", rows=3)  # of the documents of stories-simple, by weights/recipe/repeats.py
+TINY = (Source("stories-tiny", rows=10), Source("stories-tiny-more", rows=7))
 SOURCES = (
     *TINY,
     SIMPLE,
@@ -73,8 +73,11 @@ def held_out_documents(folder: Path, source: Source) -> Iterable[str]:
 
 def texts_of(folder: Path, source: Source, *, held_out: bool) -> Iterable[str]:
     """Those of a source that are held out, or all others; what a generator writes is held out with what it reads."""
+    if source == PATTERNS and held_out:
+        return held_out_pattern_texts(PATTERN_TEXTS // HELD_OUT_ONE_IN)
     if source == PATTERNS:
-        return pattern_texts(PATTERN_TEXTS // HELD_OUT_ONE_IN if held_out else PATTERN_TEXTS, held_out=held_out)
+        stories = [text for tiny in TINY for text in texts_of(folder, tiny, held_out=False)]
+        return pattern_texts(stories, PATTERN_TEXTS)
     if source == REPEATS:
         read = [text for text in documents(folder, SIMPLE) if is_held_out(text) == held_out]
         return repeated_texts(read * REPEATS_PER_DOCUMENT)

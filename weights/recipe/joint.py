@@ -17,6 +17,9 @@ and sees what a causal token sees: there both halves are the same, and decoding 
 **Weights.** In a block with k of its size - 1 inputs masked, k uniform, each masked target weighs 1/t, t = k / (size -
 1); the last target weighs 1. The mean over all positions is then an estimate of the nats per token that filling blocks
 in random order takes (LLaDA, Nie et al. 2025, arXiv 2502.09992, equation 14).
+
+**Ends.** Decoding reveals the first masked place in every pass, and drafts are read up to the first wrong one. So in
+training every other block has its last k inputs masked, and all its k + 1 targets weigh the same, `size` in all.
 """
 
 from __future__ import annotations
@@ -43,20 +46,26 @@ class Noise:
     weights: Tensor
 
 
-def draw_noise(rows: int, length: int, size: int, generator: torch.Generator) -> Noise:
-    """Noise for rows of whole blocks of `size`; the shares of masks are spread evenly over the blocks."""
+def draw_noise(rows: int, length: int, size: int, generator: torch.Generator, *, ends: bool = False) -> Noise:
+    """Noise for rows of whole blocks of `size`; the shares of masks are spread evenly over the blocks.
+
+    The masks of a block are at random, or with `ends` in every other block at its end.
+    """
     blocks = rows * length // size
     shares = (torch.rand(1, generator=generator) + torch.arange(blocks) * GOLDEN) % 1.0
     counts = 1 + (shares * (size - 1)).long()[:, None]  # 1 .. size - 1 masks
+    at_end = torch.arange(blocks)[:, None] % 2 < int(ends)
     order = torch.rand(blocks, size - 1, generator=generator).argsort(dim=1).argsort(dim=1)
+    order = torch.where(at_end, torch.arange(size - 2, -1, -1), order)
     hidden = order < counts  # of the inputs after the first
     edge = torch.ones(blocks, 1, dtype=torch.bool)
     unknown = torch.cat((hidden, edge), dim=1)
-    weights = torch.where(hidden, (size - 1) / counts, 0.0)
+    inner, last = torch.where(at_end, size / (counts + 1), (size - 1) / counts), torch.ones(blocks, 1)
+    weights = torch.cat((hidden * inner, torch.where(at_end, inner, last)), dim=1)
     return Noise(
         masked=torch.cat((~edge, hidden), dim=1).view(rows, length),
         unknown=unknown.view(rows, length),
-        weights=torch.cat((weights, edge.float()), dim=1).view(rows, length),
+        weights=weights.view(rows, length),
     )
 
 

@@ -1,14 +1,14 @@
 """Texts of simple structure: counting, alphabets, days, refrains, lists and copies, each fixed by how it begins.
 
-Half of those to train on are of patterns written by hand, which a model gets to know by heart; the lines of the others
-are words at random around what their kind needs, which nothing but the lines before can tell.
+A quarter of those to train on are of patterns written by hand, which a model gets to know by heart; the lines of the
+others are words of a story, or words at random, around what their kind needs: nothing but the lines before can tell.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tokenglass.weights.recipe.pattern_words import (
     ALPHABET,
@@ -36,6 +36,8 @@ SLOTS = {
     "list": ("{thing}",),
     "copy": ("{speaker}", '"{sentence}"'),
 }
+
+LINE_WORDS = 14  # of a story, or at random, in one line; the most
 
 Fill = dict[str, str]
 Kind = Callable[[str, Fill, random.Random], list[str]]
@@ -234,19 +236,15 @@ def lines_of(kind: str, *, held_out: bool) -> list[str]:
     return [line.replace("{way}", way) for line in chosen for way in (WAYS if "{way}" in line else ("",))]
 
 
-def draw_words(draw: random.Random, most: int) -> list[str]:
-    return draw.sample(WORDS, draw.randint(0, most))
-
-
-def draw_line(kind: str, draw: random.Random) -> str:
-    """A pattern of words at random around the kind's SLOTS."""
+def draw_line(kind: str, words: Sequence[str], draw: random.Random) -> str:
+    """A pattern: up to LINE_WORDS of these words, one after the other, and anywhere between them the kind's SLOTS."""
     nouns = draw.sample(ANIMALS + THINGS, 2)
-    slots = list(SLOTS[kind] * draw.choice((1, 1, 2)))
-    draw.shuffle(slots)
-    parts = draw_words(draw, 4)
-    for slot in slots:
-        parts += [slot.replace("{noun}", draw.choice(nouns)), *draw_words(draw, 5)]
-    return " ".join(parts) + draw.choice((".", ".", "!", "?", ",{ending}."))
+    count = min(draw.randint(1, LINE_WORDS), len(words))
+    start = draw.randint(0, len(words) - count)
+    parts = [word for word in words[start : start + count] if not {*"{}"} & {*word}]
+    for slot in SLOTS[kind] * draw.choice((1, 1, 2)):
+        parts.insert(draw.randint(0, len(parts)), slot.replace("{noun}", draw.choice(nouns)))
+    return " ".join(parts).rstrip(",.!?") + draw.choice((".", ".", "!", "?", ",{ending}."))
 
 
 def draw_fill(draw: random.Random) -> Fill:
@@ -279,13 +277,26 @@ def write_text(kind: str, pattern: str, draw: random.Random) -> str:
     return "\n".join(write_lines(pattern, fill, draw))
 
 
-def pattern_texts(count: int, *, held_out: bool, seed: int = 0) -> list[str]:
-    """So many texts, every kind as often as the others: of the patterns held out, or of the others and at random."""
-    draw = random.Random(f"{held_out} {seed}")
-    kinds = list(KINDS)
-    lines = {kind: lines_of(kind, held_out=held_out) for kind in kinds}
-    texts = []
-    for _, kind in zip(range(count), itertools.cycle(kinds)):
-        at_random = not held_out and draw.random() < 0.5
-        texts.append(write_text(kind, draw_line(kind, draw) if at_random else draw.choice(lines[kind]), draw))
-    return texts
+def held_out_pattern_texts(count: int) -> list[str]:
+    """So many texts of the patterns held out, every kind as often as the others."""
+    draw = random.Random("True 0")  # figures that were published are of these texts
+    return [write_text(kind, draw.choice(lines_of(kind, held_out=True)), draw) for kind in kinds_of(count)]
+
+
+def pattern_texts(stories: Sequence[str], count: int) -> Iterator[str]:
+    """So many texts to train on, every kind as often as the others."""
+    draw = random.Random(0)
+    lines = {kind: lines_of(kind, held_out=False) for kind in KINDS}
+    for kind in kinds_of(count):
+        origin = draw.randrange(4)
+        if origin == 0:
+            line = draw.choice(lines[kind])
+        else:
+            words = draw.sample(WORDS, LINE_WORDS) if origin == 1 else draw.choice(stories).split()
+            line = draw_line(kind, words, draw)
+        yield write_text(kind, line, draw)
+
+
+def kinds_of(count: int) -> Iterator[str]:
+    """The kinds of so many texts."""
+    return itertools.islice(itertools.cycle(KINDS), count)

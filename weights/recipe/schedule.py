@@ -41,7 +41,7 @@ class Recipe:
     copying_steps: int = 0  # at the beginning, of next tokens only: two rows of three are repeats
     dropout: float = 0.0  # share of the embedding, and of what layers add to it, that a pass leaves out
     teacher_share: float = 0.0  # of the next-token loss, where a teacher says what it expects
-    joint_every: int = 3  # steps; 0: next tokens only
+    joint_every: int = 2  # steps; 0: next tokens only
     block_sizes: tuple[int, ...] = BLOCK_SIZES  # of the joint objective, one drawn per step
     masked_share: float = 1.0  # weight of the masked loss beside the next-token loss
     fast: bool = False  # products in bfloat16: twice as fast on a processor that multiplies it

@@ -224,7 +224,7 @@ def train_step(
         targets = part[:, 1:]
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.fast):
             if size:
-                noise = draw_noise(len(part), length, size, generator)
+                noise = draw_noise(len(part), length, size, generator, ends=True)
                 clean, noised = joint_states(model, part, size, noise, MASK_ID)
                 logits, masked = model.lm_head(clean), {"masked": masked_loss(model, noised, targets, noise)}
             else:
