@@ -43,28 +43,27 @@ INLINE vec last_weights(int kind, const char *row, long k, long count) {  // the
 INLINE void add_tile(int kind, int columns, const WeightRows *rows, long first, const float *x, long stride, long from,
                      long to, vec *sums) {
     const int tall = ROWS_AT_ONCE(kind, columns);
-    vec acc[NR * MR], weights[MR];
+    vec acc[NR * MR], values[NR];
     const char *row[MR];
     UNROLL for (int r = 0; r < tall; r++)
         row[r] = rows->values + (first + r < rows->count ? first + r : rows->count - 1) * rows->pitch;
     UNROLL for (int i = 0; i < columns * tall; i++) acc[i] = from ? sums[i / tall * LANES + i % tall] : splat(0);
-#define ADD(k)                                                                         \
-    UNROLL for (int c = 0; c < columns; c++) {                                         \
-        vec value = load(x + c * stride + (k));                                        \
-        UNROLL for (int r = 0; r < tall; r++) acc[c * tall + r] += weights[r] * value; \
+#define ADD(k, weights_of_row)                                                             \
+    UNROLL for (int c = 0; c < columns; c++) values[c] = load(x + c * stride + (k));       \
+    UNROLL for (int r = 0; r < tall; r++) {                                                \
+        vec weights = weights_of_row;                                                      \
+        UNROLL for (int c = 0; c < columns; c++) acc[c * tall + r] += weights * values[c]; \
     }
     long whole = to / LANES * LANES, ahead = max(PREFETCH_DISTANCE, tall * rows->pitch);  // the next rows begin side by side
     for (long k = from; k < whole; k += LANES) {
         bool begins_line = tall * LANES * bytes_of(kind) >= 64 || k * tall * bytes_of(kind) % 64 == 0;
-        if (begins_line && (kind != FLOAT32 || columns < NR))  // else they are most likely in the cache
+        if (begins_line)
             UNROLL for (int next = 0; next < tall * LANES * bytes_of(kind); next += 64)
                 __builtin_prefetch(row[0] + k * tall * bytes_of(kind) + next + ahead, 0, 2);
-        UNROLL for (int r = 0; r < tall; r++) weights[r] = weights_at(kind, row[r], k);
-        ADD(k)
+        ADD(k, weights_at(kind, row[r], k))
     }
     if (whole < to) {
-        UNROLL for (int r = 0; r < tall; r++) weights[r] = last_weights(kind, row[r], whole, to - whole);
-        ADD(whole)
+        ADD(whole, last_weights(kind, row[r], whole, to - whole))
     }
 #undef ADD
     UNROLL for (int c = 0; c < columns; c++)
@@ -91,23 +90,17 @@ INLINE void dot_block(int kind, int columns, const WeightRows *rows, const float
 #if NR == 6
 #define DOT_BLOCKS(kind) DOT_BLOCK(kind, 1) DOT_BLOCK(kind, 2) DOT_BLOCK(kind, 3) DOT_BLOCK(kind, 4) DOT_BLOCK(kind, 6)
 #define CASES(kind) CASE(kind, 1) CASE(kind, 2) CASE(kind, 3) CASE(kind, 4) CASE(kind, 6)
-#define COLUMNS_AT_ONCE(left) ((left) == 5 ? 4 : (left))
+#define COLUMNS_AT_ONCE(left) ((left) == 5 ? 4 : min(left, NR))
 #else
 #define DOT_BLOCKS(kind) DOT_BLOCK(kind, 1) DOT_BLOCK(kind, 2) DOT_BLOCK(kind, 3)
 #define CASES(kind) CASE(kind, 1) CASE(kind, 2) CASE(kind, 3)
-#define COLUMNS_AT_ONCE(left) (left)
+#define COLUMNS_AT_ONCE(left) ((left) == 4 ? 2 : min(left, NR))
 #endif
 DOT_BLOCKS(FLOAT32)
 DOT_BLOCKS(BFLOAT16)
 
-// The sums of up to LANES rows with up to NR columns: a vector over the rows for each column.
-static void dot_rows(int kind, long columns, const WeightRows *rows, const float *x, long stride, long size, vec *sums) {
-    while (columns) {
-        int count = COLUMNS_AT_ONCE(columns);
-        if (kind == FLOAT32) switch (count) { CASES(FLOAT32) }
-        else switch (count) { CASES(BFLOAT16) }
-        columns -= count;
-        x += count * stride;
-        sums += count;
-    }
+// The sums of up to LANES rows with COLUMNS_AT_ONCE: a vector over the rows for each column.
+INLINE void dot_rows(int kind, long columns, const WeightRows *rows, const float *x, long stride, long size, vec *sums) {
+    if (kind == FLOAT32) switch (columns) { CASES(FLOAT32) }
+    else switch (columns) { CASES(BFLOAT16) }
 }

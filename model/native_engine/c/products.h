@@ -5,6 +5,7 @@
 
 #define ROWS_PER_TASK 16               // of a matrix: whole vectors, so that tasks share none
 #define ROWS_PER_TASK_MANY_COLUMNS 48  // the same where columns are many, and rows are read many times
+#define FEW_COLUMNS 16                 // of float32, that stay in the cache while rows are read once
 #define MAX_INT8_COLUMNS (1L << 16)    // of a matrix: a row's products with a plane fit an int32
 
 INLINE long row_bytes(const Matrix *m) { return bytes_of(m->kind) * m->columns; }
@@ -22,7 +23,10 @@ NOINLINE void row_as_float32(const Matrix *m, long row, float *to) {
     }
     const char *from = rows_of(m, row, 1).values;
     long whole = m->columns / LANES * LANES;
-    for (long k = 0; k < whole; k += LANES) store(to + k, weights_at(m->kind, from, k));
+    for (long k = 0; k < whole; k += LANES) {
+        if (k % (64 / bytes_of(m->kind)) == 0) prefetch(from + k * bytes_of(m->kind) + PREFETCH_DISTANCE);
+        store(to + k, weights_at(m->kind, from, k));
+    }
     if (whole < m->columns) store(to + whole, last_weights(m->kind, from, whole, m->columns - whole));
     for (long k = (m->columns + LANES - 1) / LANES * LANES; k < PADDED(m->columns); k += LANES) store(to + k, splat(0));
 }
@@ -113,21 +117,31 @@ static void multiply_tiled(const Matrix *m, long first, long count, ActivationCo
 }
 #endif
 
-// Rows of float32 or bfloat16. `scratch` takes those of bfloat16, widened once where they are read more than once.
-static void multiply_rows(const Matrix *m, long first, long count, ActivationColumns columns, Target to, float *scratch) {
+// Up to LANES rows of float32 or bfloat16 times columns.
+INLINE void multiply_block(const Matrix *m, int kind, const WeightRows *rows, long first, ActivationColumns columns, Target to) {
     vec sums[NR];
-    long size = PADDED(m->columns), stride = columns.bytes / sizeof(float);
-    const float *x = (const float *)columns.x;
-    bool wide = columns.count > NR && m->kind != FLOAT32;
-    for (long r = 0; wide && r < count; r++) row_as_float32(m, first + r, scratch + r * size);
-    for (long c = 0; c < columns.count; c += NR) {
-        long some = min(columns.count - c, NR);
+    long stride = columns.bytes / sizeof(float);
+    for (long c = 0, some; c < columns.count; c += some) {
+        some = COLUMNS_AT_ONCE(columns.count - c);
+        dot_rows(kind, some, rows, (const float *)columns.x + c * stride, stride, m->columns, sums);
+        write_products(m, first, rows->count, some, sums, column_of(to, c, 0), to.stride, to.add);
+    }
+}
+
+// Rows of float32 or bfloat16. Few columns stay in the cache, and every row is read once; of many NR at a time do, and
+// the rows of the task, for which `scratch` takes those of bfloat16, widened once.
+static void multiply_rows(const Matrix *m, long first, long count, ActivationColumns columns, Target to, float *scratch) {
+    bool many = columns.count > FEW_COLUMNS, wide = many && m->kind != FLOAT32;
+    long size = PADDED(m->columns), at_once = many ? NR : columns.count;
+    for (long c = 0; c < columns.count; c += at_once) {
+        ActivationColumns some = {columns.x + c * columns.bytes, columns.bytes, min(columns.count - c, at_once), false};
         for (long r = 0; r < count; r += LANES) {
             long left = min(count - r, LANES);
             WeightRows rows = rows_of(m, first + r, left);
             if (wide) rows = (WeightRows){(const char *)(scratch + r * size), left, 4 * size};
-            dot_rows(wide ? FLOAT32 : (int)m->kind, some, &rows, x + c * stride, stride, m->columns, sums);
-            write_products(m, first + r, left, some, sums, column_of(to, c, r), to.stride, to.add);
+            for (long i = r; wide && c == 0 && i < r + left; i++) row_as_float32(m, first + i, scratch + i * size);
+            Target there = {column_of(to, c, r), to.stride, to.add};
+            multiply_block(m, wide ? FLOAT32 : (int)m->kind, &rows, first + r, some, there);
         }
     }
 }
