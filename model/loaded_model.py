@@ -30,7 +30,7 @@ class OpenedModel:
     tokenizer: Tokenizer
     backend: Backend
     threads: int
-    dtype: str  # of the weights where they are not quantised
+    dtype: str  # in which weights that are not quantised count
     cache_dtype: str  # or auto
     device: str
     quantize: Quantize
@@ -50,11 +50,23 @@ class OpenedModel:
     @property
     def nbytes(self) -> int:
         """Bytes of the weights as they will be in memory."""
-        return self.checkpoint.nbytes_as(self.weights_in)
+        return self.checkpoint.nbytes_as(self.held_in(self.backend))
+
+    def held_in(self, backend: Backend) -> str:
+        """The dtype or format in which this backend has the weights in memory.
+
+        The kernels widen bfloat16 as they read it, with the same bits as if it had been widened before: what is stored
+        so stays so in a model of float32. Not where adapters change it, or a factor is rounded to its dtype.
+        """
+        checkpoint = self.checkpoint
+        is_exact = {*checkpoint.dtypes} == {"bfloat16"} and not checkpoint.adapters
+        is_scaled = checkpoint.config.embedding_scale is not None
+        widens = backend != "torch" and self.device == "cpu" and self.weights_in == "float32"
+        return "bfloat16" if widens and is_exact and not is_scaled else self.weights_in
 
     @property
     def weights_in(self) -> str:
-        """A dtype, or a quantised format."""
+        """The dtype in which they count, or a quantised format."""
         return self.dtype if self.quantize == "none" else self.quantize
 
     def cache_dtype_on(self, backend: Backend) -> str:

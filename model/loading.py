@@ -72,7 +72,8 @@ def open_model(
 ) -> OpenedModel:
     """Read the config, the headers and the tokenizer, and settle how to load. Raises TokenglassError of its kind.
 
-    dtype auto is float32 for the bundled model on a CPU, which is fastest there, else the checkpoint's own.
+    dtype auto is float32 for the bundled model on a CPU, which is exact and costs no speed there, else the checkpoint's
+    own. The kernels hold what is stored in bfloat16 as it is stored in either.
     `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
     Both compute in float32, whatever the checkpoint's dtype. `adapters` are merged in float32, before that.
     Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
@@ -128,8 +129,8 @@ def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, Non
 
 def load_whole(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:
     """A model that this process holds alone. Raises TokenglassError."""
-    checkpoint, dtype, quantize = opened.checkpoint, opened.dtype, opened.quantize
-    library = None if opened.backend == "torch" else load_kernels(dtype, opened.device)
+    checkpoint, quantize = opened.checkpoint, opened.quantize
+    library = None if opened.backend == "torch" else load_kernels(opened.dtype, opened.device)
     notes = opened.notes
     if isinstance(library, str):
         if opened.backend == "native":
@@ -138,11 +139,12 @@ def load_whole(opened: OpenedModel, caches: Caches) -> Generator[Progress, None,
         library = None
     backend: Literal["native", "torch"] = "torch" if library is None else "native"
     cache_dtype = opened.cache_dtype_on(backend)
-    check_memory(checkpoint, opened.weights_in, cache_dtype, caches, free_memory(opened.device))
-    arena = Arena(opened.nbytes * 9 // 8)
+    held_in = opened.held_in(backend)
+    check_memory(checkpoint, held_in, cache_dtype, caches, free_memory(opened.device))
+    arena = Arena(checkpoint.nbytes_as(held_in) * 9 // 8)
     read = yield from read_weights(
         checkpoint,
-        dtype=dtype if quantize == "none" else checkpoint.config.dtype,
+        dtype=held_in if quantize == "none" else checkpoint.config.dtype,
         quantizer=None if quantize == "none" else quantizer(quantize, library, opened.threads, arena.empty),
         place=arena.copy if library is not None else lambda array: array,
         keep=("int8", "int4") if quantize == "none" else (quantize,),
@@ -155,14 +157,14 @@ def load_whole(opened: OpenedModel, caches: Caches) -> Generator[Progress, None,
     else:
         from tokenglass.model.torch_engine.engine import load_torch  # noqa: PLC0415  (torch takes a second to import)
 
-        engine = load_torch(read.blueprint, read.weights, opened.device, dtype, opened.threads)
+        engine = load_torch(read.blueprint, read.weights, opened.device, opened.dtype, opened.threads)
     return LoadedModel(
         name=opened.name,
         checkpoint=checkpoint,
         tokenizer=opened.tokenizer,
         backend=backend,
         threads=opened.threads,
-        dtype=dtype,
+        dtype=opened.dtype,
         cache_dtype=cache_dtype,
         device=opened.device,
         quantize=quantize,
@@ -179,7 +181,7 @@ def load_split(opened: OpenedModel, caches: Caches, processes: Processes) -> Gen
     if opened.checkpoint.adapters:
         raise ParameterError(f"--lora is for one process; {processes.size} of them split a model as it is stored")
     cache_dtype, folder = opened.cache_dtype_on("torch"), opened.checkpoint.folder
-    check_memory(opened.checkpoint, opened.weights_in, cache_dtype, caches, free_memory(opened.device))
+    check_memory(opened.checkpoint, opened.held_in("torch"), cache_dtype, caches, free_memory(opened.device))
     from tokenglass.model.torch_engine.leading import lead  # noqa: PLC0415  (see above)
 
     engine = yield from lead(processes, folder, opened.dtype, opened.device, opened.threads)
