@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.errors import ParameterError
 from tokenglass.model.loading import load_model
 from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, TINY, is_held_out
 from tokenglass.weights.recipe.distillation import (
@@ -146,19 +147,34 @@ def test_writing_that_stops_goes_on_and_ends_with_the_same_targets(
 ) -> None:
     monkeypatch.setattr("tokenglass.weights.recipe.distillation.CONTEXT", 60)
     monkeypatch.setattr("tokenglass.weights.recipe.distillation.SAVE_EVERY", 1)
+    monkeypatch.setattr("tokenglass.weights.recipe.distillation.CONTEXTS", (8,))
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
     assert list(write_targets(whole, teacher, STORIES))[-1] == 3
     done = next(iter(write_targets(parts, teacher, STORIES)))
     assert done < 3
     lengths = [len(teacher.tokenizer.encode(text, add_special_tokens=False).ids) + 1 for text in STORIES]
-    assert len(read_targets(parts)) == 1 + sum(lengths[:done])
+    assert len(read_targets(parts, teacher.tokenizer)) == 1 + sum(lengths[:done])
     assert list(write_targets(parts, teacher, STORIES))[-1] == 3
     assert not list(write_targets(parts, teacher, STORIES))
-    expected, actual = read_targets(whole), read_targets(parts)
+    expected, actual = read_targets(whole, teacher.tokenizer), read_targets(parts, teacher.tokenizer)
     assert torch.equal(expected.ids, actual.ids)
     assert torch.equal(expected.shares, actual.shares)
     assert len(actual) == 1 + sum(lengths)
     assert not actual.shares[0].any()  # the first token of a stream is no prediction
+
+
+def test_targets_of_another_vocabulary_and_too_few_for_a_row_are_refused(
+    tmp_path: Path, tale: Path, teacher: Teacher
+) -> None:
+    path = tmp_path / "targets.pt"
+    list(write_targets(path, teacher, STORIES))
+    with pytest.raises(ParameterError, match=r"targets.pt has the soft targets of \d+ tokens, and a row takes 1,024"):
+        read_targets(path, teacher.tokenizer)
+    other = train_tokenizer(STORIES)
+    with pytest.raises(ParameterError, match="of another vocabulary"):
+        read_targets(path, other)
+    with pytest.raises(ParameterError, match="of another vocabulary"):
+        next(write_targets(path, Teacher(load_model(tale, backend="native"), other), STORIES * 2))
 
 
 def test_the_targets_of_a_batch_are_those_of_its_next_tokens() -> None:
@@ -190,7 +206,7 @@ def test_a_run_learns_what_its_teacher_expects(tmp_path: Path, monkeypatch: pyte
         folder = tmp_path / f"{share}"
         folder.mkdir()
         run = train(streams, replace(RECIPE, teacher_share=share), folder, targets=targets)
-        losses[share] = [record["soft"] for record in run]
+        losses[share] = [record["soft" if share else "loss"] for record in run]
     assert losses[0.0][0] == losses[0.9][0] == pytest.approx(math.log(VOCAB_SIZE))
     assert losses[0.9][-1] < losses[0.0][-1] - 1  # that token 7 comes next is learnt at once, the text is not
 
@@ -218,16 +234,16 @@ def test_both_commands_make_a_teacher_and_its_targets(tmp_path: Path, tale: Path
     tokenizer.save(str(work / "tokenizer.json"))
     for module, arguments in (
         ("teacher", ("--teacher", tale, "--tokens", "4096")),
-        ("distillation", ("--start", work, "--documents", "5")),
+        ("distillation", ("--start", work, "--documents", "40")),
     ):
         command = [sys.executable, "-m", f"tokenglass.weights.recipe.{module}", corpus, "--work", work, *arguments]
         subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     learned, plain = (load_file(folder / "model.safetensors") for folder in (work / "teacher", tale))
     assert learned.keys() == plain.keys()
     assert any(not torch.equal(learned[name], plain[name].float()) for name in plain)
-    read = [story for story in stories if not is_held_out(story)][:5]
+    read = [story for story in stories if not is_held_out(story)][:40]
     length = sum(len(tokenizer.encode(story, add_special_tokens=False).ids) + 1 for story in read)
-    targets = read_targets(targets_path(work, TINY[0]))
+    targets = read_targets(targets_path(work, TINY[0]), tokenizer)
     assert len(targets) == length + 1
     assert targets.shares.any(-1).float().mean() > 0.5
 

@@ -28,11 +28,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tokenglass.model.checkpoint.store import resolve
+from tokenglass.model.errors import TokenglassError
 from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.card import Measured, write_card
 from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, TINY, Source, held_out_documents, training_documents
-from tokenglass.weights.recipe.distillation import read_targets, targets_path
+from tokenglass.weights.recipe.distillation import SoftTargets, read_targets, targets_path
 from tokenglass.weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
 from tokenglass.weights.recipe.export import read_model, write_checkpoint
 from tokenglass.weights.recipe.reading import reading_table
@@ -98,12 +99,12 @@ def main() -> None:
     )
     tokenizer = prepare_tokenizer(options.corpus, options.out if options.card else options.start or options.work)
     if not (options.export or options.card):
-        for source in TINY if options.teacher_share else ():
-            if not targets_path(options.work, source).exists():
-                parser.error(
-                    f"no {targets_path(options.work, source)}: run tokenglass.weights.recipe.distillation first"
-                )
-        run(options.corpus, options.work, options.start, recipe, tokenizer)
+        distilled = TINY if options.teacher_share else ()
+        try:
+            targets = {s.name: read_targets(targets_path(options.work, s), tokenizer) for s in distilled}
+        except TokenglassError as error:
+            parser.error(str(error))
+        run(options.corpus, options.work, options.start, recipe, tokenizer, targets)
     state = options.work / "training.pt"
     if not options.card:
         write_checkpoint(state, options.out, tokenizer)
@@ -116,14 +117,19 @@ def main() -> None:
     write_card(options.out, recipe, read_log(options.work), before, after, reading)
 
 
-def run(corpus: Path, work: Path, start: Path | None, recipe: Recipe, tokenizer: Tokenizer) -> None:
+def run(
+    corpus: Path,
+    work: Path,
+    start: Path | None,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    targets: dict[str, SoftTargets],
+) -> None:
     """Train to the end; writes the log, and now and then the weights alone.
 
     With a teacher, the stories that it has not read are left out.
     """
     streams = {source.name: prepare_stream(corpus, work, source, tokenizer) for source in SOURCES}
-    distilled = TINY if recipe.teacher_share else ()
-    targets = {source.name: read_targets(targets_path(work, source)) for source in distilled}
     streams |= {name: streams[name][: len(read)] for name, read in targets.items()}
     for record in train(streams, recipe, work, start, targets=targets):
         append_log(work, record)

@@ -13,21 +13,24 @@ At other places, and where the text's own two tokens do not agree in this way, t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenglass.model.errors import TokenglassError
+from tokenglass.model.errors import ParameterError, TokenglassError
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
 from tokenglass.weights.recipe.corpus import TINY, Source, training_documents
+from tokenglass.weights.recipe.schedule import CONTEXTS
 from tokenglass.weights.recipe.vocabulary import VOCAB_SIZE, end_of_text
 
 KEPT = 32  # tokens of each distribution
@@ -84,11 +87,11 @@ def main() -> None:
         loaded = load_model(options.work / "teacher", quantize="int8", backend="native")
         teacher = Teacher(loaded, Tokenizer.from_str((options.start / "tokenizer.json").read_text()))
         stories = {s: list(itertools.islice(training_documents(options.corpus, s), options.documents)) for s in TINY}
+        for source, texts in stories.items():
+            for done in write_targets(targets_path(options.work, source), teacher, texts):
+                print(f"{source.name}: {done} of {len(texts)} documents", file=sys.stderr, flush=True)
     except (TokenglassError, ValueError, OSError) as error:
         parser.error(str(error))
-    for source, texts in stories.items():
-        for done in write_targets(targets_path(options.work, source), teacher, texts):
-            print(f"{source.name}: {done} of {len(texts)} documents", file=sys.stderr, flush=True)
 
 
 class Teacher:
@@ -155,28 +158,57 @@ def targets_path(work: Path, source: Source) -> Path:
 
 
 def write_targets(path: Path, teacher: Teacher, texts: Sequence[str]) -> Iterator[int]:
-    """Add to the file until it has the soft targets of all texts; yields how many texts it has, now and then."""
+    """Add to the file until it has the soft targets of all texts; yields how many texts it has, now and then.
+
+    Raises ParameterError where it has those of another vocabulary.
+    """
     documents = 0
     parts: list[SoftTargets] = []
     if path.exists():
-        state = torch.load(path, weights_only=True)
+        state = load_state(path, teacher.tokenizer)
         documents, parts = state["documents"], [SoftTargets(state["ids"], state["shares"])]
     for number, passage in enumerate(teacher.passages(texts[documents:]), 1):
         parts.append(teacher.targets(passage))
         documents += len(passage)
         if number % SAVE_EVERY == 0 or documents == len(texts):
             parts = [SoftTargets(torch.cat([p.ids for p in parts]), torch.cat([p.shares for p in parts]))]
-            state = {"documents": documents, "ids": parts[0].ids, "shares": parts[0].shares}
+            state = {
+                "vocabulary": fingerprint(teacher.tokenizer),
+                "documents": documents,
+                "ids": parts[0].ids,
+                "shares": parts[0].shares,
+            }
             torch.save(state, path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
             yield documents
 
 
-def read_targets(path: Path) -> SoftTargets:
-    """Those of a stream, whose first token is an end token and has none, as far as it was read."""
-    state = torch.load(path, weights_only=True)
-    first = SoftTargets.none(1)
-    return SoftTargets(torch.cat((first.ids, state["ids"])), torch.cat((first.shares, state["shares"])))
+def read_targets(path: Path, tokenizer: Tokenizer) -> SoftTargets:
+    """Those of a stream, whose first token is an end token and has none, as far as it was read.
+
+    Raises ParameterError where there are none, too few for a row, or those of another vocabulary.
+    """
+    if not path.exists():
+        raise ParameterError(f"no {path}: run tokenglass.weights.recipe.distillation first")
+    state, first = load_state(path, tokenizer), SoftTargets.none(1)
+    targets = SoftTargets(torch.cat((first.ids, state["ids"])), torch.cat((first.shares, state["shares"])))
+    if len(targets) <= CONTEXTS[-1]:
+        raise ParameterError(
+            f"{path} has the soft targets of {len(targets):,} tokens, and a row takes {CONTEXTS[-1]:,}: run "
+            "tokenglass.weights.recipe.distillation for more documents"
+        )
+    return targets
+
+
+def load_state(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state["vocabulary"] != fingerprint(tokenizer):
+        raise ParameterError(f"{path} has the soft targets of another vocabulary; move it away")
+    return state
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BLOCK_SIZES = (4, 8, 16, 32)
+CONTEXTS = (256, 512, 1024)  # tokens in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Recipe:
     def context_at(self, step: int, decay: Decay) -> int:
         """Short rows while the rate is held, longer ones as it falls: attention costs most where it teaches least."""
         progress = (step - decay.start) / decay.steps
-        return 256 if progress < 0 else 512 if progress < 0.6 else 1024
+        return CONTEXTS[(progress >= 0) + (progress >= 0.6)]
 
     def is_joint(self, step: int) -> bool:
         return self.joint_every > 0 and step >= self.copying_steps and step % self.joint_every == 0

@@ -208,7 +208,7 @@ def train_step(
 ) -> dict[str, float]:
     """One update; the mean losses in nats per token.
 
-    They are `loss` of the next token, `soft` of what the teacher makes of it, and `masked` of the joint objective.
+    They are `loss` of the next token, `soft` of what a teacher makes of it, and `masked` of the joint objective.
     """
     seed = recipe.seed << 32 | step
     generator = torch.Generator().manual_seed(seed)
@@ -230,8 +230,9 @@ def train_step(
             else:
                 logits, masked = model(part[:, :-1]), {}
             own, mixed = expected.cross_entropies(logits, targets, recipe.teacher_share)
-        losses = {"loss": own.mean(), "soft": mixed.mean()} | masked
-        whole = losses["soft"] + recipe.masked_share * losses.get("masked", 0.0)
+        taught = {"soft": mixed.mean()} if recipe.teacher_share else {}
+        losses = {"loss": own.mean()} | taught | masked
+        whole = losses.get("soft", losses["loss"]) + recipe.masked_share * losses.get("masked", 0.0)
         (whole * (len(part) / len(rows))).backward()  # type: ignore[no-untyped-call]
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(part) / len(rows)
