@@ -72,11 +72,9 @@ def open_model(
 ) -> OpenedModel:
     """Read the config, the headers and the tokenizer, and settle how to load. Raises TokenglassError of its kind.
 
-    dtype auto is float32 for the bundled model on a CPU, which is exact and costs no speed there, else the checkpoint's
-    own. The kernels hold what is stored in bfloat16 as it is stored in either.
-    `quantize` makes int8 or int4 of the weights as they are read; what `tokenglass quantize` stored is loaded as it is.
-    Both compute in float32, whatever the checkpoint's dtype. `adapters` are merged in float32, before that.
-    Gemma 2 and 3 overflow in float16: a checkpoint of that dtype is computed in float32.
+    dtype auto is that of `default_dtype`. `quantize` makes int8 or int4 of the weights as they are read; what
+    `tokenglass quantize` stored is loaded as it is. Both compute in float32, whatever the checkpoint's dtype.
+    `adapters` are merged in float32, before that.
     `backend` auto is native on a CPU whose kernels can be had, else torch with the reason in `notes`; torch is
     imported only where it is needed. `threads` None is one for each core that this process may use. `watches_experts`
     has logits say which experts of a mixture their positions took.
@@ -96,10 +94,8 @@ def open_model(
             f"--dtype float16 is too narrow for {checkpoint.config.model_type}; try bfloat16 or float32"
         )
     if dtype == "auto":
-        is_tale_on_cpu = device == "cpu" and folder.resolve() == bundled_folder().resolve()
-        dtype = "float32" if is_tale_on_cpu or quantize != "none" else checkpoint.config.dtype
-        if checkpoint.config.overflows_float16 and dtype == "float16":
-            dtype = "float32"
+        dtype = "float32" if quantize != "none" else default_dtype(checkpoint, device)
+        if quantize == "none" and (checkpoint.config.dtype, dtype) == ("float16", "float32"):
             notes.append(f"computed in float32: {checkpoint.config.model_type} overflows the checkpoint's float16")
     name = " + ".join((name_of(folder), *(adapter.name for adapter in adapters)))
     if watches_experts and checkpoint.config.mixture is None:
@@ -117,6 +113,18 @@ def open_model(
         notes=tuple(notes),
         watches_experts=watches_experts,
     )
+
+
+def default_dtype(checkpoint: Checkpoint, device: str) -> str:
+    """The dtype of weights that are not quantised, where none is named: the checkpoint's own.
+
+    float32 for the bundled model on a CPU, which is exact and costs no speed there; and where the checkpoint's is
+    float16, in which Gemma 2 and 3 overflow.
+    """
+    config = checkpoint.config
+    is_tale_on_cpu = device == "cpu" and checkpoint.folder.resolve() == bundled_folder().resolve()
+    overflows = config.overflows_float16 and config.dtype == "float16"
+    return "float32" if is_tale_on_cpu or overflows else config.dtype
 
 
 def load_weights(opened: OpenedModel, caches: Caches) -> Generator[Progress, None, LoadedModel]:

@@ -51,7 +51,9 @@ def test_inspect_counts_what_the_files_hold_without_loading_torch() -> None:
     assert facts["context"] == config["max_position_embeddings"]
     assert facts["nbytes"] == 2 * facts["parameters"]
     assert 5e6 <= facts["parameters"] <= 12e6
-    per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 2
+    run = json.loads(generate("fox", "-n", "1", "--jsonl").stdout.splitlines()[0])
+    assert facts["cache_dtype"] == run["engine"]["cache_dtype"] == "float32"
+    per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 4
     assert facts["cache_bytes_per_token"] == per_token
     looking = "from tokenglass.cli.commands.inspect import inspect\ninspect()"
     program = f"import sys\n{looking}\nassert 'torch' not in sys.modules"

@@ -39,13 +39,14 @@ def inspect(
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts, by the names that JSON uses.
 
-    The cache is in the checkpoint's own dtype, or in the one that the kernels keep beside quantised weights.
+    The cache is in the dtype that it has on a CPU where none is named.
     """
     from tokenglass.model.checkpoint.quantised_layout import CACHE_DTYPE
     from tokenglass.model.checkpoint.wrapped import groups_of
+    from tokenglass.model.loading import default_dtype
 
     config = checkpoint.config
-    cache_dtype = config.dtype if checkpoint.quantisation is None else CACHE_DTYPE
+    cache_dtype = default_dtype(checkpoint, "cpu") if checkpoint.quantisation is None else CACHE_DTYPE
     return {
         "model": str(checkpoint.folder),
         "model_type": config.model_type,
