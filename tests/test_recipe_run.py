@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from tokenglass.model.torch_engine.transformer import Transformer
-from tokenglass.weights.recipe.corpus import SOURCES
+from tokenglass.weights.recipe.corpus import PATTERNS, REPEATS, SOURCES
 from tokenglass.weights.recipe.dropout import add_dropout
 from tokenglass.weights.recipe.growth import grow
 from tokenglass.weights.recipe.schedule import Decay, Recipe
-from tokenglass.weights.recipe.train import Training, append_log, batch, new_model, read_log, train
+from tokenglass.weights.recipe.train import Training, append_log, batch, new_model, read_log, row_starts, train
 
 SMALL = replace(tiny.CONFIG, vocab_size=4096, max_positions=1024)
 RECIPE = Recipe(tokens=6 * 1024, batch_tokens=1024, micro_tokens=512, warmup_steps=2, block_sizes=(4, 32))
@@ -60,6 +60,16 @@ def test_rows_are_short_while_the_rate_is_held_and_as_long_as_the_context_at_the
     recipe = Recipe(tokens=100 * 4096)
     contexts = [recipe.context_at(step, recipe.planned_decay) for step in range(recipe.steps)]
     assert contexts == [256] * 70 + [512] * 18 + [1024] * 12
+
+
+def test_rows_of_patterns_and_repeats_begin_with_a_document_and_others_anywhere() -> None:
+    stream = torch.arange(20_000) % 130  # an end token, 0, and then 129 others, again and again
+    firsts: dict[str, set[int]] = {source.name: set() for source in SOURCES}
+    for step in range(64):
+        for name, place in row_starts({source.name: stream for source in SOURCES}, RECIPE, step, 128):
+            firsts[name].add(int(stream[place]))
+    assert firsts[PATTERNS.name] == firsts[REPEATS.name] == {0}
+    assert all(len(firsts[source.name]) > 10 for source in SOURCES if source not in (PATTERNS, REPEATS))
 
 
 def test_every_second_step_teaches_both_ways() -> None:

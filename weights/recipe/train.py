@@ -17,7 +17,7 @@ from tokenglass.model.config.config import ModelConfig
 from tokenglass.model.config.layer_kinds import LayerKind
 from tokenglass.model.config.rope_config import Rope
 from tokenglass.model.torch_engine.transformer import Transformer
-from tokenglass.weights.recipe.corpus import REPEATS, SOURCES
+from tokenglass.weights.recipe.corpus import PATTERNS, REPEATS, SOURCES
 from tokenglass.weights.recipe.distillation import SoftTargets
 from tokenglass.weights.recipe.dropout import add_dropout
 from tokenglass.weights.recipe.growth import grow
@@ -27,6 +27,8 @@ from tokenglass.weights.recipe.schedule import Decay, Recipe
 from tokenglass.weights.recipe.vocabulary import MASK_ID, VOCAB_SIZE
 
 ROPE_THETA = 10000.0
+END_ID = 0
+WHOLE = (PATTERNS.name, REPEATS.name)  # rows begin with a document: a heading, or the first time, tells what comes
 
 
 def model_config() -> ModelConfig:
@@ -44,7 +46,7 @@ def model_config() -> ModelConfig:
         layers=(LayerKind(Rope(theta=ROPE_THETA, dim=64)),) * 6,
         tie_word_embeddings=False,
         dtype="bfloat16",
-        eos_token_ids=(0,),
+        eos_token_ids=(END_ID,),
     )
 
 
@@ -87,7 +89,14 @@ def row_starts(streams: dict[str, Tensor], recipe: Recipe, step: int, context: i
         name = shares[(number * 13) % len(shares)]  # 13 and 32 share no factor: every share in turn
         if step < recipe.copying_steps and number % 3:
             name = REPEATS.name
-        yield name, int((number * GOLDEN + recipe.seed / 7) % 1.0 * (len(streams[name]) - context - 1))
+        place = int((number * GOLDEN + recipe.seed / 7) % 1.0 * (len(streams[name]) - context - 1))
+        yield name, document_start(streams[name], place) if name in WHOLE else place
+
+
+def document_start(stream: Tensor, place: int) -> int:
+    """Where the document at a place of a stream begins: at the end token before it."""
+    ends = (stream[: place + 1] == END_ID).nonzero()
+    return int(ends[-1]) if len(ends) else 0
 
 
 def batch(streams: dict[str, Tensor], recipe: Recipe, step: int, context: int) -> Tensor:
