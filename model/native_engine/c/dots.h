@@ -5,9 +5,10 @@
 #include "program.h"
 #include "vectors.h"
 
+enum { CACHED = -1 };  // rows of float32 that need not be fetched
 #define MR 4  // rows of weights in a register tile: for one column it waits for four sums in turn
 // Rows of float32 are read fastest one after the other; the sums keep pace where vectors are wide.
-#define ROWS_AT_ONCE(kind, columns) ((kind) == FLOAT32 && (columns) == 1 && LANES >= 8 ? 1 : MR)
+#define ROWS_AT_ONCE(kind, columns) ((kind) != BFLOAT16 && (columns) == 1 && LANES >= 8 ? 1 : MR)
 #if LANES == 8
 #define NR 3  // columns of activations in it: 12 of 16 registers are accumulators
 #else
@@ -26,10 +27,10 @@ typedef struct {  // up to LANES rows
     long count, pitch;  // pitch: bytes from one row to the next
 } WeightRows;
 
-INLINE int bytes_of(int kind) { return kind == FLOAT32 ? 4 : 2; }
+INLINE int bytes_of(int kind) { return kind == BFLOAT16 ? 2 : 4; }
 
 INLINE vec weights_at(int kind, const char *row, long k) {
-    return kind == FLOAT32 ? load(row + 4 * k) : load_bfloat16(row + 2 * k);
+    return kind == BFLOAT16 ? load_bfloat16(row + 2 * k) : load(row + 4 * k);
 }
 
 INLINE vec last_weights(int kind, const char *row, long k, long count) {  // the rest are zeros
@@ -57,7 +58,7 @@ INLINE void add_tile(int kind, int columns, const WeightRows *rows, long first, 
     long whole = to / LANES * LANES, ahead = max(PREFETCH_DISTANCE, tall * rows->pitch);  // the next rows begin side by side
     for (long k = from; k < whole; k += LANES) {
         bool begins_line = tall * LANES * bytes_of(kind) >= 64 || k * tall * bytes_of(kind) % 64 == 0;
-        if (begins_line)
+        if (begins_line && kind != CACHED)
             UNROLL for (int next = 0; next < tall * LANES * bytes_of(kind); next += 64)
                 __builtin_prefetch(row[0] + k * tall * bytes_of(kind) + next + ahead, 0, 2);
         ADD(k, weights_at(kind, row[r], k))
@@ -72,7 +73,7 @@ INLINE void add_tile(int kind, int columns, const WeightRows *rows, long first, 
 
 INLINE void dot_block(int kind, int columns, const WeightRows *rows, const float *x, long stride, long size, vec *sums) {
     vec acc[NR * LANES];
-    long depth = kind == FLOAT32 && columns == NR ? KC : size;
+    long depth = kind != BFLOAT16 && columns == NR ? KC : size;
     for (long from = 0; from < size; from += depth)
         for (int r = 0; r < LANES; r += ROWS_AT_ONCE(kind, columns))
             add_tile(kind, columns, rows, r, x, stride, from, size - from < depth ? size : from + depth, acc + r);
@@ -98,9 +99,13 @@ INLINE void dot_block(int kind, int columns, const WeightRows *rows, const float
 #endif
 DOT_BLOCKS(FLOAT32)
 DOT_BLOCKS(BFLOAT16)
+DOT_BLOCKS(CACHED)
 
 // The sums of up to LANES rows with COLUMNS_AT_ONCE: a vector over the rows for each column.
 INLINE void dot_rows(int kind, long columns, const WeightRows *rows, const float *x, long stride, long size, vec *sums) {
-    if (kind == FLOAT32) switch (columns) { CASES(FLOAT32) }
-    else switch (columns) { CASES(BFLOAT16) }
+    switch (kind) {
+        case FLOAT32: switch (columns) { CASES(FLOAT32) } break;
+        case BFLOAT16: switch (columns) { CASES(BFLOAT16) } break;
+        default: switch (columns) { CASES(CACHED) }
+    }
 }

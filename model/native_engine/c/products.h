@@ -135,13 +135,13 @@ static void multiply_rows(const Matrix *m, long first, long count, ActivationCol
     long size = PADDED(m->columns), at_once = many ? NR : columns.count;
     for (long c = 0; c < columns.count; c += at_once) {
         ActivationColumns some = {columns.x + c * columns.bytes, columns.bytes, min(columns.count - c, at_once), false};
+        int kind = wide || c ? CACHED : (int)m->kind;
         for (long r = 0; r < count; r += LANES) {
             long left = min(count - r, LANES);
             WeightRows rows = rows_of(m, first + r, left);
             if (wide) rows = (WeightRows){(const char *)(scratch + r * size), left, 4 * size};
             for (long i = r; wide && c == 0 && i < r + left; i++) row_as_float32(m, first + i, scratch + i * size);
-            Target there = {column_of(to, c, r), to.stride, to.add};
-            multiply_block(m, wide ? FLOAT32 : (int)m->kind, &rows, first + r, some, there);
+            multiply_block(m, kind, &rows, first + r, some, (Target){column_of(to, c, r), to.stride, to.add});
         }
     }
 }
