@@ -26,6 +26,7 @@ from tokenglass.weights.recipe.distillation import (
     SoftTargets,
     Teacher,
     first_tokens,
+    read_all_targets,
     read_targets,
     targets_path,
     write_targets,
@@ -235,6 +236,7 @@ def test_both_commands_make_a_teacher_and_its_targets(tmp_path: Path, tale: Path
     for module, arguments in (
         ("teacher", ("--teacher", tale, "--tokens", "4096")),
         ("distillation", ("--start", work, "--documents", "40")),
+        ("distillation", ("--start", work, "--documents", "45", "--source", "stories-tiny-more")),
     ):
         command = [sys.executable, "-m", f"tokenglass.weights.recipe.{module}", corpus, "--work", work, *arguments]
         subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
@@ -246,6 +248,9 @@ def test_both_commands_make_a_teacher_and_its_targets(tmp_path: Path, tale: Path
     targets = read_targets(targets_path(work, TINY[0]), tokenizer)
     assert len(targets) == length + 1
     assert targets.shares.any(-1).float().mean() > 0.5
+    both = read_all_targets(work, tokenizer)
+    assert [*both] == ["stories-tiny", "stories-tiny-more"]
+    assert len(both["stories-tiny"]) == len(targets) < len(both["stories-tiny-more"])
 
 
 @pytest.mark.parametrize("share", ["1", "-0.1", "nan", "most"])

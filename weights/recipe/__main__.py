@@ -32,8 +32,8 @@ from tokenglass.model.errors import TokenglassError
 from tokenglass.model.loading import load_model
 from tokenglass.model.torch_engine.transformer import Transformer
 from tokenglass.weights.recipe.card import Measured, write_card
-from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, TINY, Source, held_out_documents, training_documents
-from tokenglass.weights.recipe.distillation import SoftTargets, read_targets, targets_path
+from tokenglass.weights.recipe.corpus import END_OF_TEXT, SOURCES, Source, held_out_documents, training_documents
+from tokenglass.weights.recipe.distillation import SoftTargets, read_all_targets
 from tokenglass.weights.recipe.evaluate import bits_per_byte, block_losses, held_out_rows
 from tokenglass.weights.recipe.export import read_model, write_checkpoint
 from tokenglass.weights.recipe.reading import reading_table
@@ -99,9 +99,8 @@ def main() -> None:
     )
     tokenizer = prepare_tokenizer(options.corpus, options.out if options.card else options.start or options.work)
     if not (options.export or options.card):
-        distilled = TINY if options.teacher_share else ()
         try:
-            targets = {s.name: read_targets(targets_path(options.work, s), tokenizer) for s in distilled}
+            targets = read_all_targets(options.work, tokenizer) if options.teacher_share else {}
         except TokenglassError as error:
             parser.error(str(error))
         run(options.corpus, options.work, options.start, recipe, tokenizer, targets)
@@ -127,7 +126,7 @@ def run(
 ) -> None:
     """Train to the end; writes the log, and now and then the weights alone.
 
-    With a teacher, the stories that it has not read are left out.
+    Of a source of which a teacher has read some, the rest is left out.
     """
     streams = {source.name: prepare_stream(corpus, work, source, tokenizer) for source in SOURCES}
     streams |= {name: streams[name][: len(read)] for name, read in targets.items()}

@@ -1,9 +1,10 @@
 """Soft targets: what a teacher with another vocabulary expects next, in tale's tokens (Hinton et al. 2015).
 
-    python -m tokenglass.weights.recipe.distillation CORPUS --work DIR --start FOLDER [--documents N]
+    python -m tokenglass.weights.recipe.distillation CORPUS --work DIR --start FOLDER [--source NAME] [--documents N]
 
-Reads the simplest stories with DIR/teacher (weights/recipe/teacher.py) and writes DIR/SOURCE.targets.pt for each of
-their sources. It can be stopped at any moment and goes on where it was; two cores with AVX2 read 430 tokens a second.
+Reads the simplest stories, or the sources named, with DIR/teacher (weights/recipe/teacher.py) and writes
+DIR/SOURCE.targets.pt for each of them. It can be stopped at any moment and goes on where it was; two cores with AVX2
+read 430 tokens a second.
 
 **Vocabularies.** Where a token of tale begins at a character at which one of the teacher's begins too, the teacher's
 probabilities hold for tale as well: each of its tokens counts for the token that tale would begin the same text with.
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 from tokenglass.model.errors import ParameterError, TokenglassError
 from tokenglass.model.loaded_model import LoadedModel
 from tokenglass.model.loading import load_model
-from tokenglass.weights.recipe.corpus import TINY, Source, training_documents
+from tokenglass.weights.recipe.corpus import SOURCES, TINY, Source, training_documents
 from tokenglass.weights.recipe.schedule import CONTEXTS
 from tokenglass.weights.recipe.vocabulary import VOCAB_SIZE, end_of_text
 
@@ -81,13 +82,14 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="the folder with stories-*.txt.xz")
     parser.add_argument("--work", type=Path, required=True, help="has teacher/")
     parser.add_argument("--start", type=Path, required=True, metavar="FOLDER", help="has the student's tokenizer.json")
+    parser.add_argument("--source", action="append", choices=[s.name for s in SOURCES], help="may be given again")
     parser.add_argument("--documents", type=int, help="of each source (default: all)")
     options = parser.parse_args()
     try:
         loaded = load_model(options.work / "teacher", quantize="int8", backend="native")
         teacher = Teacher(loaded, Tokenizer.from_str((options.start / "tokenizer.json").read_text()))
-        stories = {s: list(itertools.islice(training_documents(options.corpus, s), options.documents)) for s in TINY}
-        for source, texts in stories.items():
+        for source in [s for s in SOURCES if s.name in (options.source or [tiny.name for tiny in TINY])]:
+            texts = list(itertools.islice(training_documents(options.corpus, source), options.documents))
             for done in write_targets(targets_path(options.work, source), teacher, texts):
                 print(f"{source.name}: {done} of {len(texts)} documents", file=sys.stderr, flush=True)
     except (TokenglassError, ValueError, OSError) as error:
@@ -186,10 +188,8 @@ def write_targets(path: Path, teacher: Teacher, texts: Sequence[str]) -> Iterato
 def read_targets(path: Path, tokenizer: Tokenizer) -> SoftTargets:
     """Those of a stream, whose first token is an end token and has none, as far as it was read.
 
-    Raises ParameterError where there are none, too few for a row, or those of another vocabulary.
+    Raises ParameterError where they are too few for a row, or those of another vocabulary.
     """
-    if not path.exists():
-        raise ParameterError(f"no {path}: run tokenglass.weights.recipe.distillation first")
     state, first = load_state(path, tokenizer), SoftTargets.none(1)
     targets = SoftTargets(torch.cat((first.ids, state["ids"])), torch.cat((first.shares, state["shares"])))
     if len(targets) <= CONTEXTS[-1]:
@@ -197,6 +197,15 @@ def read_targets(path: Path, tokenizer: Tokenizer) -> SoftTargets:
             f"{path} has the soft targets of {len(targets):,} tokens, and a row takes {CONTEXTS[-1]:,}: run "
             "tokenglass.weights.recipe.distillation for more documents"
         )
+    return targets
+
+
+def read_all_targets(work: Path, tokenizer: Tokenizer) -> dict[str, SoftTargets]:
+    """Those of every source that has some. Raises what `read_targets` raises, and ParameterError where none has."""
+    paths = {source.name: targets_path(work, source) for source in SOURCES}
+    targets = {name: read_targets(path, tokenizer) for name, path in paths.items() if path.exists()}
+    if not targets:
+        raise ParameterError(f"no soft targets in {work}: run tokenglass.weights.recipe.distillation first")
     return targets
 
 
